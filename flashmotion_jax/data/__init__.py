@@ -1,0 +1,1 @@
+"""Data: images and videos in files, and the sets the training stages read."""

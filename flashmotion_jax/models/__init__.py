@@ -1,0 +1,1 @@
+"""The neural networks: DiT, adapters, video autoencoder, text encoder."""

@@ -1,0 +1,34 @@
+"""Trajectories: the data, the file format, the maps rendered from them, other formats, editing."""
+
+from flashmotion_jax.trajectory.edit import hold, move, pan, scale, zoom
+from flashmotion_jax.trajectory.keyframes import EASINGS, Keyframe
+from flashmotion_jax.trajectory.labels import objects_from_label_png
+from flashmotion_jax.trajectory.maps import load_maps
+from flashmotion_jax.trajectory.masks import Mask
+from flashmotion_jax.trajectory.palette import PALETTE, palette_colour
+from flashmotion_jax.trajectory.render import render, render_masks
+from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
+from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks, tracks_from_boxes
+
+__all__ = [
+    "EASINGS",
+    "PALETTE",
+    "Canvas",
+    "Keyframe",
+    "Mask",
+    "TrackedObject",
+    "Tracks",
+    "Trajectory",
+    "boxes_from_tracks",
+    "hold",
+    "load_maps",
+    "move",
+    "objects_from_label_png",
+    "palette_colour",
+    "pan",
+    "render",
+    "render_masks",
+    "scale",
+    "tracks_from_boxes",
+    "zoom",
+]

@@ -1,0 +1,209 @@
+"""Every configuration of the package: frozen dataclasses, validated where they are made.
+
+Model configurations default to the published Wan2.2-TI2V-5B; converters fill them from a
+checkpoint's own files or tensor shapes, and they are kept as JSON beside the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any, Literal, TypeVar
+
+from flashmotion_jax import wan22
+
+Config = TypeVar("Config")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """The diffusion transformer (Wan2.2 `config.json`).
+
+    Raises:
+      ValueError: the width is not a multiple of the heads, or a head's width is odd.
+    """
+
+    dim: int = 3072
+    num_heads: int = 24
+    ffn_dim: int = 14336
+    num_layers: int = 30
+    in_channels: int = 48
+    out_channels: int = 48
+    patch_size: tuple[int, int] = (2, 2)  # height and width of a token, in latent pixels
+    text_dim: int = 4096
+    text_len: int = 512  # prompts are padded to it with zeros, and the zeros are attended
+    freq_dim: int = 256  # width of the timestep's sinusoid
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _require(
+            self.dim % (2 * self.num_heads) == 0,
+            f"dim={self.dim} must be a multiple of 2 * num_heads={2 * self.num_heads}: heads are "
+            "of equal, even width",
+        )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim // self.num_heads
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VAEConfig:
+    """The causal video autoencoder: 4 x in time, 16 x in space (Wan2.2 `vae2_2.py`).
+
+    Raises:
+      ValueError: the latent statistics are not one number per latent channel.
+    """
+
+    latent_channels: int = 48
+    encoder_dim: int = 160
+    decoder_dim: int = 256
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2  # per encoder level; the decoder has one more
+    temporal_downsample: tuple[bool, ...] = (False, True, True)  # one a step between levels
+    patch_size: int = 2  # pixels folded into channels before the first convolution
+    latents_mean: tuple[float, ...] = wan22.LATENTS_MEAN
+    latents_std: tuple[float, ...] = wan22.LATENTS_STD
+
+    def __post_init__(self) -> None:
+        for name in ("latents_mean", "latents_std"):
+            _require(
+                len(getattr(self, name)) == self.latent_channels,
+                f"{name} has {len(getattr(self, name))} numbers; expected one for each of the "
+                f"latent_channels={self.latent_channels}",
+            )
+        _require(
+            len(self.temporal_downsample) == len(self.multipliers) - 1,
+            f"temporal_downsample={self.temporal_downsample} needs one entry fewer than "
+            f"multipliers={self.multipliers}",
+        )
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels a latent pixel, in height and in width."""
+        return self.patch_size * 2 ** len(self.temporal_downsample)
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames a latent frame, after the first."""
+        return 2 ** sum(self.temporal_downsample)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """The UMT5 encoder (`google/umt5-xxl`)."""
+
+    vocab_size: int = 256384
+    dim: int = 4096
+    num_heads: int = 64
+    head_dim: int = 64
+    ffn_dim: int = 10240
+    num_layers: int = 24
+    num_buckets: int = 32
+    max_distance: int = 128
+    eps: float = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResNetAdapterConfig:
+    """The light adapter: 2-D residual blocks on the trajectory latents alone."""
+
+    # The paper gives 5.02 B for generator and adapter together, so 15 to 25 M for the adapter: two
+    # 3 x 3 convolutions of width 128 a block make 20.8 M. Width 64 or 192 would not fit.
+    width: int = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ControlNetConfig:
+    """The heavy adapter: a copy of the DiT's blocks with a zero projection after each."""
+
+    # Open in the paper. MagicMotion, by the same authors, puts both side by side in channels.
+    input: Literal["latents+trajectory", "trajectory"] = "latents+trajectory"
+
+
+AdapterConfig = ResNetAdapterConfig | ControlNetConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a checkpoint is sampled; kept beside its weights, overridden by the caller.
+
+    Raises:
+      ValueError: an unknown sampler, or a value out of range.
+    """
+
+    sampler: Literal["few_step", "unipc", "euler"] = "few_step"
+    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)  # of the few-step sampler
+    # FlashMotion's generator is trained on the shifted grid (1000, 937.5, 833.3, 625); the base
+    # Turbo model's inference script feeds the raw list instead.
+    warp_denoising_steps: bool = True
+    num_steps: int = 50  # of UniPC and Euler
+    shift: float = 5.0
+    guidance_scale: float = 5.0  # of UniPC and Euler; the few-step student has none
+    negative_prompt: str = wan22.NEGATIVE_PROMPT  # what guidance steers away from
+    height: int = 704  # without an image; with one, its aspect ratio within the same area
+    width: int = 1280
+    num_frames: int = 121
+    fps: int = 24
+
+    def __post_init__(self) -> None:
+        _require(
+            self.sampler in ("few_step", "unipc", "euler"),
+            f"sampler={self.sampler!r} is unknown; use few_step, unipc or euler",
+        )
+        _require(
+            self.guidance_scale >= 1,
+            f"guidance_scale={self.guidance_scale} is below 1; use 1 for no guidance",
+        )
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each step also runs the model on the negative prompt."""
+        return self.sampler != "few_step" and self.guidance_scale != 1
+
+    def with_steps(self, steps: int) -> SamplingConfig:
+        """The same sampler with another number of steps; few-step levels are spread evenly.
+
+        Raises:
+          ValueError: `steps` is below 1, or above 8 for the few-step sampler.
+        """
+        if self.sampler != "few_step":
+            _require(steps >= 1, f"steps={steps}; expected at least 1")
+            return dataclasses.replace(self, num_steps=steps)
+        _require(
+            1 <= steps <= 8,
+            f"steps={steps}; the few-step sampler takes 1 to 8, use the unipc sampler for more",
+        )
+        levels = tuple(round(1000 * (steps - i) / steps) for i in range(steps))
+        return dataclasses.replace(self, denoising_steps=levels)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON types."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[Config], values: dict[str, Any], where: str = "configuration") -> Config:
+    """Builds `cls` from JSON types; tuples may be given as lists.
+
+    Args:
+      cls: a dataclass of this module.
+      values: field names to values.
+      where: the file the values came from, for the error.
+
+    Raises:
+      ValueError: a key that `cls` does not have; the nearest one is named.
+    """
+    names = [field.name for field in dataclasses.fields(cls)]  # pyrefly: ignore[bad-argument-type]
+    for key in values:
+        if key not in names:
+            nearest = difflib.get_close_matches(key, names, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {names}"
+            raise ValueError(f"{where}: unknown key {key!r} for {cls.__name__}{hint}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

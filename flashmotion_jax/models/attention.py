@@ -1,0 +1,43 @@
+"""Exact attention that never holds an N x N matrix of scores.
+
+On NVIDIA GPUs bfloat16 goes to cuDNN's flash attention; everywhere else queries are taken in chunks
+against all keys.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+#: Scores of one chunk held at a time, in elements (256 MiB in float32).
+MAX_SCORES = 2**26
+
+
+def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Array:
+    """softmax(q k^T / sqrt(E)) v, the softmax in float32.
+
+    Args:
+      q_BNAE: queries of N tokens.
+      k_BSAE: keys of S tokens, the dtype of the queries.
+      v_BSAE: values, likewise.
+
+    Returns:
+      `[B, N, A, E]` in the dtype of the queries.
+    """
+    if jax.default_backend() == "gpu" and q_BNAE.dtype in (jnp.bfloat16, jnp.float16):
+        return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
+    batch, num_queries, heads, width = q_BNAE.shape
+    chunk = max(1, MAX_SCORES // (batch * heads * k_BSAE.shape[1]))
+    if num_queries <= chunk:
+        return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="xla")
+    num_chunks = -(-num_queries // chunk)
+    padded = jnp.pad(q_BNAE, ((0, 0), (0, num_chunks * chunk - num_queries), (0, 0), (0, 0)))
+    chunks = padded.reshape(batch, num_chunks, chunk, heads, width).swapaxes(0, 1)
+
+    # Rematerialised, or the backward pass would keep every chunk's scores: the N x N matrix again.
+    @jax.checkpoint
+    def attend(q_chunk: jax.Array) -> jax.Array:
+        return jax.nn.dot_product_attention(q_chunk, k_BSAE, v_BSAE, implementation="xla")
+
+    out = jax.lax.map(attend, chunks).swapaxes(0, 1)
+    return out.reshape(batch, num_chunks * chunk, heads, width)[:, :num_queries]

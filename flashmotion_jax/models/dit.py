@@ -1,0 +1,326 @@
+"""The Wan2.2 diffusion transformer: latents, timesteps and text in, velocity out.
+
+`Trunk` is everything but the output head, shared with the ControlNet adapter. Blocks are stacked
+and scanned; tokens keep their frame, `[B, T, P, D]`, so that a timestep per latent frame modulates
+all of the frame's tokens without ever being copied to them.
+
+Source: Wan2.2 `wan/modules/model.py`; FlashMotion section 3.1 for the residuals of an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.models import layers
+from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
+from flashmotion_jax.models.rope import apply_rope, rope_table
+from flashmotion_jax.sharding import gather
+
+
+class TextContext(NamedTuple):
+    """Keys and values of every block's cross-attention: all a video needs of its prompt.
+
+    Attributes:
+      keys_LBSAE: normalised keys, in the compute dtype.
+      values_LBSAE: values, likewise.
+    """
+
+    keys_LBSAE: jax.Array
+    values_LBSAE: jax.Array
+
+
+class ResidualStream(NamedTuple):
+    """One residual a block, made inside the DiT's own scan so that they never exist together.
+
+    Any object that returns one is an adapter: `step` gets the carry and the slice of `layers` that
+    belongs to the block, and returns the next carry and what is added to the block's output.
+
+    Attributes:
+      carry: pytree handed from block to block, for instance the hidden state of a ControlNet.
+      layers: pytree of arrays with a leading dimension L: weights and features of each block.
+      step: `(carry, layer) -> (carry, residual_BTPD)`.
+    """
+
+    carry: Any
+    layers: Any
+    step: Callable[[Any, Any], tuple[Any, jax.Array]]
+
+
+class Attention(nnx.Module):
+    """The four projections and two norms that self- and cross-attention share."""
+
+    def __init__(self, config: DiTConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        def project() -> nnx.Linear:
+            return layers.linear(
+                config.dim, config.dim, ("embed", "heads"), policy=policy, rngs=rngs
+            )
+
+        self.q, self.k, self.v = project(), project(), project()
+        self.o = layers.linear(config.dim, config.dim, ("heads", "embed"), policy=policy, rngs=rngs)
+        # Over the full width, not per head.
+        self.norm_q = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
+        self.norm_k = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
+        self.num_heads = config.num_heads
+        self.compute_dtype = policy.compute
+
+    def heads(self, x: jax.Array) -> jax.Array:
+        """Splits the width into heads: `[B, N, D] -> [B, N, A, E]`."""
+        return rearrange(x, "b n (a e) -> b n a e", a=self.num_heads)
+
+
+class SelfAttention(Attention):
+    """Attention of all tokens to all tokens, positions by rotation."""
+
+    def __call__(self, x_BND: jax.Array, rope_NE: jax.Array) -> jax.Array:
+        """Attends over all N tokens, turned by `rope_NE`."""
+        q_BNAE = apply_rope(self.heads(self.norm_q(self.q(x_BND))), rope_NE)
+        k_BNAE = apply_rope(self.heads(self.norm_k(self.k(x_BND))), rope_NE)
+        v_BNAE = self.heads(self.v(x_BND))
+        out_BNAE = attention(
+            q_BNAE.astype(self.compute_dtype), k_BNAE.astype(self.compute_dtype), v_BNAE
+        )
+        return self.o(rearrange(out_BNAE, "b n a e -> b n (a e)"))
+
+
+class CrossAttention(Attention):
+    """Attention of the tokens to the text, whose keys and values are given ready-made."""
+
+    def keys_values(self, text_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys and values `[B, S, A, E]` of embedded text `[B, S, D]`."""
+        keys = self.heads(self.norm_k(self.k(text_BSD))).astype(self.compute_dtype)
+        return keys, self.heads(self.v(text_BSD))
+
+    def __call__(self, x_BND: jax.Array, keys_values: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """Attends from all N tokens to the text of `keys_values`."""
+        q_BNAE = self.heads(self.norm_q(self.q(x_BND))).astype(self.compute_dtype)
+        out_BNAE = attention(q_BNAE, *keys_values)
+        return self.o(rearrange(out_BNAE, "b n a e -> b n (a e)"))
+
+
+class Block(nnx.Module):
+    """Modulated self-attention, cross-attention to the text, modulated feed-forward."""
+
+    def __init__(self, config: DiTConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        self.norm1 = layers.layer_norm(config.dim, eps=config.eps, affine=False, rngs=rngs)
+        self.self_attn = SelfAttention(config, policy=policy, rngs=rngs)
+        self.norm3 = layers.layer_norm(config.dim, eps=config.eps, affine=True, rngs=rngs)
+        self.cross_attn = CrossAttention(config, policy=policy, rngs=rngs)
+        self.norm2 = layers.layer_norm(config.dim, eps=config.eps, affine=False, rngs=rngs)
+        self.ffn = layers.FeedForward(
+            (config.dim, config.ffn_dim, config.dim), layers.gelu_tanh, policy=policy, rngs=rngs
+        )
+        self.modulation = layers.modulation_parameter(6, config.dim, rngs)
+
+    def __call__(
+        self,
+        x_BTPD: jax.Array,
+        modulation_BT6D: jax.Array,
+        text: tuple[jax.Array, jax.Array],
+        rope_NE: jax.Array,
+    ) -> jax.Array:
+        """Runs the block on the float32 residual stream.
+
+        Args:
+          x_BTPD: float32 tokens by latent frame.
+          modulation_BT6D: float32 rows shift1, scale1, gate1, shift2, scale2, gate2 of each frame.
+          text: this block's keys and values, `[B, S, A, E]` each.
+          rope_NE: the result of `rope_table`, N = T * P.
+
+        Returns:
+          float32 `[B, T, P, D]`.
+        """
+        frames = x_BTPD.shape[1]
+        rows = jnp.split(self.modulation[...] + modulation_BT6D, 6, axis=2)  # [B, T, 1, D] each
+        shift1, scale1, gate1, shift2, scale2, gate2 = rows
+
+        x_BND = merge_frames(self.norm1(x_BTPD) * (1 + scale1) + shift1)
+        x_BTPD = x_BTPD + gate1 * split_frames(self.self_attn(x_BND, rope_NE), frames)
+        x_BND = merge_frames(self.norm3(x_BTPD))
+        x_BTPD = x_BTPD + split_frames(self.cross_attn(x_BND, text), frames)
+        return x_BTPD + gate2 * self.ffn(self.norm2(x_BTPD) * (1 + scale2) + shift2)
+
+
+def merge_frames(x_BTPD: jax.Array) -> jax.Array:
+    """`[B, T, P, D] -> [B, N, D]`: attention does not care about frames."""
+    return rearrange(x_BTPD, "b t p d -> b (t p) d")
+
+
+def split_frames(x_BND: jax.Array, num_frames: int) -> jax.Array:
+    """The inverse of `merge_frames`."""
+    return rearrange(x_BND, "b (t p) d -> b t p d", t=num_frames)
+
+
+class Trunk(nnx.Module):
+    """Embeddings of patches, timesteps and text, and the stacked blocks.
+
+    Attributes:
+      config: sizes; `config.in_channels` is the width of what `embed_patches` takes.
+      blocks: all blocks as one module, parameters with a leading layer dimension.
+    """
+
+    def __init__(self, config: DiTConfig, *, policy: DtypePolicy = FLOAT32, rngs: nnx.Rngs):
+        self.config = config
+        dim = config.dim
+        patch_height, patch_width = config.patch_size
+        # The published strided convolution has kernel = stride: it is one matmul a patch.
+        self.patch_embedding = layers.linear(
+            patch_height * patch_width * config.in_channels,
+            dim,
+            (None, "embed"),
+            policy=policy,
+            rngs=rngs,
+        )
+        self.text_embedding = layers.FeedForward(
+            (config.text_dim, dim, dim), layers.gelu_tanh, policy=policy, rngs=rngs
+        )
+        # Timestep and modulation in float32: rounding them to bfloat16 moves all tokens at once.
+        self.time_embedding = layers.FeedForward(
+            (config.freq_dim, dim, dim), jax.nn.silu, policy=FLOAT32, rngs=rngs
+        )
+        self.time_projection = layers.linear(
+            dim, 6 * dim, ("embed", "mlp"), policy=FLOAT32, rngs=rngs
+        )
+        self.blocks = layers.stack(
+            lambda block_rngs: Block(config, policy=policy, rngs=block_rngs),
+            config.num_layers,
+            rngs,
+        )
+
+    def embed_patches(self, latents_BThwC: jax.Array) -> jax.Array:
+        """Latents to float32 tokens `[B, T, P, D]`."""
+        patches = layers.patchify(latents_BThwC, self.config.patch_size)
+        return self.patch_embedding(patches).astype(jnp.float32)
+
+    def embed_timesteps(self, timesteps_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One row a latent frame.
+
+        Args:
+          timesteps_BT: 0..1000.
+
+        Returns:
+          float32 embedding `[B, T, D]` for the head and modulation `[B, T, 6, D]` for the blocks.
+        """
+        sinusoid = layers.timestep_embedding(timesteps_BT, self.config.freq_dim)
+        embedding_BTD = self.time_embedding(sinusoid)
+        rows = self.time_projection(jax.nn.silu(embedding_BTD))
+        return embedding_BTD, rearrange(rows, "b t (n d) -> b t n d", n=6)
+
+    def text_context(self, text_BSD: jax.Array) -> TextContext:
+        """Keys and values of the text in every block, once per video.
+
+        Args:
+          text_BSD: the text encoder's output, padded with zeros, which are attended as upstream.
+
+        Returns:
+          Keys and values of all L blocks.
+        """
+        embedded = self.text_embedding(text_BSD)
+
+        def one_block(_: None, block: Block) -> tuple[None, tuple[jax.Array, jax.Array]]:
+            return None, gather(block.cross_attn).keys_values(embedded)
+
+        _, (keys, values) = jax.lax.scan(one_block, None, self.blocks)
+        return TextContext(keys, values)
+
+    def rope(self, latents_BThwC: jax.Array) -> jax.Array:
+        """Rotations for the tokens of latents of this shape."""
+        _, frames, height, width, _ = latents_BThwC.shape
+        patch_height, patch_width = self.config.patch_size
+        grid = (frames, height // patch_height, width // patch_width)
+        return rope_table(grid, self.config.head_dim)
+
+
+class Head(nnx.Module):
+    """Modulated norm and projection of each token to its patch of velocity, in float32."""
+
+    def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs):
+        patch_height, patch_width = config.patch_size
+        self.norm = layers.layer_norm(config.dim, eps=config.eps, affine=False, rngs=rngs)
+        self.head = layers.linear(
+            config.dim,
+            patch_height * patch_width * config.out_channels,
+            ("embed", None),
+            policy=FLOAT32,
+            rngs=rngs,
+        )
+        self.modulation = layers.modulation_parameter(2, config.dim, rngs)
+
+    def __call__(self, x_BTPD: jax.Array, embedding_BTD: jax.Array) -> jax.Array:
+        """Tokens and their frames' timestep embedding to patches `[B, T, P, q * r * C]`."""
+        shift, scale = jnp.split(self.modulation[...] + embedding_BTD[:, :, None], 2, axis=2)
+        return self.head(self.norm(x_BTPD) * (1 + scale) + shift)
+
+
+class DiT(Trunk):
+    """The generator: predicts the velocity eps - x_0 of noised latents."""
+
+    def __init__(self, config: DiTConfig, *, policy: DtypePolicy = FLOAT32, rngs: nnx.Rngs):
+        super().__init__(config, policy=policy, rngs=rngs)
+        self.head = Head(config, rngs=rngs)
+
+    def __call__(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        text: jax.Array | TextContext,
+        residuals: ResidualStream | None = None,
+    ) -> jax.Array:
+        """Predicts the velocity.
+
+        Args:
+          latents: `[B, T, h, w, C]`, normalised; h and w multiples of the patch size.
+          timesteps: `[B, T]` on the 0..1000 scale, 0 for a clean frame.
+          text: `[B, S, text_dim]` embeddings, or their `text_context` computed before.
+          residuals: an adapter's contribution, added to the output of each block.
+
+        Returns:
+          float32 velocity `[B, T, h, w, C]`.
+
+        Raises:
+          ValueError: shapes that do not belong together.
+        """
+        self._check(latents, timesteps)
+        context = text if isinstance(text, TextContext) else self.text_context(text)
+        stream = residuals or ResidualStream((), (), lambda carry, _: (carry, jnp.float32(0)))
+        embedding_BTD, modulation_BT6D = self.embed_timesteps(timesteps)
+        rope_NE = self.rope(latents)
+
+        def one_block(carry: Any, layer: Any) -> tuple[Any, None]:
+            x_BTPD, stream_carry = carry
+            block, keys_values, stream_layer = layer
+            x_BTPD = gather(block)(x_BTPD, modulation_BT6D, keys_values, rope_NE)
+            stream_carry, residual_BTPD = stream.step(stream_carry, stream_layer)
+            return (x_BTPD + residual_BTPD, stream_carry), None
+
+        (x_BTPD, _), _ = jax.lax.scan(
+            one_block,
+            (self.embed_patches(latents), stream.carry),
+            (self.blocks, tuple(context), stream.layers),
+        )
+        patches = self.head(x_BTPD, embedding_BTD)
+        return layers.unpatchify(patches, self.config.patch_size, width=latents.shape[3])
+
+    def _check(self, latents: jax.Array, timesteps: jax.Array) -> None:
+        if latents.ndim != 5 or latents.shape[-1] != self.config.in_channels:
+            raise ValueError(
+                f"latents have shape {latents.shape}; expected [B, T, h, w, "
+                f"{self.config.in_channels}], channels last"
+            )
+        if timesteps.shape != latents.shape[:2]:
+            raise ValueError(
+                f"timesteps have shape {timesteps.shape}; expected one per latent frame, "
+                f"[B, T] = {latents.shape[:2]}; use jnp.full to repeat a scalar"
+            )
+        for name, size, patch in zip(
+            ("h", "w"), latents.shape[2:4], self.config.patch_size, strict=True
+        ):
+            if size % patch:
+                raise ValueError(f"latents have {name}={size}; expected a multiple of {patch}")

@@ -1,0 +1,219 @@
+"""The layers every model is built from, each parameter with its logical axis names.
+
+A parameter's metadata `axes` names its dimensions; `flashmotion_jax.sharding` maps the names to
+mesh axes. Matmul and convolution weights follow the model's `DtypePolicy`; norms stay in float32.
+
+Dimension letters: B batch, F pixel frames, T latent frames, H W space, P tokens of one frame,
+N = T * P tokens, S text tokens, C channels, D model width, A heads, E head width, M mlp width,
+L layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.typing import DTypeLike
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+@dataclasses.dataclass(frozen=True)
+class DtypePolicy:
+    """Dtypes of matmuls, attention and convolutions; everything else is float32.
+
+    Attributes:
+      compute: dtype the operands are cast to.
+      params: dtype the weights are stored in (float32 masters for what is trained).
+    """
+
+    compute: DTypeLike = jnp.float32
+    params: DTypeLike = jnp.float32
+
+
+FLOAT32 = DtypePolicy()
+
+
+def linear(
+    in_dim: int,
+    out_dim: int,
+    axes: tuple[str | None, str | None],
+    *,
+    policy: DtypePolicy,
+    rngs: nnx.Rngs,
+    use_bias: bool = True,
+    zero: bool = False,
+) -> nnx.Linear:
+    """A dense layer whose kernel `[in_dim, out_dim]` carries the logical names `axes`.
+
+    `zero` starts kernel and bias at zero, so that what the layer adds to is unchanged at first.
+    """
+    return nnx.Linear(
+        in_dim,
+        out_dim,
+        use_bias=use_bias,
+        dtype=policy.compute,
+        param_dtype=policy.params,
+        kernel_init=nnx.initializers.zeros if zero else nnx.initializers.lecun_normal(),
+        kernel_metadata={"axes": axes},
+        bias_metadata={"axes": axes[1:]},
+        rngs=rngs,
+    )
+
+
+def embedding(
+    num_embeddings: int,
+    dim: int,
+    axes: tuple[str | None, str | None],
+    *,
+    policy: DtypePolicy,
+    rngs: nnx.Rngs,
+) -> nnx.Embed:
+    """A table `[num_embeddings, dim]` of rows looked up by integers, in the dtype stored."""
+    return nnx.Embed(
+        num_embeddings,
+        dim,
+        # No compute dtype: it would cast the whole table before every lookup.
+        param_dtype=policy.params,
+        embedding_metadata={"axes": axes},
+        rngs=rngs,
+    )
+
+
+def conv2d(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    policy: DtypePolicy,
+    rngs: nnx.Rngs,
+    strides: int = 1,
+    padding: Any = "SAME",
+) -> nnx.Conv:
+    """A convolution over the last two dimensions before the channels."""
+    return nnx.Conv(
+        in_channels,
+        out_channels,
+        (kernel_size, kernel_size),
+        strides=strides,
+        padding=padding,
+        dtype=policy.compute,
+        param_dtype=policy.params,
+        kernel_metadata={"axes": (None, None, "channels_in", "channels_out")},
+        bias_metadata={"axes": ("channels_out",)},
+        rngs=rngs,
+    )
+
+
+def layer_norm(dim: int, *, eps: float, affine: bool, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm over the last dimension, computed and returned in float32."""
+    return nnx.LayerNorm(
+        dim,
+        epsilon=eps,
+        use_scale=affine,
+        use_bias=affine,
+        dtype=jnp.float32,
+        # E[x^2] - E[x]^2 cancels badly in float32; the parity bound of 2e-5 needs the slow way.
+        use_fast_variance=False,
+        scale_metadata={"axes": ("norm",)},
+        bias_metadata={"axes": ("norm",)},
+        rngs=rngs,
+    )
+
+
+def rms_norm(dim: int, *, eps: float, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    """RMSNorm over the last dimension, computed and returned in float32."""
+    return nnx.RMSNorm(
+        dim,
+        epsilon=eps,
+        dtype=jnp.float32,
+        scale_metadata={"axes": ("norm",)},
+        rngs=rngs,
+    )
+
+
+def modulation_parameter(num_rows: int, dim: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
+    """The learned rows `[num_rows, dim]` that a timestep's own rows are added to, in float32."""
+    value = jax.random.normal(rngs.params(), (num_rows, dim)) / math.sqrt(dim)
+    return nnx.Param(value, axes=(None, "norm"))
+
+
+def stack(make: Callable[[nnx.Rngs], Module], num_layers: int, rngs: nnx.Rngs) -> Module:
+    """`num_layers` modules as one, each parameter with a leading layer dimension, for `lax.scan`.
+
+    Args:
+      make: builds one module from its own random streams.
+      num_layers: length of the leading dimension.
+      rngs: source of every layer's initial values.
+    """
+    return jax.vmap(lambda key: make(nnx.Rngs(key)))(jax.random.split(rngs.params(), num_layers))
+
+
+class FeedForward(nnx.Module):
+    """Linear, activation, Linear."""
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        activation: Callable[[jax.Array], jax.Array],
+        *,
+        policy: DtypePolicy,
+        rngs: nnx.Rngs,
+    ):
+        in_dim, hidden_dim, out_dim = dims
+        self.up = linear(in_dim, hidden_dim, ("embed", "mlp"), policy=policy, rngs=rngs)
+        self.down = linear(hidden_dim, out_dim, ("mlp", "embed"), policy=policy, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps the last dimension from `dims[0]` to `dims[2]`."""
+        return self.down(self.activation(self.up(x)))
+
+
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """GELU in its tanh approximation, as Wan and UMT5 use it."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def timestep_embedding(timesteps: jax.Array, dim: int) -> jax.Array:
+    """Sinusoid of the timestep, cosines first.
+
+    Args:
+      timesteps: any shape, on the 0..1000 scale.
+      dim: even width of the result.
+
+    Returns:
+      float32, the shape of `timesteps` with a last dimension `dim`.
+
+    Source: Wan2.2 `wan/modules/model.py`, `sinusoidal_embedding_1d`.
+    """
+    half = dim // 2
+    frequencies = jnp.exp(-math.log(10000.0) / half * jnp.arange(half, dtype=jnp.float32))
+    angles = timesteps.astype(jnp.float32)[..., None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def patchify(x_BThwC: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
+    """Folds each patch into one token: `[B, T, h, w, C] -> [B, T, P, q * r * C]`.
+
+    One dimension is split or merged at a time: explicit sharding follows no other reshape.
+    """
+    x = rearrange(x_BThwC, "b t (h q) w c -> b t h q w c", q=patch_size[0])
+    x = rearrange(x, "b t h q (w r) c -> b t h w q r c", r=patch_size[1])
+    return rearrange(rearrange(x, "b t h w q r c -> b t h w (q r c)"), "b t h w c -> b t (h w) c")
+
+
+def unpatchify(x_BTPC: jax.Array, patch_size: tuple[int, int], width: int) -> jax.Array:
+    """The inverse of `patchify` for latents of that `width`."""
+    q, r = patch_size
+    x = rearrange(x_BTPC, "b t (h w) c -> b t h w c", w=width // r)
+    x = rearrange(x, "b t h w (q r c) -> b t h q w r c", q=q, r=r)
+    return rearrange(
+        rearrange(x, "b t h q w r c -> b t h q (w r) c"), "b t h q w c -> b t (h q) w c"
+    )

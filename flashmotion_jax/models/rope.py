@@ -1,0 +1,56 @@
+"""Rotary position embedding over latent frames, rows and columns.
+
+Source: Wan2.2 `wan/modules/model.py`, `rope_params` and `rope_apply`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+THETA = 10000.0
+
+
+def axis_dims(head_dim: int) -> tuple[int, int, int]:
+    """Real widths of a head given to time, height and width: 44, 42, 42 of 128."""
+    spatial = 2 * (head_dim // 6)
+    return head_dim - 2 * spatial, spatial, spatial
+
+
+def rope_table(grid: tuple[int, int, int], head_dim: int) -> jax.Array:
+    """Rotations of every token of a `[T, h, w]` grid, computed in float64.
+
+    Args:
+      grid: latent frames, token rows, token columns.
+      head_dim: width E of a head, even.
+
+    Returns:
+      complex64 `[N, E / 2]`, N in (t, h, w) order: the unit number each channel pair is turned by.
+    """
+    angles = []
+    for axis, dim in enumerate(axis_dims(head_dim)):
+        frequencies = THETA ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
+        angle = np.arange(grid[axis])[:, None] * frequencies
+        shape = [1, 1, 1, dim // 2]
+        shape[axis] = grid[axis]
+        angles.append(np.broadcast_to(angle.reshape(shape), (*grid, dim // 2)))
+    angles_NE = np.concatenate(angles, axis=-1).reshape(-1, head_dim // 2)
+    return jnp.asarray(np.exp(1j * angles_NE), dtype=jnp.complex64)
+
+
+def apply_rope(x_BNAE: jax.Array, table_NE: jax.Array) -> jax.Array:
+    """Turns the neighbouring channel pairs (2i, 2i + 1) of each head.
+
+    Args:
+      x_BNAE: queries or keys, any float dtype.
+      table_NE: the result of `rope_table`.
+
+    Returns:
+      float32, the shape of `x_BNAE`.
+    """
+    pairs = x_BNAE.astype(jnp.float32).reshape(*x_BNAE.shape[:-1], -1, 2)
+    real, imaginary = pairs[..., 0], pairs[..., 1]
+    cos, sin = table_NE.real[:, None, :], table_NE.imag[:, None, :]
+    turned = jnp.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
+    return turned.reshape(x_BNAE.shape)

@@ -1,0 +1,183 @@
+"""The UMT5 encoder: a prompt's token ids in, the embeddings that the DiT attends to out.
+
+It runs once a prompt, before any denoising. Blocks are stacked and scanned, so that the scores of
+one layer, `[B, A, S, S]`, are all that exist at a time.
+
+Source: Wan2.2 `wan/modules/t5.py`, whose module names are kept; T5, arXiv:1910.10683; UMT5,
+arXiv:2304.09151, for a table of position biases in every layer.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from flashmotion_jax.config import TextEncoderConfig
+from flashmotion_jax.models import layers
+from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
+from flashmotion_jax.sharding import gather
+
+
+def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.ndarray:
+    """The row of the position bias table for every pair of query and key.
+
+    Half of the rows are for keys after the query, half for the others. In each half, the first half
+    is one row a distance; the rest grow with the logarithm up to `max_distance`, and the last row
+    serves all that is farther.
+
+    Args:
+      length: S, number of tokens.
+      num_buckets: rows of the table.
+      max_distance: in tokens.
+
+    Returns:
+      int32 `[S, S]`, query by key.
+
+    Source: T5, section 2.1.
+    """
+    positions = np.arange(length)
+    offset_SS = positions[None, :] - positions[:, None]
+    distance_SS = np.abs(offset_SS)
+    one_side = num_buckets // 2
+    exact = one_side // 2
+    # log2 is exact at powers of two, where a bucket begins; computed on the host, because a device's
+    # rounding of the logarithm would move some keys by one bucket.
+    octaves_SS = np.log2(np.maximum(distance_SS, exact) / exact) / np.log2(max_distance / exact)
+    far_SS = exact + (octaves_SS * (one_side - exact)).astype(np.int32)
+    bucket_SS = np.where(distance_SS < exact, distance_SS, np.minimum(far_SS, one_side - 1))
+    return np.where(offset_SS > 0, bucket_SS + one_side, bucket_SS).astype(np.int32)
+
+
+class Attention(nnx.Module):
+    """Self-attention without biases and without the factor 1 / sqrt(E)."""
+
+    def __init__(self, config: TextEncoderConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        inner_dim = config.num_heads * config.head_dim
+
+        def project(in_dim: int, out_dim: int, axes: tuple[str, str]) -> nnx.Linear:
+            return layers.linear(in_dim, out_dim, axes, policy=policy, rngs=rngs, use_bias=False)
+
+        self.q = project(config.dim, inner_dim, ("embed", "heads"))
+        self.k = project(config.dim, inner_dim, ("embed", "heads"))
+        self.v = project(config.dim, inner_dim, ("embed", "heads"))
+        self.o = project(inner_dim, config.dim, ("heads", "embed"))
+        self.num_heads = config.num_heads
+
+    def __call__(self, x_BSD: jax.Array, bias_1ASS: jax.Array, mask_B11S: jax.Array) -> jax.Array:
+        """Attends to the keys where `mask_B11S` is true, `bias_1ASS` added to their scores."""
+        q_BSAE, k_BSAE, v_BSAE = (
+            rearrange(project(x_BSD), "b s (a e) -> b s a e", a=self.num_heads)
+            for project in (self.q, self.k, self.v)
+        )
+        out_BSAE = jax.nn.dot_product_attention(
+            q_BSAE, k_BSAE, v_BSAE, bias_1ASS, mask_B11S, scale=1.0, implementation="xla"
+        )
+        return self.o(rearrange(out_BSAE, "b s a e -> b s (a e)"))
+
+
+class GatedFeedForward(nnx.Module):
+    """One Linear, gated by the GELU of another, and a third back to the model width."""
+
+    def __init__(self, config: TextEncoderConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        def project(in_dim: int, out_dim: int, axes: tuple[str, str]) -> nnx.Linear:
+            return layers.linear(in_dim, out_dim, axes, policy=policy, rngs=rngs, use_bias=False)
+
+        self.gate = project(config.dim, config.ffn_dim, ("embed", "mlp"))
+        self.fc1 = project(config.dim, config.ffn_dim, ("embed", "mlp"))
+        self.fc2 = project(config.ffn_dim, config.dim, ("mlp", "embed"))
+
+    def __call__(self, x_BSD: jax.Array) -> jax.Array:
+        """Maps each token by itself."""
+        return self.fc2(layers.gelu_tanh(self.gate(x_BSD)) * self.fc1(x_BSD))
+
+
+class Block(nnx.Module):
+    """Self-attention and feed-forward, each after its norm, on the float32 residual stream."""
+
+    def __init__(self, config: TextEncoderConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        self.norm1 = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
+        self.attn = Attention(config, policy=policy, rngs=rngs)
+        self.pos_embedding = layers.embedding(
+            config.num_buckets, config.num_heads, (None, "heads"), policy=FLOAT32, rngs=rngs
+        )
+        self.norm2 = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
+        self.ffn = GatedFeedForward(config, policy=policy, rngs=rngs)
+
+    def __call__(self, x_BSD: jax.Array, buckets_SS: np.ndarray, mask_B11S: jax.Array) -> jax.Array:
+        """Runs the block.
+
+        Args:
+          x_BSD: float32 tokens.
+          buckets_SS: the result of `relative_buckets`.
+          mask_B11S: bool, true for the keys of the prompt, false for padding.
+
+        Returns:
+          float32 `[B, S, D]`.
+        """
+        bias_1ASS = rearrange(self.pos_embedding(jnp.asarray(buckets_SS)), "q k a -> 1 a q k")
+        x_BSD = x_BSD + self.attn(self.norm1(x_BSD), bias_1ASS, mask_B11S)
+        return x_BSD + self.ffn(self.norm2(x_BSD))
+
+
+class TextEncoder(nnx.Module):
+    """Embedding of token ids, the stacked blocks, and the last norm.
+
+    Attributes:
+      config: sizes.
+      blocks: all blocks as one module, parameters with a leading layer dimension.
+    """
+
+    def __init__(self, config: TextEncoderConfig, *, policy: DtypePolicy = FLOAT32, rngs: nnx.Rngs):
+        self.config = config
+        self.token_embedding = layers.embedding(
+            config.vocab_size, config.dim, ("vocab", "embed"), policy=policy, rngs=rngs
+        )
+        self.blocks = layers.stack(
+            lambda block_rngs: Block(config, policy=policy, rngs=block_rngs),
+            config.num_layers,
+            rngs,
+        )
+        self.norm = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
+
+    def embed_tokens(self, ids_BS: jax.Array) -> jax.Array:
+        """Token ids to float32 `[B, S, D]`, NaN where the vocabulary has no such id."""
+        # A lookup is the one operation whose layout explicit sharding does not infer.
+        ids = jax.typeof(ids_BS).sharding
+        x_BSD = self.token_embedding.embedding.at[ids_BS].get(
+            mode="fill", out_sharding=NamedSharding(ids.mesh, PartitionSpec(*ids.spec, None))
+        )
+        return x_BSD.astype(jnp.float32)
+
+    def __call__(
+        self, ids_BS: jax.Array | np.ndarray, mask_BS: jax.Array | np.ndarray
+    ) -> jax.Array:
+        """Embeds prompts.
+
+        Args:
+          ids_BS: integer token ids, as `Tokenizer` makes them.
+          mask_BS: integer or bool, 1 for the tokens of the prompt, 0 for padding.
+
+        Returns:
+          float32 `[B, S, D]`, zero past the mask: the DiT attends to all S rows, as upstream.
+
+        Raises:
+          ValueError: ids and mask are not of one shape `[B, S]`.
+        """
+        if ids_BS.ndim != 2 or ids_BS.shape != mask_BS.shape:
+            raise ValueError(
+                f"ids have shape {ids_BS.shape} and mask {mask_BS.shape}; expected [B, S] for "
+                "both, as the tokenizer returns them"
+            )
+        config = self.config
+        is_prompt_BS = jnp.asarray(mask_BS, bool)
+        buckets_SS = relative_buckets(ids_BS.shape[1], config.num_buckets, config.max_distance)
+
+        def one_block(x_BSD: jax.Array, block: Block) -> tuple[jax.Array, None]:
+            return gather(block)(x_BSD, buckets_SS, is_prompt_BS[:, None, None, :]), None
+
+        x_BSD, _ = jax.lax.scan(one_block, self.embed_tokens(jnp.asarray(ids_BS)), self.blocks)
+        return jnp.where(is_prompt_BS[..., None], self.norm(x_BSD), 0)

@@ -1,0 +1,201 @@
+"""The Wan2.2 video autoencoder: pixels to normalised latents and back, one chunk at a time.
+
+The first frame stands alone; then four frames make a latent frame. Chunks run in one `lax.scan`
+that carries the past of every causal operation, so program and memory do not grow with the video.
+
+Source: Wan2.2 `wan/modules/vae2_2.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from flashmotion_jax.config import VAEConfig
+from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
+from flashmotion_jax.models.vae_blocks import (
+    CausalConv,
+    ChannelNorm,
+    DownLevel,
+    Stream,
+    UpLevel,
+    middle,
+    pointwise,
+)
+
+
+class Encoder(nnx.Module):
+    """Folded pixels to features of the latent grid."""
+
+    def __init__(self, config: VAEConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        channels = [config.encoder_dim * m for m in (1, *config.multipliers)]
+        last = len(config.multipliers) - 1
+        self.conv1 = CausalConv(3 * config.patch_size**2, channels[0], policy=policy, rngs=rngs)
+        self.downsamples = nnx.List(
+            [
+                DownLevel(
+                    channels[i],
+                    channels[i + 1],
+                    config.num_res_blocks,
+                    halve_space=i != last,
+                    halve_time=i != last and config.temporal_downsample[i],
+                    policy=policy,
+                    rngs=rngs,
+                )
+                for i in range(last + 1)
+            ]
+        )
+        self.middle = middle(channels[-1], policy=policy, rngs=rngs)
+        self.head_norm = ChannelNorm(channels[-1])
+        self.head_conv = CausalConv(
+            channels[-1], 2 * config.latent_channels, policy=policy, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
+        """Runs the first frame, or a chunk of `4 n` frames, to mean and log-variance features."""
+        x = self.conv1(x, stream)
+        for block in (*self.downsamples, *self.middle):
+            x = block(x, stream)
+        return self.head_conv(jax.nn.silu(self.head_norm(x)), stream)
+
+
+class Decoder(nnx.Module):
+    """Features of the latent grid to folded pixels."""
+
+    def __init__(self, config: VAEConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        multipliers = config.multipliers[::-1]
+        channels = [config.decoder_dim * m for m in (multipliers[0], *multipliers)]
+        doubles_time = config.temporal_downsample[::-1]
+        last = len(multipliers) - 1
+        self.conv1 = CausalConv(config.latent_channels, channels[0], policy=policy, rngs=rngs)
+        self.middle = middle(channels[0], policy=policy, rngs=rngs)
+        self.upsamples = nnx.List(
+            [
+                UpLevel(
+                    channels[i],
+                    channels[i + 1],
+                    config.num_res_blocks + 1,
+                    double_space=i != last,
+                    double_time=i != last and doubles_time[i],
+                    policy=policy,
+                    rngs=rngs,
+                )
+                for i in range(last + 1)
+            ]
+        )
+        self.head_norm = ChannelNorm(channels[-1])
+        self.head_conv = CausalConv(
+            channels[-1], 3 * config.patch_size**2, policy=policy, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
+        """Runs a latent frame to one frame of the video (the first) or four."""
+        x = self.conv1(x, stream)
+        for block in (*self.middle, *self.upsamples):
+            x = block(x, stream)
+        return self.head_conv(jax.nn.silu(self.head_norm(x)), stream)
+
+
+class VAE(nnx.Module):
+    """Encoder, decoder and the normalisation of the latents."""
+
+    def __init__(self, config: VAEConfig, *, policy: DtypePolicy = FLOAT32, rngs: nnx.Rngs):
+        self.config = config
+        # Latents enter every step of the sampler: encoding stays in float32, decoding need not.
+        self.encoder = Encoder(config, policy=FLOAT32, rngs=rngs)
+        self.conv1 = pointwise(
+            2 * config.latent_channels, 2 * config.latent_channels, policy=FLOAT32, rngs=rngs
+        )
+        self.conv2 = pointwise(
+            config.latent_channels, config.latent_channels, policy=policy, rngs=rngs
+        )
+        self.decoder = Decoder(config, policy=policy, rngs=rngs)
+
+    def encode(self, video: jax.Array) -> jax.Array:
+        """Normalised mean latents of a video or an image.
+
+        Args:
+          video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W multiples of 16.
+
+        Returns:
+          float32 `[B, n + 1, H / 16, W / 16, latent_channels]`.
+
+        Raises:
+          ValueError: a shape the autoencoder cannot fold.
+        """
+        self._check_video(video)
+        q, factor = self.config.patch_size, self.config.temporal_factor
+        x = rearrange(video, "b f (h q) (w r) c -> b f h w (c r q)", q=q, r=q)
+        chunks = rearrange(x[:, 1:], "b (n f) h w c -> n b f h w c", f=factor)
+        features = _scan_chunks(self.encoder, x[:, :1], chunks)
+        mean, _ = jnp.split(self.conv1(features).astype(jnp.float32), 2, axis=-1)
+        return (mean - self._latents_mean()) / self._latents_std()
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """The video of normalised latents.
+
+        Args:
+          latents: `[B, T, h, w, latent_channels]`.
+
+        Returns:
+          float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`, clipped to [-1, 1].
+
+        Raises:
+          ValueError: a shape that is not that of latents.
+        """
+        if latents.ndim != 5 or latents.shape[-1] != self.config.latent_channels:
+            raise ValueError(
+                f"latents have shape {latents.shape}; expected [B, T, h, w, "
+                f"{self.config.latent_channels}], channels last"
+            )
+        z = latents.astype(jnp.float32) * self._latents_std() + self._latents_mean()
+        x = self.conv2(z)
+        chunks = rearrange(x[:, 1:], "b n h w c -> n b 1 h w c")
+        x = _scan_chunks(self.decoder, x[:, :1], chunks).astype(jnp.float32)
+        q = self.config.patch_size
+        video = rearrange(x, "b f h w (c r q) -> b f (h q) (w r) c", q=q, r=q)
+        return jnp.clip(video, -1.0, 1.0)
+
+    def _latents_mean(self) -> jax.Array:
+        return jnp.asarray(self.config.latents_mean, jnp.float32)
+
+    def _latents_std(self) -> jax.Array:
+        return jnp.asarray(self.config.latents_std, jnp.float32)
+
+    def _check_video(self, video: jax.Array) -> None:
+        space, time = self.config.spatial_factor, self.config.temporal_factor
+        if video.ndim != 5 or video.shape[-1] != 3:
+            raise ValueError(f"video has shape {video.shape}; expected [B, F, H, W, 3]")
+        if (video.shape[1] - 1) % time:
+            raise ValueError(
+                f"video has {video.shape[1]} frames; expected {time} n + 1, for instance "
+                f"{(video.shape[1] - 1) // time * time + 1}"
+            )
+        if video.shape[2] % space or video.shape[3] % space:
+            raise ValueError(
+                f"video is {video.shape[2]} x {video.shape[3]}; expected multiples of {space}"
+            )
+
+
+def _scan_chunks(
+    coder: Callable[[jax.Array, Stream], jax.Array], first: jax.Array, chunks: jax.Array
+) -> jax.Array:
+    """Runs the first frame `[B, 1, ...]`, then `[n, B, f, ...]` chunks, and joins the frames."""
+    stream = Stream()
+    head = coder(first, stream)
+    if not len(chunks):
+        return head
+
+    def one_chunk(
+        past: tuple[jax.Array, ...], chunk: jax.Array
+    ) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        stream = Stream(past)
+        out = coder(chunk, stream)
+        return tuple(stream.future), out
+
+    _, tail = jax.lax.scan(one_chunk, tuple(stream.future), chunks)
+    return jnp.concatenate([head, rearrange(tail, "n b f h w c -> b (n f) h w c")], axis=1)

@@ -1,0 +1,334 @@
+"""The parts of the video autoencoder: causal convolutions, residual blocks, resampling levels.
+
+Time is a stream. Every causal operation asks the `Stream` for the frames before its chunk and
+leaves its own last frames there, so that a video in chunks gives the result of the whole video.
+
+Source: Wan2.2 `wan/modules/vae2_2.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from flashmotion_jax.models import layers
+from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.layers import DtypePolicy
+
+
+class Stream:
+    """Past frames of every causal operation, in the order in which they run.
+
+    Attributes:
+      is_first: this is the first chunk, which nothing precedes.
+      future: what the next chunk gets as its past.
+    """
+
+    def __init__(self, past: Sequence[jax.Array] | None = None):
+        self.is_first = past is None
+        self._past = iter(past or ())
+        self.future: list[jax.Array] = []
+
+    def extend(self, x_BTHWC: jax.Array, num_frames: int) -> jax.Array:
+        """Puts the last `num_frames` frames of the past, or zeros, before `x_BTHWC`."""
+        if self.is_first:
+            padding = [(0, 0), (num_frames, 0), (0, 0), (0, 0), (0, 0)]
+            x_BTHWC = jnp.pad(x_BTHWC, padding)
+        else:
+            x_BTHWC = jnp.concatenate([next(self._past), x_BTHWC], axis=1)
+        self.remember(x_BTHWC[:, -num_frames:])
+        return x_BTHWC
+
+    def remember(self, frames_BTHWC: jax.Array) -> None:
+        """Leaves frames for the next chunk."""
+        self.future.append(frames_BTHWC)
+
+
+def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.Array:
+    """Convolution `[kt, kh, kw, C_in, C_out]`, valid in time, same in space.
+
+    On a CPU it is a sum of 2-D convolutions over the time taps, which XLA runs twice as fast there.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.lax.conv_general_dilated(
+            x_BTHWC,
+            kernel,
+            (time_stride, 1, 1),
+            ((0, 0), *((size // 2, size // 2) for size in kernel.shape[1:3])),
+            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        )
+    batch = x_BTHWC.shape[0]
+    num_frames = (x_BTHWC.shape[1] - kernel.shape[0]) // time_stride + 1
+    span = (num_frames - 1) * time_stride + 1
+    taps = [
+        jax.lax.conv_general_dilated(
+            rearrange(x_BTHWC[:, tap : tap + span : time_stride], "b t h w c -> (b t) h w c"),
+            kernel[tap],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            preferred_element_type=jnp.float32,
+        )
+        for tap in range(kernel.shape[0])
+    ]
+    total = functools.reduce(jnp.add, taps).astype(x_BTHWC.dtype)
+    return rearrange(total, "(b t) h w c -> b t h w c", b=batch)
+
+
+class CausalConv(nnx.Module):
+    """A 3-D convolution that sees only the present and the past."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        time_size: int = 3,
+        space_size: int = 3,
+        policy: DtypePolicy,
+        rngs: nnx.Rngs,
+    ):
+        shape = (time_size, space_size, space_size, in_channels, out_channels)
+        init = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(
+            init(rngs.params(), shape, policy.params),
+            axes=(None, None, None, "channels_in", "channels_out"),
+        )
+        self.bias = nnx.Param(jnp.zeros(out_channels, policy.params), axes=("channels_out",))
+        self.dtype = policy.compute
+
+    def __call__(self, x_BTHWC: jax.Array, stream: Stream) -> jax.Array:
+        """Convolves a chunk; the frame count stays the same."""
+        return self.apply(stream.extend(x_BTHWC.astype(self.dtype), self.kernel.shape[0] - 1))
+
+    def apply(self, x_BTHWC: jax.Array, time_stride: int = 1) -> jax.Array:
+        """Convolves frames that already have their past in front."""
+        kernel = self.kernel[...].astype(self.dtype)
+        return conv3d(x_BTHWC, kernel, time_stride) + self.bias[...].astype(self.dtype)
+
+
+class ChannelNorm(nnx.Module):
+    """RMS norm over the channels, `x / ||x|| * sqrt(C) * scale`, in float32."""
+
+    def __init__(self, channels: int):
+        self.scale = nnx.Param(jnp.ones(channels), axes=("norm",))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the last dimension; the dtype stays."""
+        x_float = x.astype(jnp.float32)
+        # Not rsqrt(mean + eps): torch's F.normalize clamps the norm, which matters for zero frames.
+        norm = jnp.maximum(jnp.sqrt(jnp.sum(x_float**2, axis=-1, keepdims=True)), 1e-12)
+        return (x_float / norm * math.sqrt(x.shape[-1]) * self.scale[...]).astype(x.dtype)
+
+
+class ResidualBlock(nnx.Module):
+    """Two normalised causal convolutions around a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        self.norm1 = ChannelNorm(in_channels)
+        self.conv1 = CausalConv(in_channels, out_channels, policy=policy, rngs=rngs)
+        self.norm2 = ChannelNorm(out_channels)
+        self.conv2 = CausalConv(out_channels, out_channels, policy=policy, rngs=rngs)
+        self.shortcut = (
+            pointwise(in_channels, out_channels, policy=policy, rngs=rngs)
+            if in_channels != out_channels
+            else None
+        )
+
+    def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
+        """Runs a chunk `[B, T, H, W, C_in]` to `[B, T, H, W, C_out]`."""
+        shortcut = self.shortcut(x) if self.shortcut else x
+        x = self.conv1(jax.nn.silu(self.norm1(x)), stream)
+        return shortcut + self.conv2(jax.nn.silu(self.norm2(x)), stream)
+
+
+def pointwise(
+    in_channels: int, out_channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs
+) -> nnx.Linear:
+    """A 1x1(x1) convolution: a matmul over channels."""
+    return layers.linear(
+        in_channels, out_channels, ("channels_in", "channels_out"), policy=policy, rngs=rngs
+    )
+
+
+class SpatialAttention(nnx.Module):
+    """Single-head attention over the H x W positions of each frame on its own."""
+
+    def __init__(self, channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs):
+        self.norm = ChannelNorm(channels)
+        self.to_qkv = pointwise(channels, 3 * channels, policy=policy, rngs=rngs)
+        self.proj = pointwise(channels, channels, policy=policy, rngs=rngs)
+
+    def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
+        """Runs a chunk; no frame sees another, so the stream is not touched."""
+        del stream
+        batch, frames, height, width, _ = x.shape
+        qkv = rearrange(self.to_qkv(self.norm(x)), "b t h w c -> (b t) (h w) 1 c")
+        out = attention(*jnp.split(qkv, 3, axis=-1))
+        out = out.reshape(batch, frames, height, width, -1)
+        return x + self.proj(out)
+
+
+def middle(channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs) -> nnx.List:
+    """Residual block, spatial attention, residual block."""
+    return nnx.List(
+        [
+            ResidualBlock(channels, channels, policy=policy, rngs=rngs),
+            SpatialAttention(channels, policy=policy, rngs=rngs),
+            ResidualBlock(channels, channels, policy=policy, rngs=rngs),
+        ]
+    )
+
+
+def residual_blocks(
+    in_channels: int, out_channels: int, num_blocks: int, *, policy: DtypePolicy, rngs: nnx.Rngs
+) -> nnx.List:
+    """The residual blocks of a level; the first one changes the width."""
+    widths = [in_channels] + [out_channels] * num_blocks
+    return nnx.List([ResidualBlock(*pair, policy=policy, rngs=rngs) for pair in pairwise(widths)])
+
+
+class DownLevel(nnx.Module):
+    """Residual blocks, then half the height and width, and half the frames where time shrinks."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        *,
+        halve_space: bool,
+        halve_time: bool,
+        policy: DtypePolicy,
+        rngs: nnx.Rngs,
+    ):
+        self.residuals = residual_blocks(
+            in_channels, out_channels, num_blocks, policy=policy, rngs=rngs
+        )
+        self.resample = (
+            layers.conv2d(
+                out_channels,
+                out_channels,
+                3,
+                strides=2,
+                padding=((0, 1), (0, 1)),
+                policy=policy,
+                rngs=rngs,
+            )
+            if halve_space
+            else None
+        )
+        self.time_conv = (
+            CausalConv(out_channels, out_channels, space_size=1, policy=policy, rngs=rngs)
+            if halve_time
+            else None
+        )
+        self.factors = (1 + halve_time, 1 + halve_space)
+        self.out_channels = out_channels
+
+    def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
+        """Runs a chunk of `4 n` frames, or the single first frame."""
+        shortcut = average_down(x, self.out_channels, *self.factors)
+        for residual in self.residuals:
+            x = residual(x, stream)
+        if self.resample:
+            x = self.resample(x)
+        if self.time_conv:
+            x = _halve_time(self.time_conv, x, stream)
+        return x + shortcut
+
+
+def _halve_time(time_conv: CausalConv, x: jax.Array, stream: Stream) -> jax.Array:
+    if stream.is_first:  # A single frame has no time to shrink.
+        stream.remember(x)
+        return x
+    return time_conv.apply(stream.extend(x, 1), time_stride=2)
+
+
+class UpLevel(nnx.Module):
+    """Residual blocks, then twice the frames where time grows, and twice the height and width."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        *,
+        double_space: bool,
+        double_time: bool,
+        policy: DtypePolicy,
+        rngs: nnx.Rngs,
+    ):
+        self.residuals = residual_blocks(
+            in_channels, out_channels, num_blocks, policy=policy, rngs=rngs
+        )
+        self.resample = (
+            layers.conv2d(out_channels, out_channels, 3, policy=policy, rngs=rngs)
+            if double_space
+            else None
+        )
+        self.time_conv = (
+            CausalConv(out_channels, 2 * out_channels, space_size=1, policy=policy, rngs=rngs)
+            if double_time
+            else None
+        )
+        self.time_factor = 1 + double_time
+        self.out_channels = out_channels
+
+    def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
+        """Runs a chunk; the first one does not grow in time."""
+        shortcut = x
+        for residual in self.residuals:
+            x = residual(x, stream)
+        if self.time_conv:
+            x = _double_time(self.time_conv, x, stream)
+        if self.resample is None:
+            return x
+        x = self.resample(jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3))
+        shortcut = duplicate_up(shortcut, self.out_channels, self.time_factor, 2)
+        return x + (shortcut[:, self.time_factor - 1 :] if stream.is_first else shortcut)
+
+
+def _double_time(time_conv: CausalConv, x: jax.Array, stream: Stream) -> jax.Array:
+    if stream.is_first:
+        # The second chunk starts from zeros, not from this frame.
+        stream.remember(jnp.zeros((x.shape[0], 2, *x.shape[2:]), x.dtype))
+        return x
+    # The two halves of the channels become alternating frames.
+    return rearrange(time_conv(x, stream), "b t h w (n c) -> b (t n) h w c", n=2)
+
+
+def average_down(
+    x_BTHWC: jax.Array, out_channels: int, time_factor: int, space_factor: int
+) -> jax.Array:
+    """Space(-time) to depth, then the mean over groups of channels; time is padded in front."""
+    padding = [(0, 0), (-x_BTHWC.shape[1] % time_factor, 0), (0, 0), (0, 0), (0, 0)]
+    folded = rearrange(
+        jnp.pad(x_BTHWC, padding),
+        "b (t f) (h q) (w r) c -> b t h w (c f q r)",
+        f=time_factor,
+        q=space_factor,
+        r=space_factor,
+    )
+    return rearrange(folded, "b t h w (o g) -> b t h w o g", o=out_channels).mean(axis=-1)
+
+
+def duplicate_up(
+    x_BTHWC: jax.Array, out_channels: int, time_factor: int, space_factor: int
+) -> jax.Array:
+    """Repeats channels, then depth to space(-time)."""
+    repeats = out_channels * time_factor * space_factor**2 // x_BTHWC.shape[-1]
+    return rearrange(
+        jnp.repeat(x_BTHWC, repeats, axis=-1),
+        "b t h w (c f q r) -> b (t f) (h q) (w r) c",
+        f=time_factor,
+        q=space_factor,
+        r=space_factor,
+    )

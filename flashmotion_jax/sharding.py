@@ -1,0 +1,81 @@
+"""The device mesh, and the one table from logical axis names to mesh axes.
+
+There is always a mesh, of size 1 on one device. Weights are stored sharded over "fsdp" and gathered
+layer by layer where they are used; activations are split over the batch.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+MESH_AXES = ("data", "fsdp", "context")
+
+#: Logical axis -> mesh axis that stores it; names that are absent are not split.
+LOGICAL_AXES = {"embed": "fsdp", "channels_out": "fsdp"}
+
+#: Mesh axes over which the batch dimension of activations is split.
+BATCH = PartitionSpec(("data", "fsdp"))
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, context: int = 1) -> Mesh:
+    """A mesh over the first `data * fsdp * context` devices, in explicit sharding mode.
+
+    Raises:
+      ValueError: there are fewer devices than that.
+    """
+    size = data * fsdp * context
+    if size > jax.device_count():
+        raise ValueError(
+            f"a mesh of data={data} x fsdp={fsdp} x context={context} needs {size} devices; "
+            f"found {jax.device_count()}"
+        )
+    return jax.make_mesh((data, fsdp, context), MESH_AXES, devices=jax.devices()[:size])
+
+
+def parameter_spec(param: nnx.Variable, mesh: Mesh) -> PartitionSpec:
+    """Where a parameter lies: its logical axes through the table.
+
+    Only stacked parameters, those with a leading dimension more than names, are split: what stands
+    outside a stack is small. A dimension that the mesh axis does not divide is left whole.
+    """
+    shape = param.get_value().shape
+    names = param.get_metadata().get("axes", (None,) * len(shape))
+    if len(names) == len(shape):
+        return PartitionSpec()
+    axes = [LOGICAL_AXES.get(name) for name in names]
+    return PartitionSpec(
+        *[None] * (len(shape) - len(names)),
+        *(
+            axis if axis and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, shape[-len(names) :], strict=True)
+        ),
+    )
+
+
+def shardings(module: Module, mesh: Mesh) -> Module:
+    """The tree of `module` with a `NamedSharding` in place of each parameter's array."""
+    return jax.tree.map(
+        lambda param: param.replace(NamedSharding(mesh, parameter_spec(param, mesh))),
+        module,
+        is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
+    )
+
+
+def place(module: Module, mesh: Mesh) -> Module:
+    """Moves a module's parameters to their places on the mesh."""
+    return jax.device_put(module, shardings(module, mesh))
+
+
+def gather(module: Module) -> Module:
+    """A layer's weights whole on every device, where they are about to be used."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return module
+    return jax.tree.map(
+        lambda value: jax.sharding.reshard(value, PartitionSpec(*[None] * value.ndim)), module
+    )

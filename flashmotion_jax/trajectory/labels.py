@@ -1,0 +1,50 @@
+"""Objects from a label picture: what a segmenter or a paint program saves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from flashmotion_jax.trajectory.keyframes import Keyframe
+from flashmotion_jax.trajectory.masks import Mask
+from flashmotion_jax.trajectory.palette import PALETTE
+from flashmotion_jax.trajectory.schema import TrackedObject
+
+
+def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
+    """Makes an object of each label of a picture: its mask, and its box on frame 0.
+
+    Args:
+        path: A PNG. Greyscale and palette pictures are read as label numbers (0: background),
+            colour pictures as one colour an object (black or transparent: background).
+
+    Returns:
+        Objects 1, 2, ... in the order of the labels (of colours: of r, g, b), named by them. The
+        canvas of a trajectory that holds them has the picture's size, `objects[0].mask.size`.
+
+    Raises:
+        ValueError: The picture cannot be read, or has no label or more than 21.
+    """
+    try:
+        with Image.open(path) as image:
+            is_colour = image.mode not in ("1", "L", "P", "I", "I;16")
+            pixels = np.asarray(image.convert("RGBA") if is_colour else image, np.int64)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a readable picture: {error}") from error
+    if is_colour:
+        opaque = pixels[..., 3] > 0
+        pixels = np.where(opaque, pixels[..., :3] @ np.array([65536, 256, 1]), 0)
+    labels = np.setdiff1d(pixels, [0])
+    if not 1 <= len(labels) <= len(PALETTE):
+        raise ValueError(
+            f"{path} has {len(labels)} labels, expected 1 to {len(PALETTE)}: "
+            "save it without smoothed edges, on black"
+        )
+    objects = []
+    for object_id, label in enumerate(labels.tolist(), start=1):
+        mask = Mask.from_array(pixels == label)
+        name = f"#{label:06x}" if is_colour else f"label {label}"
+        objects.append(TrackedObject(object_id, (Keyframe(0, mask.box()),), name, mask=mask))
+    return tuple(objects)

@@ -1,0 +1,138 @@
+"""Renders a trajectory to maps: the video of coloured masks and boxes that the adapter sees.
+
+Frame 0 holds the objects' masks; later frames hold their boxes' outlines, or the masks moved and
+scaled with the boxes. Geometry is that of the image: resized to cover the size, centre cropped.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from flashmotion_jax.data.video import cover_geometry
+from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_radius
+from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.schema import Trajectory
+
+Kind = Literal["box", "mask"]
+"""What later frames show."""
+
+
+def render(
+    trajectory: Trajectory,
+    height: int,
+    width: int,
+    kind: Kind = "box",
+    *,
+    num_frames: int | None = None,
+    compat: Literal["magicmotion"] | None = None,
+) -> np.ndarray:
+    """Renders trajectory maps, deterministically.
+
+    Strokes, painting order and default colours are MagicMotion's; floats are rounded only here.
+
+    Args:
+        trajectory: What to draw.
+        height: Of the maps, in pixels.
+        width: Of the maps, in pixels.
+        kind: Outlines of the boxes, or masks moved and scaled with them.
+        num_frames: Length of the maps; the motion is stretched to it. None: the trajectory's.
+        compat: "magicmotion" takes the colours of MagicData's palette whatever the objects say.
+
+    Returns:
+        uint8 [F, height, width, 3].
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    if kind not in ("box", "mask"):
+        raise ValueError(f"kind={kind!r}, expected 'box' or 'mask'")
+    if compat not in (None, "magicmotion"):
+        raise ValueError(f"compat={compat!r}, expected 'magicmotion' or None")
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"{num_frames=}, expected at least 1")
+    canvas, objects = trajectory.canvas, trajectory.objects
+    covered = cover_geometry((canvas.height, canvas.width), (height, width))
+    boxes_KF4 = _to_pixels(trajectory.boxes(num_frames), covered)
+    drawn_F = trajectory.drawn(num_frames)
+    colours = [palette_colour(item.id) if compat else item.rgb for item in objects]
+    masks = [None if item.mask is None else item.mask.to_array() for item in objects]
+    by_id = sorted(range(len(objects)), key=lambda k: objects[k].id)
+    radius = stroke_radius(height, width)
+    maps = np.zeros((len(drawn_F), height, width, 3), np.uint8)
+    for frame in np.flatnonzero(drawn_F):
+        if frame == 0 or kind == "mask":
+            moved = [
+                _object_mask(mask_HW, boxes_F4[0], boxes_F4[frame], (height, width), covered)
+                for mask_HW, boxes_F4 in zip(masks, boxes_KF4, strict=True)
+            ]
+            maps[frame] = paint_masks(np.array(moved, bool).reshape(-1, height, width), colours)
+            continue
+        for k in by_id:
+            x0, y0, x1, y1 = np.rint(boxes_KF4[k, frame]).astype(int).tolist()
+            draw_box(maps[frame], (x0, y0, x1, y1), colours[k], radius)
+    return maps
+
+
+def render_masks(masks_KFHW: np.ndarray, colours: list[tuple[int, int, int]]) -> np.ndarray:
+    """Renders maps from a mask per object and frame, as a segmenter gives them.
+
+    Args:
+        masks_KFHW: bool.
+        colours: RGB, 0..255, one an object.
+
+    Returns:
+        uint8 [F, H, W, 3].
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    if masks_KFHW.ndim != 4 or masks_KFHW.dtype != bool or len(masks_KFHW) != len(colours):
+        raise ValueError(
+            f"masks {masks_KFHW.dtype} {list(masks_KFHW.shape)} with {len(colours)} colours, "
+            "expected bool [objects, frames, height, width] and a colour an object"
+        )
+    return np.stack([paint_masks(masks_KFHW[:, f], colours) for f in range(masks_KFHW.shape[1])])
+
+
+def _to_pixels(boxes: np.ndarray, covered: tuple[int, int, int, int]) -> np.ndarray:
+    """Boxes [..., 4] in 0..1 of the canvas to pixels of the map, still floats."""
+    height, width, top, left = covered
+    return boxes * np.array([width, height] * 2) - np.array([left, top] * 2)
+
+
+def _object_mask(
+    mask_HW: np.ndarray | None,
+    first_box: np.ndarray,
+    box: np.ndarray,
+    size: tuple[int, int],
+    covered: tuple[int, int, int, int],
+) -> np.ndarray:
+    """The mask of frame 0 carried along from its box to another one, bool [H, W]."""
+    (height, width), (resized_height, resized_width, top, left) = size, covered
+    if mask_HW is None:
+        y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None, :] + 0.5
+        x0, y0, x1, y1 = box
+        return (y >= y0) & (y < y1) & (x >= x0) & (x < x1)
+    source_height, source_width = mask_HW.shape
+    rows = (_carried_back(height, first_box[1::2], box[1::2]) + top) / resized_height
+    columns = (_carried_back(width, first_box[::2], box[::2]) + left) / resized_width
+    # One row and one column of background, for what lies outside the mask's picture.
+    padded = np.pad(mask_HW, ((0, 1), (0, 1)))
+    return padded[np.ix_(_index(rows, source_height), _index(columns, source_width))]
+
+
+def _carried_back(length: int, first: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Where the centres of a line of pixels were on frame 0, if [2] `first` has become `now`."""
+    extent = now[1] - now[0]
+    if extent < 1e-3:  # of a pixel: nothing is left of the object
+        return np.full(length, -np.inf)
+    scale = (first[1] - first[0]) / extent
+    return (np.arange(length) + 0.5) * scale + (first[0] - now[0] * scale)
+
+
+def _index(position: np.ndarray, length: int) -> np.ndarray:
+    """Positions in 0..1 to indices of `length` pixels; what lies outside becomes `length`."""
+    index = np.floor(position * length)
+    return np.where((index >= 0) & (index < length), index, length).astype(int)

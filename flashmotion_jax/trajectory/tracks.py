@@ -1,0 +1,84 @@
+"""Point tracks, the form other trajectory-controlled models take, to boxes and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
+from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """The ways of N points.
+
+    Attributes:
+        points_FN2: float64, (x, y) in pixels of the picture.
+        visible_FN: bool; where it is False the point's place means nothing.
+
+    Raises:
+        ValueError: On construction: the shapes do not fit, or a visible point is not finite.
+    """
+
+    points_FN2: np.ndarray
+    visible_FN: np.ndarray
+
+    def __post_init__(self):
+        points, visible = self.points_FN2, self.visible_FN
+        if points.ndim != 3 or points.shape[2] != 2 or not points.size:
+            raise ValueError(f"points {list(points.shape)}, expected [frames, points, 2]")
+        if visible.shape != points.shape[:2]:
+            raise ValueError(
+                f"visibility {list(visible.shape)}, expected {list(points.shape[:2])} as the points"
+            )
+        if not np.isfinite(points[visible]).all():
+            raise ValueError("a visible point is NaN or infinite: mark it invisible or repair it")
+
+
+def boxes_from_tracks(
+    tracks: Tracks,
+    canvas: Canvas,
+    box_size: tuple[float, float],
+    fps: float = 24.0,
+    tolerance: float = 0.45,
+) -> Trajectory:
+    """Makes a box of a given size, centred on the point, of each track.
+
+    Where a point is not visible, its box goes straight on from where it was last seen to where it
+    is seen again.
+
+    Args:
+        tracks: At most 21 points, or the palette has no colour for each.
+        canvas: The picture that the points are in pixels of.
+        box_size: (width, height) in pixels.
+        fps: Frames per second.
+        tolerance: Pixels the keyframes may differ from the points.
+
+    Raises:
+        ValueError: A point is never visible, the size is not positive, or the trajectory has
+            faults.
+    """
+    if not min(box_size) > 0:
+        raise ValueError(f"{box_size=}, expected a positive (width, height) in pixels")
+    size = np.array([canvas.width, canvas.height] * 2)
+    half = np.array(box_size) / 2
+    objects = []
+    for n in range(tracks.points_FN2.shape[1]):
+        frames = np.flatnonzero(tracks.visible_FN[:, n])
+        if not frames.size:
+            raise ValueError(f"track {n} is never visible: leave it out")
+        centres = tracks.points_FN2[frames, n]
+        boxes_F4 = np.concatenate([centres - half, centres + half], axis=1) / size
+        keyframes = keyframes_from_boxes(frames, boxes_F4, tolerance / size)
+        objects.append(TrackedObject(n + 1, keyframes, f"track {n}"))
+    return Trajectory(canvas, len(tracks.points_FN2), fps, tuple(objects))
+
+
+def tracks_from_boxes(trajectory: Trajectory) -> Tracks:
+    """The centres of the boxes as point tracks, visible while inside the canvas."""
+    boxes_KF4 = trajectory.boxes()
+    centres_FN2 = ((boxes_KF4[..., :2] + boxes_KF4[..., 2:]) / 2).swapaxes(0, 1)
+    visible_FN = np.all((centres_FN2 >= 0) & (centres_FN2 < 1), axis=-1)
+    return Tracks(centres_FN2 * [trajectory.canvas.width, trajectory.canvas.height], visible_FN)

@@ -1,0 +1,228 @@
+"""Finds every fault of a trajectory file at once, each with its place, what was expected, the fix.
+
+Works on the plain data of the JSON, before any object is made of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import pairwise
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from flashmotion_jax.trajectory.keyframes import EASINGS
+from flashmotion_jax.trajectory.masks import read_mask_png
+from flashmotion_jax.trajectory.palette import palette_colour
+
+VERSION = 1
+"""Of the file format."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a key of the file may hold."""
+
+    accepts: Callable[[Any], bool]
+    expected: str
+    required: bool = True
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return is_whole and low <= int(value) <= high
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    # A NaN is in no range.
+    return is_real and low <= float(value) <= high
+
+
+def _is_box(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    inside = all(_is_number(edge, -10, 11) for edge in value)
+    return inside and value[0] <= value[2] and value[1] <= value[3]
+
+
+def _is_colour(value: Any) -> bool:
+    is_hex = isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value)
+    return value is None or (bool(is_hex) and value != "#000000")
+
+
+def _is_increasing(value: Any) -> bool:
+    whole = isinstance(value, list) and all(_is_whole(frame, 0, 9_999) for frame in value)
+    return whole and all(a < b for a, b in pairwise(value))
+
+
+_SIDE = Field(lambda v: _is_whole(v, 1, 16_384), "pixels, a whole number from 1 to 16384")
+CANVAS = {"width": _SIDE, "height": _SIDE}
+MASK = {
+    "size": Field(
+        lambda v: isinstance(v, list) and len(v) == 2 and all(map(_SIDE.accepts, v)),
+        "[height, width] in pixels, the canvas's own",
+    ),
+    "counts": Field(
+        lambda v: isinstance(v, list) and all(_is_whole(run, 0, 16_384**2) for run in v),
+        "a list of run lengths, whole numbers from 0 (uncompressed COCO)",
+    ),
+}
+KEYFRAME = {
+    "frame": Field(lambda v: _is_whole(v, 0, 9_999), "a whole number from 0"),
+    "box": Field(
+        _is_box,
+        "[x0, y0, x1, y1] with x0 <= x1 and y0 <= y1, as fractions of the canvas from -10 to 11; "
+        "divide pixels by the canvas's width and height",
+    ),
+    "ease": Field(
+        lambda v: isinstance(v, str) and v in EASINGS, f"one of {', '.join(EASINGS)}", False
+    ),
+}
+OBJECT = {
+    "id": Field(lambda v: _is_whole(v, 1, 9_999), "a whole number from 1"),
+    "name": Field(lambda v: isinstance(v, str), "text", False),
+    "colour": Field(_is_colour, "'#rrggbb' other than black, or null for MagicData's", False),
+    "mask": Field(
+        lambda v: v is None or isinstance(v, str | dict),
+        'a PNG beside the file, {"size", "counts"}, or null for the filled box',
+        False,
+    ),
+    "keyframes": Field(lambda v: isinstance(v, list) and v != [], "a list of at least one"),
+}
+TRAJECTORY = {
+    "version": Field(lambda v: _is_whole(v, VERSION, VERSION), f"{VERSION}"),
+    "canvas": Field(lambda v: isinstance(v, dict), '{"width", "height"}'),
+    "num_frames": Field(lambda v: _is_whole(v, 1, 10_000), "a whole number from 1 to 10000"),
+    "fps": Field(lambda v: _is_number(v, 1e-3, 1e3), "frames per second, from 0.001 to 1000"),
+    "objects": Field(lambda v: isinstance(v, list), "a list"),
+    "sparse_frames": Field(
+        lambda v: v is None or _is_increasing(v),
+        "increasing frame numbers on which boxes are drawn, or null for all",
+        False,
+    ),
+}
+
+
+def find_faults(data: Any, folder: Path | None = None) -> list[str]:
+    """Checks the data of a trajectory file.
+
+    Args:
+        data: What the JSON holds.
+        folder: Where the masks' PNGs are looked for; None: PNGs are a fault.
+
+    Returns:
+        One line a fault, such as `objects[1].keyframes[0].box: [0.5, 0], expected ...`.
+    """
+    return list(_trajectory_faults(data, folder))
+
+
+def _field_faults(place: str, data: Any, fields: dict[str, Field]) -> Iterator[str]:
+    if not isinstance(data, dict):
+        yield f"{place or 'file'}: {reprlib.repr(data)}, expected {{{', '.join(fields)}}}"
+        return
+    prefix = f"{place}." if place else ""
+    for key, value in data.items():
+        if key not in fields:
+            nearest = get_close_matches(key, fields, n=1, cutoff=0)[0]
+            yield f"{prefix}{key}: unknown key, nearest is {nearest!r}; rename or remove it"
+        elif not fields[key].accepts(value):
+            yield f"{prefix}{key}: {reprlib.repr(value)}, expected {fields[key].expected}"
+    for key, field in fields.items():
+        if field.required and key not in data:
+            yield f"{prefix}{key}: missing, expected {field.expected}"
+
+
+def _valid(data: Any, fields: dict[str, Field], key: str) -> Any:
+    """The value of a key, or None where it is missing or wrong (and reported already)."""
+    value = data.get(key) if isinstance(data, dict) else None
+    return value if fields[key].accepts(value) else None
+
+
+def _trajectory_faults(data: Any, folder: Path | None) -> Iterator[str]:
+    yield from _field_faults("", data, TRAJECTORY)
+    canvas = _valid(data, TRAJECTORY, "canvas")
+    if canvas is not None:
+        yield from _field_faults("canvas", canvas, CANVAS)
+    size = [_valid(canvas, CANVAS, "height"), _valid(canvas, CANVAS, "width")]
+    last = (_valid(data, TRAJECTORY, "num_frames") or 10_000) - 1
+    for frame in _valid(data, TRAJECTORY, "sparse_frames") or []:
+        if frame > last:
+            yield f"sparse_frames: {frame}, expected at most {last}; raise num_frames or remove it"
+    objects = _valid(data, TRAJECTORY, "objects") or []
+    for index, item in enumerate(objects):
+        place = f"objects[{index}]"
+        yield from _field_faults(place, item, OBJECT)
+        yield from _mask_faults(f"{place}.mask", _valid(item, OBJECT, "mask"), size, folder)
+        keyframes = _valid(item, OBJECT, "keyframes") or []
+        yield from _keyframe_faults(f"{place}.keyframes", keyframes, last)
+    yield from _repeated_faults(objects)
+
+
+def _keyframe_faults(place: str, keyframes: list[Any], last: int) -> Iterator[str]:
+    previous = -1
+    for index, item in enumerate(keyframes):
+        yield from _field_faults(f"{place}[{index}]", item, KEYFRAME)
+        frame = _valid(item, KEYFRAME, "frame")
+        if frame is None:
+            continue
+        if frame > last:
+            yield f"{place}[{index}].frame: {frame}, expected at most {last} (num_frames - 1)"
+        if frame <= previous:
+            yield (
+                f"{place}[{index}].frame: {frame}, expected more than the {previous} before it; "
+                "put keyframes in order of time, one a frame"
+            )
+        previous = frame
+
+
+def _mask_faults(place: str, mask: Any, size: list[Any], folder: Path | None) -> Iterator[str]:
+    if mask is None:
+        return
+    if isinstance(mask, str):
+        if folder is None:
+            yield f"{place}: {mask!r}, expected run lengths; PNGs are read only beside a file"
+            return
+        try:
+            mask_size = list(read_mask_png(folder, mask).size)
+        except ValueError as error:
+            yield f"{place}: {error}"
+            return
+    else:
+        yield from _field_faults(place, mask, MASK)
+        mask_size, counts = _valid(mask, MASK, "size"), _valid(mask, MASK, "counts")
+        if mask_size and counts is not None and sum(counts) != math.prod(mask_size):
+            yield (
+                f"{place}.counts: sum {sum(counts)}, expected {math.prod(mask_size)} = "
+                "height * width of its size"
+            )
+    if mask_size and None not in size and mask_size != size:
+        yield (
+            f"{place}: [height, width] {mask_size}, expected the canvas's {size}; resize the mask "
+            "or set the canvas to the picture's size"
+        )
+
+
+def _repeated_faults(objects: list[Any]) -> Iterator[str]:
+    ids: dict[int, int] = {}
+    colours: dict[str, int] = {}
+    for index, item in enumerate(objects):
+        object_id = _valid(item, OBJECT, "id")
+        if object_id is None:
+            continue
+        if (first := ids.setdefault(object_id, index)) != index:
+            yield f"objects[{index}].id: {object_id}, expected another than objects[{first}]'s"
+            continue
+        colour = _valid(item, OBJECT, "colour") or "#{:02x}{:02x}{:02x}".format(
+            *palette_colour(object_id)
+        )
+        if (first := colours.setdefault(colour.lower(), index)) != index:
+            yield (
+                f"objects[{index}].colour: {colour}, expected another than objects[{first}]'s; "
+                "set colours of your own (MagicData's repeat after 21 objects)"
+            )

@@ -1,0 +1,251 @@
+"""Samplers against diffusers' schedulers, live or as stored numbers.
+
+`python tests/diffusion/test_samplers.py` stores them again, in golden/samplers.npz.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashmotion_jax.diffusion import flow, samplers
+
+GOLDEN = Path(__file__).parent / "golden" / "samplers.npz"
+SHAPE = (2, 2, 1, 2, 5)
+MIX = np.sin(np.arange(25, dtype=np.float32) * 1.7).reshape(5, 5)
+BIAS = np.cos(np.arange(5, dtype=np.float32))
+MULTI_STEP = [f"{solver}_{n}" for solver in ("unipc", "euler") for n in (1, 2, 3, 4, 10, 50)]
+KEY = jax.random.key(7)
+
+
+def toy_velocity(latents, timestep):
+    return jnp.tanh(latents @ MIX + BIAS * jnp.cos(timestep / 150)) + 0.5 * latents
+
+
+def start_noise():
+    return jax.random.normal(jax.random.key(0), SHAPE)
+
+
+def run_scheduler(scheduler):
+    import torch
+
+    latents = torch.tensor(np.asarray(start_noise()))
+    for timestep in scheduler.timesteps:
+        angle = torch.cos(timestep.float() / 150)
+        velocity = torch.tanh(latents @ torch.tensor(MIX) + torch.tensor(BIAS) * angle)
+        velocity += 0.5 * latents
+        latents = scheduler.step(velocity, timestep, latents).prev_sample
+    return latents.numpy()
+
+
+def run_diffusers(name):
+    import diffusers
+
+    solver, num_steps = name.split("_")
+    if solver == "unipc":
+        scheduler = diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            num_train_timesteps=1000,
+            flow_shift=5.0,
+        )
+        scheduler.set_timesteps(int(num_steps))
+    else:
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 1000, int(num_steps) + 1)[:-1])
+    return run_scheduler(scheduler)
+
+
+def run_diffusers_few_step():
+    import torch
+    from diffusers.schedulers import scheduling_flow_match_lcm as lcm
+
+    draws = (
+        torch.tensor(np.asarray(jax.random.normal(jax.random.fold_in(KEY, step), SHAPE)))
+        for step in range(4)
+    )
+    scheduler = lcm.FlowMatchLCMScheduler(shift=5)
+    scheduler.set_timesteps(sigmas=[1, 0.75, 0.5, 0.25])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lcm, "randn_tensor", lambda *args, **kwargs: next(draws))
+        return run_scheduler(scheduler)
+
+
+def few_step(velocity=toy_velocity, noise=None, sigmas=None, key=KEY, **kwargs):
+    noise = start_noise() if noise is None else noise
+    sigmas = samplers.few_step_sigmas() if sigmas is None else sigmas
+    return samplers.sample_few_step(velocity, noise, sigmas, key, **kwargs)
+
+
+def stored(name):
+    return np.load(GOLDEN)[name]
+
+
+def live(name):
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    return run_diffusers_few_step() if name == "few_step" else run_diffusers(name)
+
+
+@pytest.mark.parametrize("diffusers", [stored, live])
+@pytest.mark.parametrize("name", MULTI_STEP)
+def test_multi_step_equals_diffusers(diffusers, name):
+    solver, num_steps = name.split("_")
+    ours = samplers.sample_multi_step(toy_velocity, start_noise(), int(num_steps), 5.0, solver)
+    np.testing.assert_allclose(ours, diffusers(name), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("diffusers", [stored, live])
+def test_few_step_equals_diffusers(diffusers):
+    np.testing.assert_allclose(few_step(), diffusers("few_step"), rtol=0, atol=1e-5)
+
+
+def test_warped_and_raw_grid():
+    warped = samplers.few_step_sigmas()
+    np.testing.assert_allclose(warped, [1, 0.9375, 0.83333, 0.625], atol=4e-6)
+    np.testing.assert_array_equal(samplers.few_step_sigmas(warp=False), [1, 0.75, 0.5, 0.25])
+    assert len(samplers.few_step_sigmas(range(1000, 200, -100))) == 8
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[], [1000, 1000], [500, 750], [1001], [500, 0], [float("nan")], range(900, 0, -100), [[1000]]],
+)
+def test_other_denoising_steps_are_refused(steps):
+    with pytest.raises(ValueError, match="denoising steps"):
+        samplers.few_step_sigmas(steps)
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0, float("nan"), float("inf")])
+def test_other_shifts_are_refused(shift):
+    with pytest.raises(ValueError, match="shift"):
+        samplers.few_step_sigmas(shift=shift)
+    with pytest.raises(ValueError, match="shift"):
+        samplers.multi_step_sigmas(4, shift)
+
+
+@pytest.mark.parametrize("num_steps", [0, -3, 1001])
+def test_other_numbers_of_steps_are_refused(num_steps):
+    with pytest.raises(ValueError, match="sampling steps"):
+        samplers.multi_step_sigmas(num_steps, 5.0)
+
+
+def test_unknown_solver_is_refused():
+    with pytest.raises(ValueError, match="'dpm': expected one of unipc, euler"):
+        samplers.sample_multi_step(toy_velocity, start_noise(), solver="dpm")
+
+
+@pytest.mark.parametrize(
+    "steps", [[1000], [1000, 500], [1000, 750, 500, 250], range(1000, 200, -100)]
+)
+def test_fresh_noise_enters_at_every_level_but_the_last(steps):
+    sigmas = samplers.few_step_sigmas(steps)
+    expected = start_noise()
+    for index, sigma in enumerate(sigmas[1:]):
+        fresh = jax.random.normal(jax.random.fold_in(KEY, index), SHAPE)
+        expected = (1 - sigma) * expected + sigma * fresh
+    still = few_step(lambda latents, timestep: jnp.zeros_like(latents), sigmas=sigmas)
+    np.testing.assert_allclose(still, expected, atol=1e-6)
+
+
+def test_an_euler_step_is_not_a_few_step():
+    levels = np.append(samplers.few_step_sigmas(), 0.0)
+    latents = start_noise()
+    for sigma, next_sigma in itertools.pairwise(levels):
+        latents += (next_sigma - sigma) * toy_velocity(latents, 1000.0 * sigma)
+    assert np.abs(few_step() - latents).max() > 0.1
+
+
+def test_same_key_same_bits_other_key_other_bits():
+    sample = jax.jit(lambda key: few_step(key=key))
+    first = np.asarray(sample(jax.random.key(3)))
+    np.testing.assert_array_equal(sample(jax.random.key(3)), first)
+    assert np.abs(sample(jax.random.key(4)) - first).max() > 0.1
+
+
+@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+def test_end_of_a_straight_path_is_found_in_any_number_of_steps(solver, num_steps):
+    noise = start_noise()
+    straight = lambda latents, timestep: noise - 3.0  # noqa: E731
+    sample = samplers.sample_multi_step(straight, noise, num_steps, 5.0, solver)
+    np.testing.assert_allclose(sample, jnp.full(SHAPE, 3.0), atol=1e-5)
+
+
+def gaussian_velocity(latents, timestep, mean=1.5, std=0.4):
+    """The exact velocity of Gaussian data: the flow carries noise to `mean + std * noise`."""
+    sigma = timestep / flow.TIMESTEP_SCALE
+    variance = ((1 - sigma) * std) ** 2 + sigma**2
+    slope = (sigma - (1 - sigma) * std**2) / variance
+    return slope * (latents - (1 - sigma) * mean) - mean
+
+
+def gaussian_error(solver, num_steps):
+    noise = start_noise()
+    sample = samplers.sample_multi_step(gaussian_velocity, noise, num_steps, 1.0, solver)
+    return float(jnp.abs(sample - (1.5 + 0.4 * noise)).max())
+
+
+def test_solvers_converge_to_the_exact_flow():
+    coarse, fine = gaussian_error("euler", 50), gaussian_error("euler", 100)
+    assert 1.8 < coarse / fine < 2.2
+    assert gaussian_error("unipc", 50) < coarse / 5
+
+
+@pytest.mark.parametrize("solver", ["unipc", "euler"])
+def test_multi_step_under_jit_holds_the_model_once(solver):
+    def sample(noise, num_steps):
+        return samplers.sample_multi_step(toy_velocity, noise, num_steps, solver=solver)
+
+    programs = [
+        str(jax.make_jaxpr(sample, static_argnums=1)(start_noise(), steps)) for steps in (4, 50)
+    ]
+    assert [program.count("tanh") for program in programs] == [1, 1]
+    assert programs[0].count("\n") == programs[1].count("\n")
+    jitted = jax.jit(sample, static_argnums=1)(start_noise(), 4)
+    np.testing.assert_allclose(jitted, sample(start_noise(), 4), atol=1e-6)
+
+
+def test_gradients_flow_through_few_steps():
+    def loss(gain):
+        return jnp.mean(few_step(lambda x, t: gain * toy_velocity(x, t)) ** 2)
+
+    derivative = jax.grad(loss)(1.0)
+    difference = (loss(1.01) - loss(0.99)) / 0.02
+    np.testing.assert_allclose(derivative, difference, rtol=1e-2)
+
+
+def test_bfloat16_model_keeps_float32_latents():
+    def velocity(latents, timestep):
+        assert latents.dtype == jnp.float32 and timestep.dtype == jnp.float32
+        assert latents.shape == SHAPE and timestep.shape == ()
+        return toy_velocity(latents, timestep).astype(jnp.bfloat16)
+
+    assert few_step(velocity).dtype == jnp.float32
+    assert samplers.sample_multi_step(velocity, start_noise(), 3).dtype == jnp.float32
+
+
+def test_progress_counts_the_steps_inside_one_program():
+    few, many = [], []
+    jax.jit(lambda: few_step(progress=few.append))().block_until_ready()
+    jax.jit(
+        lambda: samplers.sample_multi_step(toy_velocity, start_noise(), 6, progress=many.append)
+    )().block_until_ready()
+    jax.effects_barrier()
+    assert sorted(few) == [1, 2, 3, 4] and sorted(many) == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_progress_traces_no_callback():
+    assert "callback" in str(jax.make_jaxpr(lambda: few_step(progress=print))())
+    assert "callback" not in str(jax.make_jaxpr(few_step)())
+
+
+if __name__ == "__main__":
+    GOLDEN.parent.mkdir(exist_ok=True)
+    numbers = {name: live(name) for name in ["few_step", *MULTI_STEP]}
+    np.savez_compressed(GOLDEN, **numbers)
