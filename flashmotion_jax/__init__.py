@@ -1,0 +1,52 @@
+"""FlashMotion in JAX: four-step image-to-video with trajectories, and the training behind it.
+
+The public names, imported when they are first used so that `import flashmotion_jax` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flashmotion_jax.config import SamplingConfig
+    from flashmotion_jax.data.video import read_video, write_video
+    from flashmotion_jax.models.checkpoint import Models, load_models
+    from flashmotion_jax.pipeline import Pipeline
+    from flashmotion_jax.trajectory import Keyframe, TrackedObject, Trajectory, load_maps
+
+__all__ = [
+    "Keyframe",
+    "Models",
+    "Pipeline",
+    "SamplingConfig",
+    "TrackedObject",
+    "Trajectory",
+    "load_maps",
+    "load_models",
+    "read_video",
+    "write_video",
+]
+
+_MODULES = {
+    "Keyframe": "trajectory",
+    "Models": "models.checkpoint",
+    "Pipeline": "pipeline",
+    "SamplingConfig": "config",
+    "TrackedObject": "trajectory",
+    "Trajectory": "trajectory",
+    "load_maps": "trajectory",
+    "load_models": "models.checkpoint",
+    "read_video": "data.video",
+    "write_video": "data.video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

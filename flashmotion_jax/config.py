@@ -167,6 +167,11 @@ class SamplingConfig:
         """Whether each step also runs the model on the negative prompt."""
         return self.sampler != "few_step" and self.guidance_scale != 1
 
+    @property
+    def steps(self) -> int:
+        """Steps of the chosen sampler."""
+        return len(self.denoising_steps) if self.sampler == "few_step" else self.num_steps
+
     def with_steps(self, steps: int) -> SamplingConfig:
         """The same sampler with another number of steps; few-step levels are spread evenly.
 

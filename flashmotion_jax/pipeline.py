@@ -12,64 +12,286 @@ Source: FlashMotion section 3; Wan2.2 `wan/textimage2video.py` for the image in 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax import sharding
-from flashmotion_jax.config import SamplingConfig
-from flashmotion_jax.data import video as video_io
-from flashmotion_jax.diffusion import samplers
+from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig
+from flashmotion_jax.data.video import to_float, to_uint8
+from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.models import checkpoint
-from flashmotion_jax.models.adapters import Adapter
-from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.prompts import PromptEncoder
-from flashmotion_jax.trajectory import MapSource, load_maps
+from flashmotion_jax.request import Request, make_request
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the steps done and their number."""
 
-Image = np.ndarray | str | Path
 
-
-@dataclasses.dataclass(frozen=True)
-class StageTime:
-    """Seconds a stage took: to load its model, and to run (the first time, to compile as well)."""
+class StageTime(NamedTuple):
+    """Seconds a stage took to load its model, and to run (the first time, to compile as well)."""
 
     stage: str
     load: float
     run: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """A batch of videos with every choice made and checked, before any weight is loaded.
+class Pipeline:
+    """Makes videos; `Pipeline.load` opens a checkpoint, the constructor takes models in memory.
+
+    Args:
+      components: name to loader, for "dit", "vae", "text_encoder" and, if there is one, "adapter".
+        An adapter is any object with the methods of `models.adapters.Adapter`.
+      tokenizer: the text encoder's tokenizer.
+      dit_config: sizes of the DiT.
+      vae_config: sizes of the VAE.
+      sampling: the default way to sample.
+      keep_loaded: keep DiT, VAE and adapter between stages and calls: faster for several videos.
+      prompt_cache: folder for prompts' embeddings on disk.
+      cache_key: names the text encoder's weights in `prompt_cache`.
 
     Attributes:
-      prompts: B texts.
-      images: uint8 `[B, 1, H, W, 3]`, or None for text-to-video.
-      maps: uint8 `[B, F, H, W, 3]` trajectory maps, or None without an adapter.
-      seeds: one a video; a video does not depend on what else is in its batch.
-      num_frames: F, 4 n + 1.
-      size: height and width in pixels.
-      adapter_scale: weight of the adapter's residuals.
-      sampling: the sampler and its numbers.
+      sampling: the default way to sample; `dataclasses.replace` it for another.
+      stage_times: what the last call spent, stage by stage.
     """
 
-    prompts: tuple[str, ...]
-    images: np.ndarray | None
-    maps: np.ndarray | None
-    seeds: tuple[int, ...]
-    num_frames: int
-    size: tuple[int, int]
-    adapter_scale: float
-    sampling: SamplingConfig
+    def __init__(
+        self,
+        components: Mapping[str, Callable[[], Any]],
+        *,
+        tokenizer: Any,
+        dit_config: DiTConfig,
+        vae_config: VAEConfig,
+        sampling: SamplingConfig,
+        keep_loaded: bool = True,
+        prompt_cache: Path | None = None,
+        cache_key: str = "",
+    ):
+        self.sampling = sampling
+        self.stage_times: list[StageTime] = []
+        self._components = components
+        self._vae_config = vae_config
+        self._keep_loaded = keep_loaded
+        self._loaded: dict[str, Any] = {}
+        self._mesh = sharding.make_mesh()
+        self._progress: Progress | None = None
+        self._running = ("", 0)
+        self._load_seconds = 0.0
+        self._encode_prompts = PromptEncoder(
+            tokenizer,
+            lambda: self._use("text_encoder", keep=False),
+            dit_config.text_len,
+            cache_dir=prompt_cache,
+            cache_key=cache_key,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        adapter: str | None = "resnet",
+        *,
+        dtype: str | None = None,
+        keep_loaded: bool = True,
+        prompt_cache: str | Path | None = None,
+    ) -> Pipeline:
+        """Opens a checkpoint of this project; weights are read when a stage needs them.
+
+        Args:
+          path: folder written by `python -m converters`.
+          adapter: "resnet", "controlnet", or None to sample without trajectories.
+          dtype: of matmuls and convolutions; None takes bfloat16, on a CPU float32.
+          keep_loaded: see the class.
+          prompt_cache: see the class.
+
+        Raises:
+          ValueError: the folder is not a checkpoint or lacks a part that is needed.
+        """
+        folder = checkpoint.open_checkpoint(Path(path), adapter)
+        dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+        kinds = {"dit": "dit", "vae": "vae", "text_encoder": "text_encoder"}
+        if adapter is not None:
+            kinds["adapter"] = f"adapters/{adapter}"
+        return cls(
+            {
+                name: functools.partial(checkpoint.load_component, folder.path, kind, dtype)
+                for name, kind in kinds.items()
+            },
+            tokenizer=folder.tokenizer,
+            dit_config=folder.dit_config,
+            vae_config=folder.vae_config,
+            sampling=folder.sampling,
+            keep_loaded=keep_loaded,
+            prompt_cache=Path(prompt_cache) if prompt_cache else None,
+            cache_key=folder.text_encoder_key,
+        )
+
+    def __call__(
+        self,
+        image: Any,
+        prompt: Any,
+        trajectory: Any = None,
+        seed: int = 0,
+        *,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Makes a video, or a batch of videos if `prompt` is a list.
+
+        Args:
+          image: first frame: a path, or uint8 `[H, W, 3]`; None for text-to-video. A batch takes
+            one for all, or a list.
+          prompt: what happens; a string, or a list of strings.
+          trajectory: where things go, in any form `trajectory.load_maps` reads: one, or a list.
+            Needed with an adapter, refused without.
+          seed: of the noise; video i of a batch takes `seed + i`.
+          progress: called with a stage's name, the steps done and their number.
+          **options: see `request.make_request`: `steps`, `size`, `frames`, `guidance`,
+            `adapter_scale`, `sampling`.
+
+        Returns:
+          uint8 `[F, H, W, 3]`; of a batch `[B, F, H, W, 3]`.
+
+        Raises:
+          ValueError: an argument that does not fit; nothing has been loaded yet.
+        """
+        request = make_request(
+            image,
+            prompt,
+            trajectory,
+            seed,
+            sampling=options.pop("sampling", self.sampling),
+            has_adapter="adapter" in self._components,
+            **options,
+        )
+        videos = self.run(request, progress)
+        return videos[0] if isinstance(prompt, str) else videos
+
+    def run(self, request: Request, progress: Progress | None = None) -> np.ndarray:
+        """Makes the videos of a request, stage by stage.
+
+        Args:
+          request: from `make_request`.
+          progress: see `__call__`.
+
+        Returns:
+          uint8 `[B, F, H, W, 3]`.
+        """
+        self._progress = progress
+        self.stage_times = []
+        sampling = request.sampling
+        with jax.set_mesh(self._mesh):
+            with self._stage("text", 1):
+                text, negative_text = self._embed(request)
+            with self._stage("encode", 1):
+                image_latents = self._encode(request.images)
+                trajectory_latents = self._encode(request.maps)
+            conditions = Conditions(
+                text,
+                negative_text,
+                image_latents,
+                trajectory_latents,
+                jnp.float32(request.adapter_scale),
+                jnp.float32(sampling.guidance_scale),
+            )
+            with self._stage("denoise", sampling.steps):
+                latents = self._denoise(request, conditions)
+            with self._stage("decode", len(latents)):
+                return self._decode(latents)
+
+    def _embed(self, request: Request) -> tuple[jax.Array, jax.Array | None]:
+        if not request.sampling.is_guided:
+            return self._encode_prompts(request.prompts), None
+        # One call, so that the text encoder is loaded once for both.
+        texts = self._encode_prompts([*request.prompts, request.sampling.negative_prompt])
+        return texts[:-1], jnp.broadcast_to(texts[-1:], texts[:-1].shape)
+
+    def _encode(self, videos: np.ndarray | None) -> jax.Array | None:
+        if videos is None:
+            return None
+        with self._use("vae") as vae:
+            latents = [_encode_one(vae, to_float(video[None])) for video in videos]
+            return jax.block_until_ready(jnp.concatenate(latents))
+
+    def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
+        factor = self._vae_config.spatial_factor
+        num_latent_frames = (request.num_frames - 1) // self._vae_config.temporal_factor + 1
+        with self._use("dit") as dit, self._use("adapter") as adapter:
+            latents = generate_latents(
+                dit,
+                adapter,
+                conditions,
+                make_schedule(request.sampling),
+                jnp.stack([jax.random.key(seed) for seed in request.seeds]),
+                shape=(
+                    num_latent_frames,
+                    request.height // factor,
+                    request.width // factor,
+                    self._vae_config.latent_channels,
+                ),
+                progress=self._report_step,
+            )
+            return jax.block_until_ready(latents)
+
+    def _decode(self, latents: jax.Array) -> np.ndarray:
+        videos = []
+        with self._use("vae") as vae:
+            # One at a time: the activations of a video outweigh what a batch would save.
+            for index in range(len(latents)):
+                video = _decode_one(vae, latents[index : index + 1])
+                videos.append(to_uint8(np.asarray(video[0])))
+                self._report_step(index + 1)
+        return np.stack(videos)
+
+    @contextmanager
+    def _use(self, name: str, keep: bool = True) -> Iterator[Any]:
+        """Enters with a component loaded (None if there is none), and lets it go at the end."""
+        if name not in self._components:
+            yield None
+            return
+        start = time.perf_counter()
+        component = self._loaded.get(name)
+        if component is None:
+            component = self._components[name]()
+        if self._keep_loaded and keep:
+            self._loaded[name] = component
+        self._load_seconds += time.perf_counter() - start
+        yield component
+
+    @contextmanager
+    def _stage(self, name: str, total: int) -> Iterator[None]:
+        """Times a stage and reports its steps."""
+        self._load_seconds = 0.0
+        start = time.perf_counter()
+        self._running = (name, total)
+        self._report_step(0)
+        yield
+        # Callbacks of the sampler's last steps must not arrive in the next stage.
+        jax.effects_barrier()
+        self._report_step(total)
+        elapsed = time.perf_counter() - start
+        self.stage_times.append(StageTime(name, self._load_seconds, elapsed - self._load_seconds))
+
+    def _report_step(self, done: int) -> None:
+        """Called from inside the sampler's program as well: one function, or each call compiles."""
+        if self._progress:
+            name, total = self._running
+            self._progress(name, done, total)
+
+
+@jax.jit
+def _encode_one(vae: VAE, video: jax.Array) -> jax.Array:
+    return vae.encode(video)
+
+
+@jax.jit
+def _decode_one(vae: VAE, latents: jax.Array) -> jax.Array:
+    return vae.decode(latents)

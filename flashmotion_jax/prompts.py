@@ -1,14 +1,12 @@
 """Prompts to text embeddings: the encoder is loaded for new prompts only, and let go of at once.
 
-UMT5-XXL is the largest model of the pipeline (11 GB in bfloat16), so a prompt's embedding is kept in
+UMT5-XXL is the largest model of the pipeline, 11 GB in bfloat16, so an embedding is kept in
 memory and, where a folder is given, on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flashmotion_jax.files import replacing
 from flashmotion_jax.models.text_encoder import TextEncoder
 
 #: Token counts are rounded up to it, so that a few programs serve prompts of all lengths.
@@ -86,22 +85,21 @@ class PromptEncoder:
         return np.asarray(embedding[0, :num_tokens], np.float32)
 
     def _recall(self, prompt: str) -> bool:
-        if prompt not in self._memory and self._cache_dir and self._file(prompt).exists():
-            self._memory[prompt] = np.load(self._file(prompt), allow_pickle=False)
+        file = self._file(prompt)
+        if prompt not in self._memory and file and file.exists():
+            self._memory[prompt] = np.load(file, allow_pickle=False)
         return prompt in self._memory
 
     def _store(self, prompt: str, embedding: np.ndarray) -> None:
         self._memory[prompt] = embedding
-        if self._cache_dir:
-            self._cache_dir.mkdir(parents=True, exist_ok=True)
-            # A temporary of its own, so that two processes may store the same prompt at once.
-            with tempfile.NamedTemporaryFile(dir=self._cache_dir, delete=False) as file:
-                np.save(file, embedding)
-            os.replace(file.name, self._file(prompt))
+        if file := self._file(prompt):
+            with replacing(file) as scratch:
+                np.save(scratch, embedding)
 
-    def _file(self, prompt: str) -> Path:
+    def _file(self, prompt: str) -> Path | None:
+        if self._cache_dir is None:
+            return None
         digest = hashlib.sha256(f"{self._cache_key}\0{prompt}".encode()).hexdigest()
-        assert self._cache_dir is not None
         return self._cache_dir / f"{digest}.npy"
 
 

@@ -7,7 +7,6 @@ Trajectory maps take the same way, with nearest-neighbour resizing. Numpy only, 
 
 from __future__ import annotations
 
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +15,8 @@ import imageio.v3 as iio
 import numpy as np
 from av.video.reformatter import Colorspace
 from PIL import Image, ImageOps
+
+from flashmotion_jax.files import replacing
 
 FPS = 24.0
 """Frames per second of Wan2.2-TI2V-5B, and of stored frames that carry no rate of their own."""
@@ -117,22 +118,40 @@ def write_video(
     """
     path = Path(path)
     _check_frames(frames, "frames")
-    as_folder = not path.suffix or path.is_dir()
-    if not as_folder and path.suffix.lower() not in (".mp4", ".npy"):
-        raise ValueError(
-            f"cannot write {path}: expected .mp4, .npy, or no suffix for a folder of PNGs"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        finished = Path(scratch) / path.name
-        if as_folder:
-            _write_folder(finished, frames)
-            _set_aside(path, Path(scratch) / "replaced")
+    check_output(path)
+    with replacing(path) as scratch:
+        if _is_folder(path):
+            _write_folder(scratch, frames)
+            if path.exists():
+                path.replace(scratch.with_name("replaced"))
         elif path.suffix.lower() == ".npy":
-            np.save(finished, frames)
+            np.save(scratch, frames)
         else:
-            _write_mp4(finished, frames, fps, lossless)
-        finished.replace(path)
+            _write_mp4(scratch, frames, fps, lossless)
+
+
+def check_output(path: str | Path) -> None:
+    """Tells before the work whether `write_video` could write there.
+
+    Raises:
+        ValueError: The suffix is none that is written, the folder holds something other than
+            frames, or the folder's name is taken by a file.
+    """
+    path = Path(path)
+    if not _is_folder(path):
+        if path.suffix.lower() not in (".mp4", ".npy"):
+            raise ValueError(
+                f"cannot write {path}: expected .mp4, .npy, or no suffix for a folder of PNGs"
+            )
+    elif path.is_dir():
+        if others := [file.name for file in path.iterdir() if not file.match("frame_*.png")]:
+            raise ValueError(f"{path} holds {others[0]}: give an empty folder or a new one")
+    elif path.exists():
+        raise ValueError(f"{path} is a file: give a folder, or a name that ends in .mp4 or .npy")
+
+
+def _is_folder(path: Path) -> bool:
+    return not path.suffix or path.is_dir()
 
 
 def _check_frames(frames: np.ndarray, name: str) -> None:
@@ -146,16 +165,6 @@ def _write_folder(path: Path, frames: np.ndarray) -> None:
     path.mkdir()
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(path / f"frame_{index:05d}.png")
-
-
-def _set_aside(path: Path, aside: Path) -> None:
-    """Moves an older folder of frames out of the way, and refuses to move anything else."""
-    if path.is_dir():
-        if others := [file.name for file in path.iterdir() if not file.match("frame_*.png")]:
-            raise ValueError(f"{path} holds {others[0]}: give an empty folder or a new one")
-        path.replace(aside)
-    elif path.exists():
-        raise ValueError(f"{path} is a file: give a folder, or a name that ends in .mp4 or .npy")
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: float, lossless: bool) -> None:

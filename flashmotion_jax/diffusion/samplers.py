@@ -64,11 +64,24 @@ def few_step_sigmas(
     return shift_sigmas(sigmas, shift) if warp else sigmas
 
 
+def draw_noise(keys: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Unit Gaussian noise of each video from its own key.
+
+    Args:
+        keys: [B] random keys.
+        shape: Of one video's latents, [T, h, w, C].
+
+    Returns:
+        float32 [B, T, h, w, C].
+    """
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
+
+
 def sample_few_step(
     predict_velocity: PredictVelocity,
     noise: jax.Array,
-    sigmas: np.ndarray,
-    key: jax.Array,
+    sigmas: np.ndarray | jax.Array,
+    keys: jax.Array,
     progress: Progress | None = None,
 ) -> jax.Array:
     """Samples as a consistency model: predict x_0, re-noise it to the next level, repeat.
@@ -80,7 +93,8 @@ def sample_few_step(
         predict_velocity: The model; see `PredictVelocity`.
         noise: float32 [B, T, h, w, C], unit Gaussian: the latents at `sigmas[0]`.
         sigmas: [N], falling; from `few_step_sigmas`.
-        key: Of the fresh noise. Step i draws with `fold_in(key, i)` and the shape of `noise`.
+        keys: [B], of the fresh noise: step i draws video b with `fold_in(keys[b], i)`, so that a
+            video does not depend on its batch.
         progress: Called after each step; see `Progress`.
 
     Returns:
@@ -94,7 +108,7 @@ def sample_few_step(
         index, sigma, next_sigma = inputs
         velocity = predict_velocity(latents, TIMESTEP_SCALE * sigma)
         x0 = velocity_to_x0(latents, velocity, sigma)
-        fresh = jax.random.normal(jax.random.fold_in(key, index), latents.shape, latents.dtype)
+        fresh = draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, index), latents.shape[1:])
         latents = add_noise(x0, fresh, next_sigma)
         _report(progress, index, latents)
         return latents, None
@@ -124,12 +138,28 @@ def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:
     return np.append(shift_sigmas(even, shift), 0.0)
 
 
+def multi_step_schedule(
+    num_steps: int = 50, shift: float = 5.0, solver: str = "unipc"
+) -> solvers.Solver:
+    """The steps of a multi-step sampler, as a table that `sample_multi_step` scans over.
+
+    Args:
+        num_steps: Calls of the model, 1 to 1000.
+        shift: Of the noise levels; see `multi_step_sigmas`.
+        solver: "unipc" (upstream's default) or "euler"; see `solvers`.
+
+    Raises:
+        ValueError: The solver is unknown, or the number of steps or the shift is out of range.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver {solver!r}: expected one of {', '.join(SOLVERS)}")
+    return SOLVERS[solver](multi_step_sigmas(num_steps, shift))
+
+
 def sample_multi_step(
     predict_velocity: PredictVelocity,
     noise: jax.Array,
-    num_steps: int = 50,
-    shift: float = 5.0,
-    solver: str = "unipc",
+    schedule: solvers.Solver,
     progress: Progress | None = None,
 ) -> jax.Array:
     """Samples by solving the flow's differential equation from noise to data.
@@ -137,20 +167,12 @@ def sample_multi_step(
     Args:
         predict_velocity: The model, with guidance inside; see `PredictVelocity`.
         noise: float32 [B, T, h, w, C], unit Gaussian.
-        num_steps: Calls of the model, 1 to 1000.
-        shift: Of the noise levels; see `multi_step_sigmas`.
-        solver: "unipc" (upstream's default) or "euler"; see `solvers`.
+        schedule: From `multi_step_schedule`.
         progress: Called after each step; see `Progress`.
 
     Returns:
         Clean latents, float32 [B, T, h, w, C].
-
-    Raises:
-        ValueError: The solver is unknown, or the number of steps or the shift is out of range.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver {solver!r}: expected one of {', '.join(SOLVERS)}")
-    table = SOLVERS[solver](multi_step_sigmas(num_steps, shift))
 
     def step(carry: tuple[jax.Array, ...], inputs: tuple) -> tuple[tuple[jax.Array, ...], None]:
         sample, corrected, previous, before = carry
@@ -163,7 +185,8 @@ def sample_multi_step(
 
     no_history = jnp.zeros_like(noise)
     carry = (noise, noise, no_history, no_history)
-    return jax.lax.scan(step, carry, (jnp.arange(num_steps), table))[0][0]
+    steps = jnp.arange(len(schedule.timesteps))
+    return jax.lax.scan(step, carry, (steps, schedule))[0][0]
 
 
 def _report(progress: Progress | None, index: jax.Array, latents: jax.Array) -> None:

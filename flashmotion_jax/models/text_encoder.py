@@ -44,8 +44,8 @@ def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.nda
     distance_SS = np.abs(offset_SS)
     one_side = num_buckets // 2
     exact = one_side // 2
-    # log2 is exact at powers of two, where a bucket begins; computed on the host, because a device's
-    # rounding of the logarithm would move some keys by one bucket.
+    # log2 is exact at powers of two, where a bucket begins, and on the host: the rounding of a
+    # device's logarithm would move keys to the bucket beside theirs.
     octaves_SS = np.log2(np.maximum(distance_SS, exact) / exact) / np.log2(max_distance / exact)
     far_SS = exact + (octaves_SS * (one_side - exact)).astype(np.int32)
     bucket_SS = np.where(distance_SS < exact, distance_SS, np.minimum(far_SS, one_side - 1))

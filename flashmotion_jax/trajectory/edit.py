@@ -41,8 +41,8 @@ def move(
     Raises:
         ValueError: There is no such object, easing or range of frames, or a box goes too far.
     """
-    target = _shifted(dx, dy)
-    return _changed(trajectory, [_find(trajectory, object_id)], target, start, end, ease)
+    objects = [_find(trajectory, object_id)]
+    return _changed(trajectory, objects, _shifted(dx, dy), start, end, ease)
 
 
 def scale(
@@ -59,13 +59,8 @@ def scale(
     Raises:
         ValueError: As in `move`, or the factor is negative.
     """
-    _check_factor(factor)
-
-    def target(boxes_F4: np.ndarray) -> np.ndarray:
-        centres_F4 = np.tile((boxes_F4[:, :2] + boxes_F4[:, 2:]) / 2, 2)
-        return centres_F4 + factor * (boxes_F4 - centres_F4)
-
-    return _changed(trajectory, [_find(trajectory, object_id)], target, start, end, ease)
+    objects = [_find(trajectory, object_id)]
+    return _changed(trajectory, objects, _scaled(factor), start, end, ease)
 
 
 def pan(
@@ -108,17 +103,8 @@ def zoom(
     Raises:
         ValueError: As in `move`, or the factor is negative.
     """
-    _check_factor(factor)
-    fixed_4 = np.tile(centre, 2)
     objects = range(len(trajectory.objects))
-    return _changed(
-        trajectory,
-        objects,
-        lambda boxes_F4: fixed_4 + factor * (boxes_F4 - fixed_4),
-        start,
-        end,
-        ease,
-    )
+    return _changed(trajectory, objects, _scaled(factor, centre), start, end, ease)
 
 
 def hold(trajectory: Trajectory, object_id: int, start: int, end: int) -> Trajectory:
@@ -183,10 +169,20 @@ def _check_frames(trajectory: Trajectory, start: int, end: int) -> int:
     return last
 
 
-def _check_factor(factor: float) -> None:
+def _shifted(dx: float, dy: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda boxes_F4: boxes_F4 + np.tile([dx, dy], 2)
+
+
+def _scaled(
+    factor: float, centre: tuple[float, float] | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Scales boxes about a point, or each about its own centre."""
     if not factor >= 0:
         raise ValueError(f"{factor=}, expected 0 or more; 1 changes nothing")
 
+    def target(boxes_F4: np.ndarray) -> np.ndarray:
+        own_F2 = (boxes_F4[:, :2] + boxes_F4[:, 2:]) / 2
+        fixed = np.tile(own_F2 if centre is None else centre, 2)
+        return fixed + factor * (boxes_F4 - fixed)
 
-def _shifted(dx: float, dy: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda boxes_F4: boxes_F4 + np.tile([dx, dy], 2)
+    return target

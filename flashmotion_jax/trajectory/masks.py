@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from flashmotion_jax.data.video import read_image
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,9 @@ def read_mask_png(folder: Path, name: str) -> Mask:
         name: Path relative to `folder`.
 
     Raises:
-        ValueError: The path leaves the folder, or is no readable picture.
+        ValueError: The path leaves the folder, or is no readable image.
     """
     path = (folder / name).resolve()
     if Path(name).is_absolute() or not path.is_relative_to(folder.resolve()):
         raise ValueError(f"{name!r} leaves the trajectory's folder; put the PNG beside the JSON")
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {name!r} as a picture ({error}); give a PNG") from error
-    return Mask.from_array(pixels[..., :3].any(axis=-1) & (pixels[..., 3] > 0))
+    return Mask.from_array(np.any(read_image(path), axis=-1))

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flashmotion_jax.trajectory.keyframes import EASINGS
 from flashmotion_jax.trajectory.masks import read_mask_png
@@ -34,14 +35,14 @@ class Field:
 
 
 def _is_whole(value: Any, low: int, high: int) -> bool:
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    return is_whole and low <= int(value) <= high
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_whole and bool(low <= value <= high)
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     # A NaN is in no range.
-    return is_real and low <= float(value) <= high
+    return is_number and bool(low <= value <= high)
 
 
 def _is_box(value: Any) -> bool:
@@ -189,18 +190,18 @@ def _mask_faults(place: str, mask: Any, size: list[Any], folder: Path | None) ->
             yield f"{place}: {mask!r}, expected run lengths; PNGs are read only beside a file"
             return
         try:
-            mask_size = list(read_mask_png(folder, mask).size)
+            picture = read_mask_png(folder, mask)
         except ValueError as error:
             yield f"{place}: {error}"
             return
-    else:
-        yield from _field_faults(place, mask, MASK)
-        mask_size, counts = _valid(mask, MASK, "size"), _valid(mask, MASK, "counts")
-        if mask_size and counts is not None and sum(counts) != math.prod(mask_size):
-            yield (
-                f"{place}.counts: sum {sum(counts)}, expected {math.prod(mask_size)} = "
-                "height * width of its size"
-            )
+        mask = {"size": list(picture.size), "counts": list(picture.counts)}
+    yield from _field_faults(place, mask, MASK)
+    mask_size, counts = _valid(mask, MASK, "size"), _valid(mask, MASK, "counts")
+    if mask_size and counts is not None and sum(counts) != math.prod(mask_size):
+        expected = f"{math.prod(mask_size)} = height * width of its size"
+        yield f"{place}.counts: sum {sum(counts)}, expected {expected}"
+    elif counts is not None and not any(counts[1::2]):
+        yield f"{place}: empty, expected a pixel inside; or null for the filled box"
     if mask_size and None not in size and mask_size != size:
         yield (
             f"{place}: [height, width] {mask_size}, expected the canvas's {size}; resize the mask "

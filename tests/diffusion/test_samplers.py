@@ -20,7 +20,7 @@ SHAPE = (2, 2, 1, 2, 5)
 MIX = np.sin(np.arange(25, dtype=np.float32) * 1.7).reshape(5, 5)
 BIAS = np.cos(np.arange(5, dtype=np.float32))
 MULTI_STEP = [f"{solver}_{n}" for solver in ("unipc", "euler") for n in (1, 2, 3, 4, 10, 50)]
-KEY = jax.random.key(7)
+KEYS = jax.random.split(jax.random.key(7), SHAPE[0])
 
 
 def toy_velocity(latents, timestep):
@@ -29,6 +29,10 @@ def toy_velocity(latents, timestep):
 
 def start_noise():
     return jax.random.normal(jax.random.key(0), SHAPE)
+
+
+def fresh_noise(step):
+    return np.stack([jax.random.normal(jax.random.fold_in(key, step), SHAPE[1:]) for key in KEYS])
 
 
 def run_scheduler(scheduler):
@@ -65,10 +69,7 @@ def run_diffusers_few_step():
     import torch
     from diffusers.schedulers import scheduling_flow_match_lcm as lcm
 
-    draws = (
-        torch.tensor(np.asarray(jax.random.normal(jax.random.fold_in(KEY, step), SHAPE)))
-        for step in range(4)
-    )
+    draws = (torch.tensor(fresh_noise(step)) for step in range(4))
     scheduler = lcm.FlowMatchLCMScheduler(shift=5)
     scheduler.set_timesteps(sigmas=[1, 0.75, 0.5, 0.25])
     with pytest.MonkeyPatch.context() as patch:
@@ -76,10 +77,15 @@ def run_diffusers_few_step():
         return run_scheduler(scheduler)
 
 
-def few_step(velocity=toy_velocity, noise=None, sigmas=None, key=KEY, **kwargs):
+def few_step(velocity=toy_velocity, noise=None, sigmas=None, keys=KEYS, **kwargs):
     noise = start_noise() if noise is None else noise
     sigmas = samplers.few_step_sigmas() if sigmas is None else sigmas
-    return samplers.sample_few_step(velocity, noise, sigmas, key, **kwargs)
+    return samplers.sample_few_step(velocity, noise, sigmas, keys, **kwargs)
+
+
+def multi_step(velocity=toy_velocity, num_steps=50, shift=5.0, solver="unipc", progress=None):
+    schedule = samplers.multi_step_schedule(num_steps, shift, solver)
+    return samplers.sample_multi_step(velocity, start_noise(), schedule, progress)
 
 
 def stored(name):
@@ -96,7 +102,7 @@ def live(name):
 @pytest.mark.parametrize("name", MULTI_STEP)
 def test_multi_step_equals_diffusers(diffusers, name):
     solver, num_steps = name.split("_")
-    ours = samplers.sample_multi_step(toy_velocity, start_noise(), int(num_steps), 5.0, solver)
+    ours = multi_step(num_steps=int(num_steps), solver=solver)
     np.testing.assert_allclose(ours, diffusers(name), rtol=0, atol=1e-5)
 
 
@@ -137,7 +143,7 @@ def test_other_numbers_of_steps_are_refused(num_steps):
 
 def test_unknown_solver_is_refused():
     with pytest.raises(ValueError, match="'dpm': expected one of unipc, euler"):
-        samplers.sample_multi_step(toy_velocity, start_noise(), solver="dpm")
+        samplers.multi_step_schedule(solver="dpm")
 
 
 @pytest.mark.parametrize(
@@ -147,8 +153,7 @@ def test_fresh_noise_enters_at_every_level_but_the_last(steps):
     sigmas = samplers.few_step_sigmas(steps)
     expected = start_noise()
     for index, sigma in enumerate(sigmas[1:]):
-        fresh = jax.random.normal(jax.random.fold_in(KEY, index), SHAPE)
-        expected = (1 - sigma) * expected + sigma * fresh
+        expected = (1 - sigma) * expected + sigma * fresh_noise(index)
     still = few_step(lambda latents, timestep: jnp.zeros_like(latents), sigmas=sigmas)
     np.testing.assert_allclose(still, expected, atol=1e-6)
 
@@ -161,11 +166,16 @@ def test_an_euler_step_is_not_a_few_step():
     assert np.abs(few_step() - latents).max() > 0.1
 
 
-def test_same_key_same_bits_other_key_other_bits():
-    sample = jax.jit(lambda key: few_step(key=key))
-    first = np.asarray(sample(jax.random.key(3)))
-    np.testing.assert_array_equal(sample(jax.random.key(3)), first)
-    assert np.abs(sample(jax.random.key(4)) - first).max() > 0.1
+def test_same_keys_same_bits_other_keys_other_bits():
+    sample = jax.jit(lambda keys: few_step(keys=keys))
+    first = np.asarray(sample(KEYS))
+    np.testing.assert_array_equal(sample(KEYS), first)
+    assert np.abs(sample(KEYS[::-1]) - first).max() > 0.1
+
+
+def test_a_video_does_not_depend_on_its_batch():
+    alone = few_step(noise=start_noise()[1:], keys=KEYS[1:])
+    np.testing.assert_allclose(alone, few_step()[1:], atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", ["unipc", "euler"])
@@ -173,7 +183,7 @@ def test_same_key_same_bits_other_key_other_bits():
 def test_end_of_a_straight_path_is_found_in_any_number_of_steps(solver, num_steps):
     noise = start_noise()
     straight = lambda latents, timestep: noise - 3.0  # noqa: E731
-    sample = samplers.sample_multi_step(straight, noise, num_steps, 5.0, solver)
+    sample = multi_step(straight, num_steps, solver=solver)
     np.testing.assert_allclose(sample, jnp.full(SHAPE, 3.0), atol=1e-5)
 
 
@@ -187,7 +197,7 @@ def gaussian_velocity(latents, timestep, mean=1.5, std=0.4):
 
 def gaussian_error(solver, num_steps):
     noise = start_noise()
-    sample = samplers.sample_multi_step(gaussian_velocity, noise, num_steps, 1.0, solver)
+    sample = multi_step(gaussian_velocity, num_steps, 1.0, solver)
     return float(jnp.abs(sample - (1.5 + 0.4 * noise)).max())
 
 
@@ -200,7 +210,8 @@ def test_solvers_converge_to_the_exact_flow():
 @pytest.mark.parametrize("solver", ["unipc", "euler"])
 def test_multi_step_under_jit_holds_the_model_once(solver):
     def sample(noise, num_steps):
-        return samplers.sample_multi_step(toy_velocity, noise, num_steps, solver=solver)
+        schedule = samplers.multi_step_schedule(num_steps, solver=solver)
+        return samplers.sample_multi_step(toy_velocity, noise, schedule)
 
     programs = [
         str(jax.make_jaxpr(sample, static_argnums=1)(start_noise(), steps)) for steps in (4, 50)
@@ -227,15 +238,13 @@ def test_bfloat16_model_keeps_float32_latents():
         return toy_velocity(latents, timestep).astype(jnp.bfloat16)
 
     assert few_step(velocity).dtype == jnp.float32
-    assert samplers.sample_multi_step(velocity, start_noise(), 3).dtype == jnp.float32
+    assert multi_step(velocity, 3).dtype == jnp.float32
 
 
 def test_progress_counts_the_steps_inside_one_program():
     few, many = [], []
     jax.jit(lambda: few_step(progress=few.append))().block_until_ready()
-    jax.jit(
-        lambda: samplers.sample_multi_step(toy_velocity, start_noise(), 6, progress=many.append)
-    )().block_until_ready()
+    jax.jit(lambda: multi_step(num_steps=6, progress=many.append))().block_until_ready()
     jax.effects_barrier()
     assert sorted(few) == [1, 2, 3, 4] and sorted(many) == [1, 2, 3, 4, 5, 6]
 

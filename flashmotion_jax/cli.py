@@ -1,0 +1,186 @@
+"""The `flashmotion` command: arguments in, one call of the package, a last line about the result.
+
+jax is imported by the commands themselves, so that `--help` answers at once. Exit status: 0 done, 1
+failed, 2 bad arguments or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flashmotion_jax.pipeline import Pipeline
+    from flashmotion_jax.request import Request
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      argv: arguments after the program's name; None takes those of the process.
+
+    Returns:
+      The exit status.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except ValueError as error:
+        print(f"flashmotion: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"flashmotion: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nflashmotion: interrupted, nothing was written", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="flashmotion", description="Four-step, trajectory-controlled image-to-video."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_sample(commands)
+    return parser
+
+
+def _add_sample(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sample",
+        help="make a video from an image, a prompt and a trajectory",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR", help="checkpoint made by `python -m converters`")
+    add("--adapter", choices=("resnet", "controlnet", "none"), default="resnet", help="which one")
+    add("--image", metavar="F", help="first frame; without one, text-to-video")
+    add("--prompt", default="", metavar="TEXT", help="what happens")
+    add(
+        "--trajectory",
+        metavar="F.json|F.mp4|DIR",
+        help="boxes with keyframes, or a map video, or a folder of map PNGs",
+    )
+    add("--kind", choices=("box", "mask"), default="box", help="how a .json is rendered")
+    add("--out", default="video.mp4", metavar="F.mp4|F.npy|DIR", help="the video; DIR gets PNGs")
+    add("--preview", metavar="F.mp4", help="also write the video beside its trajectory map")
+    add("--seed", type=int, default=0, help="of the noise")
+    add("--steps", type=int, help="denoising steps (default: the checkpoint's, 4 or 50)")
+    add("--size", type=_size, metavar="HxW", help="pixels, multiples of 32 (default: from image)")
+    add("--frames", type=int, help="4 n + 1 frames (default: the checkpoint's, 121)")
+    add("--sampler", choices=("few_step", "unipc", "euler"), help="(default: the checkpoint's)")
+    add("--guidance", type=float, help="guidance scale of unipc and euler (default: 5)")
+    add("--negative-prompt", metavar="TEXT", help="steered away from (default: Wan's)")
+    add("--shift", type=float, help="of the noise levels (default: the checkpoint's, 5)")
+    add("--adapter-scale", type=float, default=1.0, help="weight of the trajectory; 0 ignores it")
+    add("--dtype", choices=("bfloat16", "float32"), help="(default: bfloat16, on a CPU float32)")
+    add("--prompt-cache", metavar="DIR", help="keep prompts' embeddings, and skip the encoder")
+    parser.set_defaults(run=_sample)
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected HxW, for instance 704x1280") from None
+    return height, width
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from flashmotion_jax.data.video import check_output, write_video
+    from flashmotion_jax.pipeline import Pipeline
+    from flashmotion_jax.request import make_request
+
+    outputs = [Path(path) for path in (args.out, args.preview) if path]
+    for path in outputs:
+        check_output(path)
+    adapter = None if args.adapter == "none" else args.adapter
+    pipeline = Pipeline.load(
+        args.model,
+        adapter,
+        dtype=args.dtype,
+        keep_loaded=False,
+        prompt_cache=args.prompt_cache,
+    )
+    chosen = {
+        name: getattr(args, name)
+        for name in ("sampler", "shift", "negative_prompt")
+        if getattr(args, name) is not None
+    }
+    request = make_request(
+        args.image,
+        args.prompt,
+        args.trajectory,
+        args.seed,
+        sampling=dataclasses.replace(pipeline.sampling, **chosen),
+        has_adapter=adapter is not None,
+        steps=args.steps,
+        size=args.size,
+        frames=args.frames,
+        guidance=args.guidance,
+        adapter_scale=args.adapter_scale,
+        kind=args.kind,
+    )
+    video = _run_with_bars(pipeline, request)
+    fps = request.sampling.fps
+    start = time.perf_counter()
+    write_video(outputs[0], video, fps)
+    if args.preview:
+        write_video(outputs[1], _beside_map(video, request), fps)
+    _print_times(pipeline, time.perf_counter() - start)
+    print(
+        f"wrote {' and '.join(map(str, outputs))}: {request.num_frames} frames, "
+        f"{request.width} x {request.height}, {fps} fps"
+    )
+    return 0
+
+
+def _run_with_bars(pipeline: Pipeline, request: Request) -> np.ndarray:
+    """Runs a request of one video with a progress bar for each stage."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            bars[stage] = tqdm(total=total, desc=f"{stage:8}", unit="step", file=sys.stderr)
+        bar = bars[stage]
+        bar.update(max(0, done - bar.n))
+        if done == total:
+            bar.close()
+
+    try:
+        return pipeline.run(request, progress)[0]
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def _beside_map(video: np.ndarray, request: Request) -> np.ndarray:
+    """The trajectory map to the left of the video, or the video alone without one."""
+    import numpy as np
+
+    return video if request.maps is None else np.concatenate([request.maps[0], video], axis=2)
+
+
+def _print_times(pipeline: Pipeline, write_seconds: float) -> None:
+    """One row a stage: seconds to load its model, and to compile and run."""
+    print(f"{'stage':10}{'load s':>9}{'run s':>9}")
+    for stage, load, run in pipeline.stage_times:
+        print(f"{stage:10}{load:9.2f}{run:9.2f}")
+    total = write_seconds + sum(load + run for _, load, run in pipeline.stage_times)
+    print(f"{'write':10}{'':9}{write_seconds:9.2f}")
+    print(f"{'total':10}{'':9}{total:9.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""The denoising program: conditions and noise in, clean latents out, compiled once.
+
+What a model is conditioned on is put around it here, in one place: the image in latent frame 0, the
+trajectory through an adapter, the text, and guidance.
+
+Source: Wan2.2 `wan/textimage2video.py`, `i2v`; FlashMotion section 3.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.diffusion import samplers
+from flashmotion_jax.diffusion.samplers import PredictVelocity, Progress
+from flashmotion_jax.diffusion.solvers import Solver
+
+
+class Generator(Protocol):
+    """What is asked of a DiT: `models.dit.DiT`."""
+
+    def text_context(self, text: jax.Array, /) -> Any:
+        """What all steps of a video need of its text."""
+        ...
+
+    def __call__(
+        self, latents: jax.Array, timesteps: jax.Array, text: Any, residuals: Any = None
+    ) -> jax.Array:
+        """The velocity."""
+        ...
+
+
+class Conditions(NamedTuple):
+    """All a batch of B videos is made from, but the noise.
+
+    Attributes:
+      text: `[B, S, D]` embeddings of the prompts.
+      negative_text: `[B, S, D]`, what guidance steers away from; None without guidance.
+      image_latents: `[B, 1, h, w, C]` clean latent frame 0; None for text-to-video.
+      trajectory_latents: `[B, T, h, w, C]` of the trajectory maps; None without an adapter.
+      adapter_scale: scalar weight of the adapter's residuals.
+      guidance_scale: scalar g of `v_negative + g (v_text - v_negative)`.
+    """
+
+    text: jax.Array
+    negative_text: jax.Array | None = None
+    image_latents: jax.Array | None = None
+    trajectory_latents: jax.Array | None = None
+    adapter_scale: jax.Array | float = 1.0
+    guidance_scale: jax.Array | float = 1.0
+
+
+def make_schedule(sampling: SamplingConfig) -> jax.Array | Solver:
+    """The noise levels of the few-step sampler, or the table of a multi-step solver.
+
+    Raises:
+      ValueError: steps or shift out of range.
+    """
+    if sampling.sampler == "few_step":
+        sigmas = samplers.few_step_sigmas(
+            sampling.denoising_steps, sampling.shift, sampling.warp_denoising_steps
+        )
+        return jnp.asarray(sigmas, jnp.float32)
+    return samplers.multi_step_schedule(sampling.num_steps, sampling.shift, sampling.sampler)
+
+
+def inject_image(latents: jax.Array, image_latents: jax.Array | None) -> jax.Array:
+    """Latents with the clean image as frame 0, where there is one."""
+    if image_latents is None:
+        return latents
+    return jnp.concatenate([image_latents.astype(latents.dtype), latents[:, 1:]], axis=1)
+
+
+def frame_timesteps(timestep: jax.Array, latents: jax.Array, has_image: bool) -> jax.Array:
+    """A timestep for each latent frame `[B, T]`: 0 for the image, `timestep` for the rest."""
+    timesteps = jnp.full(latents.shape[:2], timestep, jnp.float32)
+    return timesteps.at[:, 0].set(0.0) if has_image else timesteps
+
+
+def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -> PredictVelocity:
+    """The model as a sampler wants it: all conditions inside.
+
+    Keys and values of the text, and what the adapter needs of the trajectory, are computed here
+    and so once per video.
+
+    Args:
+      dit: the generator.
+      adapter: an adapter (see `models.adapters.Adapter`), or None.
+      conditions: what the videos are made from.
+
+    Returns:
+      `(latents, timestep) -> velocity`; frame 0 of the latents is ignored where there is an image.
+    """
+    is_guided = conditions.negative_text is not None
+    has_image = conditions.image_latents is not None
+
+    def both(x: jax.Array) -> jax.Array:
+        """Text and negative text go through the model as one batch."""
+        return jnp.concatenate([x, x]) if is_guided else x
+
+    text = conditions.text
+    if conditions.negative_text is not None:
+        text = jnp.concatenate([text, conditions.negative_text])
+    context = dit.text_context(text)
+    prepared = adapter and adapter.prepare(both(conditions.trajectory_latents), text)
+
+    def predict_velocity(latents: jax.Array, timestep: jax.Array) -> jax.Array:
+        latents = both(inject_image(latents, conditions.image_latents))
+        timesteps = frame_timesteps(timestep, latents, has_image)
+        residuals = adapter and adapter(prepared, latents, timesteps, conditions.adapter_scale)
+        velocity = dit(latents, timesteps, context, residuals)
+        if not is_guided:
+            return velocity
+        with_text, without = jnp.split(velocity, 2)
+        return without + conditions.guidance_scale * (with_text - without)
+
+    return predict_velocity
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "progress"))
+def generate_latents(
+    dit: Generator,
+    adapter: Any,
+    conditions: Conditions,
+    schedule: jax.Array | Solver,
+    keys: jax.Array,
+    *,
+    shape: tuple[int, int, int, int],
+    progress: Progress | None = None,
+) -> jax.Array:
+    """Denoises a batch of videos from noise, all steps in one program.
+
+    Args:
+      dit: the generator, weights as arguments.
+      adapter: an adapter, or None.
+      conditions: what the videos are made from.
+      schedule: from `make_schedule`.
+      keys: `[B]` random keys; a video depends on its own key only.
+      shape: of one video's latents, `(T, h, w, C)`.
+      progress: called on the host with the number of finished steps. A new callable compiles anew.
+
+    Returns:
+      float32 `[B, T, h, w, C]`.
+    """
+    predict_velocity = conditioned_velocity(dit, adapter, conditions)
+    noise_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    noise = samplers.draw_noise(noise_keys, shape)
+    if isinstance(schedule, Solver):
+        latents = samplers.sample_multi_step(predict_velocity, noise, schedule, progress)
+    else:
+        latents = samplers.sample_few_step(predict_velocity, noise, schedule, step_keys, progress)
+    return inject_image(latents, conditions.image_latents)

@@ -1,0 +1,102 @@
+"""Prompts to token ids: the cleaning of Wan2.2 and the UMT5 tokenizer, before the text encoder.
+
+Source: Wan2.2 `wan/modules/tokenizers.py`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def clean_prompt(text: str) -> str:
+    """Repairs broken Unicode, decodes HTML entities and collapses whitespace.
+
+    Without ftfy the Unicode stays as it is, with a warning where that can change tokens.
+
+    Source: Wan2.2 `wan/modules/tokenizers.py`, `basic_clean` and `whitespace_clean`.
+    """
+    decoded = html.unescape(html.unescape(_fix_unicode(text)))
+    return re.sub(r"\s+", " ", decoded).strip()
+
+
+def _fix_unicode(text: str) -> str:
+    try:
+        import ftfy
+    except ImportError:
+        if not text.isascii():
+            # One text and one place, so that Python shows it once however many the prompts.
+            warnings.warn(
+                "ftfy is not installed, so the tokens of prompts that are not plain ASCII may "
+                'differ from Wan2.2\'s; pip install "flashmotion_jax[convert]"',
+                stacklevel=3,
+            )
+        return text
+    return ftfy.fix_text(text)
+
+
+class Tokenizer:
+    """The tokenizer of a local folder, exactly as its `tokenizer.json` describes it.
+
+    Raises:
+      ValueError: the folder is missing, or is not that of a tokenizer with padding.
+    """
+
+    def __init__(self, folder: str | Path):
+        file = Path(folder) / "tokenizer.json"
+        if not file.is_file():
+            raise ValueError(
+                f"{file} does not exist; expected a tokenizer folder: google/umt5-xxl of the "
+                "original Wan2.2 checkpoint, or tokenizer of the diffusers one"
+            )
+        import transformers  # takes seconds
+
+        try:
+            # AutoTokenizer would pick T5Tokenizer, which since transformers 5 replaces the file's
+            # normalizer and pre-tokenizer by its own. This class runs no code of the folder either.
+            self._tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
+                file.parent, local_files_only=True
+            )
+        except Exception as error:  # a bad file raises anything, from KeyError to bare Exception
+            raise ValueError(f"{file} is not a tokenizer ({error}); copy it again") from error
+        if self._tokenizer.pad_token is None:
+            raise ValueError(
+                f"{file.parent} names no pad_token; copy tokenizer_config.json from the checkpoint"
+            )
+
+    def __call__(self, prompts: Sequence[str], length: int = 512) -> tuple[np.ndarray, np.ndarray]:
+        """Cleans prompts and turns them into ids, with the end token last.
+
+        Args:
+          prompts: B texts; `""` is the empty prompt.
+          length: S, in tokens. Shorter prompts are padded, longer ones cut with a warning.
+
+        Returns:
+          Token ids and mask, int32 `[B, S]` each; the mask is 1 for tokens and 0 for padding.
+
+        Raises:
+          ValueError: no prompts, a single string in place of a list, or a length below 1.
+        """
+        if isinstance(prompts, str) or not prompts:
+            raise ValueError(f"prompts={prompts!r}; expected a list of one or more strings")
+        if length < 1:
+            raise ValueError(f"length={length}; expected at least 1 token, as a rule 512")
+        batch = self._tokenizer(
+            [clean_prompt(prompt) for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=length,
+            return_tensors="np",
+        )
+        for prompt, encoding in zip(prompts, batch.encodings, strict=True):
+            if encoding.overflowing:
+                warnings.warn(
+                    f"the prompt {prompt[:40]!r}... is longer than {length} tokens; its end is cut",
+                    stacklevel=2,
+                )
+        return batch["input_ids"].astype(np.int32), batch["attention_mask"].astype(np.int32)

@@ -1,0 +1,33 @@
+"""Eight simulated CPU devices for every test, and no silent skips where parity must run."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import pytest
+
+
+#: Set in CI, where torch and diffusers are installed: a skipped parity test is a failure there.
+REQUIRE_PARITY = "FLASHMOTION_REQUIRE_PARITY"
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.markexpr:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.skipped and os.environ.get(REQUIRE_PARITY):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped although {REQUIRE_PARITY} is set"
+    return report
