@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax import sharding
+from flashmotion_jax.compilation import program
 from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig
 from flashmotion_jax.data.video import to_float, to_uint8
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
@@ -115,7 +116,7 @@ class Pipeline:
         Raises:
           ValueError: the folder is not a checkpoint or lacks a part that is needed.
         """
-        folder = checkpoint.open_checkpoint(Path(path), adapter)
+        folder = checkpoint.open_checkpoint(path, adapter)
         dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
         kinds = {"dit": "dit", "vae": "vae", "text_encoder": "text_encoder"}
         if adapter is not None:
@@ -126,9 +127,9 @@ class Pipeline:
                 for name, kind in kinds.items()
             },
             tokenizer=folder.tokenizer,
-            dit_config=folder.dit_config,
-            vae_config=folder.vae_config,
-            sampling=folder.sampling,
+            dit_config=folder.config.dit,
+            vae_config=folder.config.vae,
+            sampling=folder.config.sampling,
             keep_loaded=keep_loaded,
             prompt_cache=Path(prompt_cache) if prompt_cache else None,
             cache_key=folder.text_encoder_key,
@@ -287,11 +288,11 @@ class Pipeline:
             self._progress(name, done, total)
 
 
-@jax.jit
+@program
 def _encode_one(vae: VAE, video: jax.Array) -> jax.Array:
     return vae.encode(video)
 
 
-@jax.jit
+@program
 def _decode_one(vae: VAE, latents: jax.Array) -> jax.Array:
     return vae.decode(latents)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flashmotion_jax.compilation import program
 from flashmotion_jax.files import replacing
 from flashmotion_jax.models.text_encoder import TextEncoder
 
@@ -103,6 +104,6 @@ class PromptEncoder:
         return self._cache_dir / f"{digest}.npy"
 
 
-@jax.jit
+@program
 def _encode_tokens(encoder: TextEncoder, ids: jax.Array, mask: jax.Array) -> jax.Array:
     return encoder(ids, mask)

@@ -79,3 +79,15 @@ def gather(module: Module) -> Module:
     return jax.tree.map(
         lambda value: jax.sharding.reshard(value, PartitionSpec(*[None] * value.ndim)), module
     )
+
+
+def split_batch_like(x: jax.Array, reference: jax.Array) -> jax.Array:
+    """`x` with its first dimension split as that of `reference`, all others whole.
+
+    Splitting a dimension that was merged from batch and frames may leave mesh axes of size 1 on the
+    frames; explicit sharding then tells the two apart.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    batch = jax.typeof(reference).sharding.spec[0]
+    return jax.sharding.reshard(x, PartitionSpec(batch, *[None] * (x.ndim - 1)))

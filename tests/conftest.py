@@ -11,7 +11,6 @@ os.environ["XLA_FLAGS"] = (
 
 import pytest
 
-
 #: Set in CI, where torch and diffusers are installed: a skipped parity test is a failure there.
 REQUIRE_PARITY = "FLASHMOTION_REQUIRE_PARITY"
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from flashmotion_jax.compilation import program
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
 from flashmotion_jax.diffusion.samplers import PredictVelocity, Progress
@@ -121,7 +122,7 @@ def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -
     return predict_velocity
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "progress"))
+@functools.partial(program, static_argnames=("shape", "progress"))
 def generate_latents(
     dit: Generator,
     adapter: Any,

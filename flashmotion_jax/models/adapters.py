@@ -71,8 +71,8 @@ class ResNetBlock(nnx.Module):
 
     def __call__(self, x_BThwC: jax.Array) -> jax.Array:
         """Float32 features to float32 features, `[B, T, h / 2, w / 2, width]`."""
-        hidden = self.conv1(jax.nn.silu(self.norm1(x_BThwC)))
-        return x_BThwC + self.conv2(jax.nn.silu(self.norm2(hidden)))
+        hidden = layers.per_frame(self.conv1, jax.nn.silu(self.norm1(x_BThwC)))
+        return x_BThwC + layers.per_frame(self.conv2, jax.nn.silu(self.norm2(hidden)))
 
 
 class ResNetAdapter(nnx.Module):

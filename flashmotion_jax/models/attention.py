@@ -24,7 +24,7 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     Returns:
       `[B, N, A, E]` in the dtype of the queries.
     """
-    if jax.default_backend() == "gpu" and q_BNAE.dtype in (jnp.bfloat16, jnp.float16):
+    if jax.default_backend() == "gpu" and _fits_cudnn(q_BNAE):
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
     batch, num_queries, heads, width = q_BNAE.shape
     chunk = max(1, MAX_SCORES // (batch * heads * k_BSAE.shape[1]))
@@ -41,3 +41,9 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
 
     out = jax.lax.map(attend, chunks).swapaxes(0, 1)
     return out.reshape(batch, num_chunks * chunk, heads, width)[:, :num_queries]
+
+
+def _fits_cudnn(q_BNAE: jax.Array) -> bool:
+    """CuDNN's flash attention: 16-bit, heads of at most 128 (the VAE's single head is wider)."""
+    width = q_BNAE.shape[-1]
+    return q_BNAE.dtype in (jnp.bfloat16, jnp.float16) and width <= 128 and width % 8 == 0

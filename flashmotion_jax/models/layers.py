@@ -21,6 +21,8 @@ from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 
+from flashmotion_jax.sharding import split_batch_like
+
 Module = TypeVar("Module", bound=nnx.Module)
 
 
@@ -197,6 +199,13 @@ def timestep_embedding(timesteps: jax.Array, dim: int) -> jax.Array:
     frequencies = jnp.exp(-math.log(10000.0) / half * jnp.arange(half, dtype=jnp.float32))
     angles = timesteps.astype(jnp.float32)[..., None] * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def per_frame(function: Callable[[jax.Array], jax.Array], x_BTHWC: jax.Array) -> jax.Array:
+    """Applies a function of images `[N, H, W, C]` to all frames of all videos at once."""
+    out = function(rearrange(x_BTHWC, "b t h w c -> (b t) h w c"))
+    out = rearrange(out, "(b t) h w c -> b t h w c", t=x_BTHWC.shape[1])
+    return split_batch_like(out, x_BTHWC)
 
 
 def patchify(x_BThwC: jax.Array, patch_size: tuple[int, int]) -> jax.Array:

@@ -23,8 +23,10 @@ from flashmotion_jax.models.vae_blocks import (
     DownLevel,
     Stream,
     UpLevel,
+    join_cells,
     middle,
     pointwise,
+    split_cells,
 )
 
 
@@ -128,9 +130,9 @@ class VAE(nnx.Module):
           ValueError: a shape the autoencoder cannot fold.
         """
         self._check_video(video)
-        q, factor = self.config.patch_size, self.config.temporal_factor
-        x = rearrange(video, "b f (h q) (w r) c -> b f h w (c r q)", q=q, r=q)
-        chunks = rearrange(x[:, 1:], "b (n f) h w c -> n b f h w c", f=factor)
+        cells = split_cells(video, (1, self.config.patch_size, self.config.patch_size))
+        x = rearrange(cells, "b f h w c 1 q r -> b f h w (c r q)")
+        chunks = rearrange(x[:, 1:], "b (n f) h w c -> n b f h w c", f=self.config.temporal_factor)
         features = _scan_chunks(self.encoder, x[:, :1], chunks)
         mean, _ = jnp.split(self.conv1(features).astype(jnp.float32), 2, axis=-1)
         return (mean - self._latents_mean()) / self._latents_std()
@@ -157,7 +159,7 @@ class VAE(nnx.Module):
         chunks = rearrange(x[:, 1:], "b n h w c -> n b 1 h w c")
         x = _scan_chunks(self.decoder, x[:, :1], chunks).astype(jnp.float32)
         q = self.config.patch_size
-        video = rearrange(x, "b f h w (c r q) -> b f (h q) (w r) c", q=q, r=q)
+        video = join_cells(rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q))
         return jnp.clip(video, -1.0, 1.0)
 
     def _latents_mean(self) -> jax.Array:

@@ -64,22 +64,22 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
             ((0, 0), *((size // 2, size // 2) for size in kernel.shape[1:3])),
             dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
         )
-    batch = x_BTHWC.shape[0]
     num_frames = (x_BTHWC.shape[1] - kernel.shape[0]) // time_stride + 1
     span = (num_frames - 1) * time_stride + 1
-    taps = [
-        jax.lax.conv_general_dilated(
-            rearrange(x_BTHWC[:, tap : tap + span : time_stride], "b t h w c -> (b t) h w c"),
-            kernel[tap],
-            (1, 1),
-            "SAME",
+
+    def tap(index: int) -> jax.Array:
+        convolve = functools.partial(
+            jax.lax.conv_general_dilated,
+            rhs=kernel[index],
+            window_strides=(1, 1),
+            padding="SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             preferred_element_type=jnp.float32,
         )
-        for tap in range(kernel.shape[0])
-    ]
-    total = functools.reduce(jnp.add, taps).astype(x_BTHWC.dtype)
-    return rearrange(total, "(b t) h w c -> b t h w c", b=batch)
+        return layers.per_frame(convolve, x_BTHWC[:, index : index + span : time_stride])
+
+    taps = [tap(index) for index in range(kernel.shape[0])]
+    return functools.reduce(jnp.add, taps).astype(x_BTHWC.dtype)
 
 
 class CausalConv(nnx.Module):
@@ -169,11 +169,13 @@ class SpatialAttention(nnx.Module):
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
         """Runs a chunk; no frame sees another, so the stream is not touched."""
         del stream
-        batch, frames, height, width, _ = x.shape
-        qkv = rearrange(self.to_qkv(self.norm(x)), "b t h w c -> (b t) (h w) 1 c")
-        out = attention(*jnp.split(qkv, 3, axis=-1))
-        out = out.reshape(batch, frames, height, width, -1)
-        return x + self.proj(out)
+        return x + layers.per_frame(self._attend, x)
+
+    def _attend(self, x_NHWC: jax.Array) -> jax.Array:
+        height = x_NHWC.shape[1]
+        qkv = rearrange(self.to_qkv(self.norm(x_NHWC)), "n h w c -> n (h w) c")
+        out = attention(*jnp.split(qkv[:, :, None], 3, axis=-1))
+        return self.proj(rearrange(out[:, :, 0], "n (h w) c -> n h w c", h=height))
 
 
 def middle(channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs) -> nnx.List:
@@ -239,7 +241,7 @@ class DownLevel(nnx.Module):
         for residual in self.residuals:
             x = residual(x, stream)
         if self.resample:
-            x = self.resample(x)
+            x = layers.per_frame(self.resample, x)
         if self.time_conv:
             x = _halve_time(self.time_conv, x, stream)
         return x + shortcut
@@ -291,7 +293,7 @@ class UpLevel(nnx.Module):
             x = _double_time(self.time_conv, x, stream)
         if self.resample is None:
             return x
-        x = self.resample(jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3))
+        x = layers.per_frame(self.resample, jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3))
         shortcut = duplicate_up(shortcut, self.out_channels, self.time_factor, 2)
         return x + (shortcut[:, self.time_factor - 1 :] if stream.is_first else shortcut)
 
@@ -299,10 +301,29 @@ class UpLevel(nnx.Module):
 def _double_time(time_conv: CausalConv, x: jax.Array, stream: Stream) -> jax.Array:
     if stream.is_first:
         # The second chunk starts from zeros, not from this frame.
-        stream.remember(jnp.zeros((x.shape[0], 2, *x.shape[2:]), x.dtype))
+        stream.remember(jnp.repeat(jnp.zeros_like(x), 2, axis=1))
         return x
     # The two halves of the channels become alternating frames.
     return rearrange(time_conv(x, stream), "b t h w (n c) -> b (t n) h w c", n=2)
+
+
+def split_cells(x_BTHWC: jax.Array, factors: tuple[int, int, int]) -> jax.Array:
+    """Splits time, height and width into cells: `[B, T, H, W, C, f, q, r]`.
+
+    One dimension at a time: explicit sharding follows no other reshape.
+    """
+    f, q, r = factors
+    x = rearrange(x_BTHWC, "b (t f) h w c -> b t h w c f", f=f)
+    x = rearrange(x, "b t (h q) w c f -> b t h w c f q", q=q)
+    return rearrange(x, "b t h (w r) c f q -> b t h w c f q r", r=r)
+
+
+def join_cells(cells_BTHWCfqr: jax.Array) -> jax.Array:
+    """The inverse of `split_cells`."""
+    x = rearrange(cells_BTHWCfqr, "b t h w c f q r -> b t h w r c f q")
+    x = rearrange(x, "b t h w r c f q -> b t h (w r) c f q")
+    x = rearrange(x, "b t h w c f q -> b t (h q) w c f")
+    return rearrange(x, "b t h w c f -> b (t f) h w c")
 
 
 def average_down(
@@ -310,13 +331,8 @@ def average_down(
 ) -> jax.Array:
     """Space(-time) to depth, then the mean over groups of channels; time is padded in front."""
     padding = [(0, 0), (-x_BTHWC.shape[1] % time_factor, 0), (0, 0), (0, 0), (0, 0)]
-    folded = rearrange(
-        jnp.pad(x_BTHWC, padding),
-        "b (t f) (h q) (w r) c -> b t h w (c f q r)",
-        f=time_factor,
-        q=space_factor,
-        r=space_factor,
-    )
+    cells = split_cells(jnp.pad(x_BTHWC, padding), (time_factor, space_factor, space_factor))
+    folded = rearrange(cells, "b t h w c f q r -> b t h w (c f q r)")
     return rearrange(folded, "b t h w (o g) -> b t h w o g", o=out_channels).mean(axis=-1)
 
 
@@ -325,10 +341,11 @@ def duplicate_up(
 ) -> jax.Array:
     """Repeats channels, then depth to space(-time)."""
     repeats = out_channels * time_factor * space_factor**2 // x_BTHWC.shape[-1]
-    return rearrange(
+    cells = rearrange(
         jnp.repeat(x_BTHWC, repeats, axis=-1),
-        "b t h w (c f q r) -> b (t f) (h q) (w r) c",
+        "b t h w (c f q r) -> b t h w c f q r",
         f=time_factor,
         q=space_factor,
         r=space_factor,
     )
+    return join_cells(cells)

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import numpy as np
 
-from flashmotion_jax.trajectory.files import replacing
+from flashmotion_jax.files import replacing
 from flashmotion_jax.trajectory.tracks import Tracks
 
 _SAMPLES = 121

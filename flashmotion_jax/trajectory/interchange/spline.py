@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flashmotion_jax.trajectory.files import replacing
+from flashmotion_jax.files import replacing
 from flashmotion_jax.trajectory.tracks import Tracks
 
 _EXPECTED = 'expected [[{"x": 10, "y": 20}, ...], ...], pixels, a point a frame'

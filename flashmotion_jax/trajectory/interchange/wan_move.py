@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.trajectory.files import replacing
+from flashmotion_jax.files import replacing
 from flashmotion_jax.trajectory.tracks import Tracks
 
 

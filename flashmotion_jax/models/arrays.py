@@ -1,0 +1,161 @@
+"""Named arrays on disk, one orbax tree: what stands in the `params` folders of a checkpoint.
+
+Arrays are written one at a time and read straight to their dtype and place, so that neither way
+ever needs memory for two models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
+
+from flashmotion_jax.sharding import parameter_spec
+
+#: Bytes of a piece of an array on disk: what is buffered at a time on top of the array itself.
+CHUNK_BYTES = 64 * 2**20
+
+Readers = Mapping[str, Callable[[], np.ndarray]]
+"""Name to a function that makes the array when it is about to be written."""
+
+
+def write_arrays(
+    folder: Path, readers: Readers, expected: Mapping[str, jax.ShapeDtypeStruct]
+) -> int:
+    """Writes arrays, never holding more than one.
+
+    Args:
+      folder: to make.
+      readers: name to function that makes the array.
+      expected: the same names to the shape it must have, and the dtype to store it in.
+
+    Returns:
+      Bytes on disk, for `read_arrays`.
+
+    Raises:
+      ValueError: the names or a shape differ.
+    """
+    _require_same(readers.keys(), expected.keys(), "the arrays given")
+    arrays = {name: _LazyArray(name, read, expected[name]) for name, read in readers.items()}
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (_LazyArray, _LazyArrayHandler(deepcopy_host_arrays=False)),
+        (jax.Array, ocp.type_handlers.ArrayHandler()),
+    )
+    # zstd makes bfloat16 weights 22 % smaller (float32: 8 %) and takes two to three times as long.
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+    save_args = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in arrays}
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(arrays, save_args=save_args))
+    return _num_bytes(folder)
+
+
+def read_arrays(
+    folder: Path,
+    num_bytes: int,
+    expected: Mapping[str, jax.ShapeDtypeStruct],
+    places: Mapping[str, Sharding],
+) -> dict[str, jax.Array]:
+    """Reads all arrays of a folder.
+
+    Args:
+      folder: made by `write_arrays`.
+      num_bytes: what `write_arrays` returned.
+      expected: name to shape, and the dtype to read it as.
+      places: name to devices.
+
+    Returns:
+      Name to array.
+
+    Raises:
+      ValueError: the folder is incomplete or damaged, or holds other names or shapes.
+    """
+    # Looked at first: orbax prints the tracebacks of its threads when it meets a short file.
+    if (found := _num_bytes(folder)) != num_bytes:
+        raise ValueError(
+            f"{folder} holds {found:,} of {num_bytes:,} bytes; copy or convert it again"
+        )
+    restore_args = {
+        name: ocp.ArrayRestoreArgs(dtype=array.dtype, sharding=places[name])
+        for name, array in expected.items()
+    }
+    args = ocp.args.PyTreeRestore(dict(expected), restore_args=restore_args)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        try:
+            stored = checkpointer.metadata(folder.absolute()).item_metadata.tree
+        except Exception as error:
+            raise _damaged(folder, error) from error
+        _require_same(stored.keys(), expected.keys(), f"the arrays in {folder}")
+        for name, array in expected.items():
+            _require_shape(tuple(stored[name].shape), array.shape, f"{name} in {folder}")
+        try:
+            return checkpointer.restore(folder.absolute(), args=args)
+        except Exception as error:
+            raise _damaged(folder, error) from error
+
+
+def place(variable: nnx.Variable) -> Sharding:
+    """Where a parameter belongs: on the mesh that is set, or else on the first device."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return SingleDeviceSharding(jax.devices()[0])
+    return NamedSharding(mesh, parameter_spec(variable, mesh))
+
+
+@dataclasses.dataclass(frozen=True)
+class _LazyArray:
+    """An array that exists only while it is written."""
+
+    name: str
+    read: Callable[[], np.ndarray]
+    expected: jax.ShapeDtypeStruct
+
+    def materialise(self) -> np.ndarray:
+        array = self.read()
+        _require_shape(array.shape, self.expected.shape, self.name)
+        return array.astype(self.expected.dtype, copy=False)
+
+
+class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
+    """Writes one array, waits, and only then makes the next; orbax reads them as plain arrays."""
+
+    async def serialize(  # pyrefly: ignore[bad-override]
+        self,
+        values: Sequence[_LazyArray],
+        infos: Sequence[ocp.type_handlers.ParamInfo],
+        args: Sequence[ocp.SaveArgs] | None = None,
+    ) -> Sequence[ocp.future.Future]:
+        for value, info, arg in zip(values, infos, args or [], strict=True):
+            for written in await super().serialize([value.materialise()], [info], [arg]):
+                await asyncio.to_thread(written.result)
+        return []
+
+
+def _num_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    # orbax and tensorstore raise all kinds, down to bare Exception.
+    return ValueError(f"{folder} is damaged ({type(error).__name__}); copy or convert it again")
+
+
+def _require_same(found: Any, expected: Any, what: str) -> None:
+    missing, unknown = sorted(expected - found), sorted(found - expected)
+    if missing or unknown:
+        raise ValueError(
+            f"{what} do not fit the configuration: missing {', '.join(missing) or 'none'}; "
+            f"unknown {', '.join(unknown) or 'none'}"
+        )
+
+
+def _require_shape(found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
+    if found != expected:
+        raise ValueError(f"{what} has shape {found}; the configuration asks for {expected}")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashmotion_jax.models import attention as module
+from flashmotion_jax.models.attention import attention
+
+
+def dense(q, k, v):
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    scores = np.einsum("bnae,bsae->bans", q, k) / np.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("bans,bsae->bnae", weights / weights.sum(-1, keepdims=True), v)
+
+
+def inputs(queries=50, keys=33):
+    shapes = ((2, queries, 3, 8), (2, keys, 3, 8), (2, keys, 3, 8))
+    return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize("max_scores", [2**26, 2 * 3 * 33 * 16, 1])
+def test_equals_dense_attention_in_any_chunks(monkeypatch, max_scores):
+    monkeypatch.setattr(module, "MAX_SCORES", max_scores)
+    q, k, v = inputs()
+    np.testing.assert_allclose(attention(q, k, v), dense(q, k, v), atol=2e-6)
+
+
+def test_gradients_do_not_depend_on_chunks(monkeypatch):
+    def gradients(q, k, v):
+        return jax.grad(lambda *x: jnp.sum(jnp.sin(attention(*x))), argnums=(0, 1, 2))(q, k, v)
+
+    whole = gradients(*inputs())
+    monkeypatch.setattr(module, "MAX_SCORES", 2 * 3 * 33 * 16)
+    for chunked, expected in zip(gradients(*inputs()), whole, strict=True):
+        np.testing.assert_allclose(chunked, expected, atol=2e-6)
+
+
+def test_no_matrix_of_all_scores_exists_at_the_full_token_count():
+    shape = jax.ShapeDtypeStruct((1, 27280, 24, 128), jnp.bfloat16)
+    compiled = jax.jit(attention).lower(shape, shape, shape).compile()
+    scores = 27280**2 * 24 * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < scores / 20
+
+
+def test_only_narrow_16_bit_heads_go_to_cudnn():
+    """The VAE's single head of 1024 does not fit cuDNN's kernel."""
+    fits = {
+        (dtype, width): module._fits_cudnn(jnp.zeros((1, 1, 1, width), dtype))
+        for dtype in (jnp.bfloat16, jnp.float32)
+        for width in (128, 1024)
+    }
+    assert [key for key, fit in fits.items() if fit] == [(jnp.bfloat16, 128)]

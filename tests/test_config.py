@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from flashmotion_jax import config
+from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig, from_dict, to_dict
+
+EVERY = [
+    config.DiTConfig,
+    config.VAEConfig,
+    config.TextEncoderConfig,
+    config.ResNetAdapterConfig,
+    config.ControlNetConfig,
+    config.SamplingConfig,
+]
+
+
+@pytest.mark.parametrize("cls", EVERY)
+def test_json_round_trip(cls):
+    made = cls()
+    assert from_dict(cls, json.loads(json.dumps(to_dict(made)))) == made
+
+
+def test_unknown_key_names_the_nearest_one():
+    with pytest.raises(ValueError, match=r"model.json: unknown key 'num_head'.*'num_heads'"):
+        from_dict(DiTConfig, {"num_head": 3}, "model.json")
+
+
+def test_faults_are_named():
+    with pytest.raises(ValueError, match="dim=100 must be a multiple of 2 \\* num_heads=48"):
+        DiTConfig(dim=100)
+    with pytest.raises(ValueError, match="latents_mean has 48 numbers"):
+        VAEConfig(latent_channels=16)
+    with pytest.raises(ValueError, match="temporal_downsample"):
+        VAEConfig(multipliers=(1, 2))
+    with pytest.raises(ValueError, match="sampler='ddim' is unknown"):
+        SamplingConfig(sampler="ddim")
+    with pytest.raises(ValueError, match="guidance_scale=0.5 is below 1"):
+        SamplingConfig(guidance_scale=0.5)
+
+
+def test_vae_factors_of_the_published_model():
+    assert (VAEConfig().spatial_factor, VAEConfig().temporal_factor) == (16, 4)
+
+
+def test_steps_of_the_few_step_sampler_spread_evenly():
+    sampling = SamplingConfig()
+    assert sampling.with_steps(4).denoising_steps == (1000, 750, 500, 250)
+    assert sampling.with_steps(2).denoising_steps == (1000, 500)
+    assert sampling.with_steps(3).steps == 3
+    for steps in (0, 9):
+        with pytest.raises(ValueError, match=f"steps={steps}; the few-step sampler takes 1 to 8"):
+            sampling.with_steps(steps)
+
+
+def test_steps_of_a_multi_step_sampler():
+    sampling = SamplingConfig(sampler="unipc")
+    assert sampling.with_steps(20).steps == 20
+    with pytest.raises(ValueError, match="steps=0"):
+        sampling.with_steps(0)
+
+
+def test_only_multi_step_samplers_are_guided():
+    assert not SamplingConfig().is_guided
+    assert SamplingConfig(sampler="euler").is_guided
+    assert not SamplingConfig(sampler="euler", guidance_scale=1).is_guided
+
+
+@pytest.mark.parametrize("cls", EVERY)
+def test_configurations_are_frozen_and_hashable(cls):
+    hash(cls())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(cls(), dataclasses.fields(cls)[0].name, None)
