@@ -81,9 +81,7 @@ def make_request(
     Raises:
       ValueError: the value, what was expected and how to mend it.
     """
-    prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-    if not prompts or not all(isinstance(text, str) for text in prompts):
-        raise ValueError(f"prompt={prompt!r}; expected a string, or a list of strings")
+    prompts = _check_prompts(prompt)
     sampling = _override(sampling, steps, guidance)
     images = [_read(item) for item in _one_each("image", image, len(prompts))]
     height, width = _resolve_size(size, images[0], sampling)
@@ -102,6 +100,13 @@ def make_request(
         adapter_scale=adapter_scale,
         sampling=sampling,
     )
+
+
+def _check_prompts(prompt: Any) -> tuple[str, ...]:
+    prompts = tuple(prompt) if isinstance(prompt, list | tuple) else (prompt,)
+    if not prompts or not all(isinstance(text, str) for text in prompts):
+        raise ValueError(f"prompt={prompt!r}; expected a string, or a list of strings")
+    return prompts
 
 
 def _override(

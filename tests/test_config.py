@@ -38,7 +38,7 @@ def test_faults_are_named():
         VAEConfig(multipliers=(1, 2))
     with pytest.raises(ValueError, match="sampler='ddim' is unknown"):
         SamplingConfig(sampler="ddim")
-    with pytest.raises(ValueError, match="guidance_scale=0.5 is below 1"):
+    with pytest.raises(ValueError, match=r"guidance_scale=0\.5 is below 1"):
         SamplingConfig(guidance_scale=0.5)
 
 

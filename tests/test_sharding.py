@@ -42,7 +42,7 @@ def test_dit_and_adapter_sharded_equal_unsharded(shape):
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1)])
 def test_vae_sharded_equals_unsharded(shape):
-    vae = VAE(VAEConfig(encoder_dim=4, decoder_dim=4, num_res_blocks=1), rngs=nnx.Rngs(0))
+    vae = tiny.make_vae()
     video = np.random.default_rng(0).uniform(-1, 1, (8, 5, 16, 32, 3)).astype(np.float32)
     encode = jax.jit(lambda vae, x: vae.encode(x))
     decode = jax.jit(lambda vae, x: vae.decode(x))
@@ -51,9 +51,9 @@ def test_vae_sharded_equals_unsharded(shape):
     mesh = sharding.make_mesh(*shape)
     with jax.set_mesh(mesh):
         vae = sharding.place(vae, mesh)
-        (batch,) = shard_batch(mesh, video)
-        sharded_latents = encode(vae, batch)
-        actual = decode(vae, sharded_latents)
+        video, sharded_input = shard_batch(mesh, video, latents)
+        sharded_latents = encode(vae, video)
+        actual = decode(vae, sharded_input)
     np.testing.assert_allclose(np.asarray(sharded_latents), latents, atol=1e-5)
     np.testing.assert_allclose(np.asarray(actual), expected, atol=1e-5)
 

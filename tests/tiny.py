@@ -1,48 +1,115 @@
-"""Models small enough for tests: the real classes, the real 48 latent channels, little else."""
+"""Models small enough for tests: the real classes, the real 48 latent channels, little else.
+
+Weights are drawn with numpy: initialisers would compile one program for each shape.
+"""
 
 from __future__ import annotations
 
+import json
+
 import jax
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
 from flax import nnx
 
-from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config import (
+    ControlNetConfig,
+    DiTConfig,
+    ResNetAdapterConfig,
+    TextEncoderConfig,
+    VAEConfig,
+)
+from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.dit import DiT
+from flashmotion_jax.models.layers import FLOAT32
 from flashmotion_jax.models.vae import VAE
 
 DIT = DiTConfig(dim=48, num_heads=2, ffn_dim=64, num_layers=3, text_dim=32, text_len=16)
-VAE_CONFIG = VAEConfig(encoder_dim=8, decoder_dim=8)
+VAE_CONFIG = VAEConfig(encoder_dim=4, decoder_dim=4, num_res_blocks=1)
 TEXT = TextEncoderConfig(vocab_size=300, dim=32, num_heads=4, head_dim=8, ffn_dim=48, num_layers=2)
 
 
-def make_dit(config=DIT, seed=0, **kwargs):
-    return DiT(config, rngs=nnx.Rngs(seed), **kwargs)
+def random_module(make, seed=0):
+    """The module that `make` builds, with random weights of the scale of a trained one."""
+    return random_weights(nnx.eval_shape(make), seed)
 
 
-def make_vae(seed=0, **kwargs):
-    return VAE(VAE_CONFIG, rngs=nnx.Rngs(seed), **kwargs)
+def random_weights(abstract, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def draw(path, param):
+        name = path[-2].name if hasattr(path[-1], "name") else path[-1].name
+        noise = rng.standard_normal(param.shape, np.float32)
+        if name == "scale":
+            noise = 1 + 0.1 * noise
+        elif name == "kernel":
+            noise /= np.sqrt(np.prod(param.shape[-4 if len(param.shape) > 3 else -2 : -1]))
+        else:
+            noise *= 0.1
+        return jnp.asarray(noise, param.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract)
 
 
-def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+def make_dit(config=DIT, seed=0, policy=FLOAT32):
+    return random_module(lambda: DiT(config, policy=policy, rngs=nnx.Rngs(0)), seed)
 
 
-def dit_inputs(batch=2, frames=3, height=4, width=6, tokens=16, config=DIT):
-    timesteps = 1000 * jax.random.uniform(jax.random.key(1), (batch, frames))
-    return (
-        normal(0, batch, frames, height, width, config.in_channels),
-        timesteps.at[:, 0].set(0.0),
-        normal(2, batch, tokens, config.text_dim),
-    )
+def make_vae(config=VAE_CONFIG, seed=0, policy=FLOAT32):
+    return random_module(lambda: VAE(config, policy=policy, rngs=nnx.Rngs(0)), seed)
 
 
 def perturbed(module, seed=9, scale=0.2):
     """The module with noise on every weight, so that what starts at zero does something."""
-    leaves, tree = jax.tree.flatten(module)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return jax.tree.unflatten(
-        tree,
-        [
-            leaf + scale * jax.random.normal(key, leaf.shape, leaf.dtype)
-            for leaf, key in zip(leaves, keys, strict=True)
-        ],
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: leaf + scale * rng.standard_normal(leaf.shape).astype(leaf.dtype), module
     )
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def dit_inputs(batch=2, frames=3, height=4, width=6, tokens=16, config=DIT):
+    timesteps = 1000 * np.random.default_rng(1).uniform(size=(batch, frames)).astype(np.float32)
+    timesteps[:, 0] = 0
+    return (
+        normal(0, batch, frames, height, width, config.in_channels),
+        jnp.asarray(timesteps),
+        normal(2, batch, tokens, config.text_dim),
+    )
+
+
+def save_tokenizer(folder):
+    """A tokenizer of a few words in the files that Wan's has."""
+    words = ["<pad>", "</s>", "<unk>", "a", "red", "ball", "rolls", "dog", "runs"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    folder.mkdir(parents=True)
+    backend.save(str(folder / "tokenizer.json"))
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special))
+
+
+def save_checkpoint(folder, sampling):
+    """A checkpoint with random weights and both adapters."""
+
+    def save(kind, config, dit_config=None):
+        abstract = checkpoint.abstract_module(kind, config, "float32", dit_config)
+        readers = checkpoint.parameter_readers(random_weights(abstract))
+        checkpoint.save_component(folder, kind, config, readers, "float32", dit_config=dit_config)
+
+    checkpoint.write_sampling(folder, sampling)
+    save("dit", DIT)
+    save("vae", VAE_CONFIG)
+    save("text_encoder", TEXT)
+    save("adapters/resnet", ResNetAdapterConfig(width=16), DIT)
+    save("adapters/controlnet", ControlNetConfig(), DIT)
+    save_tokenizer(folder / "tokenizer")
+    return folder

@@ -143,7 +143,7 @@ def test_residuals_of_all_blocks_never_exist_together(kind):
     """At 16 layers the program needs no more memory than at 4, but for what each layer owns."""
 
     def temporaries(num_layers):
-        config = tiny.DiTConfig(dim=48, num_heads=2, ffn_dim=64, num_layers=num_layers, text_dim=32)
+        config = DiTConfig(dim=48, num_heads=2, ffn_dim=64, num_layers=num_layers, text_dim=32)
         cls, adapter_config = KINDS[kind]
         dit = nnx.eval_shape(lambda: DiT(config, rngs=nnx.Rngs(0)))
         adapter = nnx.eval_shape(lambda: cls(adapter_config, config, rngs=nnx.Rngs(0)))
