@@ -118,7 +118,7 @@ def test_a_disk_that_refuses_is_status_1(folder, inputs, tmp_path, capsys, monke
 
 
 def test_help_does_not_import_jax():
-    code = "import sys; from flashmotion_jax.cli import build_parser; build_parser(); print('jax' in sys.modules)"
+    code = "import sys, flashmotion_jax.cli as c; c.build_parser(); print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -101,6 +101,24 @@ def read_arrays(
             raise _damaged(folder, error) from error
 
 
+def read_array(folder: Path, name: str) -> np.ndarray:
+    """Reads one array of a folder into host memory, in the dtype stored.
+
+    Raises:
+      ValueError: the folder is damaged or has no such array.
+    """
+    args = ocp.args.PyTreeRestore(
+        {name: 0},
+        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray)},
+        partial_restore=True,
+    )
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(folder.absolute(), args=args)[name]
+    except Exception as error:
+        raise _damaged(folder, error) from error
+
+
 def place(variable: nnx.Variable) -> Sharding:
     """Where a parameter belongs: on the mesh that is set, or else on the first device."""
     mesh = jax.sharding.get_mesh()

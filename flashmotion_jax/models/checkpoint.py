@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +226,7 @@ def save_component(
         raise ValueError(f"{folder} exists; choose another folder or ask to overwrite it")
     abstract = flat_parameters(abstract_module(kind, config, dtype, dit_config))
     expected = {name: variable.get_value() for name, variable in abstract.items()}
-    with replacing(folder) as scratch:
+    with _replacing_folder(folder) as scratch:
         component = Component(
             kind=kind,
             dtype=dtype,
@@ -234,6 +236,18 @@ def save_component(
             key=uuid.uuid4().hex,
         )
         _write_json(scratch / "config.json", to_dict(component))
+
+
+def save_tokenizer(path: str | Path, source: Path) -> None:
+    """Copies the folder of a tokenizer into a checkpoint, in place of one that is there."""
+    with _replacing_folder(Path(path) / "tokenizer") as scratch:
+        shutil.copytree(source, scratch)
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    with replacing(folder) as scratch:
+        yield scratch
         if folder.exists():
             folder.rename(scratch.with_name("replaced"))
 

@@ -1,0 +1,119 @@
+"""The diffusion transformer: names in the original and the diffusers layout, and its sizes.
+
+Source: Wan2.2 `wan/modules/model.py`; diffusers `transformer_wan.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters.mapping import Row
+from converters.reader import Source
+from flashmotion_jax.config import DiTConfig
+
+#: The published strided convolution over (t, h, w) and our matmul of a folded patch.
+PATCH_LAYOUT = "(q r c) d -> d c 1 q r"
+
+#: Our module or parameter, its name in the original layout, its name in diffusers.
+NAMES = (
+    ("patch_embedding", "patch_embedding", "patch_embedding"),
+    ("text_embedding.up", "text_embedding.0", "condition_embedder.text_embedder.linear_1"),
+    ("text_embedding.down", "text_embedding.2", "condition_embedder.text_embedder.linear_2"),
+    ("time_embedding.up", "time_embedding.0", "condition_embedder.time_embedder.linear_1"),
+    ("time_embedding.down", "time_embedding.2", "condition_embedder.time_embedder.linear_2"),
+    ("time_projection", "time_projection.1", "condition_embedder.time_proj"),
+    ("blocks.modulation", "blocks.{layer}.modulation", "blocks.{layer}.scale_shift_table"),
+    *(
+        (f"blocks.{ours}.{name}", f"blocks.{{layer}}.{ours}.{name}", f"blocks.{{layer}}.{theirs}")
+        for ours, diffusers in (("self_attn", "attn1"), ("cross_attn", "attn2"))
+        for name, theirs in (
+            *((name, f"{diffusers}.to_{name}") for name in "qkv"),
+            ("o", f"{diffusers}.to_out.0"),
+            ("norm_q", f"{diffusers}.norm_q"),
+            ("norm_k", f"{diffusers}.norm_k"),
+        )
+    ),
+    ("blocks.norm3", "blocks.{layer}.norm3", "blocks.{layer}.norm2"),
+    ("blocks.ffn.up", "blocks.{layer}.ffn.0", "blocks.{layer}.ffn.net.0.proj"),
+    ("blocks.ffn.down", "blocks.{layer}.ffn.2", "blocks.{layer}.ffn.net.2"),
+    ("head.head", "head.head", "proj_out"),
+    ("head.modulation", "head.modulation", "scale_shift_table"),
+)
+
+#: Our field, its name in the original `config.json`, its name in diffusers'.
+FIELDS = (
+    ("num_layers", "num_layers", "num_layers"),
+    ("num_heads", "num_heads", "num_attention_heads"),
+    ("ffn_dim", "ffn_dim", "ffn_dim"),
+    ("freq_dim", "freq_dim", "freq_dim"),
+    ("in_channels", "in_dim", "in_channels"),
+    ("out_channels", "out_dim", "out_channels"),
+    ("eps", "eps", "eps"),
+)
+
+
+def table(config: DiTConfig, layout: str) -> list[Row]:
+    """Rows of the "original" or the "diffusers" layout."""
+    return [
+        Row(ours, diffusers if layout == "diffusers" else original, *row_layout(ours, config))
+        for ours, original, diffusers in NAMES
+    ]
+
+
+def row_layout(target: str, config: DiTConfig) -> tuple[str | None, dict[str, int]]:
+    """Layout and sizes of the row for `target`, where they are not the usual ones."""
+    if target == "patch_embedding":
+        return PATCH_LAYOUT, dict(zip("qr", config.patch_size, strict=True))
+    return ("n d -> 1 n d" if target.endswith("modulation") else None), {}
+
+
+def read_config(source: Source, values: Mapping[str, Any], layout: str) -> DiTConfig:
+    """Sizes from `config.json`, and of the text from the shape of its embedding.
+
+    Args:
+      source: the tensors.
+      values: content of `config.json`.
+      layout: "original" or "diffusers".
+
+    Raises:
+      ValueError: the file lacks a field, or is that of another model.
+    """
+    try:
+        if layout == "original":
+            others = {"dim": values["dim"], "text_len": values["text_len"]}
+            others["text_dim"] = source["text_embedding.0.weight"].shape[1]
+        else:
+            others = {
+                "dim": values["num_attention_heads"] * values["attention_head_dim"],
+                "patch_size": tuple(values["patch_size"][1:]),
+                "text_dim": values["text_dim"],
+            }
+        column = 2 if layout == "diffusers" else 1
+        return DiTConfig(**others, **{names[0]: values[names[column]] for names in FIELDS})
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"the DiT's config.json or weights lack {error}; wrong model?") from error
+
+
+def write_config(config: DiTConfig, layout: str) -> dict[str, Any]:
+    """Content of the `config.json` of a layout."""
+    column = 2 if layout == "diffusers" else 1
+    values = {names[column]: getattr(config, names[0]) for names in FIELDS}
+    if layout == "original":
+        return {
+            "_class_name": "WanModel",
+            "model_type": "ti2v",
+            "dim": config.dim,
+            "text_len": config.text_len,
+            **values,
+        }
+    return {
+        "_class_name": "WanTransformer3DModel",
+        "patch_size": [1, *config.patch_size],
+        "attention_head_dim": config.head_dim,
+        "text_dim": config.text_dim,
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "rope_max_seq_len": 1024,
+        **values,
+    }

@@ -1,0 +1,172 @@
+"""PyTorch out: components of a project checkpoint in the layouts and under the names of others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from converters import adapters, dit, text_encoder, vae
+from converters.folders import LAYOUTS, TOKENIZERS
+from converters.importing import TABLES
+from converters.mapping import Entry, Row, make_entries
+from converters.writer import Spec, write_shards, write_torch
+from flashmotion_jax.files import replacing
+from flashmotion_jax.models import checkpoint
+from flashmotion_jax.models.arrays import read_array
+
+#: What `WanPipeline.from_pretrained` of diffusers asks for beside the models.
+MODEL_INDEX = {
+    "_class_name": "WanPipeline",
+    "boundary_ratio": None,
+    "expand_timesteps": True,
+    "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+    "text_encoder": ["transformers", "UMT5EncoderModel"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "transformer": ["diffusers", "WanTransformer3DModel"],
+    "transformer_2": [None, None],
+    "vae": ["diffusers", "AutoencoderKLWan"],
+}
+SCHEDULER = {
+    "_class_name": "UniPCMultistepScheduler",
+    "flow_shift": 5.0,
+    "num_train_timesteps": 1000,
+    "prediction_type": "flow_prediction",
+    "use_flow_sigmas": True,
+}
+
+
+class Tensors(NamedTuple):
+    """A component's tensors under the names of others, read when asked for.
+
+    Attributes:
+      folder: of the arrays.
+      entries: one a parameter.
+      dtype: of all tensors; None takes each as it is stored.
+    """
+
+    folder: Path
+    entries: Sequence[Entry]
+    dtype: str | None
+
+    def specs(self) -> list[list[Spec]]:
+        """Key, shape and dtype of every tensor, grouped by our parameters."""
+        return [
+            [Spec(key, entry.source_shape, self.dtype or str(entry.dtype)) for key in entry.keys]
+            for entry in self.entries
+        ]
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """The tensors in the same order, one of our parameters in memory at a time."""
+        for entry in tqdm(self.entries, f"writing {self.folder.parent.name}", disable=None):
+            for _, array in entry.scatter(read_array(self.folder, entry.target)):
+                yield array
+
+
+def export_folder(
+    source: Path, destination: Path, layout: str, *, kinds: Sequence[str], dtype: str | None
+) -> str:
+    """Writes components in a layout of Wan2.2.
+
+    Args:
+      source: checkpoint of this project.
+      destination: new folder.
+      layout: "original" or "diffusers".
+      kinds: of "dit", "vae", "text_encoder", which brings the tokenizer.
+      dtype: of all tensors; None takes each as it is stored. The original layout's text encoder is
+        bfloat16 always, as its file name says.
+
+    Returns:
+      What was written.
+
+    Raises:
+      ValueError: the source lacks a component, or the destination exists.
+    """
+    checkpoint.read_sampling(source)
+    components = {kind: checkpoint.read_component(source, kind) for kind in kinds}
+    _require_new(destination)
+    with replacing(destination) as scratch:
+        for kind, component in components.items():
+            tensors = open_tensors(
+                source, component, TABLES[kind].table(component.config, layout), dtype
+            )
+            files = LAYOUTS[layout][kind]
+            _write_weights(scratch / files.weights, tensors)
+            if files.config:
+                _write_json(scratch / files.config, _config(component, layout))
+        if "text_encoder" in kinds:
+            shutil.copytree(source / "tokenizer", scratch / TOKENIZERS[layout])
+        if layout == "diffusers" and components.keys() == TABLES.keys():
+            _write_json(scratch / "model_index.json", MODEL_INDEX)
+            _write_json(scratch / "scheduler" / "scheduler_config.json", SCHEDULER)
+    return f"wrote {', '.join(kinds)} in the {layout} layout to {destination}"
+
+
+def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | None) -> str:
+    """Writes an adapter to one file, under the first names of `converters.adapters`.
+
+    Args:
+      source: checkpoint of this project.
+      destination: new file, `.safetensors`, `.pt` or `.pth`.
+      name: "resnet" or "controlnet".
+      dtype: of all tensors; None takes each as it is stored.
+
+    Returns:
+      What was written.
+
+    Raises:
+      ValueError: the source lacks the adapter, or the destination exists.
+    """
+    checkpoint.read_sampling(source)
+    component = checkpoint.read_component(source, f"adapters/{name}")
+    _require_new(destination)
+    assert component.dit_config is not None
+    rows = adapters.table(component.kind, component.dit_config, {})
+    with replacing(destination) as scratch:
+        _write_weights(scratch, open_tensors(source, component, rows, dtype))
+    return f"wrote adapter {name} to {destination}"
+
+
+def open_tensors(
+    source: Path, component: checkpoint.Component, rows: Sequence[Row], dtype: str | None
+) -> Tensors:
+    """The tensors of a component of the checkpoint at `source`, under the names of `rows`."""
+    module = checkpoint.abstract_module(
+        component.kind, component.config, component.dtype, component.dit_config
+    )
+    entries = make_entries(checkpoint.flat_parameters(module), rows)
+    return Tensors(source / component.kind / "params", entries, dtype)
+
+
+def _write_weights(file: Path, tensors: Tensors) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".safetensors":
+        write_shards(file, tensors.specs(), tensors.arrays())
+        return
+    if file.name.endswith("bf16.pth"):
+        tensors = tensors._replace(dtype="bfloat16")
+    write_torch(file, [spec for group in tensors.specs() for spec in group], tensors.arrays())
+
+
+def _config(component: checkpoint.Component, layout: str) -> dict[str, Any]:
+    if component.kind == "dit":
+        return dit.write_config(component.config, layout)
+    module = vae if component.kind == "vae" else text_encoder
+    return module.write_config(component.config)
+
+
+def _require_new(destination: Path) -> None:
+    if destination.is_dir() and not any(destination.iterdir()):
+        return
+    if destination.exists():
+        raise ValueError(f"{destination} exists; choose another name")
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

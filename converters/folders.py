@@ -1,0 +1,141 @@
+"""The two layouts of a Wan2.2 folder: which file holds what; and folders of the Hugging Face hub.
+
+Layouts are found by their files: "original" is `Wan-AI/Wan2.2-TI2V-5B`, "diffusers" is
+`Wan-AI/Wan2.2-TI2V-5B-Diffusers`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from converters.reader import Source, read_file
+
+
+class Files(NamedTuple):
+    """Where a layout keeps a component: its weights, and its `config.json` if there is one."""
+
+    weights: str
+    config: str | None = None
+
+
+LAYOUTS = {
+    "original": {
+        "dit": Files("diffusion_pytorch_model.safetensors", "config.json"),
+        "vae": Files("Wan2.2_VAE.pth"),
+        "text_encoder": Files("models_t5_umt5-xxl-enc-bf16.pth"),
+    },
+    "diffusers": {
+        "dit": Files("transformer/diffusion_pytorch_model.safetensors", "transformer/config.json"),
+        "vae": Files("vae/diffusion_pytorch_model.safetensors", "vae/config.json"),
+        "text_encoder": Files("text_encoder/model.safetensors", "text_encoder/config.json"),
+    },
+}
+
+TOKENIZERS = {"original": "google/umt5-xxl", "diffusers": "tokenizer"}
+
+
+class Folder(NamedTuple):
+    """A folder in a known layout.
+
+    Attributes:
+      path: the folder.
+      layout: "original" or "diffusers".
+    """
+
+    path: Path
+    layout: str
+
+    def read(self, kind: str) -> tuple[Source, dict[str, Any]]:
+        """The tensors of a component, and its `config.json` (empty if the layout has none).
+
+        Raises:
+          ValueError: a file is missing or damaged.
+        """
+        files = LAYOUTS[self.layout][kind]
+        index = self.path / f"{files.weights}.index.json"
+        source = read_file(index if index.is_file() else self.path / files.weights)
+        return source, _read_json(self.path / files.config) if files.config else {}
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer."""
+        return self.path / TOKENIZERS[self.layout]
+
+
+def open_folder(path: Path) -> Folder:
+    """Recognises the layout.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    for layout, components in reversed(LAYOUTS.items()):
+        for files in components.values():
+            if any(path.glob(f"{files.weights}*")) or any(path.glob(_shards(files))):
+                return Folder(path, layout)
+    raise ValueError(
+        f"{path} holds no Wan2.2 checkpoint; expected the files of Wan-AI/Wan2.2-TI2V-5B or of "
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers. Single files go to `python -m converters flashmotion`"
+    )
+
+
+def locate(source: str, kinds: Iterable[str]) -> Path:
+    """A file or folder on disk, downloaded first if `source` is not there.
+
+    Args:
+      source: a path, or on the Hugging Face hub `owner/name` (of which only the files of `kinds`
+        are fetched) or `owner/name/file`.
+      kinds: components that are needed.
+
+    Raises:
+      ValueError: `source` is neither a path nor such a name.
+      OSError: the download failed; what has arrived is kept and the next call goes on from there.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    match = re.fullmatch(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?", source)
+    if not match:
+        raise ValueError(
+            f"{source} does not exist; expected a file, a folder, or owner/name on Hugging Face"
+        )
+    repository, file = match.groups()
+    import huggingface_hub
+
+    try:
+        if file:
+            return Path(huggingface_hub.hf_hub_download(repository, file))
+        patterns = [pattern for kind in kinds for pattern in _patterns(kind)]
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
+    except Exception as error:  # the hub raises its own kinds, those of httpx, and OSError
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OSError(
+            f"{source} is not on this disk and could not be downloaded ({reason}); check name and "
+            "network and run the command again, or download it elsewhere and give the folder"
+        ) from error
+
+
+def _patterns(kind: str) -> list[str]:
+    patterns = []
+    for layout, components in LAYOUTS.items():
+        files = components[kind]
+        patterns += [f"{files.weights}*", _shards(files)]
+        patterns += [files.config] if files.config else []
+        patterns += [f"{TOKENIZERS[layout]}/*"] if kind == "text_encoder" else []
+    return patterns
+
+
+def _shards(files: Files) -> str:
+    return files.weights.replace(".safetensors", "-*.safetensors")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ValueError(f"{file} is missing; download it again") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is not a JSON object; download it again") from error

@@ -1,0 +1,336 @@
+"""PyTorch in: folders of Wan2.2 and single files become components of a project checkpoint.
+
+Everything is planned first, and every fault of every component is found, values included, before
+anything is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from converters import adapters, dit, text_encoder, vae
+from converters.folders import Folder, locate, open_folder
+from converters.mapping import (
+    Entry,
+    Row,
+    find_bad_values,
+    find_faults,
+    make_entries,
+    override,
+)
+from converters.reader import Source, read_file
+from converters.recognition import recognise, select_weights, strip_prefixes
+from flashmotion_jax.config import DiTConfig, SamplingConfig
+from flashmotion_jax.files import replacing
+from flashmotion_jax.models import checkpoint
+
+TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
+
+
+class Names(NamedTuple):
+    """A user's own table.
+
+    Attributes:
+      keys: our path, or a regular expression for several, to the key in the file.
+      ignore: regular expressions of keys to leave out.
+    """
+
+    keys: Mapping[str, str]
+    ignore: Sequence[str]
+
+
+NO_NAMES = Names({}, ())
+
+
+class Plan(NamedTuple):
+    """A component, and where each of its parameters comes from.
+
+    Attributes:
+      kind: one of `checkpoint.KINDS`.
+      config: its sizes.
+      dit_config: of an adapter, the DiT it belongs to.
+      dtype: to store matmul and convolution weights in.
+      entries: one a parameter.
+      source: the tensors of the component.
+    """
+
+    kind: str
+    config: Any
+    dit_config: DiTConfig | None
+    dtype: str
+    entries: Sequence[Entry]
+    source: Source
+
+    def faults(self) -> list[str]:
+        """What keeps the tensors from being exactly this component, but for their values."""
+        aliases = text_encoder.ALIASES if self.kind == "text_encoder" else ()
+        return [
+            f"{self.kind}: {fault}" for fault in find_faults(self.entries, self.source, aliases)
+        ]
+
+    def bad_values(self) -> Iterator[str]:
+        """One line for each tensor that holds NaN or infinity; reads everything there is."""
+        for entry in tqdm(self.entries, f"checking {self.kind}", disable=None):
+            if all(key in self.source for key in entry.keys):
+                for fault in find_bad_values(entry, self.source):
+                    yield f"{self.kind}: {fault}"
+
+    def write(self, folder: Path, overwrite: bool) -> None:
+        """Writes the component into a checkpoint."""
+        with tqdm(total=len(self.entries), desc=f"writing {self.kind}", disable=None) as bar:
+
+            def read(entry: Entry) -> np.ndarray:
+                bar.update()
+                return entry.gather(self.source)
+
+            checkpoint.save_component(
+                folder,
+                self.kind,
+                self.config,
+                {entry.target: functools.partial(read, entry) for entry in self.entries},
+                self.dtype,
+                dit_config=self.dit_config,
+                overwrite=overwrite,
+            )
+
+
+def convert_wan22(
+    source: str, destination: Path, *, kinds: Sequence[str], dtype: str, overwrite: bool
+) -> str:
+    """Converts a folder of Wan2.2 in either layout.
+
+    Args:
+      source: folder, or `owner/name` on Hugging Face.
+      destination: new folder, or a checkpoint to add to.
+      kinds: of "dit", "vae", "text_encoder", which brings the tokenizer.
+      dtype: to store matmul and convolution weights in.
+      overwrite: replace components that are there.
+
+    Returns:
+      What was written.
+
+    Raises:
+      ValueError: source or destination do not fit; every fault is in the message.
+      OSError: the download or the disk failed.
+    """
+    _require_free(destination, kinds, overwrite)
+    folder = open_folder(locate(source, kinds))
+    tokenizer = folder.tokenizer if "text_encoder" in kinds else None
+    faults = []
+    if tokenizer and not (tokenizer / "tokenizer.json").is_file():
+        faults.append(f"tokenizer: {tokenizer / 'tokenizer.json'} is missing")
+    plans = []
+    for kind in kinds:
+        try:
+            plans.append(plan_folder(folder, kind, dtype))
+        except ValueError as error:
+            faults.append(f"{kind}: {error}")
+    _require_no_faults(faults, plans)
+    _write(destination, plans, "unipc", overwrite, tokenizer)
+    return f"wrote {', '.join(kinds)} ({dtype}) to {destination}"
+
+
+def convert_file(
+    source: str,
+    destination: Path,
+    *,
+    dtype: str,
+    overwrite: bool,
+    weights: str = "ema",
+    component: str | None = None,
+    names: Names | None = None,
+) -> str:
+    """Converts one file: a generator or adapter of FlashMotion, or any single component.
+
+    Args:
+      source: file, or `owner/name/file` on Hugging Face.
+      destination: new folder, or a checkpoint to add to.
+      dtype: to store matmul and convolution weights in.
+      overwrite: replace the component if it is there.
+      weights: "ema" or "raw", of a training checkpoint with both.
+      component: what the file is; None recognises it by its keys.
+      names: the user's own table, over ours.
+
+    Returns:
+      What was written.
+
+    Raises:
+      ValueError: source or destination do not fit; every fault is in the message.
+      OSError: the download or the disk failed.
+    """
+    tensors = open_file(locate(source, ()), weights)
+    dit_config = DiTConfig()
+    if (destination / "dit").is_dir():
+        dit_config = checkpoint.read_component(destination, "dit").config
+    plan = plan_file(tensors, dit_config, dtype, component, names)
+    _require_free(destination, [plan.kind], overwrite)
+    _require_no_faults([], [plan])
+    _write(destination, [plan], "few_step", overwrite)
+    return f"wrote {plan.kind} ({dtype}) to {destination}"
+
+
+def open_file(file: Path, weights: str = "ema") -> Source:
+    """The tensors of a single file under the model's own names; see `recognition`."""
+    return strip_prefixes(select_weights(read_file(file), weights))
+
+
+def plan_folder(folder: Folder, kind: str, dtype: str) -> Plan:
+    """The plan for one component of a folder.
+
+    Args:
+      folder: in a known layout.
+      kind: "dit", "vae" or "text_encoder".
+      dtype: to store matmul and convolution weights in.
+
+    Raises:
+      ValueError: a file is missing, damaged, or that of another model.
+    """
+    source, values = folder.read(kind)
+    config = TABLES[kind].read_config(source, values, folder.layout)
+    return _plan(kind, config, None, dtype, TABLES[kind].table(config, folder.layout), source)
+
+
+def plan_file(
+    source: Source,
+    dit_config: DiTConfig,
+    dtype: str,
+    component: str | None = None,
+    names: Names | None = None,
+) -> Plan:
+    """The plan for the tensors of a single file.
+
+    Args:
+      source: from `open_file`.
+      dit_config: sizes of a generator, or of the DiT that an adapter belongs to.
+      dtype: to store matmul and convolution weights in.
+      component: what it is; None recognises it by its keys.
+      names: the user's own table, over ours.
+
+    Raises:
+      ValueError: the file is not recognised, or the user's table does not fit.
+    """
+    kind, layout = (component, "original") if component else recognise(source)
+    names = names or NO_NAMES
+    source = {
+        key: tensor
+        for key, tensor in source.items()
+        if not any(re.fullmatch(pattern, key) for pattern in names.ignore)
+    }
+    if kind not in TABLES:
+        return _plan_adapter(kind, source, dit_config, dtype, names)
+    table = TABLES[kind]
+    config = dit_config if kind == "dit" else table.read_config(source, {}, layout)
+    return _plan(kind, config, None, dtype, table.table(config, layout), source, names)
+
+
+def read_names(file: Path) -> Names:
+    """The user's own table: JSON of our path to the key in the file, and keys to `ignore`.
+
+    Raises:
+      ValueError: the file is missing or not of this form.
+    """
+    try:
+        keys = dict(json.loads(file.read_text(encoding="utf-8")))
+        ignore = keys.pop("ignore", [])
+        for pattern in (*keys, *ignore):
+            re.compile(pattern)
+        if not all(isinstance(key, str) for key in keys.values()):
+            raise TypeError("a key is not a string")
+    except (OSError, ValueError, TypeError, re.error) as error:
+        raise ValueError(
+            f'{file} is no table of names ({error}); expected JSON such as {{"stem.bias": '
+            '"conv_in.bias", "ignore": ["freqs"]}'
+        ) from error
+    return Names(keys, ignore)
+
+
+def _plan_adapter(
+    kind: str, source: Source, dit_config: DiTConfig, dtype: str, names: Names
+) -> Plan:
+    rows = adapters.table(kind, dit_config, source)
+    guess = _plan(kind, adapters.DEFAULTS[kind], dit_config, dtype, rows, source, names)
+    config = adapters.read_config(kind, guess.entries, source, dit_config)
+    return _plan(kind, config, dit_config, dtype, rows, source, names)
+
+
+def _plan(
+    kind: str,
+    config: Any,
+    dit_config: DiTConfig | None,
+    dtype: str,
+    rows: Sequence[Row],
+    source: Source,
+    names: Names = NO_NAMES,
+) -> Plan:
+    module = checkpoint.abstract_module(kind, config, dtype, dit_config)
+    parameters = checkpoint.flat_parameters(module)
+    rows = override(parameters, rows, names.keys)
+    # An adapter's projections may be Linear or any convolution of size one.
+    is_guess = dit_config is not None
+    entries = make_entries(parameters, rows, source if is_guess else None)
+    return Plan(kind, config, dit_config, dtype, entries, source)
+
+
+def _require_no_faults(faults: list[str], plans: Sequence[Plan]) -> None:
+    for plan in plans:
+        faults += [*plan.faults(), *plan.bad_values()]
+    if faults:
+        raise ValueError(
+            f"{len(faults)} faults, nothing was written:\n  "
+            + "\n  ".join(faults)
+            + "\n`python -m converters inspect SRC` shows what is there; names of your own go "
+            "into --map"
+        )
+
+
+def _require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> None:
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        return
+    if not (destination / "model.json").is_file():
+        raise ValueError(
+            f"{destination} exists and is no checkpoint of this project; choose another folder"
+        )
+    checkpoint.read_sampling(destination)
+    taken = [kind for kind in kinds if (destination / kind).exists()]
+    if taken and not overwrite:
+        raise ValueError(f"{destination} has {', '.join(taken)}; add --overwrite to replace them")
+
+
+def _write(
+    destination: Path,
+    plans: Sequence[Plan],
+    sampler: Any,
+    overwrite: bool,
+    tokenizer: Path | None = None,
+) -> None:
+    with _opened(destination) as folder:
+        sampling = SamplingConfig()
+        if (folder / "model.json").is_file():
+            sampling = checkpoint.read_sampling(folder)
+        for plan in plans:
+            plan.write(folder, overwrite)
+        if tokenizer:
+            checkpoint.save_tokenizer(folder, tokenizer)
+        if any(plan.kind == "dit" for plan in plans):
+            sampling = dataclasses.replace(sampling, sampler=sampler)
+        checkpoint.write_sampling(folder, sampling)
+
+
+@contextmanager
+def _opened(destination: Path) -> Iterator[Path]:
+    """The checkpoint to add to, or a scratch folder that becomes it when it is whole."""
+    if (destination / "model.json").is_file():
+        yield destination
+    else:
+        with replacing(destination) as scratch:
+            yield scratch

@@ -1,0 +1,59 @@
+"""`inspect`: what a file or folder holds, what it seems to be, and what is missing or left over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converters.folders import LAYOUTS, locate, open_folder
+from converters.importing import Names, Plan, open_file, plan_file, plan_folder
+from converters.reader import Source, read_file
+from flashmotion_jax.config import DiTConfig
+
+
+def inspect(source: str, *, component: str | None, names: Names | None) -> str:
+    """Describes a source of `wan22` or `flashmotion`.
+
+    Args:
+      source: file or folder, or their name on Hugging Face.
+      component: what the file is; None recognises it by its keys.
+      names: the user's own table, over ours.
+
+    Returns:
+      A text of a line a tensor, and below them what the converter makes of them.
+
+    Raises:
+      ValueError: nothing there can be read.
+    """
+    path = locate(source, LAYOUTS["original"])
+    if path.is_dir():
+        return "\n\n".join(_describe_part(path, kind) for kind in LAYOUTS["original"])
+    listing = _list(read_file(path))
+    try:
+        plan = plan_file(open_file(path), DiTConfig(), "bfloat16", component, names)
+    except ValueError as error:
+        return f"{listing}\n{error}"
+    return f"{listing}\n{_summarise(plan)}"
+
+
+def _describe_part(path: Path, kind: str) -> str:
+    try:
+        plan = plan_folder(open_folder(path), kind, "bfloat16")
+    except ValueError as error:
+        return f"{kind}: {error}"
+    return f"{_list(plan.source)}\n{_summarise(plan)}"
+
+
+def _list(source: Source) -> str:
+    return "\n".join(
+        f"{key}  {list(tensor.shape)}  {tensor.dtype}" for key, tensor in source.items()
+    )
+
+
+def _summarise(plan: Plan) -> str:
+    used = {key for entry in plan.entries for key in entry.keys} & plan.source.keys()
+    lines = [
+        f"looks like {plan.kind}: {plan.config}",
+        f"{len(used)} of {len(plan.source)} tensors are used, {len(plan.faults())} faults",
+        *plan.faults(),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""What a single file of weights is: which copy of them to take, under which names, of what."""
+
+from __future__ import annotations
+
+import re
+
+from converters import adapters
+from converters.reader import Source
+
+#: Parts that wrappers of torch put anywhere into a key.
+WRAPPERS = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)(?=\.)")
+
+#: What trainers and other programs put before every key.
+PREFIX = re.compile(r"^(module\.|state_dict\.|model\.|diffusion_model\.|pipe\.dit\.)+")
+
+#: A key that a component has and no other, by layout.
+SIGNATURES = {
+    "head.head.weight": ("dit", "original"),
+    "condition_embedder.time_proj.weight": ("dit", "diffusers"),
+    "decoder.middle.0.residual.2.weight": ("vae", "original"),
+    "decoder.mid_block.resnets.0.conv1.weight": ("vae", "diffusers"),
+    "blocks.0.pos_embedding.embedding.weight": ("text_encoder", "original"),
+    "encoder.final_layer_norm.weight": ("text_encoder", "diffusers"),
+}
+
+
+def select_weights(source: Source, weights: str) -> Source:
+    """The generator of a training checkpoint, its average if there is one; never its critic.
+
+    Args:
+      source: all tensors of the file; those of other files come back as they are.
+      weights: "ema" or "raw".
+
+    Raises:
+      ValueError: the file has a critic but not the generator asked for.
+    """
+    copies = {key.split(".")[0] for key in source}
+    if not copies & {"generator", "generator_ema", "critic"}:
+        return source
+    wanted = "generator_ema" if weights == "ema" and "generator_ema" in copies else "generator"
+    if wanted not in copies:
+        raise ValueError(
+            f"the file holds {', '.join(sorted(copies))}; expected {wanted} for --weights {weights}"
+        )
+    prefix = f"{wanted}."
+    return {key.removeprefix(prefix): t for key, t in source.items() if key.startswith(prefix)}
+
+
+def strip_prefixes(source: Source) -> Source:
+    """The tensors under the model's own names.
+
+    Raises:
+      ValueError: two keys become one.
+    """
+    stripped = {PREFIX.sub("", WRAPPERS.sub("", key).lstrip(".")): key for key in source}
+    if len(stripped) < len(source):
+        lost = sorted(source.keys() - set(stripped.values()))
+        raise ValueError(f"without their prefixes these keys are not unique: {', '.join(lost)}")
+    return {name: source[key] for name, key in stripped.items()}
+
+
+def recognise(source: Source) -> tuple[str, str]:
+    """Kind and layout of the component that the tensors are.
+
+    Args:
+      source: under the model's own names.
+
+    Raises:
+      ValueError: nothing we know.
+    """
+    for kind in adapters.NAMES:
+        if adapters.is_kind(kind, source):
+            return kind, "flashmotion"
+    for key, component in SIGNATURES.items():
+        if key in source:
+            return component
+    raise ValueError(
+        "the file is no component we know by its keys; `python -m converters inspect` lists them, "
+        "and --map with --component takes your own table of names"
+    )

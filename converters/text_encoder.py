@@ -1,0 +1,102 @@
+"""The UMT5 encoder: names in the original layout and in transformers, and its sizes.
+
+Source: Wan2.2 `wan/modules/t5.py`; transformers `modeling_umt5.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters.mapping import Row
+from converters.reader import Source
+from flashmotion_jax.config import TextEncoderConfig
+
+_ATTENTION = "encoder.block.{layer}.layer.0.SelfAttention"
+_FFN = "encoder.block.{layer}.layer.1.DenseReluDense"
+
+#: Our module, its name in the original layout, its name in transformers.
+NAMES = (
+    ("token_embedding", "token_embedding", "shared"),
+    ("blocks.norm1", "blocks.{layer}.norm1", "encoder.block.{layer}.layer.0.layer_norm"),
+    *((f"blocks.attn.{x}", f"blocks.{{layer}}.attn.{x}", f"{_ATTENTION}.{x}") for x in "qkvo"),
+    (
+        "blocks.pos_embedding",
+        "blocks.{layer}.pos_embedding.embedding",
+        f"{_ATTENTION}.relative_attention_bias",
+    ),
+    ("blocks.norm2", "blocks.{layer}.norm2", "encoder.block.{layer}.layer.1.layer_norm"),
+    ("blocks.ffn.gate", "blocks.{layer}.ffn.gate.0", f"{_FFN}.wi_0"),
+    ("blocks.ffn.fc1", "blocks.{layer}.ffn.fc1", f"{_FFN}.wi_1"),
+    ("blocks.ffn.fc2", "blocks.{layer}.ffn.fc2", f"{_FFN}.wo"),
+    ("norm", "norm", "encoder.final_layer_norm"),
+)
+
+#: Some files repeat the tied token embedding under its second name.
+ALIASES = ("encoder.embed_tokens.weight",)
+
+#: Our field and its name in transformers' `config.json`.
+FIELDS = (
+    ("vocab_size", "vocab_size"),
+    ("dim", "d_model"),
+    ("num_heads", "num_heads"),
+    ("head_dim", "d_kv"),
+    ("ffn_dim", "d_ff"),
+    ("num_layers", "num_layers"),
+    ("num_buckets", "relative_attention_num_buckets"),
+    ("max_distance", "relative_attention_max_distance"),
+    ("eps", "layer_norm_epsilon"),
+)
+
+
+def table(config: TextEncoderConfig, layout: str) -> list[Row]:
+    """Rows of the "original" or the "diffusers" layout."""
+    del config
+    return [
+        Row(ours, original if layout == "original" else diffusers)
+        for ours, original, diffusers in NAMES
+    ]
+
+
+def read_config(source: Source, values: Mapping[str, Any], layout: str) -> TextEncoderConfig:
+    """Sizes from shapes (original), or from `config.json` (diffusers).
+
+    Args:
+      source: the tensors.
+      values: content of `config.json`; the original layout has none.
+      layout: "original" or "diffusers".
+
+    Raises:
+      ValueError: these are not the weights, or not the file, of a UMT5 encoder.
+    """
+    try:
+        if layout == "diffusers":
+            return TextEncoderConfig(**{ours: values[theirs] for ours, theirs in FIELDS})
+        num_buckets, num_heads = source["blocks.0.pos_embedding.embedding.weight"].shape
+        vocab_size, dim = source["token_embedding.weight"].shape
+        return TextEncoderConfig(
+            vocab_size=vocab_size,
+            dim=dim,
+            num_heads=num_heads,
+            head_dim=source["blocks.0.attn.q.weight"].shape[0] // num_heads,
+            ffn_dim=source["blocks.0.ffn.fc1.weight"].shape[0],
+            num_layers=sum(key.endswith(".attn.q.weight") for key in source),
+            num_buckets=num_buckets,
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"the text encoder's config.json or weights lack {error}; wrong model?"
+        ) from error
+
+
+def write_config(config: TextEncoderConfig) -> dict[str, Any]:
+    """Content of transformers' `config.json`; the original layout has none."""
+    return {
+        "architectures": ["UMT5EncoderModel"],
+        "model_type": "umt5",
+        "feed_forward_proj": "gated-gelu",
+        "dense_act_fn": "gelu_new",
+        "is_gated_act": True,
+        "tie_word_embeddings": True,
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS},
+    }

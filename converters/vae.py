@@ -1,0 +1,166 @@
+"""The video autoencoder: names in the original and the diffusers layout, and its sizes.
+
+Source: Wan2.2 `wan/modules/vae2_2.py`; diffusers `autoencoder_kl_wan.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from converters.mapping import Row
+from converters.reader import Source
+from flashmotion_jax.config import VAEConfig
+
+#: Our matmuls over channels are convolutions of size one in torch.
+POINTWISE_2D = "i o -> o i 1 1"
+POINTWISE_3D = "i o -> o i 1 1 1"
+
+#: Our half of the network, its levels, and what diffusers calls a level and its resampling.
+HALVES = (
+    ("encoder", "downsamples", "down_blocks", "downsampler"),
+    ("decoder", "upsamples", "up_blocks", "upsampler"),
+)
+
+#: Our part of a residual block, its original name, its name in diffusers, and its layout.
+RESIDUAL = (
+    ("norm1.scale", "residual.0.gamma", "norm1.gamma", "c -> c 1 1 1"),
+    ("conv1", "residual.2", "conv1", None),
+    ("norm2.scale", "residual.3.gamma", "norm2.gamma", "c -> c 1 1 1"),
+    ("conv2", "residual.6", "conv2", None),
+    ("shortcut", "shortcut", "conv_shortcut", POINTWISE_3D),
+)
+ATTENTION = (
+    ("norm.scale", "norm.gamma", "c -> c 1 1"),
+    ("to_qkv", "to_qkv", POINTWISE_2D),
+    ("proj", "proj", POINTWISE_2D),
+)
+
+
+def table(config: VAEConfig, layout: str) -> list[Row]:
+    """Rows of the "original" or the "diffusers" layout."""
+    is_original = layout == "original"
+
+    def residual(ours: str, original: str, diffusers: str) -> list[Row]:
+        return [
+            Row(f"{ours}.{a}", f"{original}.{b}" if is_original else f"{diffusers}.{c}", pattern)
+            for a, b, c, pattern in RESIDUAL
+        ]
+
+    def pick(original: str, diffusers: str) -> str:
+        return original if is_original else diffusers
+
+    rows = [
+        Row("conv1", pick("conv1", "quant_conv"), POINTWISE_3D),
+        Row("conv2", pick("conv2", "post_quant_conv"), POINTWISE_3D),
+    ]
+    for half, levels, blocks, resampler in HALVES:
+        num_blocks = config.num_res_blocks + (half == "decoder")
+        resample = pick(
+            f"{half}.{levels}.{{x}}.{levels}.{num_blocks}", f"{half}.{blocks}.{{x}}.{resampler}"
+        )
+        attention = pick(f"{half}.middle.1", f"{half}.mid_block.attentions.0")
+        rows += [
+            Row(f"{half}.conv1", pick(f"{half}.conv1", f"{half}.conv_in")),
+            Row(f"{half}.{levels}.{{x}}.resample", f"{resample}.resample.1"),
+            Row(f"{half}.{levels}.{{x}}.time_conv", f"{resample}.time_conv"),
+            *residual(
+                f"{half}.{levels}.{{x}}.residuals.{{y}}",
+                f"{half}.{levels}.{{x}}.{levels}.{{y}}",
+                f"{half}.{blocks}.{{x}}.resnets.{{y}}",
+            ),
+            *residual(f"{half}.middle.0", f"{half}.middle.0", f"{half}.mid_block.resnets.0"),
+            *(Row(f"{half}.middle.1.{a}", f"{attention}.{b}", p) for a, b, p in ATTENTION),
+            *residual(f"{half}.middle.2", f"{half}.middle.2", f"{half}.mid_block.resnets.1"),
+            Row(
+                f"{half}.head_norm.scale",
+                pick(f"{half}.head.0.gamma", f"{half}.norm_out.gamma"),
+                "c -> c 1 1 1",
+            ),
+            Row(f"{half}.head_conv", pick(f"{half}.head.2", f"{half}.conv_out")),
+        ]
+    return rows
+
+
+def read_config(source: Source, values: Mapping[str, Any], layout: str) -> VAEConfig:
+    """Sizes from shapes (original), or from `config.json` (diffusers).
+
+    Args:
+      source: the tensors.
+      values: content of `config.json`; the original layout has none.
+      layout: "original" or "diffusers".
+
+    Raises:
+      ValueError: these are not the weights, or not the file, of Wan2.2's autoencoder.
+    """
+    try:
+        return _from_shapes(source) if layout == "original" else _from_diffusers(values)
+    except (KeyError, ZeroDivisionError) as error:
+        raise ValueError(f"the VAE's config.json or weights lack {error}; wrong model?") from error
+
+
+def _from_shapes(source: Source) -> VAEConfig:
+    encoder_dim = source["encoder.conv1.weight"].shape[0]
+    level = "encoder.downsamples.{}.downsamples.{}.residual.2.weight"
+    num_levels = _count(source, r"encoder\.downsamples\.(\d+)\.")
+    multipliers = tuple(
+        source[level.format(i, 0)].shape[0] // encoder_dim for i in range(num_levels)
+    )
+    num_res_blocks = _count(source, r"encoder\.downsamples\.0\.downsamples\.(\d+)\.residual\.")
+    return VAEConfig(
+        latent_channels=source["conv2.weight"].shape[0],
+        encoder_dim=encoder_dim,
+        decoder_dim=source["decoder.conv1.weight"].shape[0] // multipliers[-1],
+        multipliers=multipliers,
+        num_res_blocks=num_res_blocks,
+        temporal_downsample=tuple(
+            f"encoder.downsamples.{i}.downsamples.{num_res_blocks}.time_conv.weight" in source
+            for i in range(num_levels - 1)
+        ),
+        patch_size=math.isqrt(source["encoder.conv1.weight"].shape[1] // 3),
+    )
+
+
+def _count(source: Source, pattern: str) -> int:
+    return len({match[1] for key in source if (match := re.match(pattern, key))})
+
+
+def _from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
+    if not values.get("is_residual"):
+        raise ValueError("the VAE is that of Wan2.1 (is_residual is not set); expected Wan2.2's")
+    return VAEConfig(
+        latent_channels=values["z_dim"],
+        encoder_dim=values["base_dim"],
+        decoder_dim=values["decoder_base_dim"],
+        multipliers=tuple(values["dim_mult"]),
+        num_res_blocks=values["num_res_blocks"],
+        temporal_downsample=tuple(values["temperal_downsample"]),
+        patch_size=values["patch_size"],
+        latents_mean=tuple(values["latents_mean"]),
+        latents_std=tuple(values["latents_std"]),
+    )
+
+
+def write_config(config: VAEConfig) -> dict[str, Any]:
+    """Content of diffusers' `config.json`; the original layout has none."""
+    return {
+        "_class_name": "AutoencoderKLWan",
+        "z_dim": config.latent_channels,
+        "base_dim": config.encoder_dim,
+        "decoder_base_dim": config.decoder_dim,
+        "dim_mult": config.multipliers,
+        "num_res_blocks": config.num_res_blocks,
+        "temperal_downsample": config.temporal_downsample,
+        "attn_scales": [],
+        "dropout": 0.0,
+        "is_residual": True,
+        "in_channels": 3 * config.patch_size**2,
+        "out_channels": 3 * config.patch_size**2,
+        "patch_size": config.patch_size,
+        "scale_factor_spatial": config.spatial_factor,
+        "scale_factor_temporal": config.temporal_factor,
+        "latents_mean": config.latents_mean,
+        "latents_std": config.latents_std,
+    }
