@@ -1,0 +1,113 @@
+"""The conditions around a toy generator whose output says what it was given."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tiny
+from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.diffusion.generate import (
+    Conditions,
+    conditioned_velocity,
+    frame_timesteps,
+    generate_latents,
+    inject_image,
+    make_schedule,
+)
+from flashmotion_jax.diffusion.solvers import Solver
+
+SHAPE = (3, 2, 2, 48)
+
+
+class ToyGenerator:
+    """Velocity = latents + timestep / 1000 + text, so that each can be read off."""
+
+    def text_context(self, text):
+        return text
+
+    def __call__(self, latents, timesteps, text, residuals=None):
+        velocity = latents + timesteps[:, :, None, None, None] / 1000
+        velocity += text.mean(axis=(1, 2))[:, None, None, None, None]
+        return velocity if residuals is None else velocity + residuals
+
+
+class ToyAdapter:
+    def prepare(self, trajectory, text):
+        return 10 * trajectory
+
+    def __call__(self, prepared, latents, timesteps, scale):
+        return scale * prepared
+
+
+def text(value, batch=2):
+    return jnp.full((batch, 4, 8), value, jnp.float32)
+
+
+def test_the_image_is_frame_0_at_timestep_0():
+    image = jnp.full((2, 1, 2, 2, 48), 7.0)
+    predict = conditioned_velocity(ToyGenerator(), None, Conditions(text(0.0), None, image))
+    velocity = predict(jnp.zeros((2, *SHAPE)), jnp.float32(500))
+    np.testing.assert_allclose(velocity[:, 0], 7.0)
+    np.testing.assert_allclose(velocity[:, 1:], 0.5)
+
+
+def test_without_an_image_all_frames_are_alike():
+    predict = conditioned_velocity(ToyGenerator(), None, Conditions(text(0.0)))
+    np.testing.assert_allclose(predict(jnp.zeros((2, *SHAPE)), jnp.float32(500)), 0.5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_timestep_for_each_frame_at_any_batch_size(batch):
+    latents = jnp.zeros((batch, *SHAPE))
+    timesteps = frame_timesteps(jnp.float32(250), latents, has_image=True)
+    np.testing.assert_array_equal(timesteps, [[0, 250, 250]] * batch)
+
+
+def test_guidance_steers_from_the_negative_text():
+    conditions = Conditions(text(2.0), text(-1.0), guidance_scale=3.0)
+    velocity = conditioned_velocity(ToyGenerator(), None, conditions)(
+        jnp.zeros((2, *SHAPE)), jnp.float32(0)
+    )
+    np.testing.assert_allclose(velocity, -1.0 + 3.0 * (2.0 - -1.0))
+
+
+def test_both_branches_of_guidance_see_the_same_trajectory():
+    trajectory = tiny.normal(0, 2, *SHAPE)
+    conditions = Conditions(text(1.0), text(0.0), None, trajectory, 0.5, 2.0)
+    velocity = conditioned_velocity(ToyGenerator(), ToyAdapter(), conditions)(
+        jnp.zeros((2, *SHAPE)), jnp.float32(0)
+    )
+    np.testing.assert_allclose(velocity, 2.0 + 5 * trajectory, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["few_step", "unipc", "euler"])
+def test_the_result_holds_the_image_untouched(sampler):
+    image = tiny.normal(1, 2, 1, 2, 2, 48)
+    dit = tiny.make_dit()
+    schedule = make_schedule(SamplingConfig(sampler=sampler, num_steps=3))
+    conditions = Conditions(tiny.normal(2, 2, 16, 32), None, image)
+    keys = jax.random.split(jax.random.key(0), 2)
+    latents = generate_latents(dit, None, conditions, schedule, keys, shape=SHAPE)
+    assert latents.shape == (2, *SHAPE) and np.isfinite(latents).all()
+    np.testing.assert_array_equal(latents[:, :1], image)
+
+
+def test_schedules_follow_the_configuration():
+    np.testing.assert_allclose(
+        make_schedule(SamplingConfig()), [1, 0.9375, 0.8333333, 0.625], rtol=1e-6
+    )
+    raw = make_schedule(SamplingConfig(warp_denoising_steps=False))
+    np.testing.assert_allclose(raw, [1, 0.75, 0.5, 0.25])
+    table = make_schedule(SamplingConfig(sampler="unipc", num_steps=7, shift=3.0))
+    assert isinstance(table, Solver) and len(table.timesteps) == 7
+
+
+def test_injecting_keeps_everything_but_frame_0():
+    latents, image = tiny.normal(0, 1, *SHAPE), tiny.normal(1, 1, 1, 2, 2, 48)
+    injected = inject_image(latents, image)
+    np.testing.assert_array_equal(injected[:, :1], image)
+    np.testing.assert_array_equal(injected[:, 1:], latents[:, 1:])
+    assert inject_image(latents, None) is latents
