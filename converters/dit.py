@@ -79,26 +79,31 @@ def read_config(source: Source, values: Mapping[str, Any], layout: str) -> DiTCo
     Raises:
       ValueError: the file lacks a field, or is that of another model.
     """
+    is_original = layout == "original"
     try:
-        if layout == "original":
-            others = {"dim": values["dim"], "text_len": values["text_len"]}
-            others["text_dim"] = source["text_embedding.0.weight"].shape[1]
+        fields: dict[str, Any] = {
+            ours: values[original if is_original else diffusers]
+            for ours, original, diffusers in FIELDS
+        }
+        if is_original:
+            fields["dim"] = values["dim"]
+            fields["text_len"] = values["text_len"]
+            fields["text_dim"] = source["text_embedding.0.weight"].shape[1]
         else:
-            others = {
-                "dim": values["num_attention_heads"] * values["attention_head_dim"],
-                "patch_size": tuple(values["patch_size"][1:]),
-                "text_dim": values["text_dim"],
-            }
-        column = 2 if layout == "diffusers" else 1
-        return DiTConfig(**others, **{names[0]: values[names[column]] for names in FIELDS})
+            fields["dim"] = values["num_attention_heads"] * values["attention_head_dim"]
+            fields["text_dim"] = values["text_dim"]
+            fields["patch_size"] = tuple(values["patch_size"][1:])
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"the DiT's config.json or weights lack {error}; wrong model?") from error
+    return DiTConfig(**fields)
 
 
 def write_config(config: DiTConfig, layout: str) -> dict[str, Any]:
     """Content of the `config.json` of a layout."""
-    column = 2 if layout == "diffusers" else 1
-    values = {names[column]: getattr(config, names[0]) for names in FIELDS}
+    values = {
+        original if layout == "original" else diffusers: getattr(config, ours)
+        for ours, original, diffusers in FIELDS
+    }
     if layout == "original":
         return {
             "_class_name": "WanModel",

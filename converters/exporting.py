@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -15,7 +15,8 @@ from converters import adapters, dit, text_encoder, vae
 from converters.folders import LAYOUTS, TOKENIZERS
 from converters.importing import TABLES
 from converters.mapping import Entry, Row, make_entries
-from converters.writer import Spec, write_shards, write_torch
+from converters.writer import Spec, write_safetensors, write_shards, write_torch
+from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.files import replacing
 from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.arrays import read_array
@@ -92,11 +93,16 @@ def export_folder(
     _require_new(destination)
     with replacing(destination) as scratch:
         for kind, component in components.items():
-            tensors = open_tensors(
-                source, component, TABLES[kind].table(component.config, layout), dtype
-            )
             files = LAYOUTS[layout][kind]
-            _write_weights(scratch / files.weights, tensors)
+            rows = TABLES[kind].table(component.config, layout)
+            is_bfloat16 = files.weights.endswith("bf16.pth")
+            tensors = open_tensors(source, component, rows, "bfloat16" if is_bfloat16 else dtype)
+            file = scratch / files.weights
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.suffix == ".safetensors":
+                write_shards(file, tensors.specs(), tensors.arrays())
+            else:
+                _write_file(file, tensors)
             if files.config:
                 _write_json(scratch / files.config, _config(component, layout))
         if "text_encoder" in kinds:
@@ -125,10 +131,13 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
     checkpoint.read_sampling(source)
     component = checkpoint.read_component(source, f"adapters/{name}")
     _require_new(destination)
-    assert component.dit_config is not None
-    rows = adapters.table(component.kind, component.dit_config, {})
+    if destination.suffix not in (".safetensors", ".pt", ".pth"):
+        raise ValueError(f"{destination} has no known suffix; use .safetensors, .pt or .pth")
+    # Every adapter has one: read_component saw to it.
+    dit_config = cast(DiTConfig, component.dit_config)
+    rows = adapters.table(component.kind, dit_config, {})
     with replacing(destination) as scratch:
-        _write_weights(scratch, open_tensors(source, component, rows, dtype))
+        _write_file(scratch, open_tensors(source, component, rows, dtype))
     return f"wrote adapter {name} to {destination}"
 
 
@@ -143,14 +152,9 @@ def open_tensors(
     return Tensors(source / component.kind / "params", entries, dtype)
 
 
-def _write_weights(file: Path, tensors: Tensors) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix == ".safetensors":
-        write_shards(file, tensors.specs(), tensors.arrays())
-        return
-    if file.name.endswith("bf16.pth"):
-        tensors = tensors._replace(dtype="bfloat16")
-    write_torch(file, [spec for group in tensors.specs() for spec in group], tensors.arrays())
+def _write_file(file: Path, tensors: Tensors) -> None:
+    write = write_safetensors if file.suffix == ".safetensors" else write_torch
+    write(file, [spec for group in tensors.specs() for spec in group], tensors.arrays())
 
 
 def _config(component: checkpoint.Component, layout: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -327,7 +327,7 @@ def _write(
 
 
 @contextmanager
-def _opened(destination: Path) -> Iterator[Path]:
+def _opened(destination: Path) -> Generator[Path]:
     """The checkpoint to add to, or a scratch folder that becomes it when it is whole."""
     if (destination / "model.json").is_file():
         yield destination

@@ -88,6 +88,7 @@ def write_torch(file: Path, specs: Sequence[Spec], arrays: Iterable[np.ndarray])
 
     Raises:
       ImportError: torch is not installed.
+      OSError: the disk is full or not writable.
     """
     try:
         import torch
@@ -102,7 +103,10 @@ def write_torch(file: Path, specs: Sequence[Spec], arrays: Iterable[np.ndarray])
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array)
 
-    torch.save(
-        {spec.key: tensor(array, spec.dtype) for spec, array in zip(specs, arrays, strict=True)},
-        file,
-    )
+    tensors = {
+        spec.key: tensor(array, spec.dtype) for spec, array in zip(specs, arrays, strict=True)
+    }
+    try:
+        torch.save(tensors, file)
+    except RuntimeError as error:  # torch's word for any failure of its writer
+        raise OSError(f"{file} could not be written ({error})") from error

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
+import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +45,10 @@ def write_arrays(
 
     Raises:
       ValueError: the names or a shape differ.
+      OSError: the disk is full.
     """
     _require_same(readers.keys(), expected.keys(), "the arrays given")
+    _require_space(folder, sum(math.prod(a.shape) * a.dtype.itemsize for a in expected.values()))
     arrays = {name: _LazyArray(name, read, expected[name]) for name, read in readers.items()}
     registry = ocp.type_handlers.create_type_handler_registry(
         (_LazyArray, _LazyArrayHandler(deepcopy_host_arrays=False)),
@@ -52,8 +57,14 @@ def write_arrays(
     # zstd makes bfloat16 weights 22 % smaller (float32: 8 %) and takes two to three times as long.
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
     save_args = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in arrays}
-    with ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(folder.absolute(), args=ocp.args.PyTreeSave(arrays, save_args=save_args))
+    args = ocp.args.PyTreeSave(arrays, save_args=save_args)
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(folder.absolute(), args=args)
+    except ValueError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # tensorstore's word for it
+            raise OSError(errno.ENOSPC, "the disk is full", str(folder)) from error
+        raise
     return _num_bytes(folder)
 
 
@@ -158,6 +169,14 @@ class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
 
 def _num_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _require_space(folder: Path, num_bytes: int) -> None:
+    # Looked at first: orbax prints the tracebacks of its threads when a disk is full.
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(parent).free
+    if free < num_bytes:
+        raise OSError(errno.ENOSPC, f"{num_bytes:,} bytes needed, {free:,} free on the disk")
 
 
 def _damaged(folder: Path, error: Exception) -> ValueError:

@@ -15,7 +15,7 @@ import dataclasses
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,7 @@ def save_tokenizer(path: str | Path, source: Path) -> None:
 
 
 @contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
+def _replacing_folder(folder: Path) -> Generator[Path]:
     with replacing(folder) as scratch:
         yield scratch
         if folder.exists():
@@ -336,8 +336,10 @@ def read_component(path: str | Path, kind: str) -> Component:
     fields = {field.name for field in dataclasses.fields(Component)}
     if values.get("kind") != kind or values.keys() != fields:
         raise ValueError(f"{file} is not the configuration of a component {kind}; convert again")
+    if kind.startswith("adapters/") and not values["dit_config"]:
+        raise ValueError(f"{file} does not say which DiT it is for (dit_config); convert again")
     values["config"] = from_dict(KINDS[kind][0], values["config"], str(file))
-    if values.get("dit_config"):
+    if values["dit_config"]:
         values["dit_config"] = from_dict(DiTConfig, values["dit_config"], str(file))
         _require_same_dit(path, kind, values["dit_config"])
     return from_dict(Component, values, str(file))
