@@ -19,7 +19,7 @@ from converters.writer import Spec, write_safetensors, write_shards, write_torch
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.files import replacing
 from flashmotion_jax.models import checkpoint
-from flashmotion_jax.models.arrays import read_array
+from flashmotion_jax.models.arrays import read_array, require_complete
 
 #: What `WanPipeline.from_pretrained` of diffusers asks for beside the models.
 MODEL_INDEX = {
@@ -144,12 +144,24 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
 def open_tensors(
     source: Path, component: checkpoint.Component, rows: Sequence[Row], dtype: str | None
 ) -> Tensors:
-    """The tensors of a component of the checkpoint at `source`, under the names of `rows`."""
+    """The tensors of a component under the names of `rows`.
+
+    Args:
+      source: checkpoint of this project.
+      component: of it.
+      rows: the table.
+      dtype: of all tensors; None takes each as it is stored.
+
+    Raises:
+      ValueError: files are missing or cut off.
+    """
     module = checkpoint.abstract_module(
         component.kind, component.config, component.dtype, component.dit_config
     )
     entries = make_entries(checkpoint.flat_parameters(module), rows)
-    return Tensors(source / component.kind / "params", entries, dtype)
+    folder = source / component.kind / "params"
+    require_complete(folder, component.num_bytes)
+    return Tensors(folder, entries, dtype)
 
 
 def _write_file(file: Path, tensors: Tensors) -> None:

@@ -122,8 +122,9 @@ def _read_torch(file: Path) -> Source:
         ) from error
 
     is_zip = zipfile.is_zipfile(file)
-    if not is_zip and file.open("rb").read(2) == b"PK":
-        raise ValueError(f"{file} is cut off; download it again")
+    with file.open("rb") as stream:
+        if not is_zip and stream.read(2) == b"PK":
+            raise ValueError(f"{file} is cut off; download it again")
 
     def load() -> dict[str, torch.Tensor]:
         # Files from before torch 1.6 are not zip files and cannot be mapped.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig
 from flashmotion_jax.data.video import to_float, to_uint8
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.models import checkpoint
+from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.prompts import PromptEncoder
 from flashmotion_jax.request import Request, make_request
@@ -50,7 +51,7 @@ class Pipeline:
 
     Args:
       components: name to loader, for "dit", "vae", "text_encoder" and, if there is one, "adapter".
-        An adapter is any object with the methods of `models.adapters.Adapter`.
+        An adapter is any module with the methods of `models.adapters.Adapter`.
       tokenizer: the text encoder's tokenizer.
       dit_config: sizes of the DiT.
       vae_config: sizes of the VAE.
@@ -98,7 +99,7 @@ class Pipeline:
     def load(
         cls,
         path: str | Path,
-        adapter: str | None = "resnet",
+        adapter: str | Adapter | None = "resnet",
         *,
         dtype: str | None = None,
         keep_loaded: bool = True,
@@ -108,7 +109,7 @@ class Pipeline:
 
         Args:
           path: folder written by `python -m converters`.
-          adapter: "resnet", "controlnet", or None to sample without trajectories.
+          adapter: "resnet", "controlnet", an adapter of your own, or None for no trajectories.
           dtype: of matmuls and convolutions; None takes bfloat16, on a CPU float32.
           keep_loaded: see the class.
           prompt_cache: see the class.
@@ -116,16 +117,19 @@ class Pipeline:
         Raises:
           ValueError: the folder is not a checkpoint or lacks a part that is needed.
         """
-        folder = checkpoint.open_checkpoint(path, adapter)
+        kind = adapter if isinstance(adapter, str) else None
+        folder = checkpoint.open_checkpoint(path, kind)
         dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-        kinds = {"dit": "dit", "vae": "vae", "text_encoder": "text_encoder"}
+        load = functools.partial(checkpoint.load_component, folder.path, dtype=dtype)
+        components: dict[str, Callable[[], Any]] = {
+            name: functools.partial(load, name) for name in ("dit", "vae", "text_encoder")
+        }
         if adapter is not None:
-            kinds["adapter"] = f"adapters/{adapter}"
+            components["adapter"] = (
+                functools.partial(load, f"adapters/{kind}") if kind else lambda: adapter
+            )
         return cls(
-            {
-                name: functools.partial(checkpoint.load_component, folder.path, kind, dtype)
-                for name, kind in kinds.items()
-            },
+            components,
             tokenizer=folder.tokenizer,
             dit_config=folder.config.dit,
             vae_config=folder.config.vae,
@@ -219,7 +223,7 @@ class Pipeline:
         if videos is None:
             return None
         with self._use("vae") as vae:
-            latents = [_encode_one(vae, to_float(video[None])) for video in videos]
+            latents = [_encode_one(vae, jnp.asarray(to_float(video[None]))) for video in videos]
             return jax.block_until_ready(jnp.concatenate(latents))
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
@@ -253,7 +257,7 @@ class Pipeline:
         return np.stack(videos)
 
     @contextmanager
-    def _use(self, name: str, keep: bool = True) -> Iterator[Any]:
+    def _use(self, name: str, keep: bool = True) -> Generator[Any, None, None]:
         """Enters with a component loaded (None if there is none), and lets it go at the end."""
         if name not in self._components:
             yield None
@@ -268,7 +272,7 @@ class Pipeline:
         yield component
 
     @contextmanager
-    def _stage(self, name: str, total: int) -> Iterator[None]:
+    def _stage(self, name: str, total: int) -> Generator[None, None, None]:
         """Times a stage and reports its steps."""
         self._load_seconds = 0.0
         start = time.perf_counter()

@@ -82,7 +82,8 @@ class PromptEncoder:
         num_tokens = int(mask.sum())
         # Padding is masked, so cutting it changes nothing but the time it takes.
         length = min(self._text_len, -(-num_tokens // LENGTH_STEP) * LENGTH_STEP)
-        embedding = _encode_tokens(encoder, jnp.asarray(ids[:, :length]), mask[:, :length])
+        ids, mask = jnp.asarray(ids[:, :length]), jnp.asarray(mask[:, :length])
+        embedding = _encode_tokens(encoder, ids, mask)
         return np.asarray(embedding[0, :num_tokens], np.float32)
 
     def _recall(self, prompt: str) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +183,18 @@ def test_wrong_arguments_are_refused_before_anything_loads(folder, image, change
     arguments = {"image": image, "prompt": "a dog", "trajectory": trajectory()} | change
     with pytest.raises(ValueError, match=message):
         pipe(**arguments)
+
+
+def test_an_adapter_of_ones_own_as_in_the_docs(folder, image):
+    guide = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    scope = {}
+    exec(guide.split("```python\n")[1].split("```")[0], scope)
+    adapter = scope["BiasAdapter"](tiny.DIT.num_layers, tiny.DIT.dim)
+    plain = Pipeline.load(folder, None)(image, "a dog")
+    pipe = Pipeline.load(folder, adapter)
+    np.testing.assert_array_equal(pipe(image, "a dog", trajectory()), plain)
+    pipe = Pipeline.load(folder, tiny.perturbed(adapter))
+    assert (pipe(image, "a dog", trajectory()) != plain).any()
 
 
 def test_a_trajectory_without_an_adapter_is_refused(folder, image):

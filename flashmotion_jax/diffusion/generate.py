@@ -95,6 +95,9 @@ def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -
 
     Returns:
       `(latents, timestep) -> velocity`; frame 0 of the latents is ignored where there is an image.
+
+    Raises:
+      ValueError: an adapter without `trajectory_latents`.
     """
     is_guided = conditions.negative_text is not None
     has_image = conditions.image_latents is not None
@@ -107,12 +110,18 @@ def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -
     if conditions.negative_text is not None:
         text = jnp.concatenate([text, conditions.negative_text])
     context = dit.text_context(text)
-    prepared = adapter and adapter.prepare(both(conditions.trajectory_latents), text)
+    prepared = None
+    if adapter is not None:
+        if conditions.trajectory_latents is None:
+            raise ValueError("an adapter without trajectory_latents; give them, or no adapter")
+        prepared = adapter.prepare(both(conditions.trajectory_latents), text)
 
     def predict_velocity(latents: jax.Array, timestep: jax.Array) -> jax.Array:
         latents = both(inject_image(latents, conditions.image_latents))
         timesteps = frame_timesteps(timestep, latents, has_image)
-        residuals = adapter and adapter(prepared, latents, timesteps, conditions.adapter_scale)
+        residuals = None
+        if adapter is not None:
+            residuals = adapter(prepared, latents, timesteps, conditions.adapter_scale)
         velocity = dit(latents, timesteps, context, residuals)
         if not is_guided:
             return velocity

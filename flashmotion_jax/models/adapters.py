@@ -1,6 +1,6 @@
 """Trajectory adapters: from the trajectory's latents to one residual per DiT block.
 
-An adapter is any object with the two methods of `Adapter`; the DiT knows no kinds. `prepare` does
+An adapter is any module with the two methods of `Adapter`; the DiT knows no kinds. `prepare` does
 once per video what does not depend on the noisy latents, the call itself runs in every step and
 returns a `ResidualStream` that the DiT's scan consumes block by block.
 
@@ -222,12 +222,12 @@ def copy_from_dit(controlnet: ControlNet, dit: DiT) -> ControlNet:
       A new ControlNet; neither argument changes.
     """
     new = nnx.clone(controlnet)
-    for name in ("text_embedding", "time_embedding", "time_projection", "blocks"):
-        setattr(new, name, nnx.clone(getattr(dit, name)))
+    copied = {path: param for path, param in nnx.to_flat_state(nnx.state(dit)) if path[0] != "head"}
     q, r = dit.config.patch_size
-    kernel = rearrange(dit.patch_embedding.kernel[...], "(p c) d -> p c d", p=q * r)
     extra = new.config.in_channels - dit.config.in_channels
-    kernel = jnp.pad(kernel, ((0, 0), (0, extra), (0, 0)))
-    new.patch_embedding.kernel[...] = rearrange(kernel, "p c d -> (p c) d")
-    new.patch_embedding.bias[...] = dit.patch_embedding.bias[...]
+    kernel = copied["patch_embedding", "kernel"]
+    channels = rearrange(kernel.get_value(), "(p c) d -> p c d", p=q * r)
+    padded = jnp.pad(channels, ((0, 0), (0, extra), (0, 0)))
+    copied["patch_embedding", "kernel"] = kernel.replace(rearrange(padded, "p c d -> (p c) d"))
+    nnx.update(new, nnx.from_flat_state(copied))
     return new

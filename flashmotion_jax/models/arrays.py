@@ -88,11 +88,7 @@ def read_arrays(
     Raises:
       ValueError: the folder is incomplete or damaged, or holds other names or shapes.
     """
-    # Looked at first: orbax prints the tracebacks of its threads when it meets a short file.
-    if (found := _num_bytes(folder)) != num_bytes:
-        raise ValueError(
-            f"{folder} holds {found:,} of {num_bytes:,} bytes; copy or convert it again"
-        )
+    require_complete(folder, num_bytes)
     restore_args = {
         name: ocp.ArrayRestoreArgs(dtype=array.dtype, sharding=places[name])
         for name, array in expected.items()
@@ -112,11 +108,23 @@ def read_arrays(
             raise _damaged(folder, error) from error
 
 
+def require_complete(folder: Path, num_bytes: int) -> None:
+    """Checks for missing and cut files, which orbax meets with the tracebacks of its threads.
+
+    Raises:
+      ValueError: the folder does not have the `num_bytes` that `write_arrays` returned.
+    """
+    if (found := _num_bytes(folder)) != num_bytes:
+        raise ValueError(
+            f"{folder} holds {found:,} of {num_bytes:,} bytes; copy or convert it again"
+        )
+
+
 def read_array(folder: Path, name: str) -> np.ndarray:
     """Reads one array of a folder into host memory, in the dtype stored.
 
     Raises:
-      ValueError: the folder is damaged or has no such array.
+      ValueError: the folder is damaged.
     """
     args = ocp.args.PyTreeRestore(
         {name: 0},

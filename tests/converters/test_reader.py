@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from converters import reader
+from converters.reader import read_file
+
+TENSORS = {
+    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "b.weight": np.arange(4).astype(ml_dtypes.bfloat16),
+}
+
+
+def assert_same(source, expected):
+    assert source.keys() == expected.keys()
+    for key, array in expected.items():
+        assert (source[key].shape, source[key].dtype) == (array.shape, str(array.dtype))
+        np.testing.assert_array_equal(source[key].read(), array, strict=True)
+
+
+def test_safetensors(tmp_path, write_safetensors):
+    write_safetensors(tmp_path / "x.safetensors", TENSORS)
+    assert_same(read_file(tmp_path / "x.safetensors"), TENSORS)
+
+
+def test_safetensors_of_the_library(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    file = tmp_path / "x.safetensors"
+    save_file(
+        {"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4.0).bfloat16()},
+        file,
+        metadata={"format": "pt"},
+    )
+    assert_same(read_file(file), {"a": TENSORS["a.weight"], "b": TENSORS["b.weight"]})
+
+
+def test_unknown_dtype_is_named_not_read(tmp_path, write_safetensors):
+    write_safetensors(tmp_path / "x.safetensors", {"a": ((2,), "F8_E4M3", b"ab")})
+    assert read_file(tmp_path / "x.safetensors")["a"].dtype == "F8_E4M3"
+
+
+@pytest.mark.parametrize("length", [0, 4, 30, -1])
+def test_safetensors_cut_off(tmp_path, write_safetensors, length):
+    file = tmp_path / "x.safetensors"
+    write_safetensors(file, TENSORS)
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"cut off|[\d,]+ of [\d,]+ bytes"):
+        read_file(file)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{not json",
+        b"[]",
+        b'{"a": 3}',
+        b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}',
+    ],
+)
+def test_safetensors_with_a_damaged_header(tmp_path, header):
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
+    with pytest.raises(ValueError, match="damaged header"):
+        read_file(file)
+
+
+def write_index(folder, weight_map):
+    file = folder / "model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": weight_map}))
+    return file
+
+
+def test_index(tmp_path, write_safetensors):
+    for number, (key, tensor) in enumerate(TENSORS.items()):
+        write_safetensors(tmp_path / f"{number}.safetensors", {key: tensor})
+    weight_map = {key: f"{number}.safetensors" for number, key in enumerate(TENSORS)}
+    assert_same(read_file(write_index(tmp_path, weight_map)), TENSORS)
+
+
+def test_index_with_a_missing_shard(tmp_path):
+    with pytest.raises(ValueError, match=r"1\.safetensors is missing"):
+        read_file(write_index(tmp_path, {"a": "1.safetensors"}))
+
+
+def test_index_with_a_missing_tensor(tmp_path, write_safetensors):
+    write_safetensors(tmp_path / "1.safetensors", TENSORS)
+    file = write_index(tmp_path, {"a.weight": "1.safetensors", "c": "1.safetensors"})
+    with pytest.raises(ValueError, match="no file holds: c"):
+        read_file(file)
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "sub/x.safetensors"])
+def test_index_stays_in_its_folder(tmp_path, write_safetensors, name):
+    (tmp_path / "inner" / "sub").mkdir(parents=True)
+    write_safetensors(tmp_path / "secret.safetensors", TENSORS)
+    write_safetensors(tmp_path / "inner" / "sub" / "x.safetensors", TENSORS)
+    with pytest.raises(ValueError, match="refused"):
+        read_file(write_index(tmp_path / "inner", {"a.weight": name}))
+
+
+def test_index_that_is_none(tmp_path):
+    file = tmp_path / "x.safetensors.index.json"
+    file.write_text("[1, 2]")
+    with pytest.raises(ValueError, match="not an index"):
+        read_file(file)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        read_file(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_torch_file(tmp_path, is_zip, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(reader, "REMAP_BYTES", 1)  # maps it anew for each tensor
+    content = {
+        "generator": {"a.weight": torch.arange(6.0).reshape(3, 2).T},
+        "b": {"weight": torch.arange(4.0).bfloat16()},
+        "step": 7,
+    }
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=is_zip)
+    a = np.arange(6, dtype=np.float32).reshape(3, 2).T
+    source = read_file(tmp_path / "x.pt")
+    assert_same(source, {"generator.a.weight": a, "b.weight": TENSORS["b.weight"]})
+    assert_same(source, {"generator.a.weight": a, "b.weight": TENSORS["b.weight"]})
+
+
+class Malicious:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (exec, (f"open({str(self.file)!r}, 'w').close()",))
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_malicious_pickle_is_refused_and_does_not_run(tmp_path, is_zip):
+    torch = pytest.importorskip("torch")
+    proof = tmp_path / "proof"
+    file = tmp_path / "x.pt"
+    content = {"a": torch.zeros(2), "b": Malicious(proof)}
+    torch.save(content, file, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ValueError, match=r"refused.*could run code"):
+        read_file(file)
+    assert not proof.exists()
+    torch.load(file, weights_only=False)  # it would have
+    assert proof.exists()
+
+
+def test_plain_malicious_pickle_is_refused(tmp_path):
+    pytest.importorskip("torch")
+    file = tmp_path / "x.pth"
+    file.write_bytes(pickle.dumps(Malicious(tmp_path / "proof")))
+    with pytest.raises(ValueError, match="refused"):
+        read_file(file)
+    assert not (tmp_path / "proof").exists()
+
+
+def test_torch_file_cut_off(tmp_path):
+    torch = pytest.importorskip("torch")
+    file = tmp_path / "x.pt"
+    torch.save({"a": torch.zeros(1000)}, file)
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(ValueError, match="cut off"):
+        read_file(file)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello world", bytes(100)], ids=["empty", "text", "zeros"]
+)
+def test_file_that_is_no_torch_file(tmp_path, content):
+    pytest.importorskip("torch")
+    file = tmp_path / "x.pt"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        read_file(file)
+
+
+def test_zip_that_is_no_torch_file(tmp_path):
+    pytest.importorskip("torch")
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("hello.txt", "world")
+    with pytest.raises(ValueError, match="damaged"):
+        read_file(tmp_path / "x.pt")
+
+
+def test_torch_file_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    (tmp_path / "x.pt").write_bytes(b"PK")
+    with pytest.raises(ImportError, match=r"flashmotion_jax\[convert\]"):
+        read_file(tmp_path / "x.pt")
