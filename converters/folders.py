@@ -35,6 +35,8 @@ LAYOUTS = {
     },
 }
 
+_SAFE = ".safetensors"
+
 TOKENIZERS = {"original": "google/umt5-xxl", "diffusers": "tokenizer"}
 
 
@@ -56,8 +58,10 @@ class Folder(NamedTuple):
           ValueError: a file is missing or damaged.
         """
         files = LAYOUTS[self.layout][kind]
-        index = self.path / f"{files.weights}.index.json"
-        source = read_file(index if index.is_file() else self.path / files.weights)
+        weights = self.path / files.weights
+        # Shards have an index; .pth files may have been saved as safetensors, to do without torch.
+        others = (weights.with_name(f"{weights.name}.index.json"), weights.with_suffix(_SAFE))
+        source = read_file(next((other for other in others if other.is_file()), weights))
         return source, _read_json(self.path / files.config) if files.config else {}
 
     @property

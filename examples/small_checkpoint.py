@@ -14,16 +14,18 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config import DiTConfig, ResNetAdapterConfig, TextEncoderConfig, VAEConfig
 
 DIT = DiTConfig(
     dim=96, num_heads=4, ffn_dim=192, num_layers=2, text_dim=64, text_len=64, freq_dim=32
 )
 VAE = VAEConfig(encoder_dim=16, decoder_dim=16)
 TEXT = TextEncoderConfig(vocab_size=128, dim=64, num_heads=4, head_dim=16, ffn_dim=96, num_layers=2)
+ADAPTER = ResNetAdapterConfig(width=32)
 SENTENCES = [
     "a red ball rolls to the left, slowly",
     "the camera follows a dog through the park",
@@ -33,34 +35,51 @@ SENTENCES = [
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
-def write_small_checkpoint(folder: str | Path, seed: int = 0) -> Path:
+def write_small_checkpoint(folder: str | Path, seed: int = 0, torch_files: bool = True) -> Path:
     """Writes the original layout of Wan2.2-TI2V-5B in small.
 
     Args:
       folder: made if need be.
       seed: of the weights.
+      torch_files: VAE and text encoder as .pth, as published; else as safetensors, without torch.
 
     Returns:
       The folder, 33 MB.
 
     Raises:
-      ImportError: torch is not there; the VAE and the text encoder are .pth files.
+      ImportError: torch is not there and `torch_files` is set.
     """
-    import torch
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
+    save = save_torch if torch_files else save_safe
     write_dit(folder, random_tensors(dit_shapes(), rng))
-    vae = {name: torch.from_numpy(t) for name, t in random_tensors(vae_shapes(), rng).items()}
-    torch.save(vae, folder / "Wan2.2_VAE.pth")
-    text = {
-        name: torch.from_numpy(t).bfloat16()
-        for name, t in random_tensors(text_shapes(), rng).items()
-    }
-    torch.save(text, folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    save(random_tensors(vae_shapes(), rng), folder / "Wan2.2_VAE.pth", "float32")
+    text = random_tensors(text_shapes(), rng)
+    save(text, folder / "models_t5_umt5-xxl-enc-bf16.pth", "bfloat16")
     write_tokenizer(folder / "google" / "umt5-xxl")
     return folder
+
+
+def write_small_adapter(file: str | Path, seed: int = 1) -> Path:
+    """Writes a ResNet adapter for the small checkpoint, under the documented names."""
+    tensors = random_tensors(adapter_shapes(), np.random.default_rng(seed))
+    save_file(tensors, file)
+    return Path(file)
+
+
+def save_torch(tensors: dict[str, np.ndarray], file: Path, dtype: str) -> None:
+    """Saves a .pth file of plain tensors."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    torch.save({name: torch.from_numpy(t).to(kind) for name, t in tensors.items()}, file)
+
+
+def save_safe(tensors: dict[str, np.ndarray], file: Path, dtype: str) -> None:
+    """Saves the same tensors as safetensors, beside where the .pth would be."""
+    cast = {name: tensor.astype(jnp.dtype(dtype)) for name, tensor in tensors.items()}
+    save_file(cast, file.with_suffix(".safetensors"))
 
 
 def random_tensors(shapes: Shapes, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -115,6 +134,18 @@ def vae_shapes() -> Shapes:
     yield from _layer("decoder.conv1", (widths[0], latent, 3, 3, 3))
     yield from _levels("decoder.upsamples", "upsamples", widths, VAE.temporal_downsample[::-1], 3)
     yield from _middle_and_head("decoder", widths[0], widths[-1], pixels)
+
+
+def adapter_shapes() -> Shapes:
+    """Keys and shapes of a ResNet adapter."""
+    width = ADAPTER.width
+    yield from _layer("stem", (width, DIT.in_channels, 1, *DIT.patch_size))
+    for i in range(DIT.num_layers):
+        for name in ("norm1", "norm2"):
+            yield f"blocks.{i}.{name}.weight", (width,)
+        for name in ("conv1", "conv2"):
+            yield from _layer(f"blocks.{i}.{name}", (width, width, 3, 3))
+        yield from _layer(f"zero_convs.{i}", (DIT.dim, width))
 
 
 def text_shapes() -> Shapes:

@@ -160,7 +160,7 @@ def test_malicious_pickle_is_refused_and_does_not_run(tmp_path, is_zip):
 def test_plain_malicious_pickle_is_refused(tmp_path):
     pytest.importorskip("torch")
     file = tmp_path / "x.pth"
-    file.write_bytes(pickle.dumps(Malicious(tmp_path / "proof")))
+    file.write_bytes(pickle.dumps(Malicious(tmp_path / "proof"), protocol=2))
     with pytest.raises(ValueError, match="refused"):
         read_file(file)
     assert not (tmp_path / "proof").exists()

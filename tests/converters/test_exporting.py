@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from converters import writer
+from converters.__main__ import main
+from converters.folders import LAYOUTS, open_folder
+from converters.reader import read_file
+
+
+@pytest.fixture(scope="module")
+def converted(original, diffusers_folder, tmp_path_factory):
+    """Both folders as project checkpoints in float32, by layout."""
+    folders = {}
+    for layout, source in (("original", original), ("diffusers", diffusers_folder)):
+        folders[layout] = tmp_path_factory.mktemp(layout) / "model"
+        assert main(["wan22", str(source), str(folders[layout]), "--dtype", "float32"]) == 0
+    return folders
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_round_trip_is_bit_exact(layout, converted, request, tmp_path, capsys):
+    source = request.getfixturevalue("original" if layout == "original" else "diffusers_folder")
+    destination = tmp_path / "exported"
+    assert main(["export", str(converted[layout]), str(destination), "--layout", layout]) == 0
+    assert capsys.readouterr().out.endswith(f"in the {layout} layout to {destination}\n")
+    for kind in LAYOUTS[layout]:
+        before, _ = open_folder(source).read(kind)
+        after, _ = open_folder(destination).read(kind)
+        assert before.keys() == after.keys()
+        for key, tensor in before.items():
+            np.testing.assert_array_equal(after[key].read(), tensor.read(), strict=True)
+    tokenizer = open_folder(destination).tokenizer
+    assert (tokenizer / "tokenizer.json").is_file()
+
+
+def test_bfloat16_round_trip(diffusers_models, diffusers_folder, tmp_path):
+    torch = pytest.importorskip("torch")
+    source = tmp_path / "source"
+    shutil.copytree(diffusers_folder, source)
+    model = diffusers_models["text_encoder"]
+    state = {key: tensor.bfloat16() for key, tensor in model.state_dict().items()}
+    model.save_pretrained(source / "text_encoder", state_dict=state)
+    text = ["--only", "text", "--dtype", "bfloat16"]
+    assert main(["wan22", str(source), str(tmp_path / "model"), *text]) == 0
+    exported = tmp_path / "exported"
+    options = ["--layout", "diffusers", *text]
+    assert main(["export", str(tmp_path / "model"), str(exported), *options]) == 0
+    before = read_file(source / "text_encoder" / "model.safetensors")
+    after = read_file(exported / "text_encoder" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for key, tensor in before.items():
+        np.testing.assert_array_equal(after[key].read(), tensor.read(), strict=True)
+    assert torch.bfloat16 == next(iter(state.values())).dtype
+
+
+def test_diffusers_loads_the_export_strictly(converted, tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    transformers = pytest.importorskip("transformers")
+    destination = tmp_path / "exported"
+    command = ["export", str(converted["original"]), str(destination), "--layout", "diffusers"]
+    assert main(command) == 0
+    for model, folder in (
+        (diffusers.WanTransformer3DModel, "transformer"),
+        (diffusers.AutoencoderKLWan, "vae"),
+        (transformers.UMT5EncoderModel, "text_encoder"),
+    ):
+        loaded, info = model.from_pretrained(destination / folder, output_loading_info=True)
+        assert not any(info.values()), info
+        state = loaded.state_dict()
+        for key, tensor in read_file(next((destination / folder).glob("*.safetensors"))).items():
+            np.testing.assert_array_equal(state[key].numpy(), tensor.read())
+
+
+def test_diffusers_opens_the_export_as_a_pipeline(converted, tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    destination = tmp_path / "exported"
+    command = ["export", str(converted["original"]), str(destination), "--layout", "diffusers"]
+    assert main(command) == 0
+    pipeline = diffusers.WanPipeline.from_pretrained(destination)
+    assert pipeline.config.expand_timesteps
+    assert pipeline.scheduler.config.flow_shift == 5.0
+    assert pipeline.tokenizer("a red ball").input_ids[-1] == pipeline.tokenizer.eos_token_id
+
+
+def test_shards(converted, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "SHARD_BYTES", 500_000)
+    destination = tmp_path / "exported"
+    options = ["--layout", "original", "--only", "dit"]
+    assert main(["export", str(converted["original"]), str(destination), *options]) == 0
+    names = sorted(file.name for file in destination.glob("*.safetensors"))
+    assert len(names) > 2
+    assert names[0] == f"diffusion_pytorch_model-00001-of-{len(names):05}.safetensors"
+    assert main(["wan22", str(destination), str(tmp_path / "model"), "--only", "dit"]) == 0
+
+
+def test_safetensors_of_ours_open_in_the_library(converted, tmp_path):
+    safetensors_torch = pytest.importorskip("safetensors.torch")
+    torch = pytest.importorskip("torch")
+    options = ["--layout", "original", "--only", "dit", "--dtype", "bfloat16"]
+    assert main(["export", str(converted["original"]), str(tmp_path / "x"), *options]) == 0
+    file = tmp_path / "x" / "diffusion_pytorch_model.safetensors"
+    tensors = safetensors_torch.load_file(file)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    ours = {key: tensor.read().astype(np.float32) for key, tensor in read_file(file).items()}
+    assert ours.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        np.testing.assert_array_equal(ours[key], tensor.float().numpy())
+
+
+def test_existing_destination_stays(converted, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main(["export", str(converted["original"]), str(tmp_path), "--layout", "original"]) == 2
+    assert "exists; choose another name" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_damaged_source_leaves_nothing(converted, tmp_path, capsys):
+    source = shutil.copytree(converted["original"], tmp_path / "model")
+    largest = max((source / "vae").rglob("*"), key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-10])
+    assert main(["export", str(source), str(tmp_path / "x"), "--layout", "original"]) == 2
+    assert "copy or convert it again" in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == {"model"}
+
+
+def test_full_disk(converted, tmp_path, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+
+    def save(*args):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/2: file write failed")
+
+    monkeypatch.setattr(torch, "save", save)
+    options = ["--layout", "original", "--only", "vae"]
+    assert main(["export", str(converted["original"]), str(tmp_path / "x"), *options]) == 1
+    assert "could not be written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_without_torch(converted, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    command = ["export", str(converted["original"]), str(tmp_path / "x")]
+    assert main([*command, "--layout", "original"]) == 1
+    assert "flashmotion_jax[convert]" in capsys.readouterr().err
+    assert main([*command, "--layout", "diffusers"]) == 0
