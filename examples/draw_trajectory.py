@@ -43,7 +43,7 @@ def beside_map(trajectory: Trajectory, photo: np.ndarray) -> np.ndarray:
     still = cover_crop(photo[None], HEIGHT, WIDTH)[0]
     # Twice as bright as in the map, whose colours are the training data's half-lit palette.
     bright = np.minimum(2 * maps.astype(int), 255).astype(np.uint8)
-    is_drawn = maps.any(axis=-1, keepdims=True)
+    is_drawn = np.any(maps > 0, axis=-1)[..., None]
     is_drawn[0] = False  # frame 0 of the map is filled with the masks
     return np.concatenate([np.where(is_drawn, bright, still), maps], axis=2)
 

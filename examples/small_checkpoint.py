@@ -9,6 +9,7 @@ and samples, and in the converters' tests. What it makes is noise, in seconds.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -87,8 +88,10 @@ def random_tensors(shapes: Shapes, rng: np.random.Generator) -> dict[str, np.nda
     tensors = {}
     for name, shape in shapes:
         noise = rng.standard_normal(shape, dtype=np.float32)
-        is_scale = name.endswith("gamma") or (len(shape) == 1 and name.endswith("weight"))
-        tensors[name] = 1 + noise / 10 if is_scale else noise / np.sqrt(max(np.prod(shape[1:]), 16))
+        if name.endswith("gamma") or (len(shape) == 1 and name.endswith("weight")):
+            tensors[name] = 1 + noise / 10
+        else:
+            tensors[name] = noise / math.sqrt(max(math.prod(shape[1:]), 16))
     return tensors
 
 

@@ -86,6 +86,7 @@ class Pipeline:
         self._mesh = sharding.make_mesh()
         self._progress: Progress | None = None
         self._running = ("", 0)
+        self._done_before = 0
         self._load_seconds = 0.0
         self._encode_prompts = PromptEncoder(
             tokenizer,
@@ -196,7 +197,9 @@ class Pipeline:
         with jax.set_mesh(self._mesh):
             with self._stage("text", 1):
                 text, negative_text = self._embed(request)
-            with self._stage("encode", 1):
+            sources = [videos for videos in (request.images, request.maps) if videos is not None]
+            frames = sum(len(videos) * self._num_latent_frames(videos) for videos in sources)
+            with self._stage("encode", frames):
                 image_latents = self._encode(request.images)
                 trajectory_latents = self._encode(request.maps)
             conditions = Conditions(
@@ -209,7 +212,7 @@ class Pipeline:
             )
             with self._stage("denoise", sampling.steps):
                 latents = self._denoise(request, conditions)
-            with self._stage("decode", len(latents)):
+            with self._stage("decode", latents.shape[0] * latents.shape[1]):
                 return self._decode(latents)
 
     def _embed(self, request: Request) -> tuple[jax.Array, jax.Array | None]:
@@ -223,12 +226,10 @@ class Pipeline:
         if videos is None:
             return None
         with self._use("vae") as vae:
-            latents = [_encode_one(vae, jnp.asarray(to_float(video[None]))) for video in videos]
-            return jax.block_until_ready(jnp.concatenate(latents))
+            return jnp.concatenate([self._code_one(_encode_one, vae, to_float(v)) for v in videos])
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
         factor = self._vae_config.spatial_factor
-        num_latent_frames = (request.num_frames - 1) // self._vae_config.temporal_factor + 1
         with self._use("dit") as dit, self._use("adapter") as adapter:
             latents = generate_latents(
                 dit,
@@ -237,7 +238,7 @@ class Pipeline:
                 make_schedule(request.sampling),
                 jnp.stack([jax.random.key(seed) for seed in request.seeds]),
                 shape=(
-                    num_latent_frames,
+                    (request.num_frames - 1) // self._vae_config.temporal_factor + 1,
                     request.height // factor,
                     request.width // factor,
                     self._vae_config.latent_channels,
@@ -247,14 +248,23 @@ class Pipeline:
             return jax.block_until_ready(latents)
 
     def _decode(self, latents: jax.Array) -> np.ndarray:
-        videos = []
         with self._use("vae") as vae:
             # One at a time: the activations of a video outweigh what a batch would save.
-            for index in range(len(latents)):
-                video = _decode_one(vae, latents[index : index + 1])
-                videos.append(to_uint8(np.asarray(video[0])))
-                self._report_step(index + 1)
+            videos = []
+            for video in latents:
+                pixels = self._code_one(_decode_one, vae, video)
+                videos.append(to_uint8(np.asarray(pixels[0])))
         return np.stack(videos)
+
+    def _code_one(self, code: Callable[..., jax.Array], vae: VAE, video: Any) -> jax.Array:
+        """Encodes or decodes one video, and counts its latent frames as done."""
+        result = jax.block_until_ready(code(vae, jnp.asarray(video)[None], self._report_step))
+        jax.effects_barrier()
+        self._done_before += min(len(video), result.shape[1])
+        return result
+
+    def _num_latent_frames(self, videos: np.ndarray) -> int:
+        return (videos.shape[1] - 1) // self._vae_config.temporal_factor + 1
 
     @contextmanager
     def _use(self, name: str, keep: bool = True) -> Generator[Any, None, None]:
@@ -277,26 +287,28 @@ class Pipeline:
         self._load_seconds = 0.0
         start = time.perf_counter()
         self._running = (name, total)
+        self._done_before = 0
         self._report_step(0)
         yield
         # Callbacks of the sampler's last steps must not arrive in the next stage.
         jax.effects_barrier()
+        self._done_before = 0
         self._report_step(total)
         elapsed = time.perf_counter() - start
         self.stage_times.append(StageTime(name, self._load_seconds, elapsed - self._load_seconds))
 
     def _report_step(self, done: int) -> None:
-        """Called from inside the sampler's program as well: one function, or each call compiles."""
+        """Called from inside the compiled programs: one function, or each call would compile."""
         if self._progress:
             name, total = self._running
-            self._progress(name, done, total)
+            self._progress(name, self._done_before + done, total)
 
 
-@program
-def _encode_one(vae: VAE, video: jax.Array) -> jax.Array:
-    return vae.encode(video)
+@functools.partial(program, static_argnames=("progress",))
+def _encode_one(vae: VAE, video: jax.Array, progress: Callable[[int], None]) -> jax.Array:
+    return vae.encode(video, progress)
 
 
-@program
-def _decode_one(vae: VAE, latents: jax.Array) -> jax.Array:
-    return vae.decode(latents)
+@functools.partial(program, static_argnames=("progress",))
+def _decode_one(vae: VAE, latents: jax.Array, progress: Callable[[int], None]) -> jax.Array:
+    return vae.decode(latents, progress)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from flashmotion_jax.compilation import program
+from flashmotion_jax.compilation import Progress, program
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
-from flashmotion_jax.diffusion.samplers import PredictVelocity, Progress
+from flashmotion_jax.diffusion.samplers import PredictVelocity
 from flashmotion_jax.diffusion.solvers import Solver
 
 

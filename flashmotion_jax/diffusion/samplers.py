@@ -18,14 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flashmotion_jax.compilation import Progress, report
 from flashmotion_jax.diffusion import solvers
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, shift_sigmas, velocity_to_x0
 
 PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
 """Latents float32 [B, T, h, w, C], timestep float32 scalar in 0..1000 -> velocity, like latents."""
-
-Progress = Callable[[int], None]
-"""Called on the host with the number of finished steps, in no guaranteed order."""
 
 SOLVERS = {"unipc": solvers.unipc, "euler": solvers.euler}
 MAX_FEW_STEPS = 8
@@ -95,7 +93,7 @@ def sample_few_step(
         sigmas: [N], falling; from `few_step_sigmas`.
         keys: [B], of the fresh noise: step i draws video b with `fold_in(keys[b], i)`, so that a
             video does not depend on its batch.
-        progress: Called after each step; see `Progress`.
+        progress: Called after each step.
 
     Returns:
         The last x_0, float32 [B, T, h, w, C].
@@ -110,7 +108,7 @@ def sample_few_step(
         x0 = velocity_to_x0(latents, velocity, sigma)
         fresh = draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, index), latents.shape[1:])
         latents = add_noise(x0, fresh, next_sigma)
-        _report(progress, index, latents)
+        report(progress, index + 1, latents)
         return latents, None
 
     return jax.lax.scan(step, noise, steps)[0]
@@ -168,7 +166,7 @@ def sample_multi_step(
         predict_velocity: The model, with guidance inside; see `PredictVelocity`.
         noise: float32 [B, T, h, w, C], unit Gaussian.
         schedule: From `multi_step_schedule`.
-        progress: Called after each step; see `Progress`.
+        progress: Called after each step.
 
     Returns:
         Clean latents, float32 [B, T, h, w, C].
@@ -180,20 +178,13 @@ def sample_multi_step(
         x0 = velocity_to_x0(sample, predict_velocity(sample, timestep), sigma)
         corrected = c[0] * corrected + c[1] * x0 + c[2] * previous + c[3] * before
         sample = p[0] * corrected + p[1] * x0 + p[2] * previous
-        _report(progress, index, sample)
+        report(progress, index + 1, sample)
         return (sample, corrected, x0, previous), None
 
     no_history = jnp.zeros_like(noise)
     carry = (noise, noise, no_history, no_history)
     steps = jnp.arange(len(schedule.timesteps))
     return jax.lax.scan(step, carry, (steps, schedule))[0][0]
-
-
-def _report(progress: Progress | None, index: jax.Array, latents: jax.Array) -> None:
-    """Calls the host once the latents of this step are there."""
-    if progress is not None:
-        # Without the sum the call would depend on nothing and could run before the model does.
-        jax.debug.callback(lambda done, _: progress(int(done)), index + 1, jnp.sum(latents))
 
 
 def _check_shift(shift: float) -> None:

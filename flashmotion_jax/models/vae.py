@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
+from flashmotion_jax.compilation import Progress, report
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
 from flashmotion_jax.models.vae_blocks import (
@@ -117,11 +118,12 @@ class VAE(nnx.Module):
         )
         self.decoder = Decoder(config, policy=policy, rngs=rngs)
 
-    def encode(self, video: jax.Array) -> jax.Array:
+    def encode(self, video: jax.Array, progress: Progress | None = None) -> jax.Array:
         """Normalised mean latents of a video or an image.
 
         Args:
           video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W multiples of 16.
+          progress: called on the host with the number of finished latent frames.
 
         Returns:
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]`.
@@ -133,15 +135,16 @@ class VAE(nnx.Module):
         cells = split_cells(video, (1, self.config.patch_size, self.config.patch_size))
         x = rearrange(cells, "b f h w c 1 q r -> b f h w (c r q)")
         chunks = rearrange(x[:, 1:], "b (n f) h w c -> n b f h w c", f=self.config.temporal_factor)
-        features = _scan_chunks(self.encoder, x[:, :1], chunks)
+        features = _scan_chunks(self.encoder, x[:, :1], chunks, progress)
         mean, _ = jnp.split(self.conv1(features).astype(jnp.float32), 2, axis=-1)
         return (mean - self._latents_mean()) / self._latents_std()
 
-    def decode(self, latents: jax.Array) -> jax.Array:
+    def decode(self, latents: jax.Array, progress: Progress | None = None) -> jax.Array:
         """The video of normalised latents.
 
         Args:
           latents: `[B, T, h, w, latent_channels]`.
+          progress: called on the host with the number of finished latent frames.
 
         Returns:
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`, clipped to [-1, 1].
@@ -157,7 +160,7 @@ class VAE(nnx.Module):
         z = latents.astype(jnp.float32) * self._latents_std() + self._latents_mean()
         x = self.conv2(z)
         chunks = rearrange(x[:, 1:], "b n h w c -> n b 1 h w c")
-        x = _scan_chunks(self.decoder, x[:, :1], chunks).astype(jnp.float32)
+        x = _scan_chunks(self.decoder, x[:, :1], chunks, progress).astype(jnp.float32)
         q = self.config.patch_size
         video = join_cells(rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q))
         return jnp.clip(video, -1.0, 1.0)
@@ -184,20 +187,27 @@ class VAE(nnx.Module):
 
 
 def _scan_chunks(
-    coder: Callable[[jax.Array, Stream], jax.Array], first: jax.Array, chunks: jax.Array
+    coder: Callable[[jax.Array, Stream], jax.Array],
+    first: jax.Array,
+    chunks: jax.Array,
+    progress: Progress | None,
 ) -> jax.Array:
     """Runs the first frame `[B, 1, ...]`, then `[n, B, f, ...]` chunks, and joins the frames."""
     stream = Stream()
     head = coder(first, stream)
+    report(progress, jnp.int32(1), head)
     if not len(chunks):
         return head
 
     def one_chunk(
-        past: tuple[jax.Array, ...], chunk: jax.Array
+        past: tuple[jax.Array, ...], inputs: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[jax.Array, ...], jax.Array]:
+        index, chunk = inputs
         stream = Stream(past)
         out = coder(chunk, stream)
+        report(progress, index + 2, out)
         return tuple(stream.future), out
 
-    _, tail = jax.lax.scan(one_chunk, tuple(stream.future), chunks)
+    steps = (jnp.arange(len(chunks)), chunks)
+    _, tail = jax.lax.scan(one_chunk, tuple(stream.future), steps)
     return jnp.concatenate([head, rearrange(tail, "n b f h w c -> b (n f) h w c")], axis=1)
