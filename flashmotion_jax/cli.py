@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flashmotion_jax.commands import exit_status
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -31,17 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status.
     """
     args = build_parser().parse_args(argv)
-    try:
-        return args.run(args)
-    except ValueError as error:
-        print(f"flashmotion: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"flashmotion: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nflashmotion: interrupted, nothing was written", file=sys.stderr)
-        return 130
+    return exit_status("flashmotion", lambda: args.run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,35 +47,60 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_sample(commands: Any) -> None:
-    parser = commands.add_parser(
-        "sample",
-        help="make a video from an image, a prompt and a trajectory",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = commands.add_parser("sample", help="make a video from image, prompt and trajectory")
     add = parser.add_argument
-    add("--model", required=True, metavar="DIR", help="checkpoint made by `python -m converters`")
-    add("--adapter", choices=("resnet", "controlnet", "none"), default="resnet", help="which one")
-    add("--image", metavar="F", help="first frame; without one, text-to-video")
-    add("--prompt", default="", metavar="TEXT", help="what happens")
+    add("--model", required=True, metavar="DIR", help="checkpoint of `python -m converters`")
+    add(
+        "--adapter",
+        choices=("resnet", "controlnet", "none"),
+        default="resnet",
+        help="the trajectory adapter (default: resnet)",
+    )
+    add("--image", metavar="F", help="first frame (default: none, text-to-video)")
+    add("--prompt", default="", metavar="TEXT", help="what happens (default: empty)")
     add(
         "--trajectory",
         metavar="F.json|F.mp4|DIR",
         help="boxes with keyframes, or a map video, or a folder of map PNGs",
     )
-    add("--kind", choices=("box", "mask"), default="box", help="how a .json is rendered")
-    add("--out", default="video.mp4", metavar="F.mp4|F.npy|DIR", help="the video; DIR gets PNGs")
+    add(
+        "--kind",
+        choices=("box", "mask"),
+        default="box",
+        help="what a .json is rendered to, as the adapter was trained (default: box)",
+    )
+    add(
+        "--out",
+        default="video.mp4",
+        metavar="F.mp4|F.npy|DIR",
+        help="the video; a name without suffix is a folder of PNGs (default: video.mp4)",
+    )
     add("--preview", metavar="F.mp4", help="also write the video beside its trajectory map")
-    add("--seed", type=int, default=0, help="of the noise")
-    add("--steps", type=int, help="denoising steps (default: the checkpoint's, 4 or 50)")
-    add("--size", type=_size, metavar="HxW", help="pixels, multiples of 32 (default: from image)")
-    add("--frames", type=int, help="4 n + 1 frames (default: the checkpoint's, 121)")
-    add("--sampler", choices=("few_step", "unipc", "euler"), help="(default: the checkpoint's)")
-    add("--guidance", type=float, help="guidance scale of unipc and euler (default: 5)")
-    add("--negative-prompt", metavar="TEXT", help="steered away from (default: Wan's)")
-    add("--shift", type=float, help="of the noise levels (default: the checkpoint's, 5)")
-    add("--adapter-scale", type=float, default=1.0, help="weight of the trajectory; 0 ignores it")
-    add("--dtype", choices=("bfloat16", "float32"), help="(default: bfloat16, on a CPU float32)")
-    add("--prompt-cache", metavar="DIR", help="keep prompts' embeddings, and skip the encoder")
+    add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    add("--size", type=_size, metavar="HxW", help="pixels (default: fits the image, or 704x1280)")
+    add("--frames", type=int, metavar="N", help="4 n + 1 (default: the checkpoint's, 121)")
+    add("--steps", type=int, metavar="N", help="denoising steps (default: 4; unipc, euler: 50)")
+    add(
+        "--sampler",
+        choices=("few_step", "unipc", "euler"),
+        help="few_step for a distilled generator (default: the checkpoint's)",
+    )
+    add("--shift", type=float, metavar="X", help="of the noise levels (default: 5)")
+    add("--guidance", type=float, metavar="X", help="scale, of unipc and euler (default: 5)")
+    add("--negative-prompt", metavar="TEXT", help="guided away from (default: Wan's)")
+    add(
+        "--adapter-scale",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="weight of the trajectory, 0 ignores it (default: 1)",
+    )
+    add(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        help="of matmuls and convolutions (default: bfloat16; on a CPU float32)",
+    )
+    add("--prompt-cache", metavar="DIR", help="keep embeddings of prompts there for the next time")
     parser.set_defaults(run=_sample)
 
 

@@ -20,7 +20,7 @@ SOURCES = sorted(
 
 #: What each part may import of the package; parts on one line may import each other.
 LAYERS = [
-    {"config", "wan22", "files", "sharding", "compilation"},
+    {"config", "wan22", "files", "sharding", "compilation", "commands"},
     {"models", "diffusion"},
     {"data", "trajectory"},
     {"prompts", "request", "pipeline"},

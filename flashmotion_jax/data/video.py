@@ -28,14 +28,14 @@ def read_image(path: str | Path) -> np.ndarray:
     """Reads a photograph the way a viewer shows it.
 
     Args:
-        path: Any format Pillow knows. The EXIF orientation is applied, transparency is composited
-            over black, greyscale becomes RGB, 16-bit greyscale keeps its upper 8 bits.
+      path: Any format Pillow knows. The EXIF orientation is applied, transparency is composited
+        over black, greyscale becomes RGB, 16-bit greyscale keeps its upper 8 bits.
 
     Returns:
-        uint8 [H, W, 3].
+      uint8 [H, W, 3].
 
     Raises:
-        ValueError: The file is missing or is not an image Pillow can read.
+      ValueError: The file is missing or is not an image Pillow can read.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,14 +58,14 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
     """Reads every frame of a video file, a folder of PNGs or an npy array.
 
     Args:
-        path: A file PyAV can decode, a folder whose `*.png` are the frames in the order of their
-            names, or an `.npy` file of uint8 [F, H, W, 3].
+      path: A file PyAV can decode, a folder whose `*.png` are the frames in the order of their
+        names, or an `.npy` file of uint8 [F, H, W, 3].
 
     Returns:
-        The frames, uint8 [F, H, W, 3], and the frames per second (`FPS` for a folder or an npy).
+      The frames, uint8 [F, H, W, 3], and the frames per second (`FPS` for a folder or an npy).
 
     Raises:
-        ValueError: The path is missing, holds no frames, or cannot be decoded.
+      ValueError: The path is missing, holds no frames, or cannot be decoded.
     """
     path = Path(path)
     if path.is_dir():
@@ -105,16 +105,16 @@ def write_video(
     The result appears at `path` only when it is whole; what was there before is replaced.
 
     Args:
-        path: `.mp4` is H.264 at exactly the frames' size, playable while it downloads; `.npy` is
-            the array; a path without suffix, or an existing folder, takes `frame_00000.png`, ...
-        frames: uint8 [F, H, W, 3]. H and W are even for an mp4 that is not lossless.
-        fps: Frames per second of the mp4.
-        lossless: Keep every RGB value of the mp4. Such files import exactly, but only players
-            built on FFmpeg show them; without it colours are BT.709 yuv420p, which all players do.
+      path: `.mp4` is H.264 at exactly the frames' size, playable while it downloads; `.npy` is
+        the array; a path without suffix, or an existing folder, takes `frame_00000.png`, ...
+      frames: uint8 [F, H, W, 3]. H and W are even for an mp4 that is not lossless.
+      fps: Frames per second of the mp4.
+      lossless: Keep every RGB value of the mp4. Such files import exactly, but only players
+        built on FFmpeg show them; without it colours are BT.709 yuv420p, which all players do.
 
     Raises:
-        ValueError: The suffix, the frames or the rate cannot be written, or the folder holds
-            something other than frames.
+      ValueError: The suffix, the frames or the rate cannot be written, or the folder holds
+        something other than frames.
     """
     path = Path(path)
     _check_frames(frames, "frames")
@@ -134,8 +134,8 @@ def check_output(path: str | Path) -> None:
     """Tells before the work whether `write_video` could write there.
 
     Raises:
-        ValueError: The suffix is none that is written, the folder holds something other than
-            frames, or the folder's name is taken by a file.
+      ValueError: The suffix is none that is written, the folder holds something other than
+        frames, or the folder's name is taken by a file.
     """
     path = Path(path)
     if not _is_folder(path):
@@ -202,16 +202,16 @@ def best_size(
     Source: `best_output_size` in upstream Wan2.2, `wan/utils/utils.py`.
 
     Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        max_area: Pixels a frame may have.
-        multiple: Both sides are multiples of it: 16 of the VAE times 2 of the DiT's patches.
+      height: Of the image, in pixels.
+      width: Of the image, in pixels.
+      max_area: Pixels a frame may have.
+      multiple: Both sides are multiples of it: 16 of the VAE times 2 of the DiT's patches.
 
     Returns:
-        (height, width) in pixels.
+      (height, width) in pixels.
 
     Raises:
-        ValueError: No size of about this aspect ratio fits.
+      ValueError: No size of about this aspect ratio fits.
     """
     if min(height, width, max_area, multiple) < 1:
         raise ValueError(
@@ -248,15 +248,15 @@ def cover_geometry(
     Source: `i2v` in upstream Wan2.2, `wan/textimage2video.py`.
 
     Args:
-        source_hw: Height and width of the source, in pixels.
-        target_hw: Height and width wanted, in pixels.
+      source_hw: Height and width of the source, in pixels.
+      target_hw: Height and width wanted, in pixels.
 
     Returns:
-        (resized_height, resized_width, top, left): the whole source is resized to the first two,
-        the target starts at the last two.
+      (resized_height, resized_width, top, left): the whole source is resized to the first two,
+      the target starts at the last two.
 
     Raises:
-        ValueError: A side is below one pixel.
+      ValueError: A side is below one pixel.
     """
     if min(*source_hw, *target_hw) < 1:
         raise ValueError(
@@ -275,16 +275,16 @@ def cover_crop(frames: np.ndarray, height: int, width: int, nearest: bool = Fals
     Source: `i2v` in upstream Wan2.2, `wan/textimage2video.py`.
 
     Args:
-        frames: uint8 [H, W, 3] or [F, H, W, 3].
-        height: Wanted, in pixels.
-        width: Wanted, in pixels.
-        nearest: For maps, whose colours must not mix; pictures are resized with Lanczos.
+      frames: uint8 [H, W, 3] or [F, H, W, 3].
+      height: Wanted, in pixels.
+      width: Wanted, in pixels.
+      nearest: For maps, whose colours must not mix; pictures are resized with Lanczos.
 
     Returns:
-        uint8 [height, width, 3] or [F, height, width, 3].
+      uint8 [height, width, 3] or [F, height, width, 3].
 
     Raises:
-        ValueError: The frames are something else, or the size is below one pixel.
+      ValueError: The frames are something else, or the size is below one pixel.
     """
     if frames.ndim == 3:
         return cover_crop(frames[None], height, width, nearest)[0]
@@ -304,10 +304,10 @@ def to_float(frames: np.ndarray) -> np.ndarray:
     """Pixels 0..255 to the models' [-1, 1].
 
     Args:
-        frames: uint8, any shape.
+      frames: uint8, any shape.
 
     Returns:
-        float32, the same shape.
+      float32, the same shape.
     """
     return frames.astype(np.float32) / 127.5 - 1.0
 
@@ -316,9 +316,9 @@ def to_uint8(video: np.ndarray) -> np.ndarray:
     """The models' [-1, 1] to pixels 0..255, rounded and clipped: the inverse of `to_float`.
 
     Args:
-        video: Floats, any shape.
+      video: Floats, any shape.
 
     Returns:
-        uint8, the same shape.
+      uint8, the same shape.
     """
     return np.rint(np.clip((video + 1.0) * 127.5, 0.0, 255.0)).astype(np.uint8)

@@ -31,12 +31,12 @@ def add_noise(x0: jax.Array, noise: jax.Array, sigma: jax.Array | float) -> jax.
     """Clean latents at a noise level: equation (1).
 
     Args:
-        x0: Clean latents, [B, T, h, w, C].
-        noise: Unit Gaussian noise of the same shape.
-        sigma: Noise level in [0, 1]: a scalar, one a video [B], or one a latent frame [B, T].
+      x0: Clean latents, [B, T, h, w, C].
+      noise: Unit Gaussian noise of the same shape.
+      sigma: Noise level in [0, 1]: a scalar, one a video [B], or one a latent frame [B, T].
 
     Returns:
-        Noisy latents, float32 [B, T, h, w, C].
+      Noisy latents, float32 [B, T, h, w, C].
     """
     sigma = _over_latents(sigma, x0)
     return (1.0 - sigma) * x0 + sigma * noise
@@ -46,11 +46,11 @@ def velocity_target(x0: jax.Array, noise: jax.Array) -> jax.Array:
     """What the model shall predict for these latents and this noise: equation (2).
 
     Args:
-        x0: Clean latents, [B, T, h, w, C].
-        noise: Unit Gaussian noise of the same shape.
+      x0: Clean latents, [B, T, h, w, C].
+      noise: Unit Gaussian noise of the same shape.
 
     Returns:
-        Velocity, [B, T, h, w, C].
+      Velocity, [B, T, h, w, C].
     """
     return noise - x0
 
@@ -59,12 +59,12 @@ def velocity_to_x0(latents: jax.Array, velocity: jax.Array, sigma: jax.Array | f
     """The clean latents that a predicted velocity points at: equation (3).
 
     Args:
-        latents: Noisy latents, [B, T, h, w, C].
-        velocity: The model's prediction, of the same shape.
-        sigma: Noise level of the latents: a scalar, [B] or [B, T].
+      latents: Noisy latents, [B, T, h, w, C].
+      velocity: The model's prediction, of the same shape.
+      sigma: Noise level of the latents: a scalar, [B] or [B, T].
 
     Returns:
-        Clean latents, float32 [B, T, h, w, C].
+      Clean latents, float32 [B, T, h, w, C].
     """
     return latents - _over_latents(sigma, latents) * velocity
 
@@ -77,11 +77,11 @@ def shift_sigmas(sigmas: np.ndarray | jax.Array, shift: float) -> np.ndarray | j
     """Moves noise levels towards 1 and leaves 0 and 1 in place: equation (4).
 
     Args:
-        sigmas: Noise levels in [0, 1], any shape.
-        shift: Above 1 moves towards noise; Wan2.2-TI2V-5B uses 5, and 3 at 480p.
+      sigmas: Noise levels in [0, 1], any shape.
+      shift: Above 1 moves towards noise; Wan2.2-TI2V-5B uses 5, and 3 at 480p.
 
     Returns:
-        Noise levels, the same shape and dtype.
+      Noise levels, the same shape and dtype.
     """
     return shift * sigmas / (1.0 + (shift - 1.0) * sigmas)
 

@@ -39,16 +39,16 @@ def few_step_sigmas(
     Turbo model uses the raw one.
 
     Args:
-        denoising_steps: 1 to 8 strictly falling timesteps in (0, 1000].
-        shift: Of the warped grid, equation (4) of `flow`.
-        warp: Whether the steps are shifted: 1000, 750, 500, 250 become 1000, 937.5, 833.3, 625.
+      denoising_steps: 1 to 8 strictly falling timesteps in (0, 1000].
+      shift: Of the warped grid, equation (4) of `flow`.
+      warp: Whether the steps are shifted: 1000, 750, 500, 250 become 1000, 937.5, 833.3, 625.
 
     Returns:
-        float64 [N].
+      float64 [N].
 
     Raises:
-        ValueError: The steps are too many, out of range or not falling, or the shift is not above
-            0.
+      ValueError: The steps are too many, out of range or not falling, or the shift is not above
+        0.
     """
     steps = np.asarray(denoising_steps, np.float64)
     in_range = steps.ndim == 1 and np.all((steps > 0) & (steps <= TIMESTEP_SCALE))
@@ -66,11 +66,11 @@ def draw_noise(keys: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Unit Gaussian noise of each video from its own key.
 
     Args:
-        keys: [B] random keys.
-        shape: Of one video's latents, [T, h, w, C].
+      keys: [B] random keys.
+      shape: Of one video's latents, [T, h, w, C].
 
     Returns:
-        float32 [B, T, h, w, C].
+      float32 [B, T, h, w, C].
     """
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
@@ -88,15 +88,15 @@ def sample_few_step(
     arXiv:2303.01469, algorithm 1, on the path of `flow`.
 
     Args:
-        predict_velocity: The model; see `PredictVelocity`.
-        noise: float32 [B, T, h, w, C], unit Gaussian: the latents at `sigmas[0]`.
-        sigmas: [N], falling; from `few_step_sigmas`.
-        keys: [B], of the fresh noise: step i draws video b with `fold_in(keys[b], i)`, so that a
-            video does not depend on its batch.
-        progress: Called after each step.
+      predict_velocity: The model; see `PredictVelocity`.
+      noise: float32 [B, T, h, w, C], unit Gaussian: the latents at `sigmas[0]`.
+      sigmas: [N], falling; from `few_step_sigmas`.
+      keys: [B], of the fresh noise: step i draws video b with `fold_in(keys[b], i)`, so that a
+        video does not depend on its batch.
+      progress: Called after each step.
 
     Returns:
-        The last x_0, float32 [B, T, h, w, C].
+      The last x_0, float32 [B, T, h, w, C].
     """
     # Noise level 0 ends the list: re-noising to it returns x_0 as it is.
     levels = jnp.append(jnp.asarray(sigmas, jnp.float32), 0.0)
@@ -120,14 +120,14 @@ def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:
     Source: `UniPCMultistepScheduler.set_timesteps` of diffusers with flow sigmas.
 
     Args:
-        num_steps: N, 1 to 1000.
-        shift: Equation (4) of `flow`; 5 for Wan2.2-TI2V-5B, 3 advised at 480p.
+      num_steps: N, 1 to 1000.
+      shift: Equation (4) of `flow`; 5 for Wan2.2-TI2V-5B, 3 advised at 480p.
 
     Returns:
-        float64 [N + 1], from 1 down to 0.
+      float64 [N + 1], from 1 down to 0.
 
     Raises:
-        ValueError: The number of steps or the shift is out of range.
+      ValueError: The number of steps or the shift is out of range.
     """
     if not 1 <= num_steps <= MAX_MULTI_STEPS:
         raise ValueError(f"{num_steps} sampling steps: expected 1 to {MAX_MULTI_STEPS}")
@@ -142,12 +142,12 @@ def multi_step_schedule(
     """The steps of a multi-step sampler, as a table that `sample_multi_step` scans over.
 
     Args:
-        num_steps: Calls of the model, 1 to 1000.
-        shift: Of the noise levels; see `multi_step_sigmas`.
-        solver: "unipc" (upstream's default) or "euler"; see `solvers`.
+      num_steps: Calls of the model, 1 to 1000.
+      shift: Of the noise levels; see `multi_step_sigmas`.
+      solver: "unipc" (upstream's default) or "euler"; see `solvers`.
 
     Raises:
-        ValueError: The solver is unknown, or the number of steps or the shift is out of range.
+      ValueError: The solver is unknown, or the number of steps or the shift is out of range.
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver {solver!r}: expected one of {', '.join(SOLVERS)}")
@@ -163,13 +163,13 @@ def sample_multi_step(
     """Samples by solving the flow's differential equation from noise to data.
 
     Args:
-        predict_velocity: The model, with guidance inside; see `PredictVelocity`.
-        noise: float32 [B, T, h, w, C], unit Gaussian.
-        schedule: From `multi_step_schedule`.
-        progress: Called after each step.
+      predict_velocity: The model, with guidance inside; see `PredictVelocity`.
+      noise: float32 [B, T, h, w, C], unit Gaussian.
+      schedule: From `multi_step_schedule`.
+      progress: Called after each step.
 
     Returns:
-        Clean latents, float32 [B, T, h, w, C].
+      Clean latents, float32 [B, T, h, w, C].
     """
 
     def step(carry: tuple[jax.Array, ...], inputs: tuple) -> tuple[tuple[jax.Array, ...], None]:

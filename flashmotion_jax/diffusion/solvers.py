@@ -34,10 +34,10 @@ class Solver(NamedTuple):
     """The N steps of a solver, one row each: float32, ready to be scanned over.
 
     Attributes:
-        timesteps: [N], what the model is told, on the scale of 0 to 1000.
-        sigmas: [N], the noise level of the sample the model sees.
-        correct: [N, 4], the weights c of equation (1).
-        predict: [N, 3], the weights p of equation (2).
+      timesteps: [N], what the model is told, on the scale of 0 to 1000.
+      sigmas: [N], the noise level of the sample the model sees.
+      correct: [N, 4], the weights c of equation (1).
+      predict: [N, 3], the weights p of equation (2).
     """
 
     timesteps: np.ndarray
@@ -50,10 +50,10 @@ def euler(sigmas: np.ndarray) -> Solver:
     """Euler's method: straight on along the velocity to the next noise level.
 
     Args:
-        sigmas: float64 [N + 1], falling from at most 1 to exactly 0.
+      sigmas: float64 [N + 1], falling from at most 1 to exactly 0.
 
     Returns:
-        N steps, timesteps not rounded, as diffusers' `FlowMatchEulerDiscreteScheduler` has them.
+      N steps, timesteps not rounded, as diffusers' `FlowMatchEulerDiscreteScheduler` has them.
     """
     zeros = np.zeros(len(sigmas) - 1)
     return _tabulate(sigmas, TIMESTEP_SCALE * sigmas[:-1], zeros, zeros, zeros)
@@ -65,10 +65,10 @@ def unipc(sigmas: np.ndarray) -> Solver:
     The first and the last predictor are of order 1, for want of a history and for stability.
 
     Args:
-        sigmas: float64 [N + 1], falling from at most 1 to exactly 0.
+      sigmas: float64 [N + 1], falling from at most 1 to exactly 0.
 
     Returns:
-        N steps, timesteps cut to whole numbers, as diffusers' `UniPCMultistepScheduler` has them.
+      N steps, timesteps cut to whole numbers, as diffusers' `UniPCMultistepScheduler` has them.
     """
     # At a noise level of 1 the log-SNR is infinite; diffusers and upstream stop this far from it.
     sigmas = np.minimum(sigmas, 1.0 - 1e-6)

@@ -30,11 +30,11 @@ def draw_box(
     """Draws the outline of a box into a frame; equals `cv2.rectangle` of the same two corners.
 
     Args:
-        frame_HW3: uint8, changed in place.
-        box: (x0, y0, x1, y1), the pixels the stroke's middle runs through, x0 <= x1 and y0 <= y1.
-            They may lie outside the frame.
-        colour: RGB, 0..255.
-        radius: Of the stroke, see `stroke_radius`.
+      frame_HW3: uint8, changed in place.
+      box: (x0, y0, x1, y1), the pixels the stroke's middle runs through, x0 <= x1 and y0 <= y1.
+        They may lie outside the frame.
+      colour: RGB, 0..255.
+      radius: Of the stroke, see `stroke_radius`.
     """
     x0, y0, x1, y1 = box
     height, width = frame_HW3.shape[:2]
@@ -53,11 +53,11 @@ def paint_masks(masks_KHW: np.ndarray, colours: list[tuple[int, int, int]]) -> n
     """Paints filled masks on black, large ones first, so that small ones stay visible.
 
     Args:
-        masks_KHW: bool, one mask an object.
-        colours: RGB, 0..255, one an object.
+      masks_KHW: bool, one mask an object.
+      colours: RGB, 0..255, one an object.
 
     Returns:
-        uint8 [H, W, 3].
+      uint8 [H, W, 3].
 
     Source: supervision `MaskAnnotator`, which painted MagicData.
     """

@@ -30,16 +30,16 @@ def move(
     """Moves one object.
 
     Args:
-        trajectory: Stays as it is.
-        object_id: Which object.
-        dx: To the right, in widths of the canvas.
-        dy: Down, in heights of the canvas.
-        start: The last frame before anything moves.
-        end: The frame on which the move is complete; None: the last.
-        ease: Name in `keyframes.EASINGS` of the way from the one to the other.
+      trajectory: Stays as it is.
+      object_id: Which object.
+      dx: To the right, in widths of the canvas.
+      dy: Down, in heights of the canvas.
+      start: The last frame before anything moves.
+      end: The frame on which the move is complete; None: the last.
+      ease: Name in `keyframes.EASINGS` of the way from the one to the other.
 
     Raises:
-        ValueError: There is no such object, easing or range of frames, or a box goes too far.
+      ValueError: There is no such object, easing or range of frames, or a box goes too far.
     """
     objects = [_find(trajectory, object_id)]
     return _changed(trajectory, objects, _shifted(dx, dy), start, end, ease)
@@ -57,7 +57,7 @@ def scale(
     """Scales one object's box about its own centre; arguments as in `move`.
 
     Raises:
-        ValueError: As in `move`, or the factor is negative.
+      ValueError: As in `move`, or the factor is negative.
     """
     objects = [_find(trajectory, object_id)]
     return _changed(trajectory, objects, _scaled(factor), start, end, ease)
@@ -75,7 +75,7 @@ def pan(
     """Moves all objects, as a camera that pans the other way would; arguments as in `move`.
 
     Raises:
-        ValueError: As in `move`.
+      ValueError: As in `move`.
     """
     objects = range(len(trajectory.objects))
     return _changed(trajectory, objects, _shifted(dx, dy), start, end, ease)
@@ -93,15 +93,15 @@ def zoom(
     """Scales all boxes about one point of the canvas, as a camera that comes closer would.
 
     Args:
-        trajectory: Stays as it is.
-        factor: Above 1 the camera comes closer.
-        centre: (x, y) in 0..1 of the canvas, the point that stays where it is.
-        start: As in `move`.
-        end: As in `move`.
-        ease: As in `move`.
+      trajectory: Stays as it is.
+      factor: Above 1 the camera comes closer.
+      centre: (x, y) in 0..1 of the canvas, the point that stays where it is.
+      start: As in `move`.
+      end: As in `move`.
+      ease: As in `move`.
 
     Raises:
-        ValueError: As in `move`, or the factor is negative.
+      ValueError: As in `move`, or the factor is negative.
     """
     objects = range(len(trajectory.objects))
     return _changed(trajectory, objects, _scaled(factor, centre), start, end, ease)
@@ -111,7 +111,7 @@ def hold(trajectory: Trajectory, object_id: int, start: int, end: int) -> Trajec
     """Keeps one object still from frame `start` to `end`; the rest of its way it goes faster.
 
     Raises:
-        ValueError: There is no such object or range of frames.
+      ValueError: There is no such object or range of frames.
     """
     last = _check_frames(trajectory, start, end)
     index = _find(trajectory, object_id)

@@ -25,9 +25,9 @@ class Keyframe:
     """A box at a frame.
 
     Attributes:
-        frame: Counted from 0.
-        box: Where the object is.
-        ease: Name in `EASINGS` of the motion towards the next keyframe.
+      frame: Counted from 0.
+      box: Where the object is.
+      ease: Name in `EASINGS` of the motion towards the next keyframe.
     """
 
     frame: int
@@ -39,11 +39,11 @@ def interpolate(keyframes: Sequence[Keyframe], times_F: np.ndarray) -> np.ndarra
     """The boxes at any times; before the first and after the last keyframe the box rests.
 
     Args:
-        keyframes: At least one, in order of time.
-        times_F: In frames; fractions allowed.
+      keyframes: At least one, in order of time.
+      times_F: In frames; fractions allowed.
 
     Returns:
-        float64 [F, 4].
+      float64 [F, 4].
     """
     frames = np.array([keyframe.frame for keyframe in keyframes], np.float64)
     boxes = np.array([keyframe.box for keyframe in keyframes], np.float64)
@@ -61,9 +61,9 @@ def keyframes_from_boxes(
     """Linear keyframes that follow a dense motion (Douglas and Peucker's line simplification).
 
     Args:
-        frames_F: Increasing frame numbers, at least one.
-        boxes_F4: The box at each of them.
-        tolerance_4: The largest error allowed in x0, y0, x1, y1.
+      frames_F: Increasing frame numbers, at least one.
+      boxes_F4: The box at each of them.
+      tolerance_4: The largest error allowed in x0, y0, x1, y1.
     """
     kept = {0, len(frames_F) - 1}
     spans = [(0, len(frames_F) - 1)]

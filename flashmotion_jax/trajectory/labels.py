@@ -17,15 +17,15 @@ def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
     """Makes an object of each label of a picture: its mask, and its box on frame 0.
 
     Args:
-        path: A PNG. Greyscale and palette pictures are read as label numbers (0: background),
-            colour pictures as one colour an object (black or transparent: background).
+      path: A PNG. Greyscale and palette pictures are read as label numbers (0: background),
+        colour pictures as one colour an object (black or transparent: background).
 
     Returns:
-        Objects 1, 2, ... in the order of the labels (of colours: of r, g, b), named by them. The
-        canvas of a trajectory that holds them has the picture's size, `objects[0].mask.size`.
+      Objects 1, 2, ... in the order of the labels (of colours: of r, g, b), named by them. The
+      canvas of a trajectory that holds them has the picture's size, `objects[0].mask.size`.
 
     Raises:
-        ValueError: The picture cannot be read, or has no label or more than 21.
+      ValueError: The picture cannot be read, or has no label or more than 21.
     """
     try:
         with Image.open(path) as image:

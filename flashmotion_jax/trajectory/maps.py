@@ -23,19 +23,19 @@ def load_maps(
     """Loads or renders trajectory maps.
 
     Args:
-        source: A trajectory; the path of a trajectory.json, a map video or a folder of PNGs; or
-            maps, uint8 [F, H, W, 3]. A lossy video is brought back to its exact colours.
-        num_frames: Wanted length: a trajectory's motion is stretched to it, maps are resampled by
-            nearest. Frame 0, the masks, stays frame 0 and is not repeated.
-        height: Wanted, in pixels. What has another aspect ratio covers it and is centre cropped.
-        width: Wanted, in pixels.
-        kind: What to render of a trajectory; maps are taken as they are.
+      source: A trajectory; the path of a trajectory.json, a map video or a folder of PNGs; or
+        maps, uint8 [F, H, W, 3]. A lossy video is brought back to its exact colours.
+      num_frames: Wanted length: a trajectory's motion is stretched to it, maps are resampled by
+        nearest. Frame 0, the masks, stays frame 0 and is not repeated.
+      height: Wanted, in pixels. What has another aspect ratio covers it and is centre cropped.
+      width: Wanted, in pixels.
+      kind: What to render of a trajectory; maps are taken as they are.
 
     Returns:
-        uint8 [num_frames, height, width, 3].
+      uint8 [num_frames, height, width, 3].
 
     Raises:
-        ValueError: The source is missing, unreadable, of another type, or holds no maps.
+      ValueError: The source is missing, unreadable, of another type, or holds no maps.
     """
     if isinstance(source, str | Path):
         path = Path(source)

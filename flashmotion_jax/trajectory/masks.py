@@ -18,9 +18,9 @@ class Mask:
     """A binary mask as uncompressed COCO run lengths.
 
     Attributes:
-        size: (height, width) in pixels.
-        counts: Lengths of the alternating runs of pixels outside and inside, outside first,
-            counted down the columns from the left.
+      size: (height, width) in pixels.
+      counts: Lengths of the alternating runs of pixels outside and inside, outside first,
+        counted down the columns from the left.
 
     Source: COCO's `segmentation` of crowd objects (pycocotools `mask.py`).
     """
@@ -46,7 +46,7 @@ class Mask:
         """The bounding box (x0, y0, x1, y1) in 0..1 of the mask's size.
 
         Raises:
-            ValueError: No pixel is inside.
+          ValueError: No pixel is inside.
         """
         extent = bounding_box(self.to_array())
         if extent is None:
@@ -68,11 +68,11 @@ def read_mask_png(folder: Path, name: str) -> Mask:
     """Reads a mask from a PNG: inside is what is neither black nor transparent.
 
     Args:
-        folder: Where the trajectory file lies; the PNG must lie in it or below it.
-        name: Path relative to `folder`.
+      folder: Where the trajectory file lies; the PNG must lie in it or below it.
+      name: Path relative to `folder`.
 
     Raises:
-        ValueError: The path leaves the folder, or is no readable image.
+      ValueError: The path leaves the folder, or is no readable image.
     """
     path = (folder / name).resolve()
     if Path(name).is_absolute() or not path.is_relative_to(folder.resolve()):

@@ -19,10 +19,10 @@ def find_colours(frame_HW3: np.ndarray) -> np.ndarray:
     as it is. Only flat areas count: edges of a lossy video hold mixtures.
 
     Args:
-        frame_HW3: uint8, frame 0 of the maps.
+      frame_HW3: uint8, frame 0 of the maps.
 
     Returns:
-        uint8 [C, 3]; empty for a black frame.
+      uint8 [C, 3]; empty for a black frame.
     """
     pixels = frame_HW3.astype(np.int16)
     step_y = np.abs(np.diff(pixels, axis=0)).max(axis=-1) <= _TOLERANCE
@@ -62,11 +62,11 @@ def label_frames(frames: np.ndarray, colours_C3: np.ndarray) -> np.ndarray:
     the exact colours is taken as it is.
 
     Args:
-        frames: uint8 [F, H, W, 3].
-        colours_C3: uint8, as `find_colours` gives them.
+      frames: uint8 [F, H, W, 3].
+      colours_C3: uint8, as `find_colours` gives them.
 
     Returns:
-        uint8 [F, H, W]: 0 for the background, else 1 + the index of the colour.
+      uint8 [F, H, W]: 0 for the background, else 1 + the index of the colour.
     """
     table = np.concatenate([np.zeros((1, 3)), colours_C3]).astype(np.int16)
     distances = np.abs(table[:, None] - table).max(axis=-1)
@@ -129,7 +129,7 @@ def exact_maps(frames: np.ndarray) -> np.ndarray:
     """A lossy map video in its exact colours, uint8 [F, H, W, 3] both.
 
     Raises:
-        ValueError: Frame 0 shows no object.
+      ValueError: Frame 0 shows no object.
     """
     colours_C3 = find_colours(frames[0])
     if not len(colours_C3):

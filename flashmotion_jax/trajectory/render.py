@@ -33,18 +33,18 @@ def render(
     Strokes, painting order and default colours are MagicMotion's; floats are rounded only here.
 
     Args:
-        trajectory: What to draw.
-        height: Of the maps, in pixels.
-        width: Of the maps, in pixels.
-        kind: Outlines of the boxes, or masks moved and scaled with them.
-        num_frames: Length of the maps; the motion is stretched to it. None: the trajectory's.
-        compat: "magicmotion" takes the colours of MagicData's palette whatever the objects say.
+      trajectory: What to draw.
+      height: Of the maps, in pixels.
+      width: Of the maps, in pixels.
+      kind: Outlines of the boxes, or masks moved and scaled with them.
+      num_frames: Length of the maps; the motion is stretched to it. None: the trajectory's.
+      compat: "magicmotion" takes the colours of MagicData's palette whatever the objects say.
 
     Returns:
-        uint8 [F, height, width, 3].
+      uint8 [F, height, width, 3].
 
     Raises:
-        ValueError: An argument is out of range.
+      ValueError: An argument is out of range.
     """
     if kind not in ("box", "mask"):
         raise ValueError(f"kind={kind!r}, expected 'box' or 'mask'")
@@ -79,14 +79,14 @@ def render_masks(masks_KFHW: np.ndarray, colours: list[tuple[int, int, int]]) ->
     """Renders maps from a mask per object and frame, as a segmenter gives them.
 
     Args:
-        masks_KFHW: bool.
-        colours: RGB, 0..255, one an object.
+      masks_KFHW: bool.
+      colours: RGB, 0..255, one an object.
 
     Returns:
-        uint8 [F, H, W, 3].
+      uint8 [F, H, W, 3].
 
     Raises:
-        ValueError: The shapes do not fit.
+      ValueError: The shapes do not fit.
     """
     if masks_KFHW.ndim != 4 or masks_KFHW.dtype != bool or len(masks_KFHW) != len(colours):
         raise ValueError(

@@ -34,11 +34,11 @@ class TrackedObject:
     """An object that follows a box.
 
     Attributes:
-        id: From 1; objects with higher ids are drawn over lower ones.
-        keyframes: In order of time, at least one.
-        name: For people.
-        colour: "#rrggbb", or None for the colour MagicData gives the id.
-        mask: On frame 0, of the canvas's size; None: the filled box stands for it.
+      id: From 1; objects with higher ids are drawn over lower ones.
+      keyframes: In order of time, at least one.
+      name: For people.
+      colour: "#rrggbb", or None for the colour MagicData gives the id.
+      mask: On frame 0, of the canvas's size; None: the filled box stands for it.
     """
 
     id: int
@@ -61,14 +61,14 @@ class Trajectory:
     """The motion of a video's objects.
 
     Attributes:
-        canvas: The picture the boxes are fractions of.
-        num_frames: Length of the motion.
-        fps: Frames per second.
-        objects: Any number.
-        sparse_frames: The frames on which boxes are drawn; None: on all.
+      canvas: The picture the boxes are fractions of.
+      num_frames: Length of the motion.
+      fps: Frames per second.
+      objects: Any number.
+      sparse_frames: The frames on which boxes are drawn; None: on all.
 
     Raises:
-        ValueError: On construction, with every fault in one message.
+      ValueError: On construction, with every fault in one message.
     """
 
     canvas: Canvas
@@ -84,10 +84,10 @@ class Trajectory:
         """The box of every object on every frame.
 
         Args:
-            num_frames: The motion is stretched to this many frames; None: as it is.
+          num_frames: The motion is stretched to this many frames; None: as it is.
 
         Returns:
-            float64 [K, F, 4], (x0, y0, x1, y1) in 0..1 of the canvas.
+          float64 [K, F, 4], (x0, y0, x1, y1) in 0..1 of the canvas.
         """
         times_F = np.linspace(0, self.num_frames - 1, num_frames or self.num_frames)
         boxes = [interpolate(item.keyframes, times_F) for item in self.objects]
@@ -111,11 +111,11 @@ class Trajectory:
         """Builds a trajectory from the data of a file.
 
         Args:
-            data: What the JSON holds.
-            folder: Where the masks' PNGs lie; None: only run lengths are allowed.
+          data: What the JSON holds.
+          folder: Where the masks' PNGs lie; None: only run lengths are allowed.
 
         Raises:
-            ValueError: With every fault in one message.
+          ValueError: With every fault in one message.
         """
         folder = None if folder is None else Path(folder)
         _raise_faults(find_faults(data, folder))
@@ -144,7 +144,7 @@ class Trajectory:
         """Reads a `trajectory.json`.
 
         Raises:
-            ValueError: The file is missing, is no JSON, or has faults: all in one message.
+          ValueError: The file is missing, is no JSON, or has faults: all in one message.
         """
         path = Path(path)
         if not path.is_file():

@@ -15,11 +15,11 @@ class Tracks:
     """The ways of N points.
 
     Attributes:
-        points_FN2: float64, (x, y) in pixels of the picture.
-        visible_FN: bool; where it is False the point's place means nothing.
+      points_FN2: float64, (x, y) in pixels of the picture.
+      visible_FN: bool; where it is False the point's place means nothing.
 
     Raises:
-        ValueError: On construction: the shapes do not fit, or a visible point is not finite.
+      ValueError: On construction: the shapes do not fit, or a visible point is not finite.
     """
 
     points_FN2: np.ndarray
@@ -50,15 +50,15 @@ def boxes_from_tracks(
     is seen again.
 
     Args:
-        tracks: At most 21 points, or the palette has no colour for each.
-        canvas: The picture that the points are in pixels of.
-        box_size: (width, height) in pixels.
-        fps: Frames per second.
-        tolerance: Pixels the keyframes may differ from the points.
+      tracks: At most 21 points, or the palette has no colour for each.
+      canvas: The picture that the points are in pixels of.
+      box_size: (width, height) in pixels.
+      fps: Frames per second.
+      tolerance: Pixels the keyframes may differ from the points.
 
     Raises:
-        ValueError: A point is never visible, the size is not positive, or the trajectory has
-            faults.
+      ValueError: A point is never visible, the size is not positive, or the trajectory has
+        faults.
     """
     if not min(box_size) > 0:
         raise ValueError(f"{box_size=}, expected a positive (width, height) in pixels")

@@ -114,11 +114,11 @@ def find_faults(data: Any, folder: Path | None = None) -> list[str]:
     """Checks the data of a trajectory file.
 
     Args:
-        data: What the JSON holds.
-        folder: Where the masks' PNGs are looked for; None: PNGs are a fault.
+      data: What the JSON holds.
+      folder: Where the masks' PNGs are looked for; None: PNGs are a fault.
 
     Returns:
-        One line a fault, such as `objects[1].keyframes[0].box: [0.5, 0], expected ...`.
+      One line a fault, such as `objects[1].keyframes[0].box: [0.5, 0], expected ...`.
     """
     return list(_trajectory_faults(data, folder))
 

@@ -25,8 +25,8 @@ def read_ati(path: str | Path) -> Tracks:
     """Reads ATI tracks, 121 frames; nothing in the file is executed.
 
     Raises:
-        ImportError: torch is not installed.
-        ValueError: The file is missing or holds something else.
+      ImportError: torch is not installed.
+      ValueError: The file is missing or holds something else.
     """
     torch = _torch()
     try:
@@ -47,7 +47,7 @@ def write_ati(tracks: Tracks, path: str | Path) -> None:
     """Writes ATI tracks, resampled in time to its 121 samples.
 
     Raises:
-        ImportError: torch is not installed.
+      ImportError: torch is not installed.
     """
     torch = _torch()
     times = np.linspace(0, len(tracks.points_FN2) - 1, _SAMPLES)

@@ -26,13 +26,13 @@ def import_magicmotion(path: str | Path, kind: Kind = "box", tolerance: float = 
     are all black make the trajectory sparse. Objects that enter after frame 0 are not seen.
 
     Args:
-        path: A video (lossy or not) or a folder of PNGs; the canvas gets its size.
-        kind: What frames after the first show.
-        tolerance: Pixels the keyframes may differ from the boxes read. Below a half, maps rendered
-            at the same size are equal; a lossy video gives fewer keyframes at 1.5.
+      path: A video (lossy or not) or a folder of PNGs; the canvas gets its size.
+      kind: What frames after the first show.
+      tolerance: Pixels the keyframes may differ from the boxes read. Below a half, maps rendered
+        at the same size are equal; a lossy video gives fewer keyframes at 1.5.
 
     Raises:
-        ValueError: The video cannot be read, or its first frame shows no object.
+      ValueError: The video cannot be read, or its first frame shows no object.
     """
     frames, fps = read_video(path)
     colours_C3 = find_colours(frames[0])
@@ -66,7 +66,7 @@ def export_magicmotion(trajectory: Trajectory, path: str | Path, kind: Kind = "b
     """Writes a condition video of the canvas's size: `.mp4` (lossless), or a folder of PNGs.
 
     Raises:
-        ValueError: The path cannot be written as a video.
+      ValueError: The path cannot be written as a video.
     """
     canvas = trajectory.canvas
     maps = render(trajectory, canvas.height, canvas.width, kind, compat="magicmotion")

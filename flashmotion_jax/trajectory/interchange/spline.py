@@ -18,11 +18,11 @@ def read_spline(source: str | Path) -> Tracks:
     """Reads spline coordinates; a point whose list ends early is not visible from there on.
 
     Args:
-        source: The JSON text that the node's output shows, or the path of a file that holds it. A
-            single track, and text that was quoted once more or with single quotes, are read too.
+      source: The JSON text that the node's output shows, or the path of a file that holds it. A
+        single track, and text that was quoted once more or with single quotes, are read too.
 
     Raises:
-        ValueError: The file is missing, or the text is something else.
+      ValueError: The file is missing, or the text is something else.
     """
     tracks = _decode(_text(source))
     if isinstance(tracks, list) and tracks and isinstance(tracks[0], dict):
@@ -41,7 +41,7 @@ def write_spline(tracks: Tracks, path: str | Path) -> None:
     """Writes spline coordinates; a track ends where its point is first not visible.
 
     Raises:
-        ValueError: A point is not visible at the start, which this format cannot say.
+      ValueError: A point is not visible at the start, which this format cannot say.
     """
     if not tracks.visible_FN[0].all():
         first = int(tracks.visible_FN[0].argmin())

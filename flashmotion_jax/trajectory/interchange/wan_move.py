@@ -14,11 +14,11 @@ def read_wan_move(path: str | Path, visibility_path: str | Path | None = None) -
     """Reads Wan-Move tracks.
 
     Args:
-        path: `.npy`, [F, N, 2] or [1, F, N, 2], (x, y) in pixels.
-        visibility_path: `.npy`, [F, N] or [1, F, N]; None: every point is always visible.
+      path: `.npy`, [F, N, 2] or [1, F, N, 2], (x, y) in pixels.
+      visibility_path: `.npy`, [F, N] or [1, F, N]; None: every point is always visible.
 
     Raises:
-        ValueError: A file is missing, is no npy of numbers, or the shapes do not fit.
+      ValueError: A file is missing, is no npy of numbers, or the shapes do not fit.
     """
     points = _read_npy(path)
     if points.ndim == 4 and len(points) == 1:

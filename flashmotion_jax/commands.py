@@ -1,0 +1,29 @@
+"""What all command lines of the project share: errors as one line, and what they exit with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+def exit_status(program: str, run: Callable[[], int]) -> int:
+    """Runs a command and turns what goes wrong into one line on stderr.
+
+    Args:
+      program: name to begin the line with.
+      run: the command.
+
+    Returns:
+      What `run` returns; 2 for bad input (`ValueError`), 1 for a failure of the machine (disk,
+      network, a package that is missing), 130 if interrupted.
+    """
+    try:
+        return run()
+    except ValueError as error:
+        status, message = 2, f"{program}: {error}"
+    except (OSError, ImportError) as error:
+        status, message = 1, f"{program}: {error}"
+    except KeyboardInterrupt:
+        status, message = 130, f"\n{program}: interrupted, nothing was written"
+    print(message, file=sys.stderr)
+    return status
