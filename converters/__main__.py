@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flashmotion_jax.commands import exit_status
+
 KINDS = {
     "dit": "dit",
     "vae": "vae",
@@ -32,18 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status.
     """
     args = build_parser().parse_args(argv)
-    try:
+
+    def run() -> int:
         print(args.run(args))
         return 0
-    except ValueError as error:
-        print(f"converters: {error}", file=sys.stderr)
-        return 2
-    except (OSError, ImportError) as error:
-        print(f"converters: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nconverters: interrupted, nothing was written", file=sys.stderr)
-        return 130
+
+    return exit_status("converters", run)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -96,7 +96,7 @@ def locate(source: str, kinds: Iterable[str]) -> Path:
 
     Raises:
       ValueError: `source` is neither a path nor such a name.
-      OSError: the download failed; what has arrived is kept and the next call goes on from there.
+      OSError: the download failed; whole files are kept, and the next call fetches the others.
     """
     path = Path(source)
     if path.exists():

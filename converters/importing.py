@@ -81,9 +81,8 @@ class Plan(NamedTuple):
     def bad_values(self) -> Iterator[str]:
         """One line for each tensor that holds NaN or infinity; reads everything there is."""
         for entry in tqdm(self.entries, f"checking {self.kind}", disable=None):
-            if all(key in self.source for key in entry.keys):
-                for fault in find_bad_values(entry, self.source):
-                    yield f"{self.kind}: {fault}"
+            for fault in find_bad_values(entry, self.source):
+                yield f"{self.kind}: {fault}"
 
     def write(self, folder: Path, overwrite: bool) -> None:
         """Writes the component into a checkpoint."""
@@ -240,13 +239,13 @@ def read_names(file: Path) -> Names:
       ValueError: the file is missing or not of this form.
     """
     try:
-        keys = dict(json.loads(file.read_text(encoding="utf-8")))
+        keys = json.loads(file.read_text(encoding="utf-8"))
         ignore = keys.pop("ignore", [])
         for pattern in (*keys, *ignore):
             re.compile(pattern)
         if not all(isinstance(key, str) for key in keys.values()):
             raise TypeError("a key is not a string")
-    except (OSError, ValueError, TypeError, re.error) as error:
+    except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
         raise ValueError(
             f'{file} is no table of names ({error}); expected JSON such as {{"stem.bias": '
             '"conv_in.bias", "ignore": ["freqs"]}'
@@ -282,8 +281,7 @@ def _plan(
 
 
 def _require_no_faults(faults: list[str], plans: Sequence[Plan]) -> None:
-    for plan in plans:
-        faults += [*plan.faults(), *plan.bad_values()]
+    faults = faults + [fault for plan in plans for fault in (*plan.faults(), *plan.bad_values())]
     if faults:
         raise ValueError(
             f"{len(faults)} faults, nothing was written:\n  "

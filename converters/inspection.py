@@ -51,9 +51,10 @@ def _list(source: Source) -> str:
 
 def _summarise(plan: Plan) -> str:
     used = {key for entry in plan.entries for key in entry.keys} & plan.source.keys()
+    faults = plan.faults()
     lines = [
         f"looks like {plan.kind}: {plan.config}",
-        f"{len(used)} of {len(plan.source)} tensors are used, {len(plan.faults())} faults",
-        *plan.faults(),
+        f"{len(used)} of {len(plan.source)} tensors are used, {len(faults)} faults",
+        *faults,
     ]
     return "\n".join(lines)

@@ -160,11 +160,13 @@ def find_faults(entries: Sequence[Entry], source: Source, aliases: Sequence[str]
 
 
 def find_bad_values(entry: Entry, source: Source) -> list[str]:
-    """One line for each tensor of an entry that holds NaN or infinity."""
+    """One line for each tensor of an entry that is there and holds NaN or infinity."""
     return [
         f"values: {key} holds NaN or infinity"
         for key in entry.keys
-        if not np.isfinite(source[key].read()).all()
+        if key in source
+        and source[key].dtype in FLOATS
+        and not np.isfinite(source[key].read()).all()
     ]
 
 

@@ -80,7 +80,8 @@ def write_safetensors(file: Path, specs: Sequence[Spec], arrays: Iterator[np.nda
         stream.write(len(text).to_bytes(8, "little"))
         stream.write(text)
         for spec, array in zip(specs, arrays):  # noqa: B905  # the next shard takes the rest
-            stream.write(np.ascontiguousarray(array, np.dtype(spec.dtype)).data)
+            array = np.ascontiguousarray(array, np.dtype(spec.dtype))
+            array.tofile(stream)
 
 
 def write_torch(file: Path, specs: Sequence[Spec], arrays: Iterable[np.ndarray]) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import skimage.data
-from sample_small import make_trajectory
 
 from flashmotion_jax import Trajectory
 from flashmotion_jax.data.video import cover_crop, read_image
 from flashmotion_jax.trajectory import render
+from sample_small import make_trajectory
 
 HEIGHT, WIDTH = 240, 384
 

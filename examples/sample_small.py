@@ -17,10 +17,10 @@ from pathlib import Path
 
 import skimage.data
 from PIL import Image
-from small_checkpoint import write_small_adapter, write_small_checkpoint
 
 from flashmotion_jax import Keyframe, TrackedObject, Trajectory
 from flashmotion_jax.trajectory import Canvas
+from small_checkpoint import write_small_adapter, write_small_checkpoint
 
 NUM_FRAMES = 33
 

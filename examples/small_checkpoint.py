@@ -85,7 +85,7 @@ def save_safe(tensors: dict[str, np.ndarray], file: Path, dtype: str) -> None:
 
 def random_tensors(shapes: Shapes, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Float32 tensors that keep activations near unit scale; what scales is near one."""
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for name, shape in shapes:
         noise = rng.standard_normal(shape, dtype=np.float32)
         if name.endswith("gamma") or (len(shape) == 1 and name.endswith("weight")):

@@ -137,7 +137,7 @@ class Pipeline:
             sampling=folder.config.sampling,
             keep_loaded=keep_loaded,
             prompt_cache=Path(prompt_cache) if prompt_cache else None,
-            cache_key=folder.text_encoder_key,
+            cache_key=f"{folder.text_encoder_key}-{dtype}",
         )
 
     def __call__(

@@ -5,14 +5,12 @@ Weights are drawn with numpy: initialisers would compile one program for each sh
 
 from __future__ import annotations
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tokenizers
 from flax import nnx
 
+from examples.small_checkpoint import write_tokenizer
 from flashmotion_jax.config import (
     ControlNetConfig,
     DiTConfig,
@@ -82,21 +80,6 @@ def dit_inputs(batch=2, frames=3, height=4, width=6, tokens=16, config=DIT):
     )
 
 
-def save_tokenizer(folder):
-    """A tokenizer of a few words in the files that Wan's has."""
-    words = ["<pad>", "</s>", "<unk>", "a", "red", "ball", "rolls", "dog", "runs"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    backend.post_processor = tokenizers.processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", 1)]
-    )
-    folder.mkdir(parents=True)
-    backend.save(str(folder / "tokenizer.json"))
-    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(special))
-
-
 def save_checkpoint(folder, sampling):
     """A checkpoint with random weights and both adapters."""
 
@@ -111,5 +94,5 @@ def save_checkpoint(folder, sampling):
     save("text_encoder", TEXT)
     save("adapters/resnet", ResNetAdapterConfig(width=16), DIT)
     save("adapters/controlnet", ControlNetConfig(), DIT)
-    save_tokenizer(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer")
     return folder

@@ -262,7 +262,12 @@ def abstract_module(
       config: its sizes.
       dtype: of matmuls and convolutions and their weights.
       dit_config: of an adapter, the DiT it belongs to.
+
+    Raises:
+      ValueError: another dtype than float32 and bfloat16.
     """
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype={dtype!r}; expected 'float32' or 'bfloat16'")
     build = KINDS[kind][1]
     configs = (config, dit_config) if dit_config else (config,)
     policy = DtypePolicy(compute=dtype, params=dtype)

@@ -226,6 +226,11 @@ def test_unknown_component(saved):
         checkpoint.load_component(saved, "unet")
 
 
+def test_unknown_dtype(saved):
+    with pytest.raises(ValueError, match="dtype='float17'; expected"):
+        checkpoint.load_component(saved, "dit", "float17")
+
+
 @pytest.mark.parametrize("damage", ["cut", "remove", "empty"])
 def test_incomplete_weights(folder, damage):
     params = folder / "dit" / "params"

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from parity import channels_first, channels_last, state_dict
 
 import tiny
 from converters import dit as names
@@ -19,6 +18,7 @@ from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.models.checkpoint import flat_parameters
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import DtypePolicy, timestep_embedding
+from parity import channels_first, channels_last, state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "dit.npz"
 BFLOAT16 = DtypePolicy(jnp.bfloat16, jnp.bfloat16)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from parity import channels_first, channels_last, state_dict
 
 import tiny
 from converters import vae as names
@@ -17,6 +16,7 @@ from flashmotion_jax.models import vae_blocks
 from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.models.vae_blocks import SpatialAttention, Stream, conv3d
+from parity import channels_first, channels_last, state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "vae.npz"
 #: Levels, blocks and time steps as published; only the widths are small.
