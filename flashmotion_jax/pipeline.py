@@ -46,6 +46,39 @@ class StageTime(NamedTuple):
     run: float
 
 
+class _StageProgress:
+    """Counts the steps of the running stage, also from inside the compiled programs.
+
+    Those are cached by the identity of what they call, and keep it alive: so there is one for all
+    calls of a pipeline, and it knows no models.
+    """
+
+    def __init__(self) -> None:
+        self.listener: Progress | None = None
+        self._stage, self._total, self._finished = "", 0, 0
+
+    def start(self, stage: str, total: int) -> None:
+        """Begins a stage of so many steps."""
+        self._stage, self._total, self._finished = stage, total, 0
+        self(0)
+
+    def finish(self, steps: int) -> None:
+        """Counts steps as done: the next program of the stage begins at 1 again."""
+        jax.effects_barrier()  # so that none of its callbacks arrives later
+        self._finished += steps
+
+    def end(self) -> None:
+        """Ends the stage, all of its steps done."""
+        jax.effects_barrier()
+        self._finished = self._total
+        self(0)
+
+    def __call__(self, done: int) -> None:
+        """Reports the steps that the running program has done."""
+        if self.listener:
+            self.listener(self._stage, self._finished + done, self._total)
+
+
 class Pipeline:
     """Makes videos; `Pipeline.load` opens a checkpoint, the constructor takes models in memory.
 
@@ -84,9 +117,7 @@ class Pipeline:
         self._keep_loaded = keep_loaded
         self._loaded: dict[str, Any] = {}
         self._mesh = sharding.make_mesh()
-        self._progress: Progress | None = None
-        self._running = ("", 0)
-        self._done_before = 0
+        self._progress = _StageProgress()
         self._load_seconds = 0.0
         self._encode_prompts = PromptEncoder(
             tokenizer,
@@ -191,17 +222,14 @@ class Pipeline:
         Returns:
           uint8 `[B, F, H, W, 3]`.
         """
-        self._progress = progress
+        self._progress.listener = progress
         self.stage_times = []
         sampling = request.sampling
         with jax.set_mesh(self._mesh):
             with self._stage("text", 1):
                 text, negative_text = self._embed(request)
-            sources = [videos for videos in (request.images, request.maps) if videos is not None]
-            frames = sum(len(videos) * self._num_latent_frames(videos) for videos in sources)
-            with self._stage("encode", frames):
-                image_latents = self._encode(request.images)
-                trajectory_latents = self._encode(request.maps)
+            with self._stage("encode", self._frames_to_encode(request)):
+                image_latents, trajectory_latents = self._encode(request)
             conditions = Conditions(
                 text,
                 negative_text,
@@ -222,11 +250,18 @@ class Pipeline:
         texts = self._encode_prompts([*request.prompts, request.sampling.negative_prompt])
         return texts[:-1], jnp.broadcast_to(texts[-1:], texts[:-1].shape)
 
-    def _encode(self, videos: np.ndarray | None) -> jax.Array | None:
-        if videos is None:
-            return None
+    def _encode(self, request: Request) -> tuple[jax.Array | None, jax.Array | None]:
+        if request.images is None and request.maps is None:
+            return None, None
         with self._use("vae") as vae:
-            return jnp.concatenate([self._code_one(_encode_one, vae, to_float(v)) for v in videos])
+
+            def encode(videos: np.ndarray | None) -> jax.Array | None:
+                if videos is None:
+                    return None
+                latents = [self._code(_encode_one, vae, to_float(video)) for video in videos]
+                return jnp.concatenate(latents)
+
+            return encode(request.images), encode(request.maps)
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
         factor = self._vae_config.spatial_factor
@@ -243,7 +278,7 @@ class Pipeline:
                     request.width // factor,
                     self._vae_config.latent_channels,
                 ),
-                progress=self._report_step,
+                progress=self._progress,
             )
             return jax.block_until_ready(latents)
 
@@ -252,19 +287,22 @@ class Pipeline:
             # One at a time: the activations of a video outweigh what a batch would save.
             videos = []
             for video in latents:
-                pixels = self._code_one(_decode_one, vae, video)
+                pixels = self._code(_decode_one, vae, video)
                 videos.append(to_uint8(np.asarray(pixels[0])))
         return np.stack(videos)
 
-    def _code_one(self, code: Callable[..., jax.Array], vae: VAE, video: Any) -> jax.Array:
+    def _code(self, code: Callable[..., jax.Array], vae: VAE, video: Any) -> jax.Array:
         """Encodes or decodes one video, and counts its latent frames as done."""
-        result = jax.block_until_ready(code(vae, jnp.asarray(video)[None], self._report_step))
-        jax.effects_barrier()
-        self._done_before += min(len(video), result.shape[1])
+        result = jax.block_until_ready(code(vae, jnp.asarray(video)[None], self._progress))
+        self._progress.finish(min(len(video), result.shape[1]))
         return result
 
-    def _num_latent_frames(self, videos: np.ndarray) -> int:
-        return (videos.shape[1] - 1) // self._vae_config.temporal_factor + 1
+    def _frames_to_encode(self, request: Request) -> int:
+        """Latent frames of all images and maps."""
+        num_videos = len(request.prompts)
+        factor = self._vae_config.temporal_factor
+        of_maps = 0 if request.maps is None else (request.num_frames - 1) // factor + 1
+        return num_videos * (of_maps + (request.images is not None))
 
     @contextmanager
     def _use(self, name: str, keep: bool = True) -> Generator[Any, None, None]:
@@ -286,22 +324,11 @@ class Pipeline:
         """Times a stage and reports its steps."""
         self._load_seconds = 0.0
         start = time.perf_counter()
-        self._running = (name, total)
-        self._done_before = 0
-        self._report_step(0)
+        self._progress.start(name, total)
         yield
-        # Callbacks of the sampler's last steps must not arrive in the next stage.
-        jax.effects_barrier()
-        self._done_before = 0
-        self._report_step(total)
+        self._progress.end()
         elapsed = time.perf_counter() - start
         self.stage_times.append(StageTime(name, self._load_seconds, elapsed - self._load_seconds))
-
-    def _report_step(self, done: int) -> None:
-        """Called from inside the compiled programs: one function, or each call would compile."""
-        if self._progress:
-            name, total = self._running
-            self._progress(name, self._done_before + done, total)
 
 
 @functools.partial(program, static_argnames=("progress",))

@@ -142,6 +142,15 @@ def test_models_are_let_go_stage_by_stage(folder, image, monkeypatch):
     assert set(alive) == {"text_encoder", "vae", "dit", "adapter"}
 
 
+def test_a_pipeline_that_is_dropped_takes_its_models_along(folder, image):
+    pipe = Pipeline.load(folder, None)
+    pipe(image, "a dog")
+    dit = weakref.ref(pipe._loaded["dit"])
+    del pipe
+    gc.collect()
+    assert dit() is None
+
+
 def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
     def counting(pipe, loads):
         load = pipe._components["text_encoder"]

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import tiny
 from converters.__main__ import main
 from converters.importing import convert_file, read_names
 from converters.reader import read_file
@@ -305,6 +304,6 @@ def test_map_that_is_none(tmp_path, content):
 def test_source_that_is_nothing(tmp_path, capsys):
     assert convert(tmp_path / "nothing", tmp_path / "model") == 2
     assert "does not exist; expected a file, a folder" in capsys.readouterr().err
-    tiny.save_tokenizer(tmp_path / "tokenizer")
+    small_checkpoint.write_tokenizer(tmp_path / "tokenizer")
     assert convert(tmp_path / "tokenizer", tmp_path / "model") == 2
     assert "holds no Wan2.2 checkpoint" in capsys.readouterr().err
