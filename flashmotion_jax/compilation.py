@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -12,12 +14,12 @@ import jax.numpy as jnp
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Progress = Callable[[int], None]
-"""Called on the host with the number of finished steps, in no guaranteed order."""
-
 #: XLA:CPU has no bfloat16 matmul and converts to float32. It would move the conversion of a whole
 #: stack of layers out of their scan: 19 GB of scratch for the DiT instead of one layer's 0.7 GB.
 CPU_OPTIONS = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+
+_listeners: dict[int, Callable[[int], None]] = {}
+_tickets = itertools.count()
 
 
 def program(function: Callable[P, T], *, static_argnames: Sequence[str] = ()) -> Callable[P, T]:
@@ -43,14 +45,41 @@ def program(function: Callable[P, T], *, static_argnames: Sequence[str] = ()) ->
     return call
 
 
-def report(progress: Progress | None, done: jax.Array, result: jax.Array) -> None:
-    """Calls the host from inside a program once a step's result is there.
+@contextmanager
+def listening(listener: Callable[[int], None]) -> Generator[jax.Array, None, None]:
+    """Lets a host function hear of the steps of compiled programs.
+
+    Programs are given a ticket, not the function: they are compiled once for all listeners, and
+    keep none of them alive.
 
     Args:
-      progress: nothing is traced if it is None.
-      done: scalar, finished steps.
+      listener: called with the number of finished steps, in no guaranteed order.
+
+    Yields:
+      The ticket, an int32 scalar for `report`; when the block ends, all calls have been made.
+    """
+    ticket = next(_tickets)
+    _listeners[ticket] = listener
+    try:
+        yield jnp.int32(ticket)
+        jax.effects_barrier()
+    finally:
+        del _listeners[ticket]
+
+
+def report(ticket: jax.Array | None, done: jax.Array | int, result: jax.Array) -> None:
+    """Tells the listener from inside a program, once a step's result is there.
+
+    Args:
+      ticket: from `listening`; nothing is traced if it is None.
+      done: finished steps.
       result: of the step.
     """
-    if progress is not None:
+    if ticket is not None:
         # Without the sum the call would depend on nothing and could run before the step does.
-        jax.debug.callback(lambda done, _: progress(int(done)), done, jnp.sum(result))
+        jax.debug.callback(_notify, ticket, done, jnp.sum(result))
+
+
+def _notify(ticket: jax.Array, done: jax.Array, _: jax.Array) -> None:
+    if listener := _listeners.get(int(ticket)):
+        listener(int(done))

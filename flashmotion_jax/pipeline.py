@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax import sharding
-from flashmotion_jax.compilation import program
+from flashmotion_jax.compilation import listening, program
 from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig
 from flashmotion_jax.data.video import to_float, to_uint8
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
@@ -46,15 +46,11 @@ class StageTime(NamedTuple):
     run: float
 
 
-class _StageProgress:
-    """Counts the steps of the running stage, also from inside the compiled programs.
+class _Steps:
+    """Counts the steps of the running stage for a listener."""
 
-    Those are cached by the identity of what they call, and keep it alive: so there is one for all
-    calls of a pipeline, and it knows no models.
-    """
-
-    def __init__(self) -> None:
-        self.listener: Progress | None = None
+    def __init__(self, listener: Progress | None):
+        self._listener = listener
         self._stage, self._total, self._finished = "", 0, 0
 
     def start(self, stage: str, total: int) -> None:
@@ -64,7 +60,7 @@ class _StageProgress:
 
     def finish(self, steps: int) -> None:
         """Counts steps as done: the next program of the stage begins at 1 again."""
-        jax.effects_barrier()  # so that none of its callbacks arrives later
+        jax.effects_barrier()  # so that none of its reports arrives later
         self._finished += steps
 
     def end(self) -> None:
@@ -75,8 +71,8 @@ class _StageProgress:
 
     def __call__(self, done: int) -> None:
         """Reports the steps that the running program has done."""
-        if self.listener:
-            self.listener(self._stage, self._finished + done, self._total)
+        if self._listener:
+            self._listener(self._stage, self._finished + done, self._total)
 
 
 class Pipeline:
@@ -117,7 +113,7 @@ class Pipeline:
         self._keep_loaded = keep_loaded
         self._loaded: dict[str, Any] = {}
         self._mesh = sharding.make_mesh()
-        self._progress = _StageProgress()
+        self._steps = _Steps(None)
         self._load_seconds = 0.0
         self._encode_prompts = PromptEncoder(
             tokenizer,
@@ -222,10 +218,10 @@ class Pipeline:
         Returns:
           uint8 `[B, F, H, W, 3]`.
         """
-        self._progress.listener = progress
+        self._steps = _Steps(progress)
         self.stage_times = []
         sampling = request.sampling
-        with jax.set_mesh(self._mesh):
+        with jax.set_mesh(self._mesh), listening(self._steps) as self._ticket:
             with self._stage("text", 1):
                 text, negative_text = self._embed(request)
             with self._stage("encode", self._frames_to_encode(request)):
@@ -278,7 +274,7 @@ class Pipeline:
                     request.width // factor,
                     self._vae_config.latent_channels,
                 ),
-                progress=self._progress,
+                progress=self._ticket,
             )
             return jax.block_until_ready(latents)
 
@@ -293,8 +289,8 @@ class Pipeline:
 
     def _code(self, code: Callable[..., jax.Array], vae: VAE, video: Any) -> jax.Array:
         """Encodes or decodes one video, and counts its latent frames as done."""
-        result = jax.block_until_ready(code(vae, jnp.asarray(video)[None], self._progress))
-        self._progress.finish(min(len(video), result.shape[1]))
+        result = jax.block_until_ready(code(vae, jnp.asarray(video)[None], self._ticket))
+        self._steps.finish(min(len(video), result.shape[1]))
         return result
 
     def _frames_to_encode(self, request: Request) -> int:
@@ -324,18 +320,18 @@ class Pipeline:
         """Times a stage and reports its steps."""
         self._load_seconds = 0.0
         start = time.perf_counter()
-        self._progress.start(name, total)
+        self._steps.start(name, total)
         yield
-        self._progress.end()
+        self._steps.end()
         elapsed = time.perf_counter() - start
         self.stage_times.append(StageTime(name, self._load_seconds, elapsed - self._load_seconds))
 
 
-@functools.partial(program, static_argnames=("progress",))
-def _encode_one(vae: VAE, video: jax.Array, progress: Callable[[int], None]) -> jax.Array:
+@program
+def _encode_one(vae: VAE, video: jax.Array, progress: jax.Array) -> jax.Array:
     return vae.encode(video, progress)
 
 
-@functools.partial(program, static_argnames=("progress",))
-def _decode_one(vae: VAE, latents: jax.Array, progress: Callable[[int], None]) -> jax.Array:
+@program
+def _decode_one(vae: VAE, latents: jax.Array, progress: jax.Array) -> jax.Array:
     return vae.decode(latents, progress)

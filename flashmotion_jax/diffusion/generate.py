@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from flashmotion_jax.compilation import Progress, program
+from flashmotion_jax.compilation import program
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
 from flashmotion_jax.diffusion.samplers import PredictVelocity
@@ -131,7 +131,7 @@ def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -
     return predict_velocity
 
 
-@functools.partial(program, static_argnames=("shape", "progress"))
+@functools.partial(program, static_argnames=("shape",))
 def generate_latents(
     dit: Generator,
     adapter: Any,
@@ -140,7 +140,7 @@ def generate_latents(
     keys: jax.Array,
     *,
     shape: tuple[int, int, int, int],
-    progress: Progress | None = None,
+    progress: jax.Array | None = None,
 ) -> jax.Array:
     """Denoises a batch of videos from noise, all steps in one program.
 
@@ -151,7 +151,7 @@ def generate_latents(
       schedule: from `make_schedule`.
       keys: `[B]` random keys; a video depends on its own key only.
       shape: of one video's latents, `(T, h, w, C)`.
-      progress: called on the host with the number of finished steps. A new callable compiles anew.
+      progress: ticket of `compilation.listening`, which hears of each step.
 
     Returns:
       float32 `[B, T, h, w, C]`.

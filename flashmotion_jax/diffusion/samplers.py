@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashmotion_jax.compilation import Progress, report
+from flashmotion_jax.compilation import report
 from flashmotion_jax.diffusion import solvers
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, shift_sigmas, velocity_to_x0
 
@@ -80,7 +80,7 @@ def sample_few_step(
     noise: jax.Array,
     sigmas: np.ndarray | jax.Array,
     keys: jax.Array,
-    progress: Progress | None = None,
+    progress: jax.Array | None = None,
 ) -> jax.Array:
     """Samples as a consistency model: predict x_0, re-noise it to the next level, repeat.
 
@@ -93,7 +93,7 @@ def sample_few_step(
       sigmas: [N], falling; from `few_step_sigmas`.
       keys: [B], of the fresh noise: step i draws video b with `fold_in(keys[b], i)`, so that a
         video does not depend on its batch.
-      progress: Called after each step.
+      progress: Ticket of `compilation.listening`, which hears of each step.
 
     Returns:
       The last x_0, float32 [B, T, h, w, C].
@@ -158,7 +158,7 @@ def sample_multi_step(
     predict_velocity: PredictVelocity,
     noise: jax.Array,
     schedule: solvers.Solver,
-    progress: Progress | None = None,
+    progress: jax.Array | None = None,
 ) -> jax.Array:
     """Samples by solving the flow's differential equation from noise to data.
 
@@ -166,7 +166,7 @@ def sample_multi_step(
       predict_velocity: The model, with guidance inside; see `PredictVelocity`.
       noise: float32 [B, T, h, w, C], unit Gaussian.
       schedule: From `multi_step_schedule`.
-      progress: Called after each step.
+      progress: Ticket of `compilation.listening`, which hears of each step.
 
     Returns:
       Clean latents, float32 [B, T, h, w, C].

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from flashmotion_jax.compilation import Progress, report
+from flashmotion_jax.compilation import report
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
 from flashmotion_jax.models.vae_blocks import (
@@ -118,12 +118,12 @@ class VAE(nnx.Module):
         )
         self.decoder = Decoder(config, policy=policy, rngs=rngs)
 
-    def encode(self, video: jax.Array, progress: Progress | None = None) -> jax.Array:
+    def encode(self, video: jax.Array, progress: jax.Array | None = None) -> jax.Array:
         """Normalised mean latents of a video or an image.
 
         Args:
           video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W multiples of 16.
-          progress: called on the host with the number of finished latent frames.
+          progress: ticket of `compilation.listening`, which hears of each latent frame.
 
         Returns:
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]`.
@@ -139,12 +139,12 @@ class VAE(nnx.Module):
         mean, _ = jnp.split(self.conv1(features).astype(jnp.float32), 2, axis=-1)
         return (mean - self._latents_mean()) / self._latents_std()
 
-    def decode(self, latents: jax.Array, progress: Progress | None = None) -> jax.Array:
+    def decode(self, latents: jax.Array, progress: jax.Array | None = None) -> jax.Array:
         """The video of normalised latents.
 
         Args:
           latents: `[B, T, h, w, latent_channels]`.
-          progress: called on the host with the number of finished latent frames.
+          progress: ticket of `compilation.listening`, which hears of each latent frame.
 
         Returns:
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`, clipped to [-1, 1].
@@ -190,12 +190,12 @@ def _scan_chunks(
     coder: Callable[[jax.Array, Stream], jax.Array],
     first: jax.Array,
     chunks: jax.Array,
-    progress: Progress | None,
+    progress: jax.Array | None,
 ) -> jax.Array:
     """Runs the first frame `[B, 1, ...]`, then `[n, B, f, ...]` chunks, and joins the frames."""
     stream = Stream()
     head = coder(first, stream)
-    report(progress, jnp.int32(1), head)
+    report(progress, 1, head)
     if not len(chunks):
         return head
 
