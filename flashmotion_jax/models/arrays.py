@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import gc
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from flashmotion_jax.sharding import parameter_spec
 
 #: Bytes of a piece of an array on disk: what is buffered at a time on top of the array itself.
 CHUNK_BYTES = 64 * 2**20
+
+#: Bytes read at a time, in whole arrays.
+READ_BYTES = 2**30
 
 Readers = Mapping[str, Callable[[], np.ndarray]]
 """Name to a function that makes the array when it is about to be written."""
@@ -48,7 +52,7 @@ def write_arrays(
       OSError: the disk is full.
     """
     _require_same(readers.keys(), expected.keys(), "the arrays given")
-    _require_space(folder, sum(math.prod(a.shape) * a.dtype.itemsize for a in expected.values()))
+    _require_space(folder, sum(map(_num_array_bytes, expected.values())))
     arrays = {name: _LazyArray(name, read, expected[name]) for name, read in readers.items()}
     registry = ocp.type_handlers.create_type_handler_registry(
         (_LazyArray, _LazyArrayHandler(deepcopy_host_arrays=False)),
@@ -89,11 +93,6 @@ def read_arrays(
       ValueError: the folder is incomplete or damaged, or holds other names or shapes.
     """
     require_complete(folder, num_bytes)
-    restore_args = {
-        name: ocp.ArrayRestoreArgs(dtype=array.dtype, sharding=places[name])
-        for name, array in expected.items()
-    }
-    args = ocp.args.PyTreeRestore(dict(expected), restore_args=restore_args)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         try:
             stored = checkpointer.metadata(folder.absolute()).item_metadata.tree
@@ -102,10 +101,23 @@ def read_arrays(
         _require_same(stored.keys(), expected.keys(), f"the arrays in {folder}")
         for name, array in expected.items():
             _require_shape(tuple(stored[name].shape), array.shape, f"{name} in {folder}")
-        try:
-            return checkpointer.restore(folder.absolute(), args=args)
-        except Exception as error:
-            raise _damaged(folder, error) from error
+        arrays: dict[str, jax.Array] = {}
+        # orbax holds a second copy of all it reads at a time.
+        for names in _groups({name: _num_array_bytes(array) for name, array in expected.items()}):
+            args = ocp.args.PyTreeRestore(
+                {name: expected[name] for name in names},
+                restore_args={
+                    name: ocp.ArrayRestoreArgs(dtype=expected[name].dtype, sharding=places[name])
+                    for name in names
+                },
+                partial_restore=True,
+            )
+            try:
+                arrays |= jax.block_until_ready(checkpointer.restore(folder.absolute(), args=args))
+            except Exception as error:
+                raise _damaged(folder, error) from error
+            gc.collect()
+        return arrays
 
 
 def require_complete(folder: Path, num_bytes: int) -> None:
@@ -173,6 +185,22 @@ class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
             for written in await super().serialize([value.materialise()], [info], [arg]):
                 await asyncio.to_thread(written.result)
         return []
+
+
+def _num_array_bytes(array: jax.ShapeDtypeStruct) -> int:
+    return math.prod(array.shape) * array.dtype.itemsize
+
+
+def _groups(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Names in groups of at most `READ_BYTES`, or alone if larger."""
+    group: list[str] = []
+    for name, size in sizes.items():
+        if group and sum(sizes[member] for member in group) + size > READ_BYTES:
+            yield group
+            group = []
+        group.append(name)
+    if group:
+        yield group
 
 
 def _num_bytes(folder: Path) -> int:
