@@ -54,6 +54,20 @@ def test_each_listener_hears_its_own_steps_of_one_program():
     assert len(traced) == 1
 
 
+def test_the_result_of_a_program_can_be_reported():
+    """The sum of what is returned, in its place, breaks XLA:CPU 0.10 and 0.11."""
+    heard = []
+
+    def double(ticket, x):
+        x = 2 * jnp.sin(x)
+        report(ticket, 1, x)
+        return x
+
+    with listening(heard.append) as ticket:
+        jax.jit(double)(ticket, jnp.ones((64, 64)))
+    assert heard == [1]
+
+
 def test_a_listener_is_let_go():
     class Listener:
         def __call__(self, done):
