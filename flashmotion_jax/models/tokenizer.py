@@ -6,6 +6,7 @@ Source: Wan2.2 `wan/modules/tokenizers.py`.
 from __future__ import annotations
 
 import html
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ class Tokenizer:
                 f"{file} does not exist; expected a tokenizer folder: google/umt5-xxl of the "
                 "original Wan2.2 checkpoint, or tokenizer of the diffusers one"
             )
+        # Tokenizers need no torch; the advice to install it would only worry.
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         import transformers  # takes seconds
 
         try:
