@@ -2,7 +2,7 @@
 
 A checkpoint with random weights is written in the original file layout, converted with the real
 commands, and sampled with a photograph, a prompt and a trajectory of two objects. The video is
-noise, for want of trained weights; its first frame, the files and the commands are the real ones.
+noise, its first frame too, for want of trained weights; files, commands and maps are the real ones.
 
     python examples/sample_small.py [FOLDER]
 """
