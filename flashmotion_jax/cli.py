@@ -1,7 +1,7 @@
 """The `flashmotion` command: arguments in, one call of the package, a last line about the result.
 
 jax is imported by the commands themselves, so that `--help` answers at once. Exit status: 0 done, 1
-failed, 2 bad arguments or input, 130 interrupted.
+failed, 2 bad arguments or input, 130 interrupted, 143 stopped by a signal and saved.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_sample(commands)
+    _add_cache(commands)
+    _add_train(commands)
     return parser
 
 
@@ -104,6 +107,60 @@ def _add_sample(commands: Any) -> None:
     parser.set_defaults(run=_sample)
 
 
+def _add_cache(commands: Any) -> None:
+    parser = commands.add_parser("cache", help="encode a data set once, for training")
+    _add_config(parser)
+    add = parser.add_argument
+    add(
+        "--part",
+        type=_part,
+        metavar="N/M",
+        help="make part N of M, the other parts elsewhere (default: all processes share)",
+    )
+    add("--verify", action="store_true", help="compare a finished cache with its hashes instead")
+    parser.set_defaults(run=_cache)
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser("train", help="train a stage")
+    _add_config(parser)
+    add = parser.add_argument
+    add(
+        "--resume",
+        choices=("auto", "never"),
+        default="auto",
+        help="go on with a run that is in the output folder, or refuse to (default: auto)",
+    )
+    add("--dry-run", action="store_true", help="tell what the run would be and take, and end")
+    parser.set_defaults(run=_train)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="F.py",
+        help="a file of configs/; what follows a colon is handed to it",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a field, for instance stage.optimizer.learning_rate=1e-5; repeatable",
+    )
+
+
+def _part(text: str) -> tuple[int, int]:
+    try:
+        number, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected N/M, for instance 2/8")
+    return number, count
+
+
 def _size(text: str) -> tuple[int, int]:
     try:
         height, width = (int(side) for side in text.lower().split("x"))
@@ -161,8 +218,64 @@ def _sample(args: argparse.Namespace) -> int:
     return 0
 
 
+def _cache(args: argparse.Namespace) -> int:
+    import jax
+
+    from flashmotion_jax.caching import cache_dataset
+    from flashmotion_jax.config import CacheConfig, load_config, to_dict, with_overrides
+    from flashmotion_jax.data.latent_cache import verify_cache
+
+    config = with_overrides(load_config(args.config, CacheConfig), args.set)
+    if args.verify:
+        damaged = verify_cache(config.output)
+        for file in damaged:
+            print(f"damaged: {file}")
+        print(f"{config.output}: {len(damaged)} damaged files")
+        return 1 if damaged else 0
+    number, count = args.part or (jax.process_index() + 1, jax.process_count())
+    with _bars() as progress:
+        cache = cache_dataset(
+            **to_dict(config), process_index=number - 1, process_count=count, progress=progress
+        )
+    if cache is None:
+        print(f"part {number} of {count} of {config.output} is there; others are still missing")
+        return 0
+    print(
+        f"{config.output}: {len(cache)} videos, {cache.num_bytes / 1e9:.2f} GB; "
+        f"{cache.num_rejected} rows left out, see {config.output}/report.json"
+    )
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from flashmotion_jax.config import TrainConfig, load_config, with_overrides
+
+    config = with_overrides(load_config(args.config, TrainConfig), args.set)
+    if args.dry_run:
+        from flashmotion_jax.training.dry_run import describe
+
+        for line in describe(config):
+            print(line, flush=True)
+        return 0
+    from flashmotion_jax.training.loop import train
+
+    outcome = train(config, resume=args.resume)
+    if outcome.model is None:
+        print(f"stopped after step {outcome.steps}; the same command goes on from there")
+        return 143
+    print(f"{outcome.steps} steps of {config.output}; wrote {outcome.model}")
+    return 0
+
+
 def _run_with_bars(pipeline: Pipeline, request: Request) -> np.ndarray:
     """Runs a request of one video with a progress bar for each stage."""
+    with _bars() as progress:
+        return pipeline.run(request, progress)[0]
+
+
+@contextmanager
+def _bars() -> Generator[Callable[[str, int, int], None], None, None]:
+    """A progress bar for each stage that is reported."""
     from tqdm import tqdm
 
     bars: dict[str, tqdm] = {}
@@ -176,7 +289,7 @@ def _run_with_bars(pipeline: Pipeline, request: Request) -> np.ndarray:
             bar.close()
 
     try:
-        return pipeline.run(request, progress)[0]
+        yield progress
     finally:
         for bar in bars.values():
             bar.close()

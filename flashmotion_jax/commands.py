@@ -15,13 +15,14 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
 
     Returns:
       What `run` returns; 2 for bad input (`ValueError`), 1 for a failure of the machine (disk,
-      network, a package that is missing), 130 if interrupted.
+      network, a package that is missing) or of training (a loss that is not finite), 130 if
+      interrupted.
     """
     try:
         return run()
     except ValueError as error:
         status, message = 2, f"{program}: {error}"
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, FloatingPointError) as error:
         status, message = 1, f"{program}: {error}"
     except KeyboardInterrupt:
         status, message = 130, f"\n{program}: interrupted, nothing was written"

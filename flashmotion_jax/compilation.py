@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,27 +22,49 @@ _listeners: dict[int, Callable[[int], None]] = {}
 _tickets = itertools.count()
 
 
-def program(function: Callable[P, T], *, static_argnames: Sequence[str] = ()) -> Callable[P, T]:
+class Program(Generic[P, T]):
+    """A function that is compiled with the options of the backend in use; see `program`."""
+
+    def __init__(self, function: Callable[P, T], **options: Any):
+        functools.update_wrapper(self, function)
+        self._function, self._options = function, options
+        self._compiled: dict[str, Any] = {}  # by backend
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs the function, compiled for the shapes of its arguments."""
+        return self._jitted()(*args, **kwargs)
+
+    def lower(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Lowered:
+        """The program for arguments that may be abstract, to compile without running it."""
+        return self._jitted().lower(*args, **kwargs)
+
+    def _jitted(self) -> Any:
+        backend = jax.default_backend()
+        if backend not in self._compiled:
+            options = CPU_OPTIONS if backend == "cpu" else None
+            self._compiled[backend] = jax.jit(
+                self._function, compiler_options=options, **self._options
+            )
+        return self._compiled[backend]
+
+
+def program(
+    function: Callable[P, T],
+    *,
+    static_argnames: tuple[str, ...] = (),
+    donate_argnames: tuple[str, ...] = (),
+) -> Program[P, T]:
     """Compiles a function with the options of the backend in use.
 
     Args:
       function: traceable; modules are arguments, never closures.
       static_argnames: as for `jax.jit`.
+      donate_argnames: as for `jax.jit`.
 
     Returns:
       The compiled function.
     """
-
-    @functools.cache
-    def compiled(backend: str) -> Callable[P, T]:
-        options = CPU_OPTIONS if backend == "cpu" else None
-        return jax.jit(function, static_argnames=static_argnames, compiler_options=options)
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return compiled(jax.default_backend())(*args, **kwargs)
-
-    return call
+    return Program(function, static_argnames=static_argnames, donate_argnames=donate_argnames)
 
 
 @contextmanager

@@ -20,3 +20,13 @@ def replacing(path: str | Path) -> Generator[Path, None, None]:
         finished = Path(scratch) / path.name
         yield finished
         finished.replace(path)
+
+
+@contextmanager
+def replacing_folder(folder: str | Path) -> Generator[Path, None, None]:
+    """Like `replacing`, for a folder: one that is there goes when the new one is whole."""
+    folder = Path(folder)
+    with replacing(folder) as scratch:
+        yield scratch
+        if folder.exists():
+            folder.rename(scratch.with_name("replaced"))

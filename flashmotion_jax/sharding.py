@@ -91,3 +91,10 @@ def split_batch_like(x: jax.Array, reference: jax.Array) -> jax.Array:
         return x
     batch = jax.typeof(reference).sharding.spec[0]
     return jax.sharding.reshard(x, PartitionSpec(batch, *[None] * (x.ndim - 1)))
+
+
+def look_up(table_N: jax.Array, index_B: jax.Array) -> jax.Array:
+    """Entries of a small table for each video, split over devices as the indices are."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return table_N[index_B]
+    return table_N.at[index_B].get(out_sharding=jax.typeof(index_B).sharding.spec)

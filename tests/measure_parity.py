@@ -14,9 +14,9 @@ import numpy as np
 
 import tiny
 from flashmotion_jax.config import DiTConfig
-from flashmotion_jax.models.layers import DtypePolicy
+from flashmotion_jax.models.layers import Policy
 
-BFLOAT16 = DtypePolicy(jnp.bfloat16, jnp.bfloat16)
+BFLOAT16 = Policy(jnp.bfloat16, jnp.bfloat16)
 
 
 def load(name):

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from flashmotion_jax.compilation import program
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
 from flashmotion_jax.diffusion.samplers import PredictVelocity
 from flashmotion_jax.diffusion.solvers import Solver
+from flashmotion_jax.sharding import split_batch_like
 
 
 class Generator(Protocol):
@@ -77,9 +79,16 @@ def inject_image(latents: jax.Array, image_latents: jax.Array | None) -> jax.Arr
 
 
 def frame_timesteps(timestep: jax.Array, latents: jax.Array, has_image: bool) -> jax.Array:
-    """A timestep for each latent frame `[B, T]`: 0 for the image, `timestep` for the rest."""
-    timesteps = jnp.full(latents.shape[:2], timestep, jnp.float32)
-    return timesteps.at[:, 0].set(0.0) if has_image else timesteps
+    """A timestep for each latent frame `[B, T]`: 0 for the image, `timestep` for the rest.
+
+    Args:
+      timestep: 0..1000, one for all videos or one a video `[B]`.
+      latents: `[B, T, ...]`.
+      has_image: whether frame 0 is clean.
+    """
+    is_noisy_T = jnp.arange(latents.shape[1]) >= int(has_image)
+    per_video = jnp.asarray(timestep, jnp.float32)[..., None] * is_noisy_T
+    return split_batch_like(jnp.broadcast_to(per_video, latents.shape[:2]), latents)
 
 
 def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -> PredictVelocity:
@@ -103,12 +112,12 @@ def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -
     has_image = conditions.image_latents is not None
 
     def both(x: jax.Array) -> jax.Array:
-        """Text and negative text go through the model as one batch."""
-        return jnp.concatenate([x, x]) if is_guided else x
+        """Text and negative text go through the model as one batch, side by side on a device."""
+        return _interleave(x, x) if is_guided else x
 
     text = conditions.text
     if conditions.negative_text is not None:
-        text = jnp.concatenate([text, conditions.negative_text])
+        text = _interleave(text, conditions.negative_text)
     context = dit.text_context(text)
     prepared = None
     if adapter is not None:
@@ -117,18 +126,24 @@ def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -
         prepared = adapter.prepare(both(conditions.trajectory_latents), text)
 
     def predict_velocity(latents: jax.Array, timestep: jax.Array) -> jax.Array:
-        latents = both(inject_image(latents, conditions.image_latents))
-        timesteps = frame_timesteps(timestep, latents, has_image)
+        latents = inject_image(latents, conditions.image_latents)
+        timesteps = both(frame_timesteps(timestep, latents, has_image))
+        latents = both(latents)
         residuals = None
         if adapter is not None:
             residuals = adapter(prepared, latents, timesteps, conditions.adapter_scale)
         velocity = dit(latents, timesteps, context, residuals)
         if not is_guided:
             return velocity
-        with_text, without = jnp.split(velocity, 2)
+        pairs = rearrange(velocity, "(b pair) ... -> b pair ...", pair=2)
+        with_text, without = pairs[:, 0], pairs[:, 1]
         return without + conditions.guidance_scale * (with_text - without)
 
     return predict_velocity
+
+
+def _interleave(first: jax.Array, second: jax.Array) -> jax.Array:
+    return rearrange(jnp.stack([first, second], axis=1), "b pair ... -> (b pair) ...")
 
 
 @functools.partial(program, static_argnames=("shape",))

@@ -23,7 +23,8 @@ from flashmotion_jax.diffusion import solvers
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, shift_sigmas, velocity_to_x0
 
 PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
-"""Latents float32 [B, T, h, w, C], timestep float32 scalar in 0..1000 -> velocity, like latents."""
+"""Latents float32 [B, T, h, w, C], timestep float32 in 0..1000, a scalar or one a video [B] ->
+velocity, like latents."""
 
 SOLVERS = {"unipc": solvers.unipc, "euler": solvers.euler}
 MAX_FEW_STEPS = 8
@@ -103,15 +104,59 @@ def sample_few_step(
     steps = (jnp.arange(len(sigmas)), levels[:-1], levels[1:])
 
     def step(latents: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        index, sigma, next_sigma = inputs
-        velocity = predict_velocity(latents, TIMESTEP_SCALE * sigma)
-        x0 = velocity_to_x0(latents, velocity, sigma)
-        fresh = draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, index), latents.shape[1:])
-        latents = add_noise(x0, fresh, next_sigma)
-        report(progress, index + 1, latents)
+        latents = _few_step(predict_velocity, latents, inputs, keys)
+        report(progress, inputs[0] + 1, latents)
         return latents, None
 
     return jax.lax.scan(step, noise, steps)[0]
+
+
+def sample_to_exit(
+    predict_frozen: PredictVelocity,
+    predict_velocity: PredictVelocity,
+    noise: jax.Array,
+    sigmas: jax.Array,
+    exit_step: jax.Array,
+    keys: jax.Array,
+) -> jax.Array:
+    """The x_0 that the few-step sampler predicts at one of its steps, for training.
+
+    Args:
+      predict_frozen: The model without a gradient, for the steps before.
+      predict_velocity: The model at the step itself.
+      noise: float32 [B, T, h, w, C], unit Gaussian: the latents at `sigmas[0]`.
+      sigmas: float32 [N], falling.
+      exit_step: Integer scalar in [0, N).
+      keys: [B], of the fresh noise, as in `sample_few_step`.
+
+    Returns:
+      float32 [B, T, h, w, C]; at the last step, what `sample_few_step` returns.
+    """
+
+    def step(latents: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        def denoise(latents: jax.Array) -> jax.Array:
+            return _few_step(predict_frozen, latents, inputs, keys)
+
+        return jax.lax.cond(inputs[0] < exit_step, denoise, lambda same: same, latents), None
+
+    steps = (jnp.arange(len(sigmas) - 1), sigmas[:-1], sigmas[1:])
+    latents = jax.lax.scan(step, noise, steps)[0]
+    sigma = sigmas[exit_step]
+    return velocity_to_x0(latents, predict_velocity(latents, TIMESTEP_SCALE * sigma), sigma)
+
+
+def _few_step(
+    predict_velocity: PredictVelocity,
+    latents: jax.Array,
+    inputs: tuple[jax.Array, ...],
+    keys: jax.Array,
+) -> jax.Array:
+    """Predicts x_0 and noises it to the next level; `inputs` are index, level and next level."""
+    index, sigma, next_sigma = inputs
+    velocity = predict_velocity(latents, TIMESTEP_SCALE * sigma)
+    x0 = velocity_to_x0(latents, velocity, sigma)
+    fresh = draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, index), latents.shape[1:])
+    return add_noise(x0, fresh, next_sigma)
 
 
 def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:

@@ -21,7 +21,7 @@ from flax import nnx
 from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterConfig
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.dit import DiT, ResidualStream, TextContext, Trunk
-from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
+from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.sharding import gather
 
 
@@ -60,7 +60,7 @@ class Adapter(Protocol):
 class ResNetBlock(nnx.Module):
     """Two convolutions on each latent frame, and the projection of their sum to the DiT's width."""
 
-    def __init__(self, width: int, dit_dim: int, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, width: int, dit_dim: int, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = layers.rms_norm(width, eps=1e-6, rngs=rngs)
         self.conv1 = layers.conv2d(width, width, 3, policy=policy, rngs=rngs)
         self.norm2 = layers.rms_norm(width, eps=1e-6, rngs=rngs)
@@ -88,7 +88,7 @@ class ResNetAdapter(nnx.Module):
         config: ResNetAdapterConfig,
         dit_config: DiTConfig,
         *,
-        policy: DtypePolicy = FLOAT32,
+        policy: Policy = FLOAT32,
         rngs: nnx.Rngs,
     ):
         self.config = config
@@ -109,6 +109,7 @@ class ResNetAdapter(nnx.Module):
             rngs,
         )
         self.feature_dtype = policy.compute
+        self.remat = policy.remat
 
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> jax.Array:
         """Features of every block, `[L, B, T, P, width]`; 210 MB of bfloat16 at 121 frames 720p."""
@@ -122,7 +123,9 @@ class ResNetAdapter(nnx.Module):
             return x, features.astype(self.feature_dtype)
 
         _, features_LBTPC = jax.lax.scan(
-            one_block, rearrange(x, "b t (h w) c -> b t h w c", w=width), self.blocks
+            layers.remat(one_block, self.remat),
+            rearrange(x, "b t (h w) c -> b t h w c", w=width),
+            self.blocks,
         )
         return features_LBTPC
 
@@ -153,7 +156,7 @@ class ControlNet(Trunk):
         config: ControlNetConfig,
         dit_config: DiTConfig,
         *,
-        policy: DtypePolicy = FLOAT32,
+        policy: Policy = FLOAT32,
         rngs: nnx.Rngs,
     ):
         trunk_config = controlnet_trunk(config, dit_config)

@@ -10,11 +10,12 @@ import asyncio
 import dataclasses
 import errno
 import gc
+import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -34,9 +35,21 @@ Readers = Mapping[str, Callable[[], np.ndarray]]
 """Name to a function that makes the array when it is about to be written."""
 
 
+class Written(NamedTuple):
+    """What was written to a folder.
+
+    Attributes:
+      num_bytes: on disk, for `read_arrays`.
+      digest: sha256 of all names, dtypes and values: it names these arrays.
+    """
+
+    num_bytes: int
+    digest: str
+
+
 def write_arrays(
     folder: Path, readers: Readers, expected: Mapping[str, jax.ShapeDtypeStruct]
-) -> int:
+) -> Written:
     """Writes arrays, never holding more than one.
 
     Args:
@@ -44,16 +57,16 @@ def write_arrays(
       readers: name to function that makes the array.
       expected: the same names to the shape it must have, and the dtype to store it in.
 
-    Returns:
-      Bytes on disk, for `read_arrays`.
-
     Raises:
       ValueError: the names or a shape differ.
       OSError: the disk is full.
     """
     _require_same(readers.keys(), expected.keys(), "the arrays given")
     _require_space(folder, sum(map(_num_array_bytes, expected.values())))
-    arrays = {name: _LazyArray(name, read, expected[name]) for name, read in readers.items()}
+    digests: dict[str, str] = {}
+    arrays = {
+        name: _LazyArray(name, read, expected[name], digests) for name, read in readers.items()
+    }
     registry = ocp.type_handlers.create_type_handler_registry(
         (_LazyArray, _LazyArrayHandler(deepcopy_host_arrays=False)),
         (jax.Array, ocp.type_handlers.ArrayHandler()),
@@ -69,7 +82,7 @@ def write_arrays(
         if "RESOURCE_EXHAUSTED" in str(error):  # tensorstore's word for it
             raise OSError(errno.ENOSPC, "the disk is full", str(folder)) from error
         raise
-    return _num_bytes(folder)
+    return Written(_num_bytes(folder), _digest(str(sorted(digests.items())).encode()))
 
 
 def read_arrays(
@@ -82,7 +95,7 @@ def read_arrays(
 
     Args:
       folder: made by `write_arrays`.
-      num_bytes: what `write_arrays` returned.
+      num_bytes: what `write_arrays` returned as such.
       expected: name to shape, and the dtype to read it as.
       places: name to devices.
 
@@ -165,11 +178,15 @@ class _LazyArray:
     name: str
     read: Callable[[], np.ndarray]
     expected: jax.ShapeDtypeStruct
+    digests: dict[str, str]
 
     def materialise(self) -> np.ndarray:
         array = self.read()
         _require_shape(array.shape, self.expected.shape, self.name)
-        return array.astype(self.expected.dtype, copy=False)
+        array = np.ascontiguousarray(array, self.expected.dtype)
+        values = _digest(array.reshape(-1).view(np.uint8))
+        self.digests[self.name] = f"{array.dtype} {array.shape} {values}"
+        return array
 
 
 class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
@@ -185,6 +202,10 @@ class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
             for written in await super().serialize([value.materialise()], [info], [arg]):
                 await asyncio.to_thread(written.result)
         return []
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _num_array_bytes(array: jax.ShapeDtypeStruct) -> int:

@@ -14,9 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import uuid
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +31,11 @@ from flashmotion_jax.config import (
     from_dict,
     to_dict,
 )
-from flashmotion_jax.files import replacing
+from flashmotion_jax.files import replacing, replacing_folder
 from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
 from flashmotion_jax.models.arrays import Readers, place, read_arrays, write_arrays
 from flashmotion_jax.models.dit import DiT
-from flashmotion_jax.models.layers import DtypePolicy
+from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder
 from flashmotion_jax.models.tokenizer import Tokenizer
 from flashmotion_jax.models.vae import VAE
@@ -103,7 +101,7 @@ class Component:
       config: sizes, of the type that `KINDS` names.
       dit_config: of an adapter: the DiT it was made for.
       num_bytes: of the weights on disk.
-      key: names these weights; two components never share one.
+      key: sha256 of the weights: it names them, wherever they are.
     """
 
     kind: str
@@ -166,13 +164,14 @@ def open_checkpoint(path: str | Path, adapter: str | None = None) -> Checkpoint:
     )
 
 
-def load_component(path: str | Path, kind: str, dtype: str = "bfloat16") -> Any:
+def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16") -> Any:
     """Reads one component.
 
     Args:
       path: folder of the checkpoint.
       kind: one of `KINDS`.
-      dtype: of matmuls and convolutions and their weights; norms and the like stay in float32.
+      dtype: of matmuls and convolutions and their weights, or how to compute in all; norms and the
+        like stay in float32.
 
     Returns:
       The module, on the mesh that is set, or else on the first device.
@@ -226,51 +225,45 @@ def save_component(
         raise ValueError(f"{folder} exists; choose another folder or ask to overwrite it")
     abstract = flat_parameters(abstract_module(kind, config, dtype, dit_config))
     expected = {name: variable.get_value() for name, variable in abstract.items()}
-    with _replacing_folder(folder) as scratch:
+    with replacing_folder(folder) as scratch:
+        written = write_arrays(scratch / "params", params, expected)
         component = Component(
             kind=kind,
             dtype=dtype,
             config=config,
             dit_config=dit_config,
-            num_bytes=write_arrays(scratch / "params", params, expected),
-            key=uuid.uuid4().hex,
+            num_bytes=written.num_bytes,
+            key=written.digest,
         )
         _write_json(scratch / "config.json", to_dict(component))
 
 
 def save_tokenizer(path: str | Path, source: Path) -> None:
     """Copies the folder of a tokenizer into a checkpoint, in place of one that is there."""
-    with _replacing_folder(Path(path) / "tokenizer") as scratch:
+    with replacing_folder(Path(path) / "tokenizer") as scratch:
         shutil.copytree(source, scratch)
 
 
-@contextmanager
-def _replacing_folder(folder: Path) -> Generator[Path]:
-    with replacing(folder) as scratch:
-        yield scratch
-        if folder.exists():
-            folder.rename(scratch.with_name("replaced"))
-
-
 def abstract_module(
-    kind: str, config: Any, dtype: str, dit_config: DiTConfig | None = None
+    kind: str, config: Any, dtype: str | Policy, dit_config: DiTConfig | None = None
 ) -> nnx.Module:
     """A component with shapes and dtypes in place of arrays.
 
     Args:
       kind: one of `KINDS`.
       config: its sizes.
-      dtype: of matmuls and convolutions and their weights.
+      dtype: of matmuls and convolutions and their weights, or how to compute in all.
       dit_config: of an adapter, the DiT it belongs to.
 
     Raises:
       ValueError: another dtype than float32 and bfloat16.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype={dtype!r}; expected 'float32' or 'bfloat16'")
+    policy = dtype if isinstance(dtype, Policy) else Policy(compute=dtype, params=dtype)
+    for name in (policy.compute, policy.params):
+        if name not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype={name!r}; expected 'float32' or 'bfloat16'")
     build = KINDS[kind][1]
     configs = (config, dit_config) if dit_config else (config,)
-    policy = DtypePolicy(compute=dtype, params=dtype)
     return nnx.eval_shape(lambda: build(*configs, policy=policy, rngs=nnx.Rngs(0)))
 
 

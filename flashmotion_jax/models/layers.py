@@ -1,7 +1,7 @@
 """The layers every model is built from, each parameter with its logical axis names.
 
 A parameter's metadata `axes` names its dimensions; `flashmotion_jax.sharding` maps the names to
-mesh axes. Matmul and convolution weights follow the model's `DtypePolicy`; norms stay in float32.
+mesh axes. Matmul and convolution weights follow the model's `Policy`; norms stay in float32.
 
 Dimension letters: B batch, F pixel frames, T latent frames, H W space, P tokens of one frame,
 N = T * P tokens, S text tokens, C channels, D model width, A heads, E head width, M mlp width,
@@ -24,22 +24,44 @@ from jax.typing import DTypeLike
 from flashmotion_jax.sharding import split_batch_like
 
 Module = TypeVar("Module", bound=nnx.Module)
+Result = TypeVar("Result")
+
+#: What the backward pass may keep of a block: `jax.checkpoint`'s policy by name.
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class DtypePolicy:
-    """Dtypes of matmuls, attention and convolutions; everything else is float32.
+class Policy:
+    """How a model computes: the dtypes of matmuls, attention and convolutions, and its memory.
+
+    Everything else is float32.
 
     Attributes:
       compute: dtype the operands are cast to.
       params: dtype the weights are stored in (float32 masters for what is trained).
+      remat: what the backward pass computes again instead of keeping it from the forward pass:
+        "none"; "full" for all of a block but its input; "dots" for all but the results of its
+        matmuls with weights.
+
+    Raises:
+      ValueError: `remat` is none of these.
     """
 
     compute: DTypeLike = jnp.float32
     params: DTypeLike = jnp.float32
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.remat not in ("none", *REMAT_POLICIES):
+            raise ValueError(
+                f"remat={self.remat!r} is unknown; use one of {['none', *REMAT_POLICIES]}"
+            )
 
 
-FLOAT32 = DtypePolicy()
+FLOAT32 = Policy()
 
 
 def linear(
@@ -47,7 +69,7 @@ def linear(
     out_dim: int,
     axes: tuple[str | None, str | None],
     *,
-    policy: DtypePolicy,
+    policy: Policy,
     rngs: nnx.Rngs,
     use_bias: bool = True,
     zero: bool = False,
@@ -74,7 +96,7 @@ def embedding(
     dim: int,
     axes: tuple[str | None, str | None],
     *,
-    policy: DtypePolicy,
+    policy: Policy,
     rngs: nnx.Rngs,
 ) -> nnx.Embed:
     """A table `[num_embeddings, dim]` of rows looked up by integers, in the dtype stored."""
@@ -93,7 +115,7 @@ def conv2d(
     out_channels: int,
     kernel_size: int,
     *,
-    policy: DtypePolicy,
+    policy: Policy,
     rngs: nnx.Rngs,
     strides: int = 1,
     padding: Any = "SAME",
@@ -140,8 +162,8 @@ def rms_norm(dim: int, *, eps: float, rngs: nnx.Rngs) -> nnx.RMSNorm:
     )
 
 
-def modulation_parameter(num_rows: int, dim: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
-    """The learned rows `[num_rows, dim]` that a timestep's own rows are added to, in float32."""
+def learned_rows(num_rows: int, dim: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
+    """Vectors `[num_rows, dim]` that are learned as they are, in float32: offsets or queries."""
     value = jax.random.normal(rngs.params(), (num_rows, dim)) / math.sqrt(dim)
     return nnx.Param(value, axes=(None, "norm"))
 
@@ -157,6 +179,14 @@ def stack(make: Callable[[nnx.Rngs], Module], num_layers: int, rngs: nnx.Rngs) -
     return jax.vmap(lambda key: make(nnx.Rngs(key)))(jax.random.split(rngs.params(), num_layers))
 
 
+def remat(function: Callable[..., Result], policy: str) -> Callable[..., Result]:
+    """A scan's body whose backward pass keeps only what `Policy.remat` of that name says."""
+    if policy == "none":
+        return function
+    # Inside a scan XLA cannot merge the two passes: guarding against it costs optimisations.
+    return jax.checkpoint(function, policy=REMAT_POLICIES[policy], prevent_cse=False)
+
+
 class FeedForward(nnx.Module):
     """Linear, activation, Linear."""
 
@@ -165,7 +195,7 @@ class FeedForward(nnx.Module):
         dims: Sequence[int],
         activation: Callable[[jax.Array], jax.Array],
         *,
-        policy: DtypePolicy,
+        policy: Policy,
         rngs: nnx.Rngs,
     ):
         in_dim, hidden_dim, out_dim = dims

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import TextEncoderConfig
 from flashmotion_jax.models import layers
-from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
+from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.sharding import gather
 
 
@@ -55,7 +55,7 @@ def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.nda
 class Attention(nnx.Module):
     """Self-attention without biases and without the factor 1 / sqrt(E)."""
 
-    def __init__(self, config: TextEncoderConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, config: TextEncoderConfig, *, policy: Policy, rngs: nnx.Rngs):
         inner_dim = config.num_heads * config.head_dim
 
         def project(in_dim: int, out_dim: int, axes: tuple[str, str]) -> nnx.Linear:
@@ -82,7 +82,7 @@ class Attention(nnx.Module):
 class GatedFeedForward(nnx.Module):
     """One Linear, gated by the GELU of another, and a third back to the model width."""
 
-    def __init__(self, config: TextEncoderConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, config: TextEncoderConfig, *, policy: Policy, rngs: nnx.Rngs):
         def project(in_dim: int, out_dim: int, axes: tuple[str, str]) -> nnx.Linear:
             return layers.linear(in_dim, out_dim, axes, policy=policy, rngs=rngs, use_bias=False)
 
@@ -98,7 +98,7 @@ class GatedFeedForward(nnx.Module):
 class Block(nnx.Module):
     """Self-attention and feed-forward, each after its norm, on the float32 residual stream."""
 
-    def __init__(self, config: TextEncoderConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, config: TextEncoderConfig, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
         self.attn = Attention(config, policy=policy, rngs=rngs)
         self.pos_embedding = layers.embedding(
@@ -131,7 +131,7 @@ class TextEncoder(nnx.Module):
       blocks: all blocks as one module, parameters with a leading layer dimension.
     """
 
-    def __init__(self, config: TextEncoderConfig, *, policy: DtypePolicy = FLOAT32, rngs: nnx.Rngs):
+    def __init__(self, config: TextEncoderConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
         self.config = config
         self.token_embedding = layers.embedding(
             config.vocab_size, config.dim, ("vocab", "embed"), policy=policy, rngs=rngs

@@ -17,7 +17,7 @@ from flax import nnx
 
 from flashmotion_jax.compilation import report
 from flashmotion_jax.config import VAEConfig
-from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
+from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.vae_blocks import (
     CausalConv,
     ChannelNorm,
@@ -34,7 +34,7 @@ from flashmotion_jax.models.vae_blocks import (
 class Encoder(nnx.Module):
     """Folded pixels to features of the latent grid."""
 
-    def __init__(self, config: VAEConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, *, policy: Policy, rngs: nnx.Rngs):
         channels = [config.encoder_dim * m for m in (1, *config.multipliers)]
         last = len(config.multipliers) - 1
         self.conv1 = CausalConv(3 * config.patch_size**2, channels[0], policy=policy, rngs=rngs)
@@ -69,7 +69,7 @@ class Encoder(nnx.Module):
 class Decoder(nnx.Module):
     """Features of the latent grid to folded pixels."""
 
-    def __init__(self, config: VAEConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, *, policy: Policy, rngs: nnx.Rngs):
         multipliers = config.multipliers[::-1]
         channels = [config.decoder_dim * m for m in (multipliers[0], *multipliers)]
         doubles_time = config.temporal_downsample[::-1]
@@ -106,7 +106,7 @@ class Decoder(nnx.Module):
 class VAE(nnx.Module):
     """Encoder, decoder and the normalisation of the latents."""
 
-    def __init__(self, config: VAEConfig, *, policy: DtypePolicy = FLOAT32, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
         self.config = config
         # Latents enter every step of the sampler: encoding stays in float32, decoding need not.
         self.encoder = Encoder(config, policy=FLOAT32, rngs=rngs)

@@ -20,7 +20,7 @@ from flax import nnx
 
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
-from flashmotion_jax.models.layers import DtypePolicy
+from flashmotion_jax.models.layers import Policy
 
 
 class Stream:
@@ -92,7 +92,7 @@ class CausalConv(nnx.Module):
         *,
         time_size: int = 3,
         space_size: int = 3,
-        policy: DtypePolicy,
+        policy: Policy,
         rngs: nnx.Rngs,
     ):
         shape = (time_size, space_size, space_size, in_channels, out_channels)
@@ -131,7 +131,7 @@ class ChannelNorm(nnx.Module):
 class ResidualBlock(nnx.Module):
     """Two normalised causal convolutions around a shortcut."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, out_channels: int, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = ChannelNorm(in_channels)
         self.conv1 = CausalConv(in_channels, out_channels, policy=policy, rngs=rngs)
         self.norm2 = ChannelNorm(out_channels)
@@ -149,9 +149,7 @@ class ResidualBlock(nnx.Module):
         return shortcut + self.conv2(jax.nn.silu(self.norm2(x)), stream)
 
 
-def pointwise(
-    in_channels: int, out_channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs
-) -> nnx.Linear:
+def pointwise(in_channels: int, out_channels: int, *, policy: Policy, rngs: nnx.Rngs) -> nnx.Linear:
     """A 1x1(x1) convolution: a matmul over channels."""
     return layers.linear(
         in_channels, out_channels, ("channels_in", "channels_out"), policy=policy, rngs=rngs
@@ -161,7 +159,7 @@ def pointwise(
 class SpatialAttention(nnx.Module):
     """Single-head attention over the H x W positions of each frame on its own."""
 
-    def __init__(self, channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, policy: Policy, rngs: nnx.Rngs):
         self.norm = ChannelNorm(channels)
         self.to_qkv = pointwise(channels, 3 * channels, policy=policy, rngs=rngs)
         self.proj = pointwise(channels, channels, policy=policy, rngs=rngs)
@@ -178,7 +176,7 @@ class SpatialAttention(nnx.Module):
         return self.proj(rearrange(out[:, :, 0], "n (h w) c -> n h w c", h=height))
 
 
-def middle(channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs) -> nnx.List:
+def middle(channels: int, *, policy: Policy, rngs: nnx.Rngs) -> nnx.List:
     """Residual block, spatial attention, residual block."""
     return nnx.List(
         [
@@ -190,7 +188,7 @@ def middle(channels: int, *, policy: DtypePolicy, rngs: nnx.Rngs) -> nnx.List:
 
 
 def residual_blocks(
-    in_channels: int, out_channels: int, num_blocks: int, *, policy: DtypePolicy, rngs: nnx.Rngs
+    in_channels: int, out_channels: int, num_blocks: int, *, policy: Policy, rngs: nnx.Rngs
 ) -> nnx.List:
     """The residual blocks of a level; the first one changes the width."""
     widths = [in_channels] + [out_channels] * num_blocks
@@ -208,7 +206,7 @@ class DownLevel(nnx.Module):
         *,
         halve_space: bool,
         halve_time: bool,
-        policy: DtypePolicy,
+        policy: Policy,
         rngs: nnx.Rngs,
     ):
         self.residuals = residual_blocks(
@@ -265,7 +263,7 @@ class UpLevel(nnx.Module):
         *,
         double_space: bool,
         double_time: bool,
-        policy: DtypePolicy,
+        policy: Policy,
         rngs: nnx.Rngs,
     ):
         self.residuals = residual_blocks(

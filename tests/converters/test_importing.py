@@ -76,7 +76,8 @@ def test_parts_are_added_and_never_replaced_unasked(original, tmp_path, capsys):
     assert convert(original, destination, "--only", "dit,vae") == 2
     assert "has dit; add --overwrite" in capsys.readouterr().err
     assert not (destination / "vae").exists()
-    assert convert(original, destination, "--only", "dit,vae", "--overwrite") == 0
+    again = ("--overwrite", "--dtype", "float32")
+    assert convert(original, destination, "--only", "dit,vae", *again) == 0
     assert names_in(destination) == ALL
     assert checkpoint.read_component(destination, "dit").key != key
 

@@ -17,7 +17,7 @@ from flax import nnx
 from flashmotion_jax.compilation import program
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.models.dit import DiT
-from flashmotion_jax.models.layers import DtypePolicy
+from flashmotion_jax.models.layers import Policy
 
 
 def random_weights(param, rng):
@@ -31,7 +31,7 @@ def random_weights(param, rng):
 
 
 def main():
-    policy = DtypePolicy(jnp.bfloat16, jnp.bfloat16)
+    policy = Policy(jnp.bfloat16, jnp.bfloat16)
     abstract = nnx.eval_shape(lambda: DiT(DiTConfig(), policy=policy, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(0)
     dit = jax.tree.map(lambda param: random_weights(param, rng), abstract)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -11,17 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding
 
 import tiny
 from converters import dit as names
-from flashmotion_jax.config import DiTConfig
+from flashmotion_jax import sharding
+from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterConfig
+from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
 from flashmotion_jax.models.checkpoint import flat_parameters
 from flashmotion_jax.models.dit import DiT
-from flashmotion_jax.models.layers import DtypePolicy, timestep_embedding
+from flashmotion_jax.models.layers import Policy, timestep_embedding
 from parity import channels_first, channels_last, state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "dit.npz"
-BFLOAT16 = DtypePolicy(jnp.bfloat16, jnp.bfloat16)
+BFLOAT16 = Policy(jnp.bfloat16, jnp.bfloat16)
+
+#: Gradients are large programs that run once here: most of their time is LLVM's.
+QUICK = {"xla_backend_optimization_level": 0}
 
 forward = jax.jit(lambda dit, *inputs: dit(*inputs))
 
@@ -211,6 +218,142 @@ def test_wrong_shapes_are_refused(shape, timesteps, message):
     dit = tiny.make_dit()
     with pytest.raises(ValueError, match=message):
         dit(jnp.zeros(shape), jnp.zeros(timesteps), jnp.zeros((1, 4, 32)))
+
+
+def make_hooked(reference, block_indices):
+    """Lists the reference's blocks fill with their outputs, `[B, N, D]`."""
+    outputs = {index: [] for index in block_indices}
+    for index in block_indices:
+        reference.blocks[index].register_forward_hook(
+            lambda *arguments, index=index: outputs[index].append(arguments[-1])
+        )
+    return outputs
+
+
+def test_taps_and_their_gradient_equal_hidden_states_of_diffusers():
+    torch = pytest.importorskip("torch")
+    dit, inputs, block_indices = tiny.make_dit(), tiny.dit_inputs(), (2, 0)
+    weight = tiny.normal(5, 2, 2, 3, 6, 48)
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(latents):
+        taps = dit.taps(latents, *inputs[1:], block_indices)
+        return jnp.sum(weight * taps), taps
+
+    reference = make_reference(dit)
+    outputs = make_hooked(reference, block_indices)
+    latents = channels_first(inputs[0]).requires_grad_()
+    tokens = torch.tensor(np.repeat(np.asarray(inputs[1]), 6, axis=1))
+    reference(latents, tokens, torch.tensor(np.asarray(inputs[2])), return_dict=False)
+    expected = torch.stack([outputs[index][0] for index in block_indices]).reshape(weight.shape)
+    (torch.tensor(np.asarray(weight)) * expected).sum().backward()
+
+    by_latents, taps = gradient(inputs[0])
+    assert taps.dtype == jnp.float32
+    np.testing.assert_allclose(taps, expected.detach(), rtol=1e-5, atol=2e-5)
+    by_torch = channels_last(latents.grad)
+    assert np.linalg.norm(by_latents - by_torch) <= 1e-5 * np.linalg.norm(by_torch)
+
+
+@pytest.mark.parametrize("block_indices", [(), (3,), (-1,), (0, 1, 7)])
+def test_taps_at_blocks_that_do_not_exist_are_refused(block_indices):
+    with pytest.raises(ValueError, match="expected one or more of 0 to 2, the blocks of this DiT"):
+        tiny.make_dit().taps(*tiny.dit_inputs(), block_indices)
+
+
+def test_unknown_remat_is_refused():
+    with pytest.raises(ValueError, match=r"remat='half' is unknown; use one of \['none', 'full'"):
+        Policy(remat="half")
+
+
+@functools.cache
+def memory_of_gradient(remat, block_indices=()):
+    """Temporaries of the gradient by the latents, in residual streams of float32."""
+    config = dataclasses.replace(tiny.DIT, num_layers=12)
+    dit = nnx.eval_shape(lambda: DiT(config, policy=Policy(remat=remat), rngs=nnx.Rngs(0)))
+    latents, timesteps, text = tiny.dit_inputs(batch=1, frames=4, height=24, width=32)
+    context = jax.eval_shape(lambda dit, text: dit.text_context(text), dit, text)
+
+    def loss(latents, dit, context):
+        if block_indices:
+            return jnp.sum(dit.taps(latents, timesteps, context, block_indices) ** 2)
+        return jnp.sum(dit(latents, timesteps, context) ** 2)
+
+    compiled = jax.jit(jax.grad(loss)).lower(latents, dit, context).compile(QUICK)
+    return compiled.memory_analysis().temp_size_in_bytes / (4 * 192 * 48 * 4)
+
+
+def test_remat_keeps_less():
+    kept = {remat: memory_of_gradient(remat) for remat in ("none", "dots", "full")}
+    assert kept["full"] < 0.9 * kept["dots"] < 0.5 * kept["none"]
+
+
+def test_taps_are_all_that_is_kept_of_the_blocks():
+    """A tap costs itself and not a copy a layer, which would be 12 more."""
+    tapped = memory_of_gradient("full", (0, 1, 2))
+    assert tapped - memory_of_gradient("full") < 1.2 * 3
+
+
+@functools.cache
+def adapted_gradient(remat, mesh=None):
+    """Gradient of DiT, ControlNet and latents, on a mesh where there is one."""
+    policy = Policy(remat=remat)
+    controlnet = tiny.random_module(
+        lambda: ControlNet(ControlNetConfig(), tiny.DIT, policy=policy, rngs=nnx.Rngs(0)), 1
+    )
+    models, inputs = (tiny.make_dit(policy=policy), controlnet), tiny.dit_inputs(batch=4, tokens=4)
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def gradient(models, latents, timesteps, text):
+        dit, adapter = models
+        residuals = adapter(adapter.prepare(latents, text), latents, timesteps, 1.0)
+        return jnp.mean(dit(latents, timesteps, text, residuals) ** 2)
+
+    if mesh is None:
+        return jax.tree.leaves(gradient(models, *inputs))
+    with jax.set_mesh(mesh):
+        inputs = jax.device_put(inputs, NamedSharding(mesh, sharding.BATCH))
+        return jax.tree.leaves(gradient(sharding.place(models, mesh), *inputs))
+
+
+def assert_gradients_agree(actual, expected):
+    for one, other in zip(actual, expected, strict=True):
+        one, other = np.asarray(one), np.asarray(other)
+        assert np.linalg.norm(one - other) <= 1e-5 * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_remat_changes_no_gradient(remat):
+    assert_gradients_agree(adapted_gradient(remat), adapted_gradient("none"))
+
+
+def test_gradient_with_remat_sharded_equals_unsharded():
+    sharded = adapted_gradient("full", sharding.make_mesh(2, 2))
+    assert_gradients_agree(sharded, adapted_gradient("full"))
+
+
+def test_remat_of_the_resnet_adapter_keeps_less_and_changes_no_gradient():
+    dit_config = dataclasses.replace(tiny.DIT, num_layers=12)
+    trajectory = tiny.normal(0, 1, 2, 16, 16, 48)
+
+    def compiled_gradient(remat):
+        adapter = tiny.random_module(
+            lambda: ResNetAdapter(
+                ResNetAdapterConfig(width=16),
+                dit_config,
+                policy=Policy(remat=remat),
+                rngs=nnx.Rngs(0),
+            )
+        )
+        gradient = jax.grad(lambda adapter: jnp.mean(adapter.prepare(trajectory, None) ** 2))
+        compiled = jax.jit(gradient).lower(adapter).compile(QUICK)
+        return compiled.memory_analysis().temp_size_in_bytes, jax.tree.leaves(compiled(adapter))
+
+    (kept, actual), (kept_without, expected) = compiled_gradient("full"), compiled_gradient("none")
+    assert kept < 0.6 * kept_without
+    assert_gradients_agree(actual[2:], expected[2:])
 
 
 @pytest.mark.slow

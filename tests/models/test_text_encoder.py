@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from flashmotion_jax.config import TextEncoderConfig
-from flashmotion_jax.models.layers import DtypePolicy
+from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder, relative_buckets
 from flashmotion_jax.sharding import BATCH, make_mesh, place
 
@@ -44,7 +44,7 @@ TORCH_NAMES = {
 
 def make_encoder(policy=None):
     """An encoder with weights that no version of jax changes, large enough for scores to matter."""
-    policy = policy or DtypePolicy()
+    policy = policy or Policy()
     graph, state = nnx.split(
         nnx.eval_shape(lambda: TextEncoder(CONFIG, policy=policy, rngs=nnx.Rngs(0)))
     )
@@ -182,7 +182,7 @@ def test_each_layer_has_its_own_position_biases(output):
 
 
 def test_bfloat16(output):
-    encoder = make_encoder(DtypePolicy(jnp.bfloat16, jnp.bfloat16))
+    encoder = make_encoder(Policy(jnp.bfloat16, jnp.bfloat16))
     rounded = np.asarray(encoder(IDS, MASK))
     assert rounded.dtype == np.float32
     assert np.linalg.norm(rounded - output) < 2e-2 * np.linalg.norm(output)
@@ -208,7 +208,7 @@ def test_sharded_equals_unsharded(encoder, axis):
 
 
 def full_size():
-    policy = DtypePolicy(jnp.bfloat16, jnp.bfloat16)
+    policy = Policy(jnp.bfloat16, jnp.bfloat16)
     return nnx.eval_shape(lambda: TextEncoder(TextEncoderConfig(), policy=policy, rngs=nnx.Rngs(0)))
 
 

@@ -13,7 +13,7 @@ import tiny
 from converters import vae as names
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.models import vae_blocks
-from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
+from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.models.vae_blocks import SpatialAttention, Stream, conv3d
 from parity import channels_first, channels_last, state_dict
@@ -138,7 +138,7 @@ def test_the_convolution_for_cpus_is_the_one_for_accelerators(monkeypatch, size,
 
 
 def test_bfloat16_decode_stays_near_float32_and_encode_is_float32():
-    rounded = make_vae(policy=DtypePolicy(jnp.bfloat16, jnp.bfloat16))
+    rounded = make_vae(policy=Policy(jnp.bfloat16, jnp.bfloat16))
     vae, video, latents = golden_outputs()
     np.testing.assert_array_equal(encode(rounded, video), encode(vae, video))
     exact = decode(vae, latents)

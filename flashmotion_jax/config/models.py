@@ -1,23 +1,16 @@
-"""Every configuration of the package: frozen dataclasses, validated where they are made.
+"""Sizes of the models, and how they are sampled.
 
-Model configurations default to the published Wan2.2-TI2V-5B; converters fill them from a
-checkpoint's own files or tensor shapes, and they are kept as JSON beside the weights.
+Defaults are the published Wan2.2-TI2V-5B; converters fill them from a checkpoint's own files or
+tensor shapes, and they are kept as JSON beside the weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from flashmotion_jax import wan22
-
-Config = TypeVar("Config")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+from flashmotion_jax.config.checks import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +34,7 @@ class DiTConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.dim % (2 * self.num_heads) == 0,
             f"dim={self.dim} must be a multiple of 2 * num_heads={2 * self.num_heads}: heads are "
             "of equal, even width",
@@ -73,12 +66,12 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         for name in ("latents_mean", "latents_std"):
-            _require(
+            require(
                 len(getattr(self, name)) == self.latent_channels,
                 f"{name} has {len(getattr(self, name))} numbers; expected one for each of the "
                 f"latent_channels={self.latent_channels}",
             )
-        _require(
+        require(
             len(self.temporal_downsample) == len(self.multipliers) - 1,
             f"temporal_downsample={self.temporal_downsample} needs one entry fewer than "
             f"multipliers={self.multipliers}",
@@ -131,6 +124,33 @@ AdapterConfig = ResNetAdapterConfig | ControlNetConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The trainable classifiers on a frozen DiT (FlashMotion section 3.4).
+
+    Raises:
+      ValueError: no tap, taps that do not rise, or a width that the heads do not divide.
+    """
+
+    taps: tuple[int, ...] = (13, 21, 29)  # DiT blocks, from 0, whose output a classifier sees
+    semantic: bool = True  # self-attention with the first frame and the text (SS)
+    trajectory: bool = (
+        True  # cross-attention to the trajectory (TC); that to the video is always on
+    )
+    dim: int = 1024  # open in the paper
+    num_heads: int = 8
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.taps) > 0 and list(self.taps) == sorted(set(self.taps)) and self.taps[0] >= 0,
+            f"taps={self.taps}; expected rising block indices from 0, for instance (13, 21, 29)",
+        )
+        require(
+            self.dim % (2 * self.num_heads) == 0,
+            f"dim={self.dim} must be a multiple of 2 * num_heads={2 * self.num_heads}",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How a checkpoint is sampled; kept beside its weights, overridden by the caller.
 
@@ -153,11 +173,11 @@ class SamplingConfig:
     fps: int = 24
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.sampler in ("few_step", "unipc", "euler"),
             f"sampler={self.sampler!r} is unknown; use few_step, unipc or euler",
         )
-        _require(
+        require(
             self.guidance_scale >= 1,
             f"guidance_scale={self.guidance_scale} is below 1; use 1 for no guidance",
         )
@@ -179,36 +199,11 @@ class SamplingConfig:
           ValueError: `steps` is below 1, or above 8 for the few-step sampler.
         """
         if self.sampler != "few_step":
-            _require(steps >= 1, f"steps={steps}; expected at least 1")
+            require(steps >= 1, f"steps={steps}; expected at least 1")
             return dataclasses.replace(self, num_steps=steps)
-        _require(
+        require(
             1 <= steps <= 8,
             f"steps={steps}; the few-step sampler takes 1 to 8, use the unipc sampler for more",
         )
         levels = tuple(round(1000 * (steps - i) / steps) for i in range(steps))
         return dataclasses.replace(self, denoising_steps=levels)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON types."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(cls: type[Config], values: dict[str, Any], where: str = "configuration") -> Config:
-    """Builds `cls` from JSON types; tuples may be given as lists.
-
-    Args:
-      cls: a dataclass of this module.
-      values: field names to values.
-      where: the file the values came from, for the error.
-
-    Raises:
-      ValueError: a key that `cls` does not have; the nearest one is named.
-    """
-    names = [field.name for field in dataclasses.fields(cls)]  # pyrefly: ignore[bad-argument-type]
-    for key in values:
-        if key not in names:
-            nearest = difflib.get_close_matches(key, names, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {names}"
-            raise ValueError(f"{where}: unknown key {key!r} for {cls.__name__}{hint}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

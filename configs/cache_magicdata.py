@@ -1,0 +1,15 @@
+"""MagicData as latents: 23 K videos of 121 frames at 704 x 1280, about 1.4 TB in float16.
+
+    flashmotion cache --config configs/cache_magicdata.py
+    flashmotion cache --config configs/cache_magicdata.py --part 2/8   # on machine 2 of 8
+
+Needs `checkpoints/wan22` (`python -m converters wan22 ...`) and MagicData's own folders in
+`data/MagicData`. Rows that are short, missing or damaged are listed in report.json.
+"""
+
+from flashmotion_jax.config import CacheConfig
+
+
+def get_config() -> CacheConfig:
+    """All fields are the paper's, and defaults."""
+    return CacheConfig()

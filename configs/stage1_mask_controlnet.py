@@ -1,0 +1,17 @@
+"""Stage 1, first half: the ControlNet SlowAdapter on dense mask maps.
+
+    flashmotion train --config configs/stage1_mask_controlnet.py
+
+Hardware: the paper's 16 devices, one video each; on one, `--set mesh.fsdp=1
+--set stage.optimizer.accumulate=16`. The adapter has 5.3 B parameters, a copy of the generator's
+blocks.
+Expect: adapter/loss/diffusion falls slowly; sample videos begin to follow the masks.
+"""
+
+from configs.common import stage1
+from flashmotion_jax.config import TrainConfig
+
+
+def get_config() -> TrainConfig:
+    """4.6 K steps."""
+    return stage1("controlnet", "mask", steps=4600)

@@ -1,0 +1,15 @@
+"""Ablation of Table 2, without diffusion loss: stage 3 by the adversarial loss alone.
+
+    flashmotion train --config configs/stage3_adversarial_only.py             # ResNet
+    flashmotion train --config configs/stage3_adversarial_only.py:controlnet
+
+Hardware: as stage 3. Expect (paper): low IoU.
+"""
+
+from configs.common import Adapter, variant
+from flashmotion_jax.config import ScaleConfig, TrainConfig
+
+
+def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+    """Stage 3 with a scale of 0."""
+    return variant(adapter, "adversarial_only", diffusion_scale=ScaleConfig(slope=0.0))

@@ -1,0 +1,17 @@
+"""Stage 3: the ControlNet FastAdapter, by diffusion and adversarial loss on the FastGenerator.
+
+    flashmotion train --config configs/stage3_controlnet.py
+
+Hardware: the paper's 4 devices, one video each; on one, `--set mesh.fsdp=1
+--set stage.optimizer.accumulate=4 --set stage.discriminator_optimizer.accumulate=4`.
+Expect: discriminator/accuracy above 0.5 and not near 1; compare adapter/gradient_norm/adversarial
+with adapter/weight/diffusion times adapter/gradient_norm/diffusion to judge the scale.
+"""
+
+from configs.common import stage3
+from flashmotion_jax.config import TrainConfig
+
+
+def get_config() -> TrainConfig:
+    """1 K steps."""
+    return stage3("controlnet")

@@ -1,0 +1,15 @@
+"""Ablation of Table 2, without GAN loss: stage 3 by the diffusion loss alone.
+
+    flashmotion train --config configs/stage3_diffusion_only.py             # ResNet
+    flashmotion train --config configs/stage3_diffusion_only.py:controlnet
+
+Hardware: as stage 3. Expect (paper): best IoU, blurred videos.
+"""
+
+from configs.common import Adapter, variant
+from flashmotion_jax.config import TrainConfig
+
+
+def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+    """Stage 3 without discriminator."""
+    return variant(adapter, "diffusion_only", adversarial=False)

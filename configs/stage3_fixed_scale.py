@@ -1,0 +1,15 @@
+"""Ablation of Table 2, without dynamic scale: lambda is 1 throughout.
+
+    flashmotion train --config configs/stage3_fixed_scale.py             # ResNet
+    flashmotion train --config configs/stage3_fixed_scale.py:controlnet
+
+Hardware: as stage 3. Expect (paper): IoU kept, blurred videos.
+"""
+
+from configs.common import Adapter, variant
+from flashmotion_jax.config import ScaleConfig, TrainConfig
+
+
+def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+    """Stage 3 with a scale of 1."""
+    return variant(adapter, "fixed_scale", diffusion_scale=ScaleConfig(slope=0.0, offset=1.0))

@@ -1,0 +1,22 @@
+"""Baseline GAN of Table 1: the adversarial loss alone, with a plain discriminator.
+
+    flashmotion train --config configs/stage3_gan.py             # ResNet
+    flashmotion train --config configs/stage3_gan.py:controlnet
+
+Hardware: as stage 3. The paper does not say how its baseline differs from stage 3 without the
+diffusion loss, which has a row of its own; here its discriminator lacks FlashMotion's layers too.
+Expect (paper): worse than stage 3 in everything.
+"""
+
+from configs.common import Adapter, variant
+from flashmotion_jax.config import DiscriminatorConfig, ScaleConfig, TrainConfig
+
+
+def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+    """Stage 3 with a scale of 0 and video cross-attention alone."""
+    return variant(
+        adapter,
+        "gan",
+        diffusion_scale=ScaleConfig(slope=0.0),
+        discriminator=DiscriminatorConfig(semantic=False, trajectory=False),
+    )

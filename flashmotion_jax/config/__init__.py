@@ -1,0 +1,61 @@
+"""Every configuration of the package: frozen dataclasses, validated where they are made."""
+
+from flashmotion_jax.config.files import load_config
+from flashmotion_jax.config.models import (
+    AdapterConfig,
+    ControlNetConfig,
+    DiscriminatorConfig,
+    DiTConfig,
+    ResNetAdapterConfig,
+    SamplingConfig,
+    TextEncoderConfig,
+    VAEConfig,
+)
+from flashmotion_jax.config.runs import (
+    CacheConfig,
+    ConsistentAdapterConfig,
+    FastAdapterConfig,
+    FastGeneratorConfig,
+    FewStepConfig,
+    MatchedAdapterConfig,
+    MatchingConfig,
+    MeshConfig,
+    OptimizerConfig,
+    ScaleConfig,
+    SlowAdapterConfig,
+    StageConfig,
+    TimestepsConfig,
+    TrainConfig,
+    differences,
+)
+from flashmotion_jax.config.serialise import from_dict, to_dict, with_overrides
+
+__all__ = [
+    "AdapterConfig",
+    "CacheConfig",
+    "ConsistentAdapterConfig",
+    "ControlNetConfig",
+    "DiTConfig",
+    "DiscriminatorConfig",
+    "FastAdapterConfig",
+    "FastGeneratorConfig",
+    "FewStepConfig",
+    "MatchedAdapterConfig",
+    "MatchingConfig",
+    "MeshConfig",
+    "OptimizerConfig",
+    "ResNetAdapterConfig",
+    "SamplingConfig",
+    "ScaleConfig",
+    "SlowAdapterConfig",
+    "StageConfig",
+    "TextEncoderConfig",
+    "TimestepsConfig",
+    "TrainConfig",
+    "VAEConfig",
+    "differences",
+    "from_dict",
+    "load_config",
+    "to_dict",
+    "with_overrides",
+]

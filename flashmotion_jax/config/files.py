@@ -1,0 +1,35 @@
+"""Configurations from the Python files of `configs/`."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import TypeVar
+
+Config = TypeVar("Config")
+
+
+def load_config(name: str, kind: type[Config]) -> Config:
+    """Runs a configuration file and takes what its `get_config` returns.
+
+    Args:
+      name: path of a Python file; what follows a colon is handed to `get_config`, for instance
+        `configs/stage3_vc.py:controlnet`.
+      kind: `TrainConfig` or `CacheConfig`.
+
+    Raises:
+      ValueError: there is no such file, it has no `get_config`, or it builds something else.
+    """
+    path, _, argument = name.partition(":")
+    if not Path(path).is_file():
+        beside = sorted(str(file) for file in Path(path).parent.glob("*.py"))
+        hint = f"; there are {', '.join(beside)}" if beside else ""
+        raise ValueError(f"no configuration at {path}{hint}")
+    try:
+        get_config = runpy.run_path(path)["get_config"]
+        config = get_config(argument) if argument else get_config()
+    except (KeyError, SyntaxError, TypeError, ImportError) as error:
+        raise ValueError(f"{name} is no configuration ({type(error).__name__}: {error})") from error
+    if not isinstance(config, kind):
+        raise ValueError(f"{name} builds a {type(config).__name__}; expected a {kind.__name__}")
+    return config

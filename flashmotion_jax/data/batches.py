@@ -1,0 +1,193 @@
+"""Batches for training: shuffled, the same whatever machines read them, and resumed at any step.
+
+Batch n is a function of the seed and n alone: each epoch is a permutation of the cache that is
+computed, not drawn one after the other, and each process reads its rows of the global batch. Epochs
+follow each other without a gap, so a batch may hold the end of one and the beginning of the next.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from flashmotion_jax.data.latent_cache import LatentCache, pad_text
+from flashmotion_jax.data.records import Record
+from flashmotion_jax.sharding import BATCH
+
+Kind = Literal["mask", "box"]
+Array = TypeVar("Array", jax.Array, np.ndarray)
+
+
+class Batch(NamedTuple, Generic[Array]):
+    """B videos of the cache.
+
+    Attributes:
+      latents: of the videos, float32 `[B, T, h, w, C]`; frame 0 is the latent of the first image.
+      trajectory: of the mask or box maps, likewise; frame 0 is that of the masks.
+      text: embeddings of the captions, float32 `[B, S, D]`, zero past each caption's tokens.
+    """
+
+    latents: Array
+    trajectory: Array
+    text: Array
+
+
+class Batches:
+    """An endless iterator over batches; threads read ahead.
+
+    Args:
+      cache: what to read.
+      kind: which trajectory maps, "mask" or "box".
+      batch_size: B, over all processes.
+      seed: of the order.
+      text_len: S; captions are padded to it.
+      mesh: over whose batch axes the videos are split.
+      num_threads: batches that are read ahead, each by a thread of its own.
+      process_index: which of `process_count` equal pieces of a batch this process reads.
+      process_count: pieces; by default the mesh decides which rows this process needs.
+
+    Raises:
+      ValueError: the batch is larger than the cache, or cannot be split as the mesh is; `text_len`
+        is shorter than the captions may be.
+    """
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        *,
+        kind: Kind,
+        batch_size: int,
+        seed: int,
+        text_len: int,
+        mesh: Mesh,
+        num_threads: int = 4,
+        process_index: int | None = None,
+        process_count: int | None = None,
+    ):
+        _check_cache(cache, kind, batch_size, text_len, "batch_size")
+        self._sharding = NamedSharding(mesh, BATCH)
+        _check_divides(batch_size, mesh.shape["data"] * mesh.shape["fsdp"], "batch devices")
+        if process_index is None or process_count is None:
+            process_index, process_count = _own_piece(self._sharding, batch_size)
+        _check_divides(batch_size, process_count, "processes")
+        # Adjacent seeds must not share epochs: grain adds the epoch to the seed.
+        shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        dataset = (
+            grain.MapDataset.source(cache)
+            .shuffle(seed=shuffle_seed)
+            .repeat()
+            .map(functools.partial(_example, kind=kind, text_len=text_len))
+            .batch(batch_size // process_count, drop_remainder=True)
+        )[process_index::process_count]
+        options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
+        self._iterator = iter(dataset.to_iter_dataset(options))
+        self._identity = {"cache": cache.fingerprint, "batch_size": batch_size, "seed": seed}
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch[jax.Array]:
+        """The next batch, its first dimension split over the mesh."""
+        rows = next(self._iterator)
+        arrays = [jax.make_array_from_process_local_data(self._sharding, array) for array in rows]
+        return Batch(*arrays)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the iterator is, in JSON types."""
+        return {**self._identity, "step": self._iterator.get_state()["next_index"]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where `get_state` was called, or to any step; nothing in between is read.
+
+        Args:
+          state: from `get_state`, perhaps of a run with another number of processes.
+
+        Raises:
+          ValueError: it is of another cache, batch size or seed: the batches would differ.
+        """
+        differing = [
+            f"{name}={state.get(name)!r} (here {value!r})"
+            for name, value in self._identity.items()
+            if state.get(name) != value
+        ]
+        if differing or not isinstance(state.get("step"), int):
+            raise ValueError(
+                f"the state is of other batches: {', '.join(differing) or 'it has no step'}; "
+                "resume with the cache, batch size and seed of the run, or start a new one"
+            )
+        self._iterator.set_state({"next_index": state["step"]})
+
+    def close(self) -> None:
+        """Ends the threads; nothing can be read afterwards."""
+        self._iterator.close()
+
+
+def first_records(cache: LatentCache, count: int, kind: Kind, text_len: int) -> Batch[np.ndarray]:
+    """The first videos of a cache, on the host: what sample videos are made of.
+
+    Args:
+      cache: what to read.
+      count: B.
+      kind: which trajectory maps, "mask" or "box".
+      text_len: S.
+
+    Raises:
+      ValueError: the cache holds fewer videos, or `text_len` is shorter than captions may be.
+    """
+    _check_cache(cache, kind, count, text_len, "count")
+    examples = [_example(cache[index], kind, text_len) for index in range(count)]
+    return Batch(*(np.stack(arrays) for arrays in zip(*examples, strict=True)))
+
+
+def _example(record: Record, kind: Kind, text_len: int) -> Batch[np.ndarray]:
+    """A record as a batch without its first dimension."""
+    trajectory = record.masks if kind == "mask" else record.boxes
+    return Batch(
+        record.latents.astype(np.float32),
+        trajectory.astype(np.float32),
+        pad_text(record.text, text_len),
+    )
+
+
+def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
+    """Which of how many pieces of a batch lies on the devices of this process.
+
+    Processes that share videos, because the mesh splits these further, get the same piece.
+    """
+    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    rows = sorted({row for index in indices if index for row in range(batch_size)[index[0]]})
+    start, size = rows[0], len(rows)
+    if rows[-1] - start + 1 != size or start % size or batch_size % size:
+        raise ValueError(
+            f"this process has the videos {rows} of a batch of {batch_size}, which are no piece of "
+            "it; make the mesh with the devices of a process side by side"
+        )
+    return start // size, batch_size // size
+
+
+def _check_cache(cache: LatentCache, kind: str, size: int, text_len: int, name: str) -> None:
+    if kind not in ("mask", "box"):
+        raise ValueError(f"kind={kind!r}; expected 'mask' or 'box'")
+    if not 1 <= size <= len(cache):
+        raise ValueError(
+            f"{name}={size}; expected 1 to {len(cache)}, the videos in {cache.path}: lower it, or "
+            "cache more videos"
+        )
+    if text_len < cache.settings.text_len:
+        raise ValueError(
+            f"text_len={text_len}, but captions in {cache.path} have up to "
+            f"{cache.settings.text_len} tokens; use the text_len of the model it was made with"
+        )
+
+
+def _check_divides(batch_size: int, parts: int, name: str) -> None:
+    if batch_size % parts:
+        raise ValueError(
+            f"batch_size={batch_size} cannot be split over {parts} {name}; expected a multiple, "
+            f"for instance {-(-batch_size // parts) * parts}"
+        )

@@ -1,0 +1,209 @@
+"""Writing the latent cache, by several processes at once, killed and restarted as it may be.
+
+Each process writes its shards; whoever finds that all are there writes what makes the cache whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from flashmotion_jax.config import to_dict
+from flashmotion_jax.data.latent_cache import (
+    FORMAT,
+    VERSION,
+    CachedFile,
+    CacheSettings,
+    LatentCache,
+    open_cache,
+    read_json,
+    sha256,
+)
+from flashmotion_jax.data.magicdata import RowError
+from flashmotion_jax.data.records import Record, record_to_bytes
+from flashmotion_jax.files import replacing
+
+#: One video a group, so that any is read alone; latents are noise to a compressor.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+def write_text(folder: Path, empty: np.ndarray, negative: np.ndarray) -> None:
+    """Writes `text.npz`; every process does, before its shards.
+
+    Args:
+      folder: of the cache.
+      empty: embedding of "", `[S, D]`, without padding.
+      negative: of the negative prompt, likewise.
+    """
+    with replacing(folder / "text.npz") as scratch:
+        np.savez(scratch, empty=np.float32(empty), negative=np.float32(negative))
+
+
+def write_shard(
+    folder: Path, number: int, settings: CacheSettings, rows: Iterable[Record | RowError]
+) -> None:
+    """Writes a shard and then its .json.
+
+    Args:
+      folder: of the cache.
+      number: of the shard.
+      settings: of the cache.
+      rows: in the order of the CSV: a record, or why there is none.
+
+    Raises:
+      ValueError: a record cannot be stored in the dtype of the settings.
+      OSError: the disk is full or not writable.
+    """
+    name = f"{_shard_name(number)}.array_record"
+    rejected = []
+    num_records = 0
+    with replacing(folder / name) as scratch:
+        with _disk_errors(folder / name):
+            writer = ArrayRecordWriter(str(scratch), _WRITER_OPTIONS)
+        try:
+            for row in rows:
+                if isinstance(row, RowError):
+                    rejected.append({"row": row.row, "id": row.id, "reason": row.reason})
+                else:
+                    data = record_to_bytes(row, settings.dtype)
+                    with _disk_errors(folder / name):
+                        writer.write(data)
+                    num_records += 1
+        finally:
+            with _disk_errors(folder / name):
+                writer.close()
+        if _count_records(scratch) != num_records:
+            raise OSError(f"{folder / name} was not written whole: is the disk full?")
+        shard = _describe_file(scratch, num_records)
+    _write_json(
+        folder / f"{_shard_name(number)}.json",
+        {"settings": to_dict(settings), "shard": to_dict(shard), "rejected": rejected},
+    )
+
+
+def has_shard(folder: Path, number: int, settings: CacheSettings) -> bool:
+    """Whether a shard is there, whole by its size.
+
+    Raises:
+      ValueError: it is there but was made with other settings.
+    """
+    return _read_shard(folder, number, settings) is not None
+
+
+def finish_cache(folder: Path, settings: CacheSettings) -> LatentCache | None:
+    """Completes the cache once all shards are there. Two processes may do so at once.
+
+    Returns:
+      The cache, or None while shards are missing.
+
+    Raises:
+      ValueError: a shard was made with other settings, or no video is left in any.
+    """
+    entries = [_read_shard(folder, number, settings) for number in range(settings.num_shards)]
+    present = [entry for entry in entries if entry is not None]
+    if len(present) < len(entries):
+        return None
+    rejected = [row for entry in present for row in entry["rejected"]]
+    num_records = sum(entry["shard"]["num_records"] for entry in present)
+    _write_json(
+        folder / "report.json",
+        {"num_rows": settings.num_rows, "num_records": num_records, "rejected": rejected},
+    )
+    if not num_records:
+        raise ValueError(
+            f"none of the {settings.num_rows} rows could be cached; {folder / 'report.json'} says "
+            f"why. Mend the data, remove {folder} and run again"
+        )
+    _write_json(
+        folder / "cache.json",
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": to_dict(settings),
+            "num_records": num_records,
+            "num_bytes": sum(entry["shard"]["num_bytes"] for entry in present),
+            "num_rejected": len(rejected),
+            "text": to_dict(_describe_file(folder / "text.npz", 2)),
+            "shards": [entry["shard"] for entry in present],
+        },
+    )
+    for leftover in folder.glob(".shard_*"):  # of killed runs; by now nobody writes a shard
+        shutil.rmtree(leftover, ignore_errors=True)
+    return open_cache(folder)
+
+
+def require_same_settings(folder: Path, settings: CacheSettings) -> None:
+    """Refuses a run whose settings are not those of a cache that is whole.
+
+    Raises:
+      ValueError: they differ; each difference is shown.
+    """
+    if (folder / "cache.json").is_file():
+        _require_same(folder, read_json(folder / "cache.json")["settings"], settings)
+
+
+def _read_shard(folder: Path, number: int, settings: CacheSettings) -> dict[str, Any] | None:
+    """The .json of a shard, or None if the shard is not there or not whole."""
+    file = folder / f"{_shard_name(number)}.json"
+    if not file.is_file():
+        return None
+    entry = read_json(file)
+    _require_same(folder, entry["settings"], settings)
+    return None if CachedFile(**entry["shard"]).fault(folder) else entry
+
+
+def _require_same(folder: Path, there: dict[str, Any], settings: CacheSettings) -> None:
+    wanted = json.loads(json.dumps(to_dict(settings)))  # tuples as lists
+    differing = [
+        f"{name}={there.get(name)!r} (this run: {wanted.get(name)!r})"
+        for name in sorted(there.keys() | wanted.keys())
+        if there.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder} holds a cache made with {', '.join(differing)}; choose another folder, or "
+            "remove this one"
+        )
+
+
+def _shard_name(number: int) -> str:
+    return f"shard_{number:05d}"
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Generator[None, None, None]:
+    """What ArrayRecord raises, as what a full disk raises elsewhere."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def _count_records(path: Path) -> int:
+    reader = ArrayRecordReader(str(path))
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
+
+
+def _describe_file(path: Path, num_records: int) -> CachedFile:
+    return CachedFile(
+        name=path.name,
+        num_records=num_records,
+        num_bytes=path.stat().st_size,
+        sha256=sha256(path),
+    )
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    with replacing(file) as scratch:
+        text = json.dumps(values, indent=2, ensure_ascii=False)
+        scratch.write_text(text + "\n", encoding="utf-8")

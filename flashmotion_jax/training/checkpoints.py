@@ -1,0 +1,191 @@
+"""Checkpoints of a run: all players, the random key and the place in the data, whole or not at all.
+
+Orbax writes them in the background. A step counts as saved when its mark stands beside it, which
+says how large it is: what was cut afterwards is found before orbax meets it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
+from orbax.checkpoint import checkpoint_managers
+
+from flashmotion_jax.files import replacing
+
+
+class State(NamedTuple):
+    """Everything that a run goes on from.
+
+    Attributes:
+      players: name to `Player`.
+      key: the run's random key.
+      data: state of the batches' iterator, JSON.
+    """
+
+    players: Mapping[str, Any]
+    key: jax.Array
+    data: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints in a folder.
+
+    Args:
+      folder: made if need be.
+      keep: how many of the latest to keep.
+      keep_best: metric whose smallest value is kept too; empty for none.
+    """
+
+    def __init__(self, folder: Path, keep: int, keep_best: str = ""):
+        self._folder = folder.absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._keep_best = keep_best
+        policies: list[Any] = [checkpoint_managers.LatestN(keep)]
+        if keep_best:
+            policies.append(
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[keep_best], reverse=True, n=1
+                )
+            )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies)
+        )
+        self._manager = ocp.CheckpointManager(
+            self._folder, options=options, item_names=("state", "data")
+        )
+        self._unmarked: list[int] = []
+
+    def save(self, step: int, state: State, metrics: Mapping[str, float]) -> None:
+        """Begins to write a checkpoint; returns when the arrays may change.
+
+        Args:
+          step: steps that have been made.
+          state: to write.
+          metrics: means since the last checkpoint.
+
+        Raises:
+          ValueError: the metric of `keep_best` is not among them.
+        """
+        if self._keep_best and self._keep_best not in metrics:
+            raise ValueError(
+                f"keep_best={self._keep_best!r} is not measured; there are {sorted(metrics)}"
+            )
+        # Orbax waits for the one before, which is then whole.
+        self._manager.wait_until_finished()
+        self.mark()
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(
+                    _flat({"players": state.players, "key": jax.random.key_data(state.key)})
+                ),
+                data=ocp.args.JsonSave(dict(state.data)),
+            ),
+            metrics={self._keep_best: metrics[self._keep_best]} if self._keep_best else None,
+        )
+        self._unmarked.append(step)
+
+    def mark(self) -> list[int]:
+        """Marks the steps that have been written since, and returns them."""
+        if not self._unmarked or self._manager.is_saving_in_progress():
+            return []
+        marked, self._unmarked = self._unmarked, []
+        if jax.process_index() == 0:
+            for step in marked:
+                with replacing(self._mark(step)) as scratch:
+                    scratch.write_text(json.dumps({"num_bytes": _num_bytes(self._path(step))}))
+            for mark in self._folder.glob("*.json"):
+                if not self._path(int(mark.stem)).exists():
+                    mark.unlink()
+        return marked
+
+    def wait(self) -> list[int]:
+        """Waits until all is written, marks it, and returns the steps."""
+        self._manager.wait_until_finished()
+        return self.mark()
+
+    def restore(
+        self, players: Mapping[str, Any], message: Callable[[str], None]
+    ) -> tuple[int, State] | None:
+        """The latest checkpoint that is whole.
+
+        Those that are not are moved aside, so that their steps can be written again.
+
+        Args:
+          players: with shapes, dtypes and places of the arrays; the mesh may be another one.
+          message: hears of checkpoints that are passed over.
+
+        Returns:
+          The number of steps made and the state, or None if there is none.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            restored = self._try(step, players)
+            if isinstance(restored, State):
+                return step, restored
+            aside = self._folder / "damaged" / str(step)
+            message(f"checkpoint {step} is {restored}: moved to {aside}, taking the one before")
+            self._set_aside(step, aside)
+        return None
+
+    def close(self) -> None:
+        """Waits for what is being written, and lets go of orbax's threads."""
+        self.wait()
+        self._manager.close()
+
+    def _try(self, step: int, players: Mapping[str, Any]) -> State | str:
+        """The state, or what is wrong with the checkpoint."""
+        try:
+            expected = json.loads(self._mark(step).read_text())["num_bytes"]
+        except (OSError, ValueError):
+            return "not finished"
+        if (found := _num_bytes(self._path(step))) != expected:
+            return f"damaged, {found:,} of {expected:,} bytes"
+        abstract = {"players": players, "key": jax.ShapeDtypeStruct((2,), np.uint32)}
+        placed = {name: _placed(array) for name, array in _flat(abstract).items()}
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(placed), data=ocp.args.JsonRestore()
+        )
+        try:
+            restored: Any = self._manager.restore(step, args=args)
+        except Exception as error:  # orbax and tensorstore raise all kinds
+            return f"damaged ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+        leaves = [restored.state[name] for name in placed]
+        tree = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+        return State(tree["players"], jax.random.wrap_key_data(tree["key"]), restored.data)
+
+    def _set_aside(self, step: int, aside: Path) -> None:
+        if jax.process_index() == 0:
+            aside.parent.mkdir(exist_ok=True)
+            self._path(step).rename(aside)
+            self._mark(step).unlink(missing_ok=True)
+        self._manager.reload()
+
+    def _path(self, step: int) -> Path:
+        return self._folder / str(step)
+
+    def _mark(self, step: int) -> Path:
+        return self._folder / f"{step}.json"
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """Dotted path to array of every leaf, whatever the types of the nodes."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """The same array on the devices of the mesh that is set."""
+    spec = array.sharding.spec if array.sharding else PartitionSpec()
+    sharding = NamedSharding(jax.sharding.get_mesh(), spec)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+
+def _num_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,114 @@
+"""A run without its arrays: shapes, places and operations, before anything is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from flashmotion_jax.config import DiTConfig, TrainConfig
+from flashmotion_jax.data.batches import Batch
+from flashmotion_jax.data.latent_cache import open_cache
+from flashmotion_jax.sharding import BATCH, parameter_spec
+from flashmotion_jax.training.flops import count_flops
+from flashmotion_jax.training.player import Player, new_player
+from flashmotion_jax.training.stage import Stage, frozen_policy
+from flashmotion_jax.training.stages import build_stage
+from flashmotion_jax.training.turn import make_step
+
+
+def dit_config(stage: Stage) -> DiTConfig:
+    """Sizes of the stage's generators, which are the same for all."""
+    return next(source for source in stage.frozen.values() if source.kind == "dit").read().config
+
+
+def on_mesh(module: Any) -> Any:
+    """An abstract module with each parameter's place on the mesh that is set."""
+    mesh = jax.sharding.get_mesh()
+
+    def placed(variable: nnx.Variable) -> nnx.Variable:
+        value = variable.get_value()
+        sharding = NamedSharding(mesh, parameter_spec(variable, mesh))
+        return variable.replace(jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding))
+
+    return jax.tree.map(placed, module, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def abstract_players(stage: Stage) -> dict[str, Player]:
+    """All players with shapes, dtypes and places in place of arrays."""
+    return {
+        name: jax.eval_shape(
+            lambda module, optimizer=player.optimizer: new_player(module, optimizer),
+            on_mesh(player.abstract),
+        )
+        for name, player in stage.players.items()
+    }
+
+
+def abstract_models(config: TrainConfig, stage: Stage) -> dict[str, Any]:
+    """All that stands still, likewise."""
+    policy = frozen_policy(config)
+    models = {role: on_mesh(source.abstract(policy)) for role, source in stage.frozen.items()}
+    dit = dit_config(stage)
+    text = jax.ShapeDtypeStruct((dit.text_len, dit.text_dim), jnp.float32)
+    return models | {"empty_text": text, "negative_text": text}
+
+
+def abstract_batch(config: TrainConfig, stage: Stage) -> Batch:
+    """A batch of the run's cache, likewise."""
+    sharding = NamedSharding(jax.sharding.get_mesh(), BATCH)
+    cache, dit = open_cache(config.cache), dit_config(stage)
+
+    def array(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.float32, sharding=sharding)
+
+    latents = array(*cache.latent_shape)
+    return Batch(latents, latents, array(dit.text_len, dit.text_dim))
+
+
+def turn_arguments(config: TrainConfig, stage: Stage) -> dict[str, tuple[Any, ...]]:
+    """Abstract arguments of each player's step."""
+    players = abstract_players(stage)
+    models = abstract_models(config, stage)
+    batch = abstract_batch(config, stage)
+    key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0)))
+    return {
+        name: (
+            player,
+            models | {other: p.params for other, p in players.items() if other != name},
+            batch,
+            key,
+            step,
+        )
+        for name, player in players.items()
+    }
+
+
+def count_turns(config: TrainConfig) -> dict[str, float]:
+    """Operations of each player's step, without what rematerialisation computes twice."""
+    config = dataclasses.replace(config, remat="none")
+    stage = build_stage(config)
+    arguments = turn_arguments(config, stage)
+    return {
+        turn.player: count_flops(
+            make_step(turn, stage.players[turn.player].optimizer), *arguments[turn.player]
+        )
+        for turn in stage.turns
+    }
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes of a tree of arrays, abstract or not, on one device of the mesh that is set."""
+    mesh = jax.sharding.get_mesh()
+
+    def size(array: Any) -> int:
+        spec = array.sharding.spec if array.sharding else PartitionSpec()
+        shape = NamedSharding(mesh, spec).shard_shape(array.shape)
+        return math.prod(shape) * array.dtype.itemsize
+
+    return sum(size(array) for array in jax.tree.leaves(tree) if hasattr(array, "dtype"))

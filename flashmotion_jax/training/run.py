@@ -1,0 +1,127 @@
+"""The folder of a run: what was asked for, and the checkpoint that comes of it.
+
+OUTPUT/run.json        the configuration, and the digests of all weights it started from
+OUTPUT/checkpoints/    to go on from
+OUTPUT/log.jsonl, tensorboard/, samples/
+OUTPUT/model/          the result: a checkpoint for sampling, exporting, and the next stage
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from flashmotion_jax.config import TrainConfig, differences, to_dict
+from flashmotion_jax.files import replacing, replacing_folder
+from flashmotion_jax.models import checkpoint
+from flashmotion_jax.training.player import Player
+from flashmotion_jax.training.stage import Result, Stage
+
+
+def open_run(config: TrainConfig, stage: Stage, resume: str) -> Path:
+    """Makes the folder of a new run, or checks that one that is there is the same.
+
+    Args:
+      config: of the run.
+      stage: built from it.
+      resume: "auto" goes on with a run that is there; "never" refuses to.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: there is a run of another configuration or of other weights (the differences are
+        shown), or one at all with "never".
+    """
+    folder = Path(config.output)
+    file = folder / "run.json"
+    weights = {role: source.read().key for role, source in stage.frozen.items()}
+    weights |= {
+        name: player.source.read().key for name, player in stage.players.items() if player.source
+    }
+    if file.exists():
+        if resume == "never":
+            raise ValueError(
+                f"{folder} holds a run; give another output, delete it, or use --resume auto"
+            )
+        _require_same(file, config, weights)
+    elif jax.process_index() == 0:
+        values = {"config": to_dict(config), "weights": weights, "jax": jax.__version__}
+        with replacing(file) as scratch:
+            scratch.write_text(json.dumps(values, indent=2) + "\n")
+    return folder
+
+
+def _require_same(file: Path, config: TrainConfig, weights: dict[str, str]) -> None:
+    try:
+        values = json.loads(file.read_text())
+        changes = differences(values["config"], config)
+        old = values["weights"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}); give another output") from error
+    changes += [
+        f"weights of {role}: {old.get(role, 'none')[:12]} -> {key[:12]}"
+        for role, key in weights.items()
+        if old.get(role) != key
+    ]
+    if changes:
+        raise ValueError(
+            f"{file.parent} holds a run of another configuration; give another output, or undo:\n  "
+            + "\n  ".join(changes)
+        )
+
+
+def write_model(folder: Path, result: Result, player: Player) -> Path:
+    """Writes the result of a run as a checkpoint; what was not trained is linked, not copied.
+
+    Args:
+      folder: of the run.
+      result: what it is.
+      player: the trained one.
+
+    Returns:
+      The checkpoint's folder, `model` in that of the run.
+    """
+    module = player.params if player.ema is None else player.ema
+    readers = {
+        name: lambda variable=variable: _whole(variable)
+        for name, variable in checkpoint.flat_parameters(module).items()
+    }
+    if jax.process_index() != 0:
+        for read in readers.values():  # gathering an array takes all processes
+            read()
+        return folder / "model"
+    model = folder / "model"
+    with replacing_folder(model) as scratch:
+        scratch.mkdir()
+        for part in ("dit", "vae", "text_encoder", "tokenizer"):
+            source = (Path(result.base) / part).resolve()
+            if part != result.kind and source.exists():
+                # Relative, so that checkpoints and runs can be moved together.
+                target = os.path.relpath(source, model.resolve())
+                (scratch / part).symlink_to(target, target_is_directory=True)
+        checkpoint.write_sampling(scratch, result.sampling)
+        checkpoint.save_component(
+            scratch,
+            result.kind,
+            result.config,
+            readers,
+            "float32",
+            dit_config=result.dit_config,
+        )
+    return model
+
+
+def _whole(variable: nnx.Variable) -> np.ndarray:
+    """A parameter in host memory, gathered from all processes."""
+    array = variable.get_value()
+    if not array.is_fully_addressable:
+        everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
+        array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
+    return np.asarray(array)

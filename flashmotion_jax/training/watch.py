@@ -1,0 +1,241 @@
+"""How a run is watched: metrics to the terminal, to `log.jsonl` and to TensorBoard.
+
+Metrics come in as plain numbers, for no array on a device is touched here. Only process 0 of a
+run on many hosts writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from flashmotion_jax.data.video import write_video
+from flashmotion_jax.files import replacing
+
+#: Where standard error is a file, its progress is a line at most this often, in seconds.
+SECONDS_A_LINE = 30.0
+
+
+class Watch:
+    """Writes what happens in a run: progress, `log.jsonl`, TensorBoard, sample videos.
+
+    A line of `log.jsonl` has the averages of `every` steps under the last of them, or a warning:
+
+        {"step": 509, "time": 1760000000.0, "adapter/loss/diffusion": 0.114, ...}
+        {"step": 509, "warning": "variance_ratio is 0.31; expected 0.5 to 2"}
+
+    A run that resumes at step n drops what an earlier one wrote of step n and later, so that the
+    log is that of a run without interruption.
+
+    Attributes:
+      folder: of the run; holds `log.jsonl`, `tensorboard/` and `samples/`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        total_steps: int,
+        *,
+        start_step: int = 0,
+        every: int = 10,
+        quiet: bool = False,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+    ):
+        """Opens the log.
+
+        Args:
+          folder: of the run; made if missing.
+          total_steps: of the whole run.
+          start_step: the first step that will be recorded; steps count from 0.
+          every: steps that are averaged.
+          quiet: nothing on standard error.
+          bounds: where the average of a metric should stay. A warning is given when it leaves
+            them, once until it is back; values that are not finite are always outside.
+
+        Raises:
+          ValueError: `every` is below 1, or `log.jsonl` is there and not a run's.
+        """
+        if every < 1:
+            raise ValueError(f"every={every}: expected the number of steps to average, 1 or more")
+        self.folder = folder
+        self._total_steps, self._every = total_steps, every
+        self._bounds = dict(bounds or {})
+        self._outside: set[str] = set()
+        self._recorded: dict[str, list[float]] = {}
+        self._last_step = start_step - 1
+        self._is_writer = jax.process_index() == 0
+        self._is_quiet = quiet or not self._is_writer
+        if self._is_writer:
+            path = folder / "log.jsonl"
+            _drop_lines(path, start_step)
+            self._log = path.open("a", encoding="utf-8", buffering=1)
+            self._progress = None if quiet else _Progress(total_steps, start_step)
+            self._tensorboard = self._open_tensorboard(start_step)
+
+    def _open_tensorboard(self, start_step: int) -> Any:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            self.message(
+                "no TensorBoard curves, only log.jsonl: pip install 'flashmotion_jax[train]'"
+            )
+            return None
+        # Files are named by the second: the suffix tells a run and its resumption apart.
+        return SummaryWriter(
+            str(self.folder / "tensorboard"),
+            purge_step=start_step,
+            filename_suffix=f".{start_step}",
+        )
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Takes the metrics of one step, and writes the averages where `every` steps are full.
+
+        Args:
+          step: counted from 0; called for every step once.
+          metrics: numbers by slash path, such as `adapter/loss/diffusion`. Those that are there on
+            some steps only are averaged over these.
+        """
+        if not self._is_writer:
+            return
+        for name, value in metrics.items():
+            self._recorded.setdefault(name, []).append(value)
+        self._last_step = step
+        if self._progress:
+            self._progress.advance(step)
+        if (step + 1) % self._every == 0 or step + 1 == self._total_steps:
+            self._write()
+
+    def message(self, text: str) -> None:
+        """A line on standard error that does not break the progress bar."""
+        if not self._is_quiet:
+            tqdm.write(text, file=sys.stderr)
+
+    def video(self, step: int, name: str, frames: np.ndarray, fps: float) -> Path:
+        """Writes a sample video.
+
+        Args:
+          step: after which it was made.
+          name: of the sample.
+          frames: uint8 `[F, H, W, 3]`; H and W are even.
+          fps: frames per second.
+
+        Returns:
+          Where process 0 wrote it, such as `samples/step_000500_car.mp4` of the folder.
+
+        Raises:
+          ValueError: the frames cannot be written.
+        """
+        path = self.folder / "samples" / f"step_{step:06d}_{name}.mp4"
+        if self._is_writer:
+            write_video(path, frames, fps)
+        return path
+
+    def close(self) -> None:
+        """Writes the average of the last, unfinished steps and closes all files."""
+        if not self._is_writer:
+            return
+        self._write()
+        if self._progress:
+            self._progress.close()
+        self._log.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+    def _write(self) -> None:
+        averages = {
+            name: float(sum(values) / len(values)) for name, values in self._recorded.items()
+        }
+        self._recorded.clear()
+        if not averages:
+            return
+        step = self._last_step
+        finite = {name: mean if math.isfinite(mean) else None for name, mean in averages.items()}
+        self._write_line({"step": step, "time": round(time.time(), 3), **finite})
+        if self._tensorboard:
+            for name, mean in finite.items():
+                if mean is not None:
+                    self._tensorboard.add_scalar(name, mean, step)
+        if self._progress:
+            self._progress.show(averages)
+        self._warn(step, averages)
+
+    def _write_line(self, line: dict[str, Any]) -> None:
+        self._log.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def _warn(self, step: int, averages: dict[str, float]) -> None:
+        for name, mean in averages.items():
+            low, high = self._bounds.get(name, (-math.inf, math.inf))
+            if math.isfinite(mean) and low <= mean <= high:
+                self._outside.discard(name)
+            elif name not in self._outside:
+                self._outside.add(name)
+                expected = f"{low:g} to {high:g}" if name in self._bounds else "a finite number"
+                warning = f"{name} is {mean:g}; expected {expected}"
+                self._write_line({"step": step, "warning": warning})
+                self.message(f"warning at step {step}: {warning}")
+
+
+class _Progress:
+    """A bar on a terminal; where standard error is a file, a line now and then."""
+
+    def __init__(self, total_steps: int, start_step: int):
+        self._total = total_steps
+        self._done = self._done_in_line = start_step
+        self._time_of_line = time.monotonic()
+        self._bar = (
+            tqdm(total=total_steps, initial=start_step, unit="step", dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def advance(self, step: int) -> None:
+        if self._bar is not None:
+            self._bar.update(step + 1 - self._done)
+        self._done = step + 1
+
+    def show(self, averages: dict[str, float]) -> None:
+        losses = ", ".join(
+            f"{name} {mean:.4g}" for name, mean in averages.items() if "loss" in name.split("/")
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(losses)
+            return
+        seconds = time.monotonic() - self._time_of_line
+        if seconds >= SECONDS_A_LINE or self._done == self._total:
+            rate = (self._done - self._done_in_line) / max(seconds, 1e-9)
+            line = f"step {self._done}/{self._total}, {rate:.3g} steps/s, {losses}"
+            print(line, file=sys.stderr)
+            self._done_in_line, self._time_of_line = self._done, time.monotonic()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _drop_lines(path: Path, start_step: int) -> None:
+    """Drops the lines of `start_step` and later, and what a kill left of a line."""
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
+    kept = [f"{line}\n" for line in lines if _is_before(line, start_step, path)]
+    with replacing(path) as scratch:
+        scratch.write_text("".join(kept), encoding="utf-8")
+
+
+def _is_before(line: str, start_step: int, path: Path) -> bool:
+    try:
+        return json.loads(line)["step"] < start_step
+    except json.JSONDecodeError:
+        return False
+    except (LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds the line {line[:80]!r}; expected the log of an earlier run, with a "
+            "step in each line: move the file away"
+        ) from error

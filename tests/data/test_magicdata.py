@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+import magicdata_tree as tree
+from flashmotion_jax.data.magicdata import MagicData, RowError
+from flashmotion_jax.data.video import cover_crop, read_video, write_video
+
+SMALL = {"num_frames": tree.FRAMES, "height": 32, "width": 64}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tree.make_tree(tmp_path_factory.mktemp("data"), 2)
+
+
+@pytest.fixture
+def one(tmp_path):
+    return tree.make_tree(tmp_path, 1)
+
+
+def test_an_example_is_the_first_frames_and_their_maps(root):
+    data = MagicData(root, **SMALL | {"num_frames": 5})
+    example = data[1]
+    assert len(data) == 2 and not data.rejected
+    assert (example.id, example.caption) == ("v1", "a dog runs to v1")
+    frames = read_video(root / "videos" / "v1.mp4")[0][:5]
+    stretched = [Image.fromarray(f).resize((64, 32), Image.Resampling.LANCZOS) for f in frames]
+    np.testing.assert_array_equal(example.video, np.stack(stretched))
+    for maps in (example.masks, example.boxes):
+        assert maps.shape == (5, 32, 64, 3) and maps.dtype == np.uint8
+        assert {tuple(colour) for colour in maps.reshape(-1, 3)} == {(0, 0, 0), (128, 33, 32)}
+
+
+def test_frame_0_of_both_maps_is_the_masks(root):
+    example = MagicData(root, **SMALL)[0]
+    np.testing.assert_array_equal(example.boxes[0], example.masks[0])
+    assert (example.boxes[1] != example.masks[1]).any()
+    assert example.boxes[1].any(axis=-1).sum() > example.masks[1].any(axis=-1).sum()
+
+
+def test_nothing_but_size_changes_at_the_size_of_the_files(root):
+    example = MagicData(root, num_frames=9, height=48, width=80)[0]
+    np.testing.assert_array_equal(example.masks, tree.map_frames(0, "masks"))
+    np.testing.assert_array_equal(example.boxes[1:], tree.map_frames(0, "boxs")[1:])
+    np.testing.assert_array_equal(example.video, read_video(root / "videos" / "v0.mp4")[0])
+
+
+def test_crop_cuts_video_and_maps_alike(root):
+    example = MagicData(root, **SMALL, resize="crop")[0]
+    frames = read_video(root / "videos" / "v0.mp4")[0]
+    np.testing.assert_array_equal(example.video, cover_crop(frames, 32, 64))
+    masks = cover_crop(tree.map_frames(0, "masks"), 32, 64, nearest=True)
+    np.testing.assert_array_equal(example.masks, masks)
+
+
+def test_faulty_rows_are_left_out_and_listed_with_their_reason(one):
+    tree.add_faults(one, good=1)
+    data = MagicData(one, **SMALL)
+    rejected = {error.id: error for error in data.rejected}
+    for index, row in enumerate(data.rows):
+        if row.id == "v0":
+            assert data[index].video.any()
+            continue
+        with pytest.raises(RowError) as caught:
+            data[index]
+        assert caught.value.id == row.id and caught.value.row == row.number
+        rejected[row.id] = caught.value
+    assert set(rejected) == set(tree.FAULTS)
+    assert {row.id for row in data.rows} == {"v0", *tree.DECODED}
+    for id, reason in tree.FAULTS.items():
+        assert reason in rejected[id].reason and str(rejected[id].row) in str(rejected[id])
+
+
+def marked_damaged(file):
+    """Whether FFmpeg, left to conceal damage, fails or says that it did so."""
+    try:
+        with av.open(str(file)) as container:
+            return any(frame.is_corrupt for frame in container.decode(video=0))
+    except av.FFmpegError:
+        return True
+
+
+def test_what_ffmpeg_finds_damaged_is_an_error_not_a_concealed_frame(one):
+    file = one / "videos" / "v0.mp4"
+    write_video(file, tree.video_frames(0), lossless=True)
+    whole = file.read_bytes()
+    marked = 0
+    for start in range(1000, len(whole), 1500):
+        file.write_bytes(whole[:start] + bytes(10) + whole[start + 10 :])
+        if marked_damaged(file):
+            marked += 1
+            with pytest.raises(RowError, match="v0"):
+                MagicData(one, **SMALL)[0]
+    assert marked > 5
+
+
+@pytest.mark.parametrize("columns", [("video", "caption"), ("Video_Path", " prompt "), None])
+def test_aliases_unknown_columns_and_byte_order_mark(one, columns):
+    columns = ("x", *(columns or ("path", "text")), "y")
+    text = f"{','.join(columns)}\n1,v0.mp4,a dog,2\n"
+    (one / "MagicData.csv").write_text(text, encoding="utf-8-sig")
+    (row,) = MagicData(one, **SMALL).rows
+    assert (row.id, row.caption, row.num_frames) == ("v0", "a dog", None)
+
+
+@pytest.mark.parametrize("caption", ["", "nan", "NaN", "  "])
+def test_no_caption_is_the_empty_prompt(one, caption):
+    tree.write_csv(one, [tree.row("v0", caption, frames="nan")])
+    assert MagicData(one, **SMALL)[0].caption == ""
+
+
+def test_rows_cannot_leave_the_data_root(one):
+    (one.parent / "outside.mp4").write_bytes(b"")
+    names = ["..", "../..", "/", "a/...mp4", "", "../outside.mp4", "a/..\\..\\outside.mp4"]
+    tree.write_csv(one, [[name, "a dog", 9] for name in [*names, "C:\\data\\v0.mp4"]])
+    data = MagicData(one, **SMALL)
+    assert [row.id for row in data.rows] == ["v0"]
+    reasons = [error.reason for error in data.rejected]
+    assert reasons[:5] == ["the path ends in no name of a video"] * 5
+    assert reasons[5] == "no videos/outside.mp4"
+
+
+def test_a_second_row_of_a_video_is_left_out(one):
+    tree.write_csv(one, [["a/v0.mp4", "a dog", 9], ["b/v0.mp4", "a cat", 9]])
+    data = MagicData(one, **SMALL)
+    assert [row.caption for row in data.rows] == ["a dog"]
+    assert data.rejected[0].reason == "row 0 has the same video"
+
+
+def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(one):
+    (one / "videos" / "v0.mp4").unlink()
+    folder = one / "videos" / "v0"
+    folder.mkdir()
+    frames = tree.video_frames(3, 12)
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{i}.png")
+    tree.write_csv(one, [["somewhere/v0/", "a dog", 12]])
+    example = MagicData(one, num_frames=9, height=48, width=80)[0]
+    np.testing.assert_array_equal(example.video, frames[:9])
+    (folder / "2.png").write_bytes(b"no image")
+    with pytest.raises(RowError, match=r"2\.png"):
+        MagicData(one, **SMALL)[0]
+
+
+def test_the_other_spelling_of_boxes_and_another_csv(one):
+    (one / "boxs").rename(one / "boxes")
+    other = (one / "MagicData.csv").rename(one.parent / "mine.csv")
+    data = MagicData(one, other, **SMALL)
+    assert data.csv == other
+    assert data[0].boxes[1].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "columns of an empty file; expected one of path, video"),
+        ("text,fps\na,1\n", "columns text, fps; expected one of path, video"),
+        ("path,fps\nv0.mp4,1\n", "expected one of text, caption, prompt"),
+        ("path,text\n", "none of its 0 rows"),
+        ("path,text\nv9.mp4,a\n", r"none of its 1 rows.*row 0 \(v9\): no videos/v9.mp4"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_says_why(one, text, message):
+    (one / "MagicData.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        MagicData(one, **SMALL)
+
+
+def test_other_bad_input(one):
+    with pytest.raises(ValueError, match=r"no .*nothing.csv: expected the MagicData folder"):
+        MagicData(one, "nothing.csv", **SMALL)
+    with pytest.raises(ValueError, match="resize='pad'; expected 'stretch' or 'crop'"):
+        MagicData(one, **SMALL, resize="pad")
+    (one / "MagicData.csv").write_bytes(b"path,text\nv0.mp4,\xff\xfe\n")
+    with pytest.raises(ValueError, match="not a CSV in UTF-8"):
+        MagicData(one, **SMALL)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from flashmotion_jax.data.records import Record, record_from_bytes, record_to_bytes
+
+
+def record(**changes):
+    rng = np.random.default_rng(0)
+    latents, masks, boxes = rng.standard_normal((3, 3, 4, 6, 48), np.float32)
+    text = rng.standard_normal((7, 32), np.float32)
+    return Record("v1", "ein Ball f\u00e4llt \u2603", latents, masks, boxes, text)._replace(
+        **changes
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_round_trip_in_the_stored_dtype(dtype):
+    there = record()
+    back = record_from_bytes(record_to_bytes(there, dtype))
+    assert (back.id, back.caption) == (there.id, there.caption)
+    for name in ("latents", "masks", "boxes", "text"):
+        array = getattr(back, name)
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, getattr(there, name).astype(dtype))
+
+
+def test_the_bytes_are_a_plain_npz_and_always_the_same():
+    data = record_to_bytes(record(caption=""), "float16")
+    assert data == record_to_bytes(record(caption=""), "float16")
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        assert set(file) == set(Record._fields)
+    assert record_from_bytes(data).caption == ""
+    arrays = sum(array.nbytes for array in record()[2:]) // 2
+    assert arrays < len(data) < arrays + 2000
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(7e4, "values up to 70000 that float16 cannot hold; store the cache in float32"),
+     (np.inf, "check the model"), (np.nan, "check the model")],
+)  # fmt: skip
+def test_what_the_dtype_cannot_hold_is_an_error(value, message):
+    latents = record().latents.copy()
+    latents[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=f"latents of v1 holds .*{message}"):
+        record_to_bytes(record(latents=latents), "float16")
+    if np.isfinite(value):
+        assert record_from_bytes(record_to_bytes(record(latents=latents), "float32"))
+
+
+def test_a_flipped_bit_anywhere_in_the_arrays_is_found():
+    data = record_to_bytes(record(), "float16")
+    for position in range(0, len(data), 997):
+        damaged = bytearray(data)
+        damaged[position] ^= 1
+        with pytest.raises(ValueError, match="a damaged record"):
+            record_from_bytes(bytes(damaged))
+    with pytest.raises(ValueError, match="a damaged record"):
+        record_from_bytes(data[:-100])
+
+
+def test_pickles_are_refused():
+    buffer = io.BytesIO()
+    np.savez(buffer, latents=np.array([{}], object), masks=0, boxes=0, text=0, id="", caption="")
+    with pytest.raises(ValueError, match="a damaged record"):
+        record_from_bytes(buffer.getvalue())
+
+
+def test_another_dtype_is_refused():
+    with pytest.raises(ValueError, match="dtype='bfloat16'; expected one of float16, float32"):
+        record_to_bytes(record(), "bfloat16")

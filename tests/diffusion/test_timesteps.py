@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashmotion_jax.diffusion.timesteps import draw_timesteps
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def timesteps_by_torch(shift, low, high):
+    """The thousand timesteps there are, as PyTorch trainers make them from integers."""
+    torch = pytest.importorskip("torch")
+    sigmas = torch.arange(1000, dtype=torch.float64) / 1000
+    return (1000 * shift * sigmas / (1 + (shift - 1) * sigmas)).clamp(low, high).numpy()
+
+
+@pytest.mark.parametrize(
+    ("shift", "low", "high"), [(5.0, 0.0, 1000.0), (5.0, 20.0, 980.0), (1.0, 0.0, 1000.0)]
+)
+def test_every_timestep_of_the_reference_is_drawn_as_often_as_it_should(shift, low, high):
+    drawn = draw_timesteps(keys(20_000), shift=shift, low=low, high=high)
+    assert drawn.shape == (20_000,) and drawn.dtype == jnp.float32
+    expected = np.sort(timesteps_by_torch(shift, low, high))
+    distance = np.abs(np.unique(drawn)[:, None] - np.unique(expected)).min(axis=1)
+    assert distance.max() < 1e-3
+    # Sorted draws against sorted possibilities: 20 of each, so the quantiles nearly agree.
+    quantiles = np.sort(np.asarray(drawn)).reshape(1000, 20).mean(axis=1)
+    np.testing.assert_allclose(quantiles, expected, atol=14 * shift)
+    assert np.mean(drawn) == pytest.approx(expected.mean(), abs=8)
+
+
+def test_integers_without_a_shift():
+    drawn = np.asarray(draw_timesteps(keys(20_000), shift=1.0))
+    np.testing.assert_allclose(drawn, np.round(drawn), atol=1e-4)
+    assert drawn.min() == 0 and drawn.max() == pytest.approx(999, abs=1e-3)
+
+
+def test_defaults_are_those_of_stage_1():
+    drawn = draw_timesteps(keys(64))
+    np.testing.assert_array_equal(drawn, draw_timesteps(keys(64), shift=5.0, low=0.0, high=1000.0))
+
+
+def test_a_video_alone_gets_what_it_gets_in_a_batch():
+    """Others' trainers squeeze a batch of one to a scalar."""
+    batch = draw_timesteps(keys(7))
+    for i, key in enumerate(keys(7)):
+        alone = draw_timesteps(key[None])
+        assert alone.shape == (1,)
+        np.testing.assert_allclose(alone[0], batch[i], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"shift": 0.0}, {"low": -1.0}, {"high": 1001.0}, {"low": 980.0, "high": 20.0}]
+)
+def test_bad_ranges_are_refused(bad):
+    with pytest.raises(ValueError, match="expected a shift above 0 and 0 <= low < high <= 1000"):
+        draw_timesteps(keys(2), **bad)

@@ -1,0 +1,128 @@
+"""Networks of a few numbers that can stand in for DiT, adapter and discriminator.
+
+They compile in a second, and `toy_torch` has the same ones in PyTorch. Every input moves the
+result: frames and channels are mixed, so that nothing can be left out unseen.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import NamedSharding
+
+from flashmotion_jax.data.batches import Batch
+from flashmotion_jax.sharding import BATCH
+from flashmotion_jax.training.player import to_arrays
+from flashmotion_jax.training.turn import draw_keys
+
+SHAPE = (3, 2, 2, 4)
+TOKENS, TEXT_DIM = 5, 3
+
+
+def param(rng, *shape):
+    return nnx.Param(jnp.asarray(rng.normal(0, 0.4, shape), jnp.float32))
+
+
+class DiT(nnx.Module):
+    """A velocity from latents, timesteps and text, with one layer and a tanh."""
+
+    def __init__(self, seed):
+        rng = np.random.default_rng(seed)
+        self.frames = param(rng, SHAPE[0], SHAPE[0])
+        self.channels = param(rng, SHAPE[-1], SHAPE[-1])
+        self.text = param(rng, TEXT_DIM, SHAPE[-1])
+        self.time = param(rng, SHAPE[-1])
+
+    def text_context(self, text):
+        return text.mean(1) @ self.text[...]
+
+    def __call__(self, latents, timesteps, text, residuals=None):
+        hidden = jnp.einsum(
+            "btijc,ts,cd->bsijd", latents, self.frames[...], self.channels[...]
+        ) + text.reshape(-1, 1, 1, 1, SHAPE[-1])
+        hidden += timesteps[:, :, None, None, None] / 1000 * self.time[...]
+        return jnp.tanh(hidden if residuals is None else hidden + residuals)
+
+
+class Adapter(nnx.Module):
+    """A residual from trajectory, latents and timesteps."""
+
+    def __init__(self, seed):
+        rng = np.random.default_rng(seed)
+        self.trajectory = param(rng, SHAPE[-1], SHAPE[-1])
+        self.gate = param(rng, SHAPE[-1])
+
+    def prepare(self, trajectory, text):
+        return trajectory @ self.trajectory[...]
+
+    def __call__(self, prepared, latents, timesteps, scale):
+        return scale * (prepared + latents * timesteps[:, :, None, None, None] / 1000 * self.gate)
+
+
+class Discriminator(nnx.Module):
+    """A logit from what a backbone makes of a video, the first frame and the trajectory."""
+
+    def __init__(self, seed):
+        rng = np.random.default_rng(seed)
+        self.video, self.image, self.trajectory = (param(rng, SHAPE[-1]) for _ in range(3))
+
+    def __call__(self, backbone, latents, timesteps, text, image_latents, trajectory):
+        features = backbone(latents, timesteps, backbone.text_context(text))
+        seen = features * (self.video[...] + trajectory * self.trajectory[...])
+        return seen.mean((1, 2, 3)).sum(-1) + (image_latents.mean((1, 2, 3)) @ self.image[...])
+
+
+def models():
+    """One network for every role that any stage has."""
+    return {
+        "generator": DiT(1),
+        "slow_generator": DiT(2),
+        "fast_generator": DiT(3),
+        "adapter": Adapter(4),
+        "slow_adapter": Adapter(5),
+        "adapter_ema": Adapter(6),
+        "discriminator": Discriminator(7),
+        "empty_text": normal(8, TOKENS, TEXT_DIM),
+        "negative_text": normal(9, TOKENS, TEXT_DIM),
+    }
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def batch(size=4, seed=0):
+    return Batch(
+        latents=normal(seed, size, *SHAPE),
+        trajectory=normal(seed + 100, size, *SHAPE),
+        text=normal(seed + 200, size, TOKENS, TEXT_DIM),
+    )
+
+
+def on_mesh(mesh, batch):
+    return jax.device_put(batch, NamedSharding(mesh, BATCH))
+
+
+def draws(seed=0, size=4):
+    return draw_keys(jax.random.key(seed), batch(size))
+
+
+def video(index, of):
+    """One video of a batch, or its draws."""
+    return jax.tree.map(lambda x: x[index : index + 1], of)
+
+
+@functools.partial(jax.jit, static_argnames=("losses", "player"))
+def evaluate(losses, player, models, batch, draws, step=0):
+    """The sum that a player minimises, its gradient by dotted path, terms and metrics."""
+
+    def total(trained):
+        terms, metrics = losses(models | {player: trained}, batch, draws, step)
+        return sum(term.weight * term.value for term in terms.values()), (terms, metrics)
+
+    (value, aux), gradient = jax.value_and_grad(total, has_aux=True)(models[player])
+    return value, to_arrays(gradient), *aux
