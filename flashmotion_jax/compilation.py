@@ -23,11 +23,15 @@ _tickets = itertools.count()
 
 
 class Program(Generic[P, T]):
-    """A function that is compiled with the options of the backend in use; see `program`."""
+    """A function that is compiled with the options of the backend in use; see `program`.
+
+    Attributes:
+      function: as it was before, for tracing it as a part of something else.
+    """
 
     def __init__(self, function: Callable[P, T], **options: Any):
         functools.update_wrapper(self, function)
-        self._function, self._options = function, options
+        self.function, self._options = function, options
         self._compiled: dict[str, Any] = {}  # by backend
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -43,7 +47,7 @@ class Program(Generic[P, T]):
         if backend not in self._compiled:
             options = CPU_OPTIONS if backend == "cpu" else None
             self._compiled[backend] = jax.jit(
-                self._function, compiler_options=options, **self._options
+                self.function, compiler_options=options, **self._options
             )
         return self._compiled[backend]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,11 +26,15 @@ def load_config(name: str, kind: type[Config]) -> Config:
         beside = sorted(str(file) for file in Path(path).parent.glob("*.py"))
         hint = f"; there are {', '.join(beside)}" if beside else ""
         raise ValueError(f"no configuration at {path}{hint}")
+    # Configurations share `configs.common`, in a folder beside which nothing need be installed.
+    sys.path.insert(0, str(Path(path).resolve().parents[1]))
     try:
         get_config = runpy.run_path(path)["get_config"]
         config = get_config(argument) if argument else get_config()
     except (KeyError, SyntaxError, TypeError, ImportError) as error:
         raise ValueError(f"{name} is no configuration ({type(error).__name__}: {error})") from error
+    finally:
+        sys.path.pop(0)
     if not isinstance(config, kind):
         raise ValueError(f"{name} builds a {type(config).__name__}; expected a {kind.__name__}")
     return config

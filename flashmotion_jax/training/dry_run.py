@@ -70,12 +70,12 @@ def _memory(config: TrainConfig, stage: Stage) -> Iterator[str]:
     """Bytes on one device: what stays, and what each step takes beside it."""
     trained = bytes_per_device(abstract_players(stage)) / GB
     frozen = bytes_per_device(abstract_models(config, stage)) / GB
-    yield f"memory per device: {trained:.2f} GB trained with moments, {frozen:.2f} GB frozen"
+    yield f"memory per device: {trained:.3f} GB trained with moments, {frozen:.3f} GB frozen"
     arguments = turn_arguments(config, stage)
     for turn in stage.turns:
         step = make_step(turn, stage.players[turn.player].optimizer)
         scratch = _scratch_bytes(step.lower(*arguments[turn.player])) / GB
-        yield f"{turn.player}'s step: {scratch:.2f} GB beside it, as compiled for this device"
+        yield f"{turn.player}'s step: {scratch:.3f} GB beside it, as compiled for this device"
 
 
 def _scratch_bytes(lowered: Any) -> int:

@@ -96,7 +96,8 @@ def count_turns(config: TrainConfig) -> dict[str, float]:
     arguments = turn_arguments(config, stage)
     return {
         turn.player: count_flops(
-            make_step(turn, stage.players[turn.player].optimizer), *arguments[turn.player]
+            make_step(turn, stage.players[turn.player].optimizer).function,
+            *arguments[turn.player],
         )
         for turn in stage.turns
     }

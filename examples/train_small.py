@@ -1,0 +1,151 @@
+"""All three stages in small, through the real files: data, cache, train, sample, export.
+
+A checkpoint with random weights in Wan2.2's own files is converted; a MagicData folder of moving
+squares is made and cached; the ResNet adapter is trained on masks, then on boxes, the generator is
+distilled to four steps, and the adapter is fine-tuned on it. Every command is printed as you would
+type it, with the paper's configurations and what makes them small. A few steps of a random model
+teach it nothing: this shows how the pieces fit, in about three minutes on two cores.
+
+    python examples/train_small.py [FOLDER]
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from flashmotion_jax import Keyframe, TrackedObject, Trajectory, write_video
+from flashmotion_jax.trajectory import Canvas
+from flashmotion_jax.trajectory.render import render
+from sample_small import run
+from small_checkpoint import write_small_checkpoint
+
+NUM_FRAMES, HEIGHT, WIDTH = 9, 64, 96
+STEPS = 10
+FLASHMOTION = (sys.executable, "-m", "flashmotion_jax.cli")
+CONVERTERS = (sys.executable, "-m", "converters")
+
+
+def main() -> int:
+    """Writes everything below the folder given, by default `outputs/train`."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/train")
+    # Most of the time goes into compiling, and several of the commands run the same programs.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+    print(f"making a small checkpoint and 8 videos in {folder}")
+    write_small_checkpoint(folder / "Wan2.2-TI2V-5B", torch_files=False)
+    write_magicdata(folder / "MagicData")
+    wan22 = folder / "wan22"
+    source = folder / "Wan2.2-TI2V-5B"
+    run([*CONVERTERS, "wan22", source, wan22, "--dtype", "float32", "--overwrite"])
+    cache = settings(data_root=folder / "MagicData", model=wan22, output=folder / "cache")
+    size = settings(num_frames=NUM_FRAMES, height=HEIGHT, width=WIDTH)
+    run([*FLASHMOTION, "cache", "--config", "configs/cache_magicdata.py", *cache, *size])
+
+    train(folder, "stage1_mask_resnet", {"adapter.width": 32})
+    start = folder / "stage1_mask_resnet/model"
+    train(folder, "stage1_box_resnet", {"adapter.width": 32, "start_from": start})
+    train(folder, "stage2", {"matching.student_every": 2})
+    changes = {
+        "fast_generator": folder / "stage2/model",
+        "slow_adapter": folder / "stage1_box_resnet/model",
+        "adapter_every": 2,
+        "discriminator.taps": "(0,1)",
+        "discriminator.dim": 32,
+    }
+    train(folder, "stage3_resnet", changes)
+
+    model = folder / "stage3_resnet/model"
+    sample = settings_of_sample(folder)
+    run([*FLASHMOTION, "sample", "--model", model, "--adapter", "resnet", *sample])
+    adapter = folder / "fast_adapter.safetensors"
+    adapter.unlink(missing_ok=True)
+    run([*CONVERTERS, "export", model, adapter, "--adapter", "resnet"])
+    return 0
+
+
+def train(folder: Path, name: str, changes: dict[str, object]) -> None:
+    """Trains a configuration of the paper with what makes it small."""
+    stage = {f"stage.{key}": value for key, value in changes.items()}
+    run(
+        [
+            *(*FLASHMOTION, "train", "--config", f"configs/{name}.py"),
+            *settings(output=folder / name, cache=folder / "cache", steps=STEPS, batch_size=2),
+            *settings(dtype="float32", remat="none", sample_every=STEPS, **{"mesh.fsdp": 1}),
+            *settings(**{"stage.slow_generator": folder / "wan22"}, **stage),
+        ]
+    )
+
+
+def settings(**values: object) -> list[str]:
+    """`--set` arguments."""
+    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+
+
+def settings_of_sample(folder: Path) -> list[str | Path]:
+    """What a video of the first training clip is made from."""
+    return [
+        *("--image", folder / "first_frame.png", "--trajectory", folder / "trajectory.json"),
+        *("--prompt", "a red square moves", "--size", f"{HEIGHT}x{WIDTH}"),
+        *("--frames", str(NUM_FRAMES), "--out", folder / "video.mp4"),
+        *("--preview", folder / "preview.mp4"),
+    ]
+
+
+def write_magicdata(root: Path, count: int = 8) -> None:
+    """Writes videos of a moving square, with mask and box maps, in MagicData's layout.
+
+    Beside them go the first clip's first frame and trajectory, to sample with.
+    """
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(count):
+        name = f"clip{index}"
+        trajectory = moving_square(rng)
+        masks = render(trajectory, HEIGHT, WIDTH, "mask")
+        video = paint(masks, rng)
+        write_video(root / "videos" / f"{name}.mp4", video)
+        write_maps(root / "masks" / name, masks)
+        write_maps(root / "boxs" / name, render(trajectory, HEIGHT, WIDTH, "box"))
+        rows.append((f"videos/{name}.mp4", "a red square moves", NUM_FRAMES))
+        if index == 0:
+            trajectory.save(root.parent / "trajectory.json")
+            Image.fromarray(video[0]).save(root.parent / "first_frame.png")
+    with (root / "MagicData.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "text", "num_frames"), *rows])
+
+
+def moving_square(rng: np.random.Generator) -> Trajectory:
+    """A box that moves on a straight line."""
+    boxes = [(x, y, x + 0.25, y + 0.35) for x, y in rng.uniform(0.0, 0.6, (2, 2))]
+    keyframes = (Keyframe(0, boxes[0]), Keyframe(NUM_FRAMES - 1, boxes[1]))
+    return Trajectory(
+        canvas=Canvas(width=WIDTH, height=HEIGHT),
+        num_frames=NUM_FRAMES,
+        fps=24,
+        objects=(TrackedObject(id=1, name="square", keyframes=keyframes),),
+    )
+
+
+def paint(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Red where the mask is, a gradient elsewhere; uint8 `[F, H, W, 3]`."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    shade = rng.integers(40, 120, 3)
+    background = np.stack([shade[0] + x, shade[1] + y, shade[2] + x // 2], axis=-1)
+    inside = masks.any(axis=-1, keepdims=True)
+    return np.where(inside, (220, 40, 40), background).astype(np.uint8)
+
+
+def write_maps(folder: Path, frames: np.ndarray) -> None:
+    """Writes PNGs under MagicData's names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"annotated_frame_{index:05d}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

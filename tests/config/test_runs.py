@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from flashmotion_jax.config import (
+    ConsistentAdapterConfig,
+    OptimizerConfig,
+    SlowAdapterConfig,
+    TrainConfig,
+    differences,
+    to_dict,
+    with_overrides,
+)
+
+OPTIMIZER = OptimizerConfig(learning_rate=1e-5)
+
+
+@pytest.fixture
+def run():
+    stage = SlowAdapterConfig(slow_generator="model", optimizer=OPTIMIZER)
+    return TrainConfig(stage=stage, output="runs/x", steps=3)
+
+
+def differing(old, *changes):
+    return differences(json.loads(json.dumps(to_dict(old))), with_overrides(old, changes))
+
+
+def test_what_decides_the_numbers_differs(run):
+    assert differing(run, "seed=1", "stage.optimizer.learning_rate=2e-5") == [
+        "seed: 0 -> 1",
+        "stage.optimizer.learning_rate: 1e-05 -> 2e-05",
+    ]
+    assert differing(run, "stage.optimizer.groups={'stem': 1, '': 1}") == [
+        "stage.optimizer.groups.stem: nothing -> 1.0"
+    ]
+
+
+def test_where_and_how_long_may_differ(run):
+    free = ("output=y", "steps=9", "mesh.data=4", "log_every=1", "save_every=1", "keep=1")
+    places = ("cache=elsewhere", "stage.slow_generator=elsewhere", "stage.start_from=elsewhere")
+    assert differing(run, *free, *places) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"clip_norm": 0.0}, "clip_norm=0.0"),
+        ({"accumulate": 0}, "accumulate=0"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0"),
+        ({"decay": "cosine"}, "give decay_updates"),
+        ({"decay_updates": 5}, "give decay_updates"),
+        ({"groups": {}}, "groups={}"),
+    ],
+)
+def test_an_optimizer_refuses(values, message):
+    with pytest.raises(ValueError) as caught:
+        OptimizerConfig(**{"learning_rate": 1.0} | values)
+    assert message in str(caught.value)
+
+
+def test_consistency_needs_a_moving_average():
+    names = {"slow_generator": "a", "fast_generator": "b", "slow_adapter": "c"}
+    with pytest.raises(ValueError, match=r"optimizer\.ema_decay=0"):
+        ConsistentAdapterConfig(**names, adapter="resnet", optimizer=OPTIMIZER)
+    with_average = dataclasses.replace(OPTIMIZER, ema_decay=0.5)
+    ConsistentAdapterConfig(**names, adapter="resnet", optimizer=with_average)
