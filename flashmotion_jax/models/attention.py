@@ -44,6 +44,10 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
 
 
 def _fits_cudnn(q_BNAE: jax.Array) -> bool:
-    """CuDNN's flash attention: 16-bit, heads of at most 128 (the VAE's single head is wider)."""
-    width = q_BNAE.shape[-1]
-    return q_BNAE.dtype in (jnp.bfloat16, jnp.float16) and width <= 128 and width % 8 == 0
+    """CuDNN's flash attention: 16-bit, heads of at most 128 (the VAE's single head is wider).
+
+    A single query, as a classifier's, has no N x N matrix that a kernel would save.
+    """
+    num_queries, width = q_BNAE.shape[1], q_BNAE.shape[-1]
+    is_16_bit = q_BNAE.dtype in (jnp.bfloat16, jnp.float16)
+    return is_16_bit and num_queries > 1 and width <= 128 and width % 8 == 0

@@ -9,6 +9,7 @@ Source: Wan2.2 `wan/modules/model.py`; FlashMotion section 3.1 for the residuals
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from flax import nnx
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
-from flashmotion_jax.models.layers import FLOAT32, DtypePolicy
+from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import apply_rope, rope_table
 from flashmotion_jax.sharding import gather
 
@@ -57,7 +58,7 @@ class ResidualStream(NamedTuple):
 class Attention(nnx.Module):
     """The four projections and two norms that self- and cross-attention share."""
 
-    def __init__(self, config: DiTConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, config: DiTConfig, *, policy: Policy, rngs: nnx.Rngs):
         def project() -> nnx.Linear:
             return layers.linear(
                 config.dim, config.dim, ("embed", "heads"), policy=policy, rngs=rngs
@@ -108,7 +109,7 @@ class CrossAttention(Attention):
 class Block(nnx.Module):
     """Modulated self-attention, cross-attention to the text, modulated feed-forward."""
 
-    def __init__(self, config: DiTConfig, *, policy: DtypePolicy, rngs: nnx.Rngs):
+    def __init__(self, config: DiTConfig, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = layers.layer_norm(config.dim, eps=config.eps, affine=False, rngs=rngs)
         self.self_attn = SelfAttention(config, policy=policy, rngs=rngs)
         self.norm3 = layers.layer_norm(config.dim, eps=config.eps, affine=True, rngs=rngs)
@@ -117,7 +118,7 @@ class Block(nnx.Module):
         self.ffn = layers.FeedForward(
             (config.dim, config.ffn_dim, config.dim), layers.gelu_tanh, policy=policy, rngs=rngs
         )
-        self.modulation = layers.modulation_parameter(6, config.dim, rngs)
+        self.modulation = layers.learned_rows(6, config.dim, rngs)
 
     def __call__(
         self,
@@ -166,7 +167,7 @@ class Trunk(nnx.Module):
       blocks: all blocks as one module, parameters with a leading layer dimension.
     """
 
-    def __init__(self, config: DiTConfig, *, policy: DtypePolicy = FLOAT32, rngs: nnx.Rngs):
+    def __init__(self, config: DiTConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
         self.config = config
         dim = config.dim
         patch_height, patch_width = config.patch_size
@@ -251,7 +252,7 @@ class Head(nnx.Module):
             policy=FLOAT32,
             rngs=rngs,
         )
-        self.modulation = layers.modulation_parameter(2, config.dim, rngs)
+        self.modulation = layers.learned_rows(2, config.dim, rngs)
 
     def __call__(self, x_BTPD: jax.Array, embedding_BTD: jax.Array) -> jax.Array:
         """Tokens and their frames' timestep embedding to patches `[B, T, P, q * r * C]`."""
@@ -260,11 +261,16 @@ class Head(nnx.Module):
 
 
 class DiT(Trunk):
-    """The generator: predicts the velocity eps - x_0 of noised latents."""
+    """The generator: predicts the velocity eps - x_0 of noised latents.
 
-    def __init__(self, config: DiTConfig, *, policy: DtypePolicy = FLOAT32, rngs: nnx.Rngs):
+    Attributes:
+      remat: what a gradient keeps of each block and of an adapter's step, see `layers.Policy`.
+    """
+
+    def __init__(self, config: DiTConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
         super().__init__(config, policy=policy, rngs=rngs)
         self.head = Head(config, rngs=rngs)
+        self.remat = policy.remat
 
     def __call__(
         self,
@@ -287,26 +293,83 @@ class DiT(Trunk):
         Raises:
           ValueError: shapes that do not belong together.
         """
+        x_BTPD, embedding_BTD, _ = self._run_blocks(latents, timesteps, text, residuals)
+        patches = self.head(x_BTPD, embedding_BTD)
+        return layers.unpatchify(patches, self.config.patch_size, width=latents.shape[3])
+
+    def taps(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        text: jax.Array | TextContext,
+        block_indices: tuple[int, ...],
+    ) -> jax.Array:
+        """Outputs of some blocks, as a discriminator sees them.
+
+        All blocks run: leaving out those after the last tap would copy the weights of the others.
+
+        Args:
+          latents: `[B, T, h, w, C]`, normalised; h and w multiples of the patch size.
+          timesteps: `[B, T]` on the 0..1000 scale, 0 for a clean frame.
+          text: `[B, S, text_dim]` embeddings, or their `text_context` computed before.
+          block_indices: K blocks, counted from 0, in any order.
+
+        Returns:
+          float32 residual stream after each of these blocks, `[K, B, T, P, D]`.
+
+        Raises:
+          ValueError: no block, one that does not exist, or shapes that do not belong together.
+        """
+        last = self.config.num_layers - 1
+        if not block_indices or not all(0 <= index <= last for index in block_indices):
+            raise ValueError(
+                f"taps at blocks {tuple(block_indices)}; expected one or more of 0 to {last}, the "
+                f"blocks of this DiT"
+            )
+        _, _, taps = self._run_blocks(latents, timesteps, text, None, block_indices)
+        return jnp.stack(taps)
+
+    def _run_blocks(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        text: jax.Array | TextContext,
+        residuals: ResidualStream | None,
+        block_indices: tuple[int, ...] = (),
+    ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+        """The residual stream, the timestep embedding for the head, and the taps."""
         self._check(latents, timesteps)
         context = text if isinstance(text, TextContext) else self.text_context(text)
         stream = residuals or ResidualStream((), (), lambda carry, _: (carry, jnp.float32(0)))
         embedding_BTD, modulation_BT6D = self.embed_timesteps(timesteps)
         rope_NE = self.rope(latents)
 
-        def one_block(carry: Any, layer: Any) -> tuple[Any, None]:
+        @functools.partial(layers.remat, policy=self.remat)
+        def one_block(carry: Any, layer: Any) -> Any:
             x_BTPD, stream_carry = carry
             block, keys_values, stream_layer = layer
             x_BTPD = gather(block)(x_BTPD, modulation_BT6D, keys_values, rope_NE)
             stream_carry, residual_BTPD = stream.step(stream_carry, stream_layer)
-            return (x_BTPD + residual_BTPD, stream_carry), None
+            return x_BTPD + residual_BTPD, stream_carry
 
-        (x_BTPD, _), _ = jax.lax.scan(
-            one_block,
-            (self.embed_patches(latents), stream.carry),
-            (self.blocks, tuple(context), stream.layers),
+        def step(carry: Any, inputs: Any) -> tuple[Any, None]:
+            (hidden, taps), (index, layer) = carry, inputs
+            hidden = one_block(hidden, layer)
+            # Selected by a scalar, outside of what is rematerialised: its gradient keeps nothing.
+            taps = tuple(
+                jax.lax.select(index == wanted, hidden[0], tap)
+                for wanted, tap in zip(block_indices, taps, strict=True)
+            )
+            return (hidden, taps), None
+
+        x_BTPD = self.embed_patches(latents)
+        inputs = (self.blocks, tuple(context), stream.layers)
+        ((x_BTPD, _), taps), _ = jax.lax.scan(
+            step,
+            ((x_BTPD, stream.carry), (jnp.zeros_like(x_BTPD),) * len(block_indices)),
+            (jnp.arange(self.config.num_layers), inputs),
         )
-        patches = self.head(x_BTPD, embedding_BTD)
-        return layers.unpatchify(patches, self.config.patch_size, width=latents.shape[3])
+        return x_BTPD, embedding_BTD, taps
 
     def _check(self, latents: jax.Array, timesteps: jax.Array) -> None:
         if latents.ndim != 5 or latents.shape[-1] != self.config.in_channels:

@@ -324,14 +324,13 @@ def assert_gradients_agree(actual, expected):
         assert np.linalg.norm(one - other) <= 1e-5 * np.linalg.norm(other)
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
-def test_remat_changes_no_gradient(remat):
-    assert_gradients_agree(adapted_gradient(remat), adapted_gradient("none"))
+def test_remat_changes_no_gradient():
+    assert_gradients_agree(adapted_gradient("dots"), adapted_gradient("none"))
 
 
-def test_gradient_with_remat_sharded_equals_unsharded():
+def test_gradient_sharded_with_remat_equals_unsharded_without():
     sharded = adapted_gradient("full", sharding.make_mesh(2, 2))
-    assert_gradients_agree(sharded, adapted_gradient("full"))
+    assert_gradients_agree(sharded, adapted_gradient("none"))
 
 
 def test_remat_of_the_resnet_adapter_keeps_less_and_changes_no_gradient():

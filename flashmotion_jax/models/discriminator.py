@@ -1,0 +1,251 @@
+"""The discriminator: classifiers that watch a frozen DiT look at a noisy video, and one logit.
+
+One classifier for each tapped DiT block asks with a learned query token, in turn: the first frame
+and the text (semantic self-attention, SS), the trajectory (trajectory cross-attention, TC), and the
+block's video tokens (video cross-attention, VC). An MLP makes a token of it; another one makes the
+logit of the tokens of all classifiers. Only what is in this module is trained.
+
+Every token of image, trajectory and video carries its place `(t, y, x)` as an added sinusoid. It is
+added, not turned into the keys as in the DiT, because values must carry it too: the query learns
+from TC where an object should be and looks there in VC.
+
+Source: FlashMotion section 3.4 and figure 3; widths are open in the paper.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from flashmotion_jax.config import DiscriminatorConfig, DiTConfig
+from flashmotion_jax.models import layers
+from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.dit import DiT, merge_frames
+from flashmotion_jax.models.layers import FLOAT32, Policy
+from flashmotion_jax.models.rope import axis_dims
+from flashmotion_jax.sharding import gather, split_batch_like
+
+
+class QueryAttention(nnx.Module):
+    """Attention of one query token to any tokens, normalised before, added to the query after."""
+
+    def __init__(self, config: DiscriminatorConfig, *, eps: float, policy: Policy, rngs: nnx.Rngs):
+        def project(axes: tuple[str, str], use_bias: bool = True) -> nnx.Linear:
+            return layers.linear(
+                config.dim, config.dim, axes, policy=policy, rngs=rngs, use_bias=use_bias
+            )
+
+        self.norm = layers.layer_norm(config.dim, eps=eps, affine=False, rngs=rngs)
+        self.q, self.v = project(("embed", "heads")), project(("embed", "heads"))
+        # A bias of the keys would move all scores of the query alike, which softmax undoes.
+        self.k = project(("embed", "heads"), use_bias=False)
+        self.o = project(("heads", "embed"))
+        self.num_heads = config.num_heads
+
+    def __call__(self, query_B1D: jax.Array, tokens_BND: jax.Array) -> jax.Array:
+        """The float32 query `[B, 1, D]` after it looked at N tokens."""
+
+        def heads(x: jax.Array) -> jax.Array:
+            return rearrange(x, "b n (a e) -> b n a e", a=self.num_heads)
+
+        tokens_BND = self.norm(tokens_BND)
+        q_B1AE = heads(self.q(self.norm(query_B1D)))
+        out_B1AE = attention(q_B1AE, heads(self.k(tokens_BND)), heads(self.v(tokens_BND)))
+        return query_B1D + self.o(rearrange(out_B1AE, "b n a e -> b n (a e)"))
+
+
+class Classifier(nnx.Module):
+    """The classifier at one DiT block: three attentions of its query, then an MLP."""
+
+    def __init__(
+        self,
+        config: DiscriminatorConfig,
+        dit_config: DiTConfig,
+        *,
+        policy: Policy,
+        rngs: nnx.Rngs,
+    ):
+        def attend() -> QueryAttention:
+            return QueryAttention(config, eps=dit_config.eps, policy=policy, rngs=rngs)
+
+        self.query = layers.learned_rows(1, config.dim, rngs)
+        self.semantic = attend() if config.semantic else None
+        self.trajectory = attend() if config.trajectory else None
+        self.video = attend()
+        self.norm_video = layers.layer_norm(
+            dit_config.dim, eps=dit_config.eps, affine=False, rngs=rngs
+        )
+        self.embed_video = layers.linear(
+            dit_config.dim, config.dim, ("embed", "heads"), policy=policy, rngs=rngs
+        )
+        self.norm = layers.layer_norm(config.dim, eps=dit_config.eps, affine=False, rngs=rngs)
+        self.mlp = layers.FeedForward(
+            (config.dim, 4 * config.dim, config.dim), layers.gelu_tanh, policy=policy, rngs=rngs
+        )
+
+    def __call__(
+        self,
+        tap_BTPD: jax.Array,
+        semantic_BSD: jax.Array | None,
+        trajectory_BND: jax.Array | None,
+        positions_ND: jax.Array,
+    ) -> jax.Array:
+        """Looks at one block's video tokens.
+
+        Args:
+          tap_BTPD: float32 residual stream after the block, of the DiT's width.
+          semantic_BSD: tokens of the first frame and the text; None without SS.
+          trajectory_BND: tokens of the trajectory; None without TC.
+          positions_ND: added to the video tokens.
+
+        Returns:
+          float32 token `[B, D]`.
+        """
+        batch = tap_BTPD.shape[0]
+        query = jnp.broadcast_to(self.query[...], (batch, *self.query.shape))
+        query = split_batch_like(query, tap_BTPD)
+        if self.semantic is not None and semantic_BSD is not None:
+            # Self-attention over [query; image; text] of which only the query's row is computed.
+            query = self.semantic(query, jnp.concatenate([query, semantic_BSD], axis=1))
+        if self.trajectory is not None and trajectory_BND is not None:
+            query = self.trajectory(query, trajectory_BND)
+        video_BND = self.embed_video(self.norm_video(merge_frames(tap_BTPD))) + positions_ND
+        query = self.video(query, video_BND)
+        return self.mlp(self.norm(query))[:, 0].astype(jnp.float32)
+
+
+class Discriminator(nnx.Module):
+    """Classifiers at the taps of a DiT that is given with every call and stays as it is.
+
+    Attributes:
+      config: its own sizes, and the taps.
+      classifiers: one for each tap, stacked.
+    """
+
+    def __init__(
+        self,
+        config: DiscriminatorConfig,
+        dit_config: DiTConfig,
+        *,
+        policy: Policy = FLOAT32,
+        rngs: nnx.Rngs,
+    ):
+        def embed(in_dim: int) -> nnx.Linear:
+            return layers.linear(in_dim, config.dim, (None, "embed"), policy=policy, rngs=rngs)
+
+        self.config = config
+        self.patch_size = dit_config.patch_size
+        self.remat = policy.remat
+        patch_dim = dit_config.patch_size[0] * dit_config.patch_size[1] * dit_config.in_channels
+        self.embed_image = embed(patch_dim) if config.semantic else None
+        self.embed_text = embed(dit_config.text_dim) if config.semantic else None
+        self.embed_trajectory = embed(patch_dim) if config.trajectory else None
+        self.classifiers = layers.stack(
+            lambda rngs: Classifier(config, dit_config, policy=policy, rngs=rngs),
+            len(config.taps),
+            rngs,
+        )
+        self.head = layers.FeedForward(
+            (len(config.taps) * config.dim, config.dim, 1),
+            layers.gelu_tanh,
+            policy=FLOAT32,
+            rngs=rngs,
+        )
+        # Logits start near 0, where softplus is steep, and the classifiers still get a gradient.
+        self.head.down.kernel[...] *= 0.01
+
+    def __call__(
+        self,
+        backbone: DiT,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        text: jax.Array,
+        image_latents: jax.Array,
+        trajectory: jax.Array,
+    ) -> jax.Array:
+        """Tells real videos from generated ones.
+
+        The gradient reaches `latents` through the backbone.
+
+        Args:
+          backbone: the frozen DiT.
+          latents: noisy latents `[B, T, h, w, C]`.
+          timesteps: `[B, T]`, 0..1000.
+          text: `[B, S, text_dim]` embeddings, padded with zeros, which are attended as in the DiT.
+          image_latents: clean latents of the first frame, `[B, 1, h, w, C]`; not looked at
+            without SS.
+          trajectory: latents of the trajectory map, `[B, T, h, w, C]`; not looked at without TC.
+
+        Returns:
+          float32 logits `[B]`, above 0 for real.
+
+        Raises:
+          ValueError: shapes that do not belong together, or a tap that the backbone has not.
+        """
+        for name, x, expected in (
+            ("image_latents", image_latents, latents[:, :1].shape),
+            ("trajectory", trajectory, latents.shape),
+        ):
+            if x.shape != expected:
+                raise ValueError(
+                    f"{name} have shape {x.shape}; expected {expected} for latents of shape "
+                    f"{latents.shape}"
+                )
+        taps_KBTPD = backbone.taps(latents, timesteps, text, self.config.taps)
+        positions_ND = self._positions(latents)
+        semantic_BSD = self._semantic_tokens(image_latents, text)
+        trajectory_BND = None
+        if self.embed_trajectory is not None:
+            trajectory_BND = self._patch_tokens(self.embed_trajectory, trajectory)
+
+        def one_classifier(_: None, inputs: tuple[Classifier, jax.Array]) -> tuple[None, jax.Array]:
+            classifier, tap_BTPD = inputs
+            return None, gather(classifier)(tap_BTPD, semantic_BSD, trajectory_BND, positions_ND)
+
+        _, tokens_KBD = jax.lax.scan(
+            layers.remat(one_classifier, self.remat), None, (self.classifiers, taps_KBTPD)
+        )
+        return self.head(rearrange(tokens_KBD, "k b d -> b (k d)"))[:, 0]
+
+    def _semantic_tokens(self, image_latents: jax.Array, text: jax.Array) -> jax.Array | None:
+        """Tokens of the first frame and the text, `[B, S, D]`."""
+        if self.embed_image is None or self.embed_text is None:
+            return None
+        image = self._patch_tokens(self.embed_image, image_latents)
+        return jnp.concatenate([image, self.embed_text(text)], axis=1)
+
+    def _patch_tokens(self, embed: nnx.Linear, latents: jax.Array) -> jax.Array:
+        """One token a patch with its place, float32 `[B, N, D]`."""
+        patches = layers.patchify(latents, self.patch_size)
+        return merge_frames(embed(patches)) + self._positions(latents)
+
+    def _positions(self, latents: jax.Array) -> jax.Array:
+        _, frames, height, width, _ = latents.shape
+        patch_height, patch_width = self.patch_size
+        grid = (frames, height // patch_height, width // patch_width)
+        return position_embedding(grid, self.config.dim)
+
+
+def position_embedding(grid: tuple[int, int, int], dim: int) -> jax.Array:
+    """Sinusoids of the place of every token of a `[T, h, w]` grid.
+
+    Args:
+      grid: latent frames, token rows, token columns.
+      dim: even width, shared out between the three as the DiT does for rotations.
+
+    Returns:
+      float32 `[N, dim]`, N in (t, h, w) order.
+    """
+    axes = [
+        jnp.broadcast_to(
+            jnp.expand_dims(
+                layers.timestep_embedding(jnp.arange(length), width),
+                [other for other in range(3) if other != axis],
+            ),
+            (*grid, width),
+        )
+        for axis, (length, width) in enumerate(zip(grid, axis_dims(dim), strict=True))
+    ]
+    return jnp.concatenate(axes, axis=-1).reshape(-1, dim)
