@@ -50,7 +50,7 @@ def main() -> int:
     start = folder / "stage1_mask_resnet/model"
     train(folder, "stage1_box_resnet", {"adapter.width": 32, "start_from": start})
     train(folder, "stage2", {"matching.student_every": 2})
-    changes = {
+    changes: dict[str, object] = {
         "fast_generator": folder / "stage2/model",
         "slow_adapter": folder / "stage1_box_resnet/model",
         "adapter_every": 2,

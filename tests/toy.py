@@ -12,10 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding
 
 from flashmotion_jax.data.batches import Batch
-from flashmotion_jax.sharding import BATCH
 from flashmotion_jax.training.player import to_arrays
 from flashmotion_jax.training.turn import draw_keys
 
@@ -25,6 +23,10 @@ TOKENS, TEXT_DIM = 5, 3
 
 def param(rng, *shape):
     return nnx.Param(jnp.asarray(rng.normal(0, 0.4, shape), jnp.float32))
+
+
+def level(timesteps):
+    return timesteps[:, :, None, None, None] / 1000
 
 
 class DiT(nnx.Module):
@@ -41,10 +43,8 @@ class DiT(nnx.Module):
         return text.mean(1) @ self.text[...]
 
     def __call__(self, latents, timesteps, text, residuals=None):
-        hidden = jnp.einsum(
-            "btijc,ts,cd->bsijd", latents, self.frames[...], self.channels[...]
-        ) + text.reshape(-1, 1, 1, 1, SHAPE[-1])
-        hidden += timesteps[:, :, None, None, None] / 1000 * self.time[...]
+        mixed = jnp.einsum("btijc,ts,cd->bsijd", latents, self.frames[...], self.channels[...])
+        hidden = mixed + text[:, None, None, None] + level(timesteps) * self.time[...]
         return jnp.tanh(hidden if residuals is None else hidden + residuals)
 
 
@@ -60,7 +60,7 @@ class Adapter(nnx.Module):
         return trajectory @ self.trajectory[...]
 
     def __call__(self, prepared, latents, timesteps, scale):
-        return scale * (prepared + latents * timesteps[:, :, None, None, None] / 1000 * self.gate)
+        return scale * (prepared + latents * level(timesteps) * self.gate[...])
 
 
 class Discriminator(nnx.Module):
@@ -77,7 +77,7 @@ class Discriminator(nnx.Module):
 
 
 def models():
-    """One network for every role that any stage has."""
+    """One network for every role that any stage has, the fake score as in stage 2."""
     return {
         "generator": DiT(1),
         "slow_generator": DiT(2),
@@ -85,6 +85,7 @@ def models():
         "adapter": Adapter(4),
         "slow_adapter": Adapter(5),
         "adapter_ema": Adapter(6),
+        "fake_score": DiT(10),
         "discriminator": Discriminator(7),
         "empty_text": normal(8, TOKENS, TEXT_DIM),
         "negative_text": normal(9, TOKENS, TEXT_DIM),
@@ -103,26 +104,28 @@ def batch(size=4, seed=0):
     )
 
 
-def on_mesh(mesh, batch):
-    return jax.device_put(batch, NamedSharding(mesh, BATCH))
-
-
 def draws(seed=0, size=4):
     return draw_keys(jax.random.key(seed), batch(size))
 
 
-def video(index, of):
-    """One video of a batch, or its draws."""
-    return jax.tree.map(lambda x: x[index : index + 1], of)
+def videos(indices, batch):
+    """Some of the videos."""
+    return jax.tree.map(lambda x: x[indices], batch)
 
 
-@functools.partial(jax.jit, static_argnames=("losses", "player"))
-def evaluate(losses, player, models, batch, draws, step=0):
-    """The sum that a player minimises, its gradient by dotted path, terms and metrics."""
+@functools.partial(jax.jit, static_argnames=("losses",))
+def evaluate(losses, models, batch, draws, step=0):
+    """Losses as a turn sees them.
 
-    def total(trained):
-        terms, metrics = losses(models | {player: trained}, batch, draws, step)
+    Returns:
+      The sum that is minimised; its gradient, role to dotted path to array, for all networks and
+      not for the player alone; terms; metrics.
+    """
+
+    def total(networks):
+        terms, metrics = losses(models | networks, batch, draws, step)
         return sum(term.weight * term.value for term in terms.values()), (terms, metrics)
 
-    (value, aux), gradient = jax.value_and_grad(total, has_aux=True)(models[player])
-    return value, to_arrays(gradient), *aux
+    networks = {role: model for role, model in models.items() if isinstance(model, nnx.Module)}
+    (value, aux), gradients = jax.value_and_grad(total, has_aux=True)(networks)
+    return value, {role: to_arrays(gradients[role]) for role in gradients}, *aux

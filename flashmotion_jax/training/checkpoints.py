@@ -7,17 +7,25 @@ says how large it is: what was cut afterwards is found before orbax meets it.
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
 
+from flashmotion_jax.compilation import program
 from flashmotion_jax.files import replacing
+
+#: What orbax calls a checkpoint that is still being written, after the step.
+UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class State(NamedTuple):
@@ -39,7 +47,8 @@ class Checkpoints:
 
     Args:
       folder: made if need be.
-      keep: how many of the latest to keep.
+      keep: how many of the latest to keep, at least two: the newest counts once it is marked, and
+        orbax deletes the one before as soon as the newest is written.
       keep_best: metric whose smallest value is kept too; empty for none.
     """
 
@@ -47,22 +56,28 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._keep_best = keep_best
-        policies: list[Any] = [checkpoint_managers.LatestN(keep)]
+
+        def metric(metrics: Mapping[str, float]) -> float:
+            # The run may have begun with another metric.
+            return metrics.get(keep_best, math.inf)
+
+        policies: list[Any] = [checkpoint_managers.LatestN(max(keep, 2))]
         if keep_best:
             policies.append(
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[keep_best], reverse=True, n=1
+                    get_metric_fn=metric, reverse=True, n=1, keep_checkpoints_without_metrics=False
                 )
             )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies)
+            best_fn=metric if keep_best else None,  # without it, orbax writes no metrics
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
         )
         self._manager = ocp.CheckpointManager(
             self._folder, options=options, item_names=("state", "data")
         )
         self._unmarked: list[int] = []
 
-    def save(self, step: int, state: State, metrics: Mapping[str, float]) -> None:
+    def save(self, step: int, state: State, metrics: Mapping[str, float]) -> list[int]:
         """Begins to write a checkpoint; returns when the arrays may change.
 
         Args:
@@ -70,46 +85,67 @@ class Checkpoints:
           state: to write.
           metrics: means since the last checkpoint.
 
+        Returns:
+          The steps before that have been written since `mark` was last asked, which are marked.
+
         Raises:
           ValueError: the metric of `keep_best` is not among them.
+          FloatingPointError: an array is not finite.
+          OSError: the checkpoint before could not be written.
         """
         if self._keep_best and self._keep_best not in metrics:
             raise ValueError(
                 f"keep_best={self._keep_best!r} is not measured; there are {sorted(metrics)}"
             )
-        # Orbax waits for the one before, which is then whole.
-        self._manager.wait_until_finished()
-        self.mark()
+        arrays = _flat({"players": state.players, "key": jax.random.key_data(state.key)})
+        _require_finite(step, arrays)
+        # Orbax would wait for the one before too, but then delete others before it is marked.
+        marked = self.wait()
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(
-                    _flat({"players": state.players, "key": jax.random.key_data(state.key)})
-                ),
+                state=ocp.args.StandardSave(arrays),
                 data=ocp.args.JsonSave(dict(state.data)),
             ),
             metrics={self._keep_best: metrics[self._keep_best]} if self._keep_best else None,
         )
         self._unmarked.append(step)
+        return marked
 
     def mark(self) -> list[int]:
-        """Marks the steps that have been written since, and returns them."""
+        """Marks the steps that have been written since, and returns them.
+
+        Raises:
+          OSError: one could not be written.
+        """
         if not self._unmarked or self._manager.is_saving_in_progress():
             return []
+        return self.wait()
+
+    def wait(self) -> list[int]:
+        """Waits until all is written, marks it, and returns the steps.
+
+        Raises:
+          OSError: one could not be written.
+        """
+        if not self._unmarked:
+            return []
         marked, self._unmarked = self._unmarked, []
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # orbax and tensorstore raise all kinds
+            raise OSError(
+                f"checkpoint {marked[-1]} could not be written to {self._folder}: "
+                f"{_first_line(error)}; those before it are whole"
+            ) from error
         if jax.process_index() == 0:
             for step in marked:
                 with replacing(self._mark(step)) as scratch:
                     scratch.write_text(json.dumps({"num_bytes": _num_bytes(self._path(step))}))
-            for mark in self._folder.glob("*.json"):
-                if not self._path(int(mark.stem)).exists():
+            for mark in self._folder.glob("[0-9]*.json"):
+                if not mark.with_suffix("").exists():
                     mark.unlink()
         return marked
-
-    def wait(self) -> list[int]:
-        """Waits until all is written, marks it, and returns the steps."""
-        self._manager.wait_until_finished()
-        return self.mark()
 
     def restore(
         self, players: Mapping[str, Any], message: Callable[[str], None]
@@ -125,6 +161,11 @@ class Checkpoints:
         Returns:
           The number of steps made and the state, or None if there is none.
         """
+        for path in self._folder.glob(f"*{UNFINISHED}"):
+            step = path.name.removesuffix(UNFINISHED)
+            message(f"checkpoint {step} was cut off while it was written: removed")
+            if jax.process_index() == 0:
+                shutil.rmtree(path)
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored = self._try(step, players)
             if isinstance(restored, State):
@@ -143,7 +184,7 @@ class Checkpoints:
         """The state, or what is wrong with the checkpoint."""
         try:
             expected = json.loads(self._mark(step).read_text())["num_bytes"]
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError, TypeError):
             return "not finished"
         if (found := _num_bytes(self._path(step))) != expected:
             return f"damaged, {found:,} of {expected:,} bytes"
@@ -155,7 +196,7 @@ class Checkpoints:
         try:
             restored: Any = self._manager.restore(step, args=args)
         except Exception as error:  # orbax and tensorstore raise all kinds
-            return f"damaged ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+            return f"damaged ({_first_line(error)})"
         leaves = [restored.state[name] for name in placed]
         tree = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
         return State(tree["players"], jax.random.wrap_key_data(tree["key"]), restored.data)
@@ -163,8 +204,11 @@ class Checkpoints:
     def _set_aside(self, step: int, aside: Path) -> None:
         if jax.process_index() == 0:
             aside.parent.mkdir(exist_ok=True)
+            if aside.exists():  # the same step was damaged before
+                shutil.rmtree(aside)
             self._path(step).rename(aside)
             self._mark(step).unlink(missing_ok=True)
+        multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager.reload()
 
     def _path(self, step: int) -> Path:
@@ -178,6 +222,26 @@ def _flat(tree: Any) -> dict[str, Any]:
     """Dotted path to array of every leaf, whatever the types of the nodes."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _require_finite(step: int, arrays: dict[str, jax.Array]) -> None:
+    """Raises FloatingPointError; finite losses may still make an update that overflows."""
+    finite = jax.device_get(_are_finite(arrays))
+    faults = [name for name, is_finite in finite.items() if not is_finite]
+    if faults:
+        raise FloatingPointError(
+            f"after step {step}, {len(faults)} arrays are not finite, such as {faults[0]}: nothing "
+            "is saved of it; lower the learning rate or clip_norm"
+        )
+
+
+@program
+def _are_finite(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: jnp.isfinite(array).all() for name, array in arrays.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

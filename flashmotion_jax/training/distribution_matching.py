@@ -36,6 +36,9 @@ from flashmotion_jax.diffusion.samplers import (
 from flashmotion_jax.diffusion.timesteps import draw_timesteps
 from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term, for_all
 
+#: Keeps the ratio of variances finite for a batch of still videos.
+SMALLEST_VARIANCE = 1e-6
+
 
 class Roles(NamedTuple):
     """Which of the models plays what: `(dit, adapter)` of each, the adapter perhaps None.
@@ -78,7 +81,8 @@ def matching_losses(
         fake_x0 = _predict_x0(roles.fake(models), conditions, noisy, timesteps)
         loss = distribution_matching_loss(x0, real_x0, fake_x0, has_image=True)
         # A student that copies frame 0 has almost none: the known way for this to fail.
-        ratio = temporal_variance(x0).mean() / temporal_variance(batch.latents).mean()
+        of_data = jnp.maximum(temporal_variance(batch.latents).mean(), SMALLEST_VARIANCE)
+        ratio = temporal_variance(x0).mean() / of_data
         return {"matching": Term(loss)}, {"temporal_variance": ratio}
 
     def fake_losses(

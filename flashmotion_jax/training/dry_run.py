@@ -44,13 +44,14 @@ def describe(config: TrainConfig) -> Iterator[str]:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.context)
     with jax.set_mesh(mesh):
         stage = build_stage(config)
+        batch = abstract_batch(config, stage)._asdict()
         yield json.dumps(to_dict(config), indent=2)
         yield from _parameters(stage)
-        yield from _memory(config, stage)
+        for name, array in batch.items():
+            yield f"batch.{name}: {array.dtype} {list(array.shape)}, {array.sharding.spec}"
         for player, flops in count_turns(config).items():
             yield f"{player}: {flops / 1e12:,.3f} TFLOP each time it plays"
-        for name, array in abstract_batch(config, stage)._asdict().items():
-            yield f"batch.{name}: {array.dtype} {list(array.shape)}, {array.sharding.spec}"
+        yield from _memory(config, stage)
 
 
 def _parameters(stage: Stage) -> Iterator[str]:

@@ -109,6 +109,7 @@ class Loop:
         self._checkpoints = Checkpoints(folder / "checkpoints", config.keep, config.keep_best)
         messages: list[str] = []
         self._step, state = self._begin(messages)
+        self._saved_step = self._step
         self._players, self._key = dict(state.players), state.key
         self._watch = Watch(
             folder,
@@ -157,11 +158,10 @@ class Loop:
                     self._save()
                 if self._sampler and self._step % config.sample_every == 0:
                     self._sample()
-                for step in self._checkpoints.mark():
-                    self._watch.message(f"saved step {step}")
+                self._report_saved(self._checkpoints.mark())
                 if _agreed(asked, self._step, config.log_every):
                     return self._stop()
-        self._finish_saving()
+        self._report_saved(self._checkpoints.wait())
         result = self._stage.result
         model = write_model(self._folder, result, self._players[result.player])
         return Outcome(self._folder, self._step, model)
@@ -178,14 +178,14 @@ class Loop:
                 continue
             player = self._players.pop(turn.player)
             self._players[turn.player], metrics[turn.player] = play(
-                player, self._models(), batch, jax.random.fold_in(key, index), jnp.int32(step)
+                player, self.models(), batch, jax.random.fold_in(key, index), jnp.int32(step)
             )
         self._step += 1
         self._pending.append(StepRecord(step, metrics, data_wait))
         # One step late: the device has the next step to do while the host reads this one's numbers.
         self._record(keep=1)
 
-    def _models(self) -> dict[str, Any]:
+    def models(self) -> dict[str, Any]:
         """All models but the player who is away playing."""
         models = dict(self._frozen)
         for name, player in self._players.items():
@@ -218,7 +218,7 @@ class Loop:
         ]
         if not faults:
             return
-        self._checkpoints.wait()
+        self._report_saved(self._checkpoints.wait())
         raise FloatingPointError(
             f"step {step}: {', '.join(faults)}; the checkpoints in {self._folder} are of before. "
             "Lower the learning rate or clip_norm, or look at the videos of this step"
@@ -229,26 +229,27 @@ class Loop:
         self._record(keep=0)
         means = {name: sum(v) / len(v) for name, v in self._since_save.items()}
         state = State(self._players, self._key, self._batches.get_state())
-        self._checkpoints.save(self._step, state, means)
+        self._report_saved(self._checkpoints.save(self._step, state, means))
+        self._saved_step = self._step
         self._since_save.clear()
 
     def _sample(self) -> None:
         assert self._sampler is not None
         self._record(keep=0)
         fps = self._stage.result.sampling.fps
-        for index, frames in enumerate(self._sampler(self._models())):
+        for index, frames in enumerate(self._sampler(self.models())):
             self._watch.video(self._step, str(index), frames, fps)
         self._throughput.restart()
 
-    def _finish_saving(self) -> None:
-        for step in self._checkpoints.wait():
+    def _report_saved(self, steps: list[int]) -> None:
+        for step in steps:
             self._watch.message(f"saved step {step}")
 
     def _stop(self) -> Outcome:
         """Saves, unless this step has just been saved."""
-        if self._step % self._config.save_every:
+        if self._saved_step != self._step:
             self._save()
-        self._finish_saving()
+        self._report_saved(self._checkpoints.wait())
         return Outcome(self._folder, self._step, None)
 
     def close(self) -> None:

@@ -37,6 +37,9 @@ class Source(NamedTuple):
 
     def read(self) -> checkpoint.Component:
         """Its configuration and the digest of its weights."""
+        checkpoint.read_sampling(
+            self.path
+        )  # says what is wrong with the folder before its parts do
         return checkpoint.read_component(self.path, self.kind)
 
     def load(self, policy: Policy) -> Any:

@@ -84,6 +84,7 @@ def _slow_adapter(
         source = Source(config.start_from, kind)
         if (found := source.read().config) != adapter:
             raise ValueError(f"{source.path} has {found}; the configuration asks for {adapter}")
+        _require_made_for(source, generator)
         return from_source(run, source, optimizer)
     if isinstance(adapter, ControlNetConfig):
         return from_dit(
@@ -205,12 +206,16 @@ def _sources(
     fast_generator = Source(config.fast_generator, "dit")
     adapter = Source(config.slow_adapter, f"adapters/{config.adapter}")
     for generator in (slow_generator, fast_generator):
-        if adapter.read().dit_config != generator.read().config:
-            raise ValueError(
-                f"the adapter of {adapter.path} is for {adapter.read().dit_config}; "
-                f"{generator.path} has {generator.read().config}"
-            )
+        _require_made_for(adapter, generator)
     return slow_generator, fast_generator, adapter
+
+
+def _require_made_for(adapter: Source, generator: Source) -> None:
+    expected, found = adapter.read().dit_config, generator.read().config
+    if expected != found:
+        raise ValueError(
+            f"the adapter of {adapter.path} is for {expected}; {generator.path} has {found}"
+        )
 
 
 def _matching_turns(

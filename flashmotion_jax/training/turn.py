@@ -149,8 +149,12 @@ def _in_parts(
     if parts == 1:
         return of_part(batch, draws)
     videos = batch.latents.shape[0]
-    if videos % parts:
-        raise ValueError(f"batch_size={videos} cannot be taken in accumulate={parts} equal parts")
+    devices = videos // jax.typeof(batch.latents).sharding.shard_shape(batch.latents.shape)[0]
+    if videos % (parts * devices):
+        raise ValueError(
+            f"batch_size={videos} cannot be taken in accumulate={parts} equal parts over {devices} "
+            f"devices each; expected a multiple of {parts * devices}"
+        )
 
     def result(part: tuple[Batch, jax.Array]) -> tuple[Any, Metrics]:
         return of_part(part[0], Draws(draws.shared, part[1]))

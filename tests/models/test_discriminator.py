@@ -25,9 +25,6 @@ VARIANTS = {
     "TC+VC": {"semantic": False},
 }
 
-#: Gradients are large programs that run once here: most of their time is LLVM's.
-QUICK = {"xla_backend_optimization_level": 0}
-
 
 def make_discriminator(config=CONFIG, dit_config=tiny.DIT, **policy):
     return tiny.random_module(
@@ -53,7 +50,7 @@ class TapsOnly:
 TAPS = 5 * tiny.normal(7, 2, 2, 3, 6, 48)
 
 
-@functools.partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def forward(discriminator, taps, *inputs):
     return discriminator(TapsOnly(taps), *inputs)
 
@@ -140,7 +137,7 @@ def test_equals_pytorch(variant):
     latents, timesteps, text, image, trajectory = make_inputs()
     weight = jnp.array([1.0, -0.6])
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
     def gradient(discriminator, inputs):
         taps, text, image, trajectory = inputs
@@ -169,7 +166,7 @@ def test_equals_pytorch(variant):
         assert np.linalg.norm(actual - by_torch) <= 1e-5 * np.linalg.norm(by_torch)
 
 
-@functools.partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 @functools.partial(jax.grad, has_aux=True)
 def classifiers_gradient(discriminator, backbone, *inputs):
     logits = discriminator(backbone, *inputs)
@@ -201,7 +198,7 @@ def test_the_gradient_reaches_the_latents_through_the_backbone():
     models, (latents, *conditions) = (make_discriminator(), tiny.make_dit()), make_inputs()
     direction = tiny.normal(8, *latents.shape)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def logit_and_slope(latents):
         """The slope by the backward pass, which is what the adapter's loss takes."""
         logit, gradient = jax.value_and_grad(lambda x: models[0](models[1], x, *conditions).sum())(
@@ -219,7 +216,7 @@ def test_sees_the_output_of_the_configured_blocks():
     one = dataclasses.replace(CONFIG, taps=(1,))
     discriminator = make_discriminator(one)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def with_taps(discriminator, dit, *inputs):
         return discriminator(dit, *inputs), dit.taps(*inputs[:3], (0, 1, 2))
 
@@ -276,7 +273,7 @@ def test_bfloat16_stays_near_float32_and_gives_float32_logits():
 def test_a_fresh_discriminator_is_undecided_but_learns():
     inputs = make_inputs()
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def fresh_gradient_and_logits(taps):
         discriminator = Discriminator(CONFIG, tiny.DIT, rngs=nnx.Rngs(0))
 

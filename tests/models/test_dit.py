@@ -27,9 +27,6 @@ from parity import channels_first, channels_last, state_dict
 GOLDEN = Path(__file__).parent / "golden" / "dit.npz"
 BFLOAT16 = Policy(jnp.bfloat16, jnp.bfloat16)
 
-#: Gradients are large programs that run once here: most of their time is LLVM's.
-QUICK = {"xla_backend_optimization_level": 0}
-
 forward = jax.jit(lambda dit, *inputs: dit(*inputs))
 
 
@@ -235,7 +232,7 @@ def test_taps_and_their_gradient_equal_hidden_states_of_diffusers():
     dit, inputs, block_indices = tiny.make_dit(), tiny.dit_inputs(), (2, 0)
     weight = tiny.normal(5, 2, 2, 3, 6, 48)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient(latents):
         taps = dit.taps(latents, *inputs[1:], block_indices)
@@ -280,7 +277,7 @@ def memory_of_gradient(remat, block_indices=()):
             return jnp.sum(dit.taps(latents, timesteps, context, block_indices) ** 2)
         return jnp.sum(dit(latents, timesteps, context) ** 2)
 
-    compiled = jax.jit(jax.grad(loss)).lower(latents, dit, context).compile(QUICK)
+    compiled = jax.jit(jax.grad(loss)).lower(latents, dit, context).compile()
     return compiled.memory_analysis().temp_size_in_bytes / (4 * 192 * 48 * 4)
 
 
@@ -304,7 +301,7 @@ def adapted_gradient(remat, mesh=None):
     )
     models, inputs = (tiny.make_dit(policy=policy), controlnet), tiny.dit_inputs(batch=4, tokens=4)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1))
     def gradient(models, latents, timesteps, text):
         dit, adapter = models
@@ -347,7 +344,7 @@ def test_remat_of_the_resnet_adapter_keeps_less_and_changes_no_gradient():
             )
         )
         gradient = jax.grad(lambda adapter: jnp.mean(adapter.prepare(trajectory, None) ** 2))
-        compiled = jax.jit(gradient).lower(adapter).compile(QUICK)
+        compiled = jax.jit(gradient).lower(adapter).compile()
         return compiled.memory_analysis().temp_size_in_bytes, jax.tree.leaves(compiled(adapter))
 
     (kept, actual), (kept_without, expected) = compiled_gradient("full"), compiled_gradient("none")

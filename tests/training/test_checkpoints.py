@@ -1,0 +1,362 @@
+"""Checkpoints of a small player: kept, damaged in every way, and restored onto other meshes."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from flashmotion_jax import sharding
+from flashmotion_jax.config import OptimizerConfig
+from flashmotion_jax.training.checkpoints import Checkpoints, State
+from flashmotion_jax.training.layout import on_mesh
+from flashmotion_jax.training.player import new_player, update
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
+OPTIMIZER = OptimizerConfig(learning_rate=0.1, ema_decay=0.9)
+
+
+class Net(nnx.Module):
+    """A stack of three layers, which is split over "fsdp", and a bias, which is not."""
+
+    def __init__(self, seed, width=8):
+        rng = np.random.default_rng(seed)
+        kernel = rng.standard_normal((3, width, 4), np.float32)
+        self.kernel = nnx.Param(jnp.asarray(kernel), axes=("embed", None))
+        self.bias = nnx.Param(jnp.asarray(rng.standard_normal(4, np.float32)))
+
+
+@pytest.fixture(autouse=True)
+def mesh():
+    with jax.set_mesh(sharding.make_mesh()):
+        yield
+
+
+def make_state(step, width=8):
+    """A state that only `step` has."""
+    mesh = jax.sharding.get_mesh()
+    player = jax.jit(lambda net: new_player(net, OPTIMIZER))(sharding.place(Net(step, width), mesh))
+    return State({"net": player}, jax.random.key(step), {"cache": "abc", "step": step})
+
+
+def abstract():
+    net = on_mesh(nnx.eval_shape(lambda: Net(0)))
+    return {"net": jax.eval_shape(lambda net: new_player(net, OPTIMIZER), net)}
+
+
+def values(state):
+    leaves = jax.tree_util.tree_leaves_with_path((state.players, jax.random.key_data(state.key)))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same(actual, expected):
+    actual_values, expected_values = values(actual), values(expected)
+    assert actual_values.keys() == expected_values.keys()
+    for path, value in expected_values.items():
+        assert actual_values[path].dtype == value.dtype
+        np.testing.assert_array_equal(actual_values[path], value, err_msg=path)
+    assert actual.data == expected.data
+
+
+def save_all(folder, *steps, **kwargs):
+    """Writes the checkpoints of `steps`, with `metrics` where they are given."""
+    metrics = kwargs.pop("metrics", {})
+    checkpoints = Checkpoints(folder, kwargs.pop("keep", 9), **kwargs)
+    for step in steps:
+        checkpoints.save(step, make_state(step), metrics.get(step, {}))
+    checkpoints.close()
+
+
+def restore(folder, **kwargs):
+    """Step, state, messages."""
+    checkpoints = Checkpoints(folder, kwargs.pop("keep", 9), **kwargs)
+    messages = []
+    restored = checkpoints.restore(abstract(), messages.append)
+    checkpoints.close()
+    return *(restored or (None, None)), messages
+
+
+def steps_of(folder):
+    """Steps that are there; each has its mark, and no mark is without."""
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    assert sorted(int(path.stem) for path in folder.glob("*.json")) == steps
+    return steps
+
+
+def test_everything_comes_back_bit_for_bit(tmp_path, capfd):
+    state = make_state(3)
+    gradients = jax.tree.map(jnp.ones_like, state.players["net"].params)
+    moved = jax.jit(lambda player: update(player, gradients, OPTIMIZER, jnp.int32(5)))
+    player = moved(moved(state.players["net"]))
+    state = State({"net": player}, jax.random.fold_in(state.key, 7), state.data)
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(6, state, {})
+    assert checkpoints.wait() == [6]
+    checkpoints.close()
+    step, restored, messages = restore(tmp_path)
+    assert (step, messages) == (6, [])
+    assert_same(restored, state)
+    assert int(restored.players["net"].updates) == 2
+    assert capfd.readouterr().err == ""
+
+
+def test_an_empty_folder_has_none(tmp_path):
+    assert restore(tmp_path / "new") == (None, None, [])
+
+
+def test_what_is_saved_may_be_donated_while_it_is_written(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2)
+    expected = State({"big": jnp.arange(2**22, dtype=jnp.float32)}, jax.random.key(0), {})
+    spoil = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
+    arrays = expected.players["big"] + 0
+    checkpoints.save(1, State({"big": arrays}, expected.key, {}), {})
+    jax.block_until_ready(spoil(arrays))
+    checkpoints.wait()
+    layout = {"big": jax.ShapeDtypeStruct((2**22,), jnp.float32)}
+    restored = checkpoints.restore(layout, lambda _: None)
+    checkpoints.close()
+    assert_same(restored[1], expected)
+
+
+def test_a_step_is_saved_once_it_is_marked(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 9)
+    assert checkpoints.save(2, make_state(2), {}) == []
+    assert checkpoints.save(4, make_state(4), {}) == [2]
+    assert (tmp_path / "2.json").exists() and not (tmp_path / "4.json").exists()
+    assert checkpoints.wait() == [4]
+    assert checkpoints.mark() == checkpoints.wait() == []
+    checkpoints.save(6, make_state(6), {})
+    while not (marked := checkpoints.mark()):
+        pass
+    assert marked == [6]
+    checkpoints.close()
+    assert steps_of(tmp_path) == [2, 4, 6]
+
+
+def test_the_latest_are_kept(tmp_path):
+    save_all(tmp_path, 1, 2, 3, 4, 5, keep=3)
+    assert steps_of(tmp_path) == [3, 4, 5]
+
+
+def test_the_last_marked_one_outlives_one_that_is_not_marked(tmp_path):
+    """A kill between the end of writing and the mark must not cost the step reported before."""
+    save_all(tmp_path, 2, 4, keep=1)
+    (tmp_path / "4.json").unlink()
+    step, state, _ = restore(tmp_path, keep=1)
+    assert step == 2
+    assert_same(state, make_state(2))
+
+
+def test_the_best_is_kept_too(tmp_path):
+    losses = {1: 5.0, 2: 1.5, 3: 4.0, 4: 3.0, 5: 2.0, 6: 7.0}
+    metrics = {step: {"loss": loss, "other": -loss} for step, loss in losses.items()}
+    save_all(tmp_path, 1, 2, 3, keep=2, keep_best="loss", metrics=metrics)
+    save_all(tmp_path, 4, 5, 6, keep=2, keep_best="loss", metrics=metrics)
+    assert steps_of(tmp_path) == [2, 5, 6]
+
+
+@pytest.mark.parametrize("before", ["", "other"])
+def test_the_metric_may_be_chosen_later(tmp_path, before):
+    metrics = {step: {"loss": float(step), "other": 0.0} for step in range(1, 7)}
+    save_all(tmp_path, 1, 2, keep=2, keep_best=before, metrics=metrics)
+    save_all(tmp_path, 3, 4, 5, 6, keep=2, keep_best="loss", metrics=metrics)
+    assert steps_of(tmp_path) == [3, 5, 6]
+
+
+def test_a_metric_that_is_not_measured_is_named(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2, "adapter/los")
+    with pytest.raises(
+        ValueError, match=r"keep_best='adapter/los' is not measured; there are \['a"
+    ):
+        checkpoints.save(2, make_state(2), {"adapter/loss": 1.0})
+    checkpoints.close()
+    assert steps_of(tmp_path) == []
+
+
+def test_another_mesh(tmp_path, capfd):
+    places = {}
+    for shape in ((2, 2), (1, 4), (1, 1), (8, 1)):
+        mesh = sharding.make_mesh(*shape)
+        with jax.set_mesh(mesh):
+            step, state, _ = restore(tmp_path)
+            if state is None:
+                step, state = 0, make_state(0)
+            assert_same(state, make_state(0)._replace(data=state.data))
+            player = state.players["net"]
+            split = PartitionSpec(None, "fsdp" if mesh.shape["fsdp"] > 1 else None, None)
+            adam = player.opt_state[1].inner_states[""].inner_state[0]
+            kernels = [
+                player.params.kernel,
+                player.ema.kernel,
+                adam.mu["kernel"],
+                adam.nu["kernel"],
+            ]
+            for kernel in map(jnp.asarray, kernels):
+                assert kernel.sharding.mesh == mesh
+                assert kernel.sharding.is_equivalent_to(
+                    jax.sharding.NamedSharding(mesh, split), kernel.ndim
+                )
+            for leaf in jax.tree.leaves((player, jax.random.key_data(state.key))):
+                assert len(leaf.sharding.device_set) == mesh.size
+            places[shape] = kernels[0][...].addressable_shards[0].data.shape
+            checkpoints = Checkpoints(tmp_path, 9)
+            checkpoints.save(step + 1, state, {})
+            checkpoints.close()
+    assert places == {(2, 2): (3, 4, 4), (1, 4): (3, 2, 4), (1, 1): (3, 8, 4), (8, 1): (3, 8, 4)}
+    assert capfd.readouterr().err == ""
+
+
+def largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=_size)
+
+
+def _size(path):
+    return path.stat().st_size
+
+
+def truncate(folder):
+    os.truncate(largest(folder), 10)
+
+
+def remove(folder):
+    largest(folder).unlink()
+
+
+def flip(name):
+    def damage(folder):
+        file = folder / name
+        content = bytearray(file.read_bytes())
+        for place in range(0, len(content), 5):
+            content[place] ^= 255
+        file.write_bytes(content)
+
+    return damage
+
+
+def unmark(folder):
+    folder.with_suffix(".json").unlink()
+
+
+def tear_mark(folder):
+    folder.with_suffix(".json").write_text('{"num_by')
+
+
+DAMAGES = {
+    "truncated": (truncate, "damaged, .* of .* bytes"),
+    "file missing": (remove, "damaged, .* of .* bytes"),
+    "structure": (flip("state/_METADATA"), r"damaged \(.*"),
+    "manifest": (flip("state/manifest.ocdbt"), r"damaged \(.*"),
+    "data state": (flip("data/metadata"), r"damaged \(.*"),
+    "mark missing": (unmark, "not finished"),
+    "mark torn": (tear_mark, "not finished"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_passed_over(tmp_path, capfd, damage):
+    spoil, fault = DAMAGES[damage]
+    save_all(tmp_path, 2, 4)
+    for _ in range(2):  # the same step may be hit again
+        spoil(tmp_path / "4")
+        checkpoints = Checkpoints(tmp_path, 9)
+        messages = []
+        step, state = checkpoints.restore(abstract(), messages.append)
+        assert step == 2
+        assert_same(state, make_state(2))
+        assert len(messages) == 1
+        aside = tmp_path / "damaged" / "4"
+        assert aside.is_dir()
+        expected = rf"checkpoint 4 is {fault}: moved to {aside}, taking the one before"
+        assert re.fullmatch(expected, messages[0])
+        checkpoints.save(4, make_state(4), {})
+        checkpoints.close()
+        step, state, messages = restore(tmp_path)
+        assert (step, messages) == (4, [])
+        assert_same(state, make_state(4))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_all_damaged_is_none(tmp_path):
+    save_all(tmp_path, 2, 4, 6)
+    for step in (2, 4, 6):
+        truncate(tmp_path / str(step))
+    step, state, messages = restore(tmp_path)
+    assert (step, state) == (None, None)
+    assert [message.split()[1] for message in messages] == ["6", "4", "2"]
+    assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["2", "4", "6"]
+    save_all(tmp_path, 2)
+    assert restore(tmp_path)[0] == 2
+
+
+def test_a_kill_while_writing_leaves_the_one_before(tmp_path):
+    """The process dies as soon as orbax has begun to write 512 MB."""
+    script = f"""
+        import os, signal, sys
+        from pathlib import Path
+        import jax, jax.numpy as jnp
+        from flashmotion_jax.training.checkpoints import Checkpoints, State
+
+        folder = Path({str(tmp_path)!r})
+        checkpoints = Checkpoints(folder, 2)
+        for step, size in (2, 1), (4, 2**27):
+            checkpoints.save(step, State({{"x": jnp.zeros(size)}}, jax.random.key(0), {{}}), {{}})
+        while not any(folder.glob("4*")):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(tmp_path.glob("4*")) == [tmp_path / "4.orbax-checkpoint-tmp"]
+    checkpoints = Checkpoints(tmp_path, 2)
+    messages = []
+    step, _ = checkpoints.restore({"x": jax.ShapeDtypeStruct((1,), jnp.float32)}, messages.append)
+    checkpoints.close()
+    assert step == 2
+    assert messages == ["checkpoint 4 was cut off while it was written: removed"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "2.json"]
+
+
+def test_a_write_that_fails_is_not_called_saved(tmp_path):
+    """The file size is limited, which fails as a full disk does."""
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(2, make_state(2), {})
+    checkpoints.wait()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        checkpoints.save(4, make_state(4, width=1000), {})
+        with pytest.raises(OSError, match=r"checkpoint 4 could not be written to .*: ValueE"):
+            while not checkpoints.mark():
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoints.mark() == []
+    checkpoints.close()
+    assert steps_of(tmp_path) == [2]
+    assert restore(tmp_path)[0] == 2
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    state = make_state(2)
+    kernel = state.players["net"].params.kernel
+    kernel.set_value(kernel[...] + jnp.where(jnp.arange(4) == 2, jnp.inf, 0.0))
+    checkpoints = Checkpoints(tmp_path, 2)
+    fault = r"after step 2, 1 arrays are not finite, such as players\.net\.params\.kernel"
+    with pytest.raises(FloatingPointError, match=fault):
+        checkpoints.save(2, state, {})
+    checkpoints.close()
+    assert steps_of(tmp_path) == []
