@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from flashmotion_jax.config import TrainConfig, differences, to_dict
 from flashmotion_jax.files import replacing, replacing_folder
@@ -40,21 +40,23 @@ def open_run(config: TrainConfig, stage: Stage, resume: str) -> Path:
         shown), or one at all with "never".
     """
     folder = Path(config.output)
+    if jax.process_index() != 0:
+        return folder  # the others would meet the file that process 0 has just written
     file = folder / "run.json"
     weights = {role: source.read().key for role, source in stage.frozen.items()}
     weights |= {
         name: player.source.read().key for name, player in stage.players.items() if player.source
     }
-    if file.exists():
-        if resume == "never":
-            raise ValueError(
-                f"{folder} holds a run; give another output, delete it, or use --resume auto"
-            )
-        _require_same(file, config, weights)
-    elif jax.process_index() == 0:
+    if not file.exists():
         values = {"config": to_dict(config), "weights": weights, "jax": jax.__version__}
         with replacing(file) as scratch:
             scratch.write_text(json.dumps(values, indent=2) + "\n")
+    elif resume == "never":
+        raise ValueError(
+            f"{folder} holds a run; give another output, delete it, or use --resume auto"
+        )
+    else:
+        _require_same(file, config, weights)
     return folder
 
 
@@ -89,15 +91,17 @@ def write_model(folder: Path, result: Result, player: Player) -> Path:
       The checkpoint's folder, `model` in that of the run.
     """
     module = player.params if player.ema is None else player.ema
-    readers = {
-        name: lambda variable=variable: _whole(variable)
-        for name, variable in checkpoint.flat_parameters(module).items()
-    }
-    if jax.process_index() != 0:
-        for read in readers.values():  # gathering an array takes all processes
-            read()
-        return folder / "model"
     model = folder / "model"
+    if jax.process_count() == 1:
+        readers = checkpoint.parameter_readers(module)
+    else:
+        # Gathering takes all processes, in the same order; then one writes.
+        arrays = {
+            name: _whole(variable) for name, variable in checkpoint.flat_parameters(module).items()
+        }
+        readers = {name: lambda array=array: array for name, array in arrays.items()}
+        if jax.process_index() != 0:
+            return model
     with replacing_folder(model) as scratch:
         scratch.mkdir()
         for part in ("dit", "vae", "text_encoder", "tokenizer"):
@@ -121,7 +125,5 @@ def write_model(folder: Path, result: Result, player: Player) -> Path:
 def _whole(variable: nnx.Variable) -> np.ndarray:
     """A parameter in host memory, gathered from all processes."""
     array = variable.get_value()
-    if not array.is_fully_addressable:
-        everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())
-        array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
-    return np.asarray(array)
+    everywhere = PartitionSpec(*[None] * array.ndim)
+    return np.asarray(jax.jit(lambda x: jax.sharding.reshard(x, everywhere))(array))
