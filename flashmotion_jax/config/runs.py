@@ -262,15 +262,18 @@ class TrainConfig:
     num_threads: int = dataclasses.field(default=4, metadata=_FREE)  # that read the cache
     log_every: int = dataclasses.field(default=10, metadata=_FREE)  # steps
     save_every: int = dataclasses.field(default=200, metadata=_FREE)  # steps
-    keep: int = dataclasses.field(default=2, metadata=_FREE)  # latest checkpoints
+    keep: int = dataclasses.field(default=2, metadata=_FREE)  # latest checkpoints, two or more
     keep_best: str = dataclasses.field(default="", metadata=_FREE)  # a metric: keep its minimum too
     sample_every: int = dataclasses.field(default=500, metadata=_FREE)  # steps; 0 for none
     num_samples: int = dataclasses.field(default=1, metadata=_FREE)  # videos each time
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "num_threads", "log_every", "save_every", "keep"):
+        for name in ("steps", "batch_size", "num_threads", "log_every", "save_every"):
             value = getattr(self, name)
             require(value >= 1, f"{name}={value}; expected at least 1")
+        require(
+            self.keep >= 2, f"keep={self.keep}; expected at least 2, for the newest may be damaged"
+        )
 
 
 def differences(old: dict[str, Any], new: TrainConfig) -> list[str]:

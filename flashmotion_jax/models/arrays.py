@@ -62,7 +62,7 @@ def write_arrays(
       OSError: the disk is full.
     """
     _require_same(readers.keys(), expected.keys(), "the arrays given")
-    _require_space(folder, sum(map(_num_array_bytes, expected.values())))
+    require_space(folder, sum(map(_num_array_bytes, expected.values())))
     digests: dict[str, str] = {}
     arrays = {
         name: _LazyArray(name, read, expected[name], digests) for name, read in readers.items()
@@ -234,8 +234,12 @@ def _num_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _require_space(folder: Path, num_bytes: int) -> None:
-    # Looked at first: orbax prints the tracebacks of its threads when a disk is full.
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Checks before the work: orbax prints the tracebacks of its threads when a disk is full.
+
+    Raises:
+      OSError: the disk of a folder, which need not exist yet, has less free than `num_bytes`.
+    """
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
     free = shutil.disk_usage(parent).free
     if free < num_bytes:

@@ -1,11 +1,12 @@
 """Checkpoints of a run: all players, the random key and the place in the data, whole or not at all.
 
 Orbax writes them in the background. A step counts as saved when its mark stands beside it, which
-says how large it is: what was cut afterwards is found before orbax meets it.
+says what its files are: what was damaged afterwards is found before orbax meets it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -23,9 +24,13 @@ from orbax.checkpoint import checkpoint_managers
 
 from flashmotion_jax.compilation import program
 from flashmotion_jax.files import replacing
+from flashmotion_jax.models.arrays import require_space
 
 #: What orbax calls a checkpoint that is still being written, after the step.
 UNFINISHED = ".orbax-checkpoint-tmp"
+
+#: Of files up to this size a mark knows the content: they say what the large ones hold.
+MARKED_BYTES = 2**20
 
 
 class State(NamedTuple):
@@ -75,7 +80,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._folder, options=options, item_names=("state", "data")
         )
-        self._unmarked: list[int] = []
+        self._unmarked: dict[int, dict[str, list[int]]] = {}  # step to the arrays' shapes
 
     def save(self, step: int, state: State, metrics: Mapping[str, float]) -> list[int]:
         """Begins to write a checkpoint; returns when the arrays may change.
@@ -91,7 +96,7 @@ class Checkpoints:
         Raises:
           ValueError: the metric of `keep_best` is not among them.
           FloatingPointError: an array is not finite.
-          OSError: the checkpoint before could not be written.
+          OSError: the checkpoint before could not be written, or the disk is too full for this one.
         """
         if self._keep_best and self._keep_best not in metrics:
             raise ValueError(
@@ -101,6 +106,7 @@ class Checkpoints:
         _require_finite(step, arrays)
         # Orbax would wait for the one before too, but then delete others before it is marked.
         marked = self.wait()
+        require_space(self._folder / str(step), sum(array.nbytes for array in arrays.values()))
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -109,7 +115,7 @@ class Checkpoints:
             ),
             metrics={self._keep_best: metrics[self._keep_best]} if self._keep_best else None,
         )
-        self._unmarked.append(step)
+        self._unmarked[step] = _shapes(arrays)
         return marked
 
     def mark(self) -> list[int]:
@@ -130,22 +136,23 @@ class Checkpoints:
         """
         if not self._unmarked:
             return []
-        marked, self._unmarked = self._unmarked, []
+        marked, self._unmarked = self._unmarked, {}
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # orbax and tensorstore raise all kinds
             raise OSError(
-                f"checkpoint {marked[-1]} could not be written to {self._folder}: "
+                f"checkpoint {max(marked)} could not be written to {self._folder}: "
                 f"{_first_line(error)}; those before it are whole"
             ) from error
         if jax.process_index() == 0:
-            for step in marked:
+            for step, shapes in marked.items():
+                values = {"sha256": _digest(self._path(step)), "arrays": shapes}
                 with replacing(self._mark(step)) as scratch:
-                    scratch.write_text(json.dumps({"num_bytes": _num_bytes(self._path(step))}))
+                    scratch.write_text(json.dumps(values))
             for mark in self._folder.glob("[0-9]*.json"):
                 if not mark.with_suffix("").exists():
                     mark.unlink()
-        return marked
+        return list(marked)
 
     def restore(
         self, players: Mapping[str, Any], message: Callable[[str], None]
@@ -160,12 +167,16 @@ class Checkpoints:
 
         Returns:
           The number of steps made and the state, or None if there is none.
+
+        Raises:
+          ValueError: a whole checkpoint has other arrays, of another version or other sizes.
         """
         for path in self._folder.glob(f"*{UNFINISHED}"):
             step = path.name.removesuffix(UNFINISHED)
             message(f"checkpoint {step} was cut off while it was written: removed")
             if jax.process_index() == 0:
-                shutil.rmtree(path)
+                # What this cannot remove, orbax does when it writes the step again.
+                shutil.rmtree(path, ignore_errors=True)
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored = self._try(step, players)
             if isinstance(restored, State):
@@ -183,13 +194,15 @@ class Checkpoints:
     def _try(self, step: int, players: Mapping[str, Any]) -> State | str:
         """The state, or what is wrong with the checkpoint."""
         try:
-            expected = json.loads(self._mark(step).read_text())["num_bytes"]
-        except (OSError, ValueError, LookupError, TypeError):
+            mark = json.loads(self._mark(step).read_text())
+            digest, shapes = mark["sha256"], mark["arrays"]
+        except (OSError, ValueError, KeyError, TypeError):
             return "not finished"
-        if (found := _num_bytes(self._path(step))) != expected:
-            return f"damaged, {found:,} of {expected:,} bytes"
+        if _digest(self._path(step)) != digest:
+            return "damaged (files are missing, cut or changed)"
         abstract = {"players": players, "key": jax.ShapeDtypeStruct((2,), np.uint32)}
         placed = {name: _placed(array) for name, array in _flat(abstract).items()}
+        _require_same_shapes(self._path(step), shapes, _shapes(placed))
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(placed), data=ocp.args.JsonRestore()
         )
@@ -251,5 +264,32 @@ def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
-def _num_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {name: list(array.shape) for name, array in arrays.items()}
+
+
+def _require_same_shapes(
+    path: Path, found: dict[str, list[int]], expected: dict[str, list[int]]
+) -> None:
+    differing = [
+        f"{name}: {found.get(name, 'nothing')} there, {expected.get(name, 'nothing')} here"
+        for name in sorted(found.keys() | expected.keys())
+        if found.get(name) != expected.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{path} has other arrays than this run ({len(differing)} differ, {differing[0]}); "
+            "go on with the version that wrote it, or give another output"
+        )
+
+
+def _digest(folder: Path) -> str:
+    """Of the names and sizes of all files, and of what the small ones hold."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            size = file.stat().st_size
+            digest.update(f"{file.relative_to(folder)} {size}\n".encode())
+            if size <= MARKED_BYTES:
+                digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
 
 from flashmotion_jax import sharding
@@ -157,7 +158,7 @@ class Loop:
                 if self._step % config.save_every == 0 or self._step == config.steps:
                     self._save()
                 if self._sampler and self._step % config.sample_every == 0:
-                    self._sample()
+                    self._sample(self._sampler)
                 self._report_saved(self._checkpoints.mark())
                 if _agreed(asked, self._step, config.log_every):
                     return self._stop()
@@ -233,11 +234,10 @@ class Loop:
         self._saved_step = self._step
         self._since_save.clear()
 
-    def _sample(self) -> None:
-        assert self._sampler is not None
+    def _sample(self, sampler: Sampler) -> None:
         self._record(keep=0)
         fps = self._stage.result.sampling.fps
-        for index, frames in enumerate(self._sampler(self.models())):
+        for index, frames in enumerate(sampler(self.models())):
             self._watch.video(self._step, str(index), frames, fps)
         self._throughput.restart()
 
@@ -295,4 +295,4 @@ def _agreed(asked: threading.Event, step: int, every: int) -> bool:
         return asked.is_set()
     if step % every:
         return False
-    return bool(multihost_utils.process_allgather(jnp.int32(asked.is_set())).any())
+    return bool(multihost_utils.process_allgather(np.int32(asked.is_set())).any())

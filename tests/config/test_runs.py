@@ -39,7 +39,7 @@ def test_what_decides_the_numbers_differs(run):
 
 
 def test_where_and_how_long_may_differ(run):
-    free = ("output=y", "steps=9", "mesh.data=4", "log_every=1", "save_every=1", "keep=1")
+    free = ("output=y", "steps=9", "mesh.data=4", "log_every=1", "save_every=1", "keep=5")
     places = ("cache=elsewhere", "stage.slow_generator=elsewhere", "stage.start_from=elsewhere")
     assert differing(run, *free, *places) == []
 

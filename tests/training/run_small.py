@@ -25,6 +25,7 @@ from flashmotion_jax.config import (
 )
 from flashmotion_jax.training.loop import train
 
+STEPS = 24
 STAGES = ("slow_adapter", "fast_generator", "fast_adapter")
 
 
@@ -72,7 +73,7 @@ def config(prepared, output, stage, *overrides):
         stage=stage_config(str(prepared / "base"), stage),
         cache=str(prepared / "cache"),
         output=str(output),
-        steps=8,
+        steps=STEPS,
         batch_size=2,
         dtype="float32",
         remat="none",
