@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import math
 from pathlib import Path
 
@@ -11,24 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-import small_cache
-from flashmotion_jax.config import (
-    CacheConfig,
-    ControlNetConfig,
-    DiTConfig,
-    ResNetAdapterConfig,
-    SamplingConfig,
-    TrainConfig,
-    load_config,
-    to_dict,
-    with_overrides,
-)
-from flashmotion_jax.models import checkpoint
+from flashmotion_jax.config import CacheConfig, TrainConfig, load_config, with_overrides
 from flashmotion_jax.sharding import make_mesh
 from flashmotion_jax.training.layout import turn_arguments
 from flashmotion_jax.training.player import to_arrays
 from flashmotion_jax.training.stages import build_stage
 from flashmotion_jax.training.turn import make_step
+from full_size_world import load_run, write_world
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(file for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "common"))
@@ -40,42 +28,12 @@ MILLION = 10**6
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A checkpoint of the published sizes without weights, and a cache of their shapes."""
-    folder = tmp_path_factory.mktemp("world")
-    checkpoint.write_sampling(folder, SamplingConfig())
-    dit = DiTConfig()
-    for kind, config, dit_config in (
-        ("dit", dit, None),
-        ("adapters/resnet", ResNetAdapterConfig(), dit),
-        ("adapters/controlnet", ControlNetConfig(), dit),
-    ):
-        component = checkpoint.Component(
-            kind=kind, dtype="bfloat16", config=config, dit_config=dit_config, num_bytes=0, key=kind
-        )
-        (folder / kind).mkdir(parents=True)
-        (folder / kind / "config.json").write_text(json.dumps(to_dict(component)))
-    shape = (3, 44, 80, 48)  # 9 frames: tracing is no faster with fewer tokens
-    monkeypatched = pytest.MonkeyPatch()
-    monkeypatched.setattr(small_cache, "SHAPE", shape)
-    monkeypatched.setattr(small_cache, "TEXT_DIM", dit.text_dim)
-    monkeypatched.setattr(small_cache, "EMPTY", np.zeros((1, dit.text_dim), np.float32))
-    monkeypatched.setattr(small_cache, "NEGATIVE", np.zeros((1, dit.text_dim), np.float32))
-    sizes = {"latent_shape": shape, "text_dim": dit.text_dim, "text_len": dit.text_len}
-    small_cache.make_cache(folder / "cache", num_rows=1, **sizes)
-    monkeypatched.undo()
-    return folder
+    return write_world(tmp_path_factory.mktemp("world"), latent_frames=3)
 
 
-def load(name, world):
-    """A configuration with our world's paths and the eight devices of the tests."""
-    config = load_config(f"{FOLDER}/{name}", TrainConfig)
-    assignments = [f"cache={world / 'cache'}", "mesh.fsdp=8", "batch_size=8"]
-    for role in ("slow_generator", "fast_generator", "slow_adapter"):
-        if hasattr(config.stage, role):
-            assignments.append(f"stage.{role}={world}")
-    if getattr(config.stage, "start_from", ""):
-        assignments.append(f"stage.start_from={world}")
-    return with_overrides(config, assignments)
+def load(name, world, devices=8):
+    """A configuration with our world's paths, a video on each of the tests' devices."""
+    return load_run(f"{FOLDER}/{name}", world, f"mesh.fsdp={devices}", f"batch_size={devices}")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -176,10 +134,12 @@ def layout(array):
     return array.shape, array.dtype, {i: axis for i, axis in enumerate(spec) if axis}
 
 
+@pytest.mark.parametrize("devices", [8, 1])
 @pytest.mark.parametrize("name", TRACED)
-def test_steps_trace_at_full_size_on_a_mesh_and_keep_what_they_are_given(world, name):
-    config = load(name, world)
-    with jax.set_mesh(make_mesh(fsdp=8)):
+def test_steps_trace_at_full_size_and_keep_what_they_are_given(world, name, devices):
+    """Of one video on one device, dimensions of size one must not be taken for each other."""
+    config = load(name, world, devices)
+    with jax.set_mesh(make_mesh(fsdp=devices)):
         stage = build_stage(config)
         arguments = turn_arguments(config, stage)
         for turn in stage.turns:

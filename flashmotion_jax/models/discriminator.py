@@ -218,8 +218,10 @@ class Discriminator(nnx.Module):
 
     def _patch_tokens(self, embed: nnx.Linear, latents: jax.Array) -> jax.Array:
         """One token a patch with its place, float32 `[B, N, D]`."""
-        patches = layers.patchify(latents, self.patch_size)
-        return merge_frames(embed(patches)) + self._positions(latents)
+        tokens_BTPD = embed(layers.patchify(latents, self.patch_size))
+        # Of a batch of one, merging its only frame loses which dimension was the batch.
+        tokens_BND = split_batch_like(merge_frames(tokens_BTPD), tokens_BTPD)
+        return tokens_BND + self._positions(latents)
 
     def _positions(self, latents: jax.Array) -> jax.Array:
         _, frames, height, width, _ = latents.shape
