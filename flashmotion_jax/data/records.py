@@ -1,18 +1,24 @@
 """A record of the latent cache: one video as bytes, and back.
 
-The bytes are an uncompressed `.npz`, which any numpy reads; zip keeps a CRC-32 of each array, which
-is checked whenever the array is read. Nothing is ever unpickled.
+The bytes are an uncompressed zip: `record.json` says id, caption, and the arrays' dtype and shapes;
+the arrays stand beside it as little-endian bytes. Zip keeps a CRC-32 of each, which is checked
+whenever it is read.
+
+It is no `.npz` because threads read records: numpy parses an array's header with `ast`, which
+CPython 3.11 does not do safely in several threads (SystemError, "AST constructor recursion depth").
 """
 
 from __future__ import annotations
 
 import io
+import json
 import zipfile
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-DTYPES = ("float16", "float32")
+#: Name to how it is stored.
+DTYPES = {"float16": "<f2", "float32": "<f4"}
 
 
 class Record(NamedTuple):
@@ -48,10 +54,19 @@ def record_to_bytes(record: Record, dtype: str) -> bytes:
     Raises:
       ValueError: an array holds what is not finite, or becomes so in this dtype.
     """
-    fields: dict[str, Any] = {name: np.array(getattr(record, name)) for name in ("id", "caption")}
-    fields |= {name: _narrow(record, name, dtype) for name in _ARRAYS}
+    arrays = {name: _narrow(record, name, dtype) for name in _ARRAYS}
+    header = {
+        "id": record.id,
+        "caption": record.caption,
+        "dtype": dtype,
+        "shapes": {name: array.shape for name, array in arrays.items()},
+    }
     buffer = io.BytesIO()
-    np.savez(buffer, **fields)
+    with zipfile.ZipFile(buffer, "w") as file:
+        # ZipInfo has a fixed date: the same record is always the same bytes.
+        file.writestr(zipfile.ZipInfo("record.json"), json.dumps(header))
+        for name, array in arrays.items():
+            file.writestr(zipfile.ZipInfo(name), array.tobytes())
     return buffer.getvalue()
 
 
@@ -62,10 +77,15 @@ def record_from_bytes(data: bytes) -> Record:
       ValueError: the bytes are damaged.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
-            return Record(id=str(file["id"]), caption=str(file["caption"]), **arrays)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            header = json.loads(file.read("record.json"))
+            dtype = np.dtype(DTYPES[header["dtype"]])
+            arrays = {
+                name: np.frombuffer(file.read(name), dtype).reshape(header["shapes"][name])
+                for name in _ARRAYS
+            }
+            return Record(id=header["id"], caption=header["caption"], **arrays)
+    except (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"a damaged record ({error})") from error
 
 
@@ -74,7 +94,7 @@ def _narrow(record: Record, name: str, dtype: str) -> np.ndarray:
         raise ValueError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
     array: np.ndarray = getattr(record, name)
     with np.errstate(over="ignore"):
-        narrow = array.astype(dtype)
+        narrow = array.astype(DTYPES[dtype])
     if not np.isfinite(narrow).all():
         fix = "store the cache in float32" if np.isfinite(array).all() else "check the model"
         raise ValueError(
