@@ -62,14 +62,21 @@ def stage1(
     )
 
 
+def models(adapter: Adapter) -> dict[str, Any]:
+    """What stage 3 and its baselines start from."""
+    return {
+        "slow_generator": SLOW_GENERATOR,
+        "fast_generator": FAST_GENERATOR,
+        "slow_adapter": f"runs/stage1_box_{adapter}/model",
+        "adapter": adapter,
+    }
+
+
 def stage3(adapter: Adapter) -> TrainConfig:
     """An adapter on the FastGenerator: 4 devices, a video each."""
     return TrainConfig(
         stage=FastAdapterConfig(
-            slow_generator=SLOW_GENERATOR,
-            fast_generator=FAST_GENERATOR,
-            slow_adapter=f"runs/stage1_box_{adapter}/model",
-            adapter=adapter,
+            **models(adapter),
             optimizer=adapter_optimizer(adapter),
             discriminator_optimizer=OptimizerConfig(learning_rate=2e-6),
         ),

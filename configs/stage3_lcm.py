@@ -9,7 +9,7 @@ Expect (paper): good IoU, the worst FVD.
 
 import dataclasses
 
-from configs.common import FAST_GENERATOR, SLOW_GENERATOR, Adapter, adapter_optimizer, stage3
+from configs.common import Adapter, adapter_optimizer, models, stage3
 from flashmotion_jax.config import ConsistentAdapterConfig, TrainConfig
 
 
@@ -17,10 +17,7 @@ def get_config(adapter: Adapter = "resnet") -> TrainConfig:
     """Stage 3's schedule with another loss."""
     run = stage3(adapter)
     stage = ConsistentAdapterConfig(
-        slow_generator=SLOW_GENERATOR,
-        fast_generator=FAST_GENERATOR,
-        slow_adapter=f"runs/stage1_box_{adapter}/model",
-        adapter=adapter,
+        **models(adapter),
         optimizer=dataclasses.replace(adapter_optimizer(adapter), ema_decay=0.95),
     )
     return dataclasses.replace(run, stage=stage, output=f"runs/stage3_lcm_{adapter}")

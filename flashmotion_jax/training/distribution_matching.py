@@ -33,8 +33,15 @@ from flashmotion_jax.diffusion.samplers import (
     few_step_sigmas,
     sample_to_exit,
 )
-from flashmotion_jax.diffusion.timesteps import draw_timesteps
-from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term, for_all
+from flashmotion_jax.training.turn import (
+    Draws,
+    Losses,
+    Metrics,
+    Models,
+    Term,
+    draw_noise_level,
+    for_all,
+)
 
 #: Keeps the ratio of variances finite for a batch of still videos.
 SMALLEST_VARIANCE = 1e-6
@@ -140,12 +147,7 @@ def student_sigmas(config: FewStepConfig) -> jax.Array:
 
 
 def _noised(x0: jax.Array, config: MatchingConfig, draws: Draws) -> tuple[jax.Array, jax.Array]:
-    for_noise, for_timesteps = draws.split(2)
-    spread = config.timesteps
-    timesteps = draw_timesteps(
-        for_timesteps.videos, shift=spread.shift, low=spread.low, high=spread.high
-    )
-    noise = draw_noise(for_noise.videos, x0.shape[1:])
+    noise, timesteps = draw_noise_level(config.timesteps, x0, draws)
     return add_noise(x0, noise, timesteps / TIMESTEP_SCALE), timesteps
 
 

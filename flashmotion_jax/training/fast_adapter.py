@@ -28,11 +28,10 @@ from flashmotion_jax.diffusion.losses import (
     x0_loss,
 )
 from flashmotion_jax.diffusion.samplers import draw_noise
-from flashmotion_jax.diffusion.timesteps import draw_timesteps
 from flashmotion_jax.sharding import look_up
 from flashmotion_jax.training.distribution_matching import student_sample, student_sigmas
 from flashmotion_jax.training.slow_adapter import data_conditions
-from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term
+from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term, draw_noise_level
 
 
 def adapter_losses(config: FastAdapterConfig) -> Losses:
@@ -47,7 +46,7 @@ def adapter_losses(config: FastAdapterConfig) -> Losses:
         terms = {"diffusion": Term(x0_loss(fake_x0, batch.latents, has_image=True), scale)}
         if not config.adversarial:
             return terms, {}
-        noise, timesteps = _discriminator_noise(config, batch, for_logits)
+        noise, timesteps = draw_noise_level(config.timesteps, batch.latents, for_logits)
         logits = _logits(models, batch, fake_x0, noise, timesteps)
         terms["adversarial"] = Term(generator_adversarial_loss(logits))
         return terms, {"fake_logits": logits.mean()}
@@ -65,7 +64,7 @@ def discriminator_losses(config: FastAdapterConfig) -> Losses:
         for_fake, for_logits, for_penalty = draws.split(3)
         fake_x0 = jax.lax.stop_gradient(_fake_videos(config, models, batch, for_fake))
         # The same noise and timestep for both, so that they differ in nothing else.
-        noise, timesteps = _discriminator_noise(config, batch, for_logits)
+        noise, timesteps = draw_noise_level(config.timesteps, batch.latents, for_logits)
         real = _logits(models, batch, batch.latents, noise, timesteps)
         fake = _logits(models, batch, fake_x0, noise, timesteps)
         terms = {"adversarial": Term(discriminator_loss(real, fake))}
@@ -102,17 +101,6 @@ def _fake_videos(
     noisy = add_noise(batch.latents, noise, sigma_B)
     velocity = conditioned_velocity(*student, conditions)(noisy, TIMESTEP_SCALE * sigma_B)
     return inject_image(velocity_to_x0(noisy, velocity, sigma_B), conditions.image_latents)
-
-
-def _discriminator_noise(
-    config: FastAdapterConfig, batch: Batch, draws: Draws
-) -> tuple[jax.Array, jax.Array]:
-    for_noise, for_timesteps = draws.split(2)
-    spread = config.timesteps
-    timesteps = draw_timesteps(
-        for_timesteps.videos, shift=spread.shift, low=spread.low, high=spread.high
-    )
-    return draw_noise(for_noise.videos, batch.latents.shape[1:]), timesteps
 
 
 def _logits(

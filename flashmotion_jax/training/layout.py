@@ -8,13 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import DiTConfig, TrainConfig
 from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.data.latent_cache import open_cache
-from flashmotion_jax.sharding import BATCH, parameter_spec
+from flashmotion_jax.sharding import BATCH, shardings
 from flashmotion_jax.training.flops import count_flops
 from flashmotion_jax.training.player import Player, new_player
 from flashmotion_jax.training.stage import Stage, frozen_policy
@@ -29,14 +28,11 @@ def dit_config(stage: Stage) -> DiTConfig:
 
 def on_mesh(module: Any) -> Any:
     """An abstract module with each parameter's place on the mesh that is set."""
-    mesh = jax.sharding.get_mesh()
-
-    def placed(variable: nnx.Variable) -> nnx.Variable:
-        value = variable.get_value()
-        sharding = NamedSharding(mesh, parameter_spec(variable, mesh))
-        return variable.replace(jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding))
-
-    return jax.tree.map(placed, module, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return jax.tree.map(
+        lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place),
+        module,
+        shardings(module, jax.sharding.get_mesh()),
+    )
 
 
 def abstract_players(stage: Stage) -> dict[str, Player]:

@@ -13,9 +13,7 @@ from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise
 from flashmotion_jax.diffusion.generate import Conditions, conditioned_velocity
 from flashmotion_jax.diffusion.losses import velocity_loss
-from flashmotion_jax.diffusion.samplers import draw_noise
-from flashmotion_jax.diffusion.timesteps import draw_timesteps
-from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term
+from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term, draw_noise_level
 
 
 def adapter_losses(config: SlowAdapterConfig) -> Losses:
@@ -25,12 +23,8 @@ def adapter_losses(config: SlowAdapterConfig) -> Losses:
         models: Models, batch: Batch, draws: Draws, step: jax.Array
     ) -> tuple[dict[str, Term], Metrics]:
         del step
-        for_noise, for_timesteps, for_dropout = draws.split(3)
-        noise = draw_noise(for_noise.videos, batch.latents.shape[1:])
-        spread = config.timesteps
-        timesteps = draw_timesteps(
-            for_timesteps.videos, shift=spread.shift, low=spread.low, high=spread.high
-        )
+        for_level, for_dropout = draws.split(2)
+        noise, timesteps = draw_noise_level(config.timesteps, batch.latents, for_level)
         text = drop_text(batch.text, models["empty_text"], for_dropout.videos, config.text_dropout)
         predict_velocity = conditioned_velocity(
             models["slow_generator"], models["adapter"], data_conditions(batch)._replace(text=text)

@@ -16,8 +16,10 @@ from einops import rearrange
 from jax.sharding import PartitionSpec
 
 from flashmotion_jax.compilation import Program, program
-from flashmotion_jax.config import OptimizerConfig
+from flashmotion_jax.config import OptimizerConfig, TimestepsConfig
 from flashmotion_jax.data.batches import Batch
+from flashmotion_jax.diffusion.samplers import draw_noise
+from flashmotion_jax.diffusion.timesteps import draw_timesteps
 from flashmotion_jax.sharding import split_batch_like
 from flashmotion_jax.training.player import (
     Player,
@@ -135,6 +137,17 @@ def draw_keys(key: jax.Array, batch: Batch) -> Draws:
         spec = jax.typeof(batch.latents).sharding.spec
         keys = jax.sharding.reshard(keys, PartitionSpec(spec[0]))
     return Draws(shared, keys)
+
+
+def draw_noise_level(
+    spread: TimestepsConfig, latents: jax.Array, draws: Draws
+) -> tuple[jax.Array, jax.Array]:
+    """Noise like the latents `[B, T, h, w, C]`, and a timestep for each video `[B]`."""
+    for_noise, for_timesteps = draws.split(2)
+    timesteps = draw_timesteps(
+        for_timesteps.videos, shift=spread.shift, low=spread.low, high=spread.high
+    )
+    return draw_noise(for_noise.videos, latents.shape[1:]), timesteps
 
 
 def for_all(text_SD: jax.Array, text_BSD: jax.Array) -> jax.Array:
