@@ -46,13 +46,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sample(commands)
     _add_cache(commands)
     _add_train(commands)
+    _add_new(commands)
     return parser
 
 
 def _add_sample(commands: Any) -> None:
     parser = commands.add_parser("sample", help="make a video from image, prompt and trajectory")
     add = parser.add_argument
-    add("--model", required=True, metavar="DIR", help="checkpoint of `python -m converters`")
+    add("--model", metavar="DIR", help="checkpoint (default: the small one of the package, 64x64)")
     add(
         "--adapter",
         choices=("resnet", "controlnet", "none"),
@@ -80,17 +81,17 @@ def _add_sample(commands: Any) -> None:
     )
     add("--preview", metavar="F.mp4", help="also write the video beside its trajectory map")
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
-    add("--size", type=_size, metavar="HxW", help="pixels (default: fits the image, or 704x1280)")
-    add("--frames", type=int, metavar="N", help="4 n + 1 (default: the checkpoint's, 121)")
-    add("--steps", type=int, metavar="N", help="denoising steps (default: 4; unipc, euler: 50)")
+    add("--size", type=_size, metavar="HxW", help="pixels (default: fits the model and the image)")
+    add("--frames", type=int, metavar="N", help="4 n + 1 (default: the model's)")
+    add("--steps", type=int, metavar="N", help="denoising steps (default: the model's)")
     add(
         "--sampler",
         choices=("few_step", "unipc", "euler"),
-        help="few_step for a distilled generator (default: the checkpoint's)",
+        help="few_step for a distilled generator (default: the model's)",
     )
-    add("--shift", type=float, metavar="X", help="of the noise levels (default: 5)")
-    add("--guidance", type=float, metavar="X", help="scale, of unipc and euler (default: 5)")
-    add("--negative-prompt", metavar="TEXT", help="guided away from (default: Wan's)")
+    add("--shift", type=float, metavar="X", help="of the noise levels (default: the model's)")
+    add("--guidance", type=float, metavar="X", help="of unipc and euler (default: the model's)")
+    add("--negative-prompt", metavar="TEXT", help="guided away from (default: the model's)")
     add(
         "--adapter-scale",
         type=float,
@@ -135,6 +136,15 @@ def _add_train(commands: Any) -> None:
     parser.set_defaults(run=_train)
 
 
+def _add_new(commands: Any) -> None:
+    parser = commands.add_parser("new", help="write an untrained model, to train from nothing")
+    add = parser.add_argument
+    add("out", metavar="OUT", help="folder of the checkpoint, which must not exist")
+    _add_config(parser)
+    add("--seed", type=int, default=0, metavar="N", help="of the weights (default: 0)")
+    parser.set_defaults(run=_new)
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
@@ -172,7 +182,6 @@ def _size(text: str) -> tuple[int, int]:
 def _sample(args: argparse.Namespace) -> int:
     from flashmotion_jax.data.video import check_output, write_video
     from flashmotion_jax.pipeline import Pipeline
-    from flashmotion_jax.request import make_request
 
     outputs = [Path(path) for path in (args.out, args.preview) if path]
     for path in outputs:
@@ -190,13 +199,12 @@ def _sample(args: argparse.Namespace) -> int:
         for name in ("sampler", "shift", "negative_prompt")
         if getattr(args, name) is not None
     }
-    request = make_request(
+    request = pipeline.request(
         args.image,
         args.prompt,
         args.trajectory,
         args.seed,
         sampling=dataclasses.replace(pipeline.sampling, **chosen),
-        has_adapter=adapter is not None,
         steps=args.steps,
         size=args.size,
         frames=args.frames,
@@ -264,6 +272,16 @@ def _train(args: argparse.Namespace) -> int:
         print(f"stopped after step {outcome.steps}; the same command goes on from there")
         return 143
     print(f"{outcome.steps} steps of {config.output}; wrote {outcome.model}")
+    return 0
+
+
+def _new(args: argparse.Namespace) -> int:
+    from flashmotion_jax.config import load_config, with_overrides
+    from flashmotion_jax.models.fresh import FreshConfig, write_fresh
+
+    config = with_overrides(load_config(args.config, FreshConfig), args.set)
+    num_parameters = write_fresh(args.out, config, args.seed)
+    print(f"wrote {args.out}: {num_parameters / 1e6:.2f} M parameters, untrained")
     return 0
 
 

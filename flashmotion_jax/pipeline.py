@@ -13,6 +13,7 @@ Source: FlashMotion section 3; Wan2.2 `wan/textimage2video.py` for the image in 
 from __future__ import annotations
 
 import functools
+import importlib.resources
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -32,10 +33,25 @@ from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.prompts import PromptEncoder
-from flashmotion_jax.request import Request, make_request
+from flashmotion_jax.request import Grid, Request, make_request
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the steps done and their number."""
+
+
+def shipped_model() -> Path:
+    """Folder of the small trained model that comes with the package.
+
+    Raises:
+      ValueError: this installation lacks it.
+    """
+    folder = Path(str(importlib.resources.files("flashmotion_jax"))) / "assets" / "tiny"
+    if not (folder / "model.json").is_file():
+        raise ValueError(
+            f"no model comes with this installation ({folder} is missing); give the folder of a "
+            "checkpoint, on the command line by --model DIR"
+        )
+    return folder
 
 
 class StageTime(NamedTuple):
@@ -110,6 +126,7 @@ class Pipeline:
         self.stage_times: list[StageTime] = []
         self._components = components
         self._vae_config = vae_config
+        self._grid = Grid.of(dit_config, vae_config)
         self._keep_loaded = keep_loaded
         self._loaded: dict[str, Any] = {}
         self._mesh = sharding.make_mesh()
@@ -126,7 +143,7 @@ class Pipeline:
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        path: str | Path | None = None,
         adapter: str | Adapter | None = "resnet",
         *,
         dtype: str | None = None,
@@ -136,7 +153,8 @@ class Pipeline:
         """Opens a checkpoint of this project; weights are read when a stage needs them.
 
         Args:
-          path: folder written by `python -m converters`.
+          path: folder written by `python -m converters` or a run; None for the small model that
+            comes with the package.
           adapter: "resnet", "controlnet", an adapter of your own, or None for no trajectories.
           dtype: of matmuls and convolutions; None takes bfloat16, on a CPU float32.
           keep_loaded: see the class.
@@ -145,6 +163,7 @@ class Pipeline:
         Raises:
           ValueError: the folder is not a checkpoint or lacks a part that is needed.
         """
+        path = shipped_model() if path is None else path
         kind = adapter if isinstance(adapter, str) else None
         folder = checkpoint.open_checkpoint(path, kind)
         dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
@@ -196,23 +215,33 @@ class Pipeline:
         Raises:
           ValueError: an argument that does not fit; nothing has been loaded yet.
         """
-        request = make_request(
+        videos = self.run(self.request(image, prompt, trajectory, seed, **options), progress)
+        return videos[0] if isinstance(prompt, str) else videos
+
+    def request(
+        self, image: Any, prompt: Any, trajectory: Any = None, seed: int = 0, **options: Any
+    ) -> Request:
+        """What `__call__` runs: its arguments, checked and brought to arrays.
+
+        Raises:
+          ValueError: an argument that does not fit.
+        """
+        return make_request(
             image,
             prompt,
             trajectory,
             seed,
             sampling=options.pop("sampling", self.sampling),
+            grid=self._grid,
             has_adapter="adapter" in self._components,
             **options,
         )
-        videos = self.run(request, progress)
-        return videos[0] if isinstance(prompt, str) else videos
 
     def run(self, request: Request, progress: Progress | None = None) -> np.ndarray:
         """Makes the videos of a request, stage by stage.
 
         Args:
-          request: from `make_request`.
+          request: from `request`.
           progress: see `__call__`.
 
         Returns:

@@ -5,18 +5,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig
 from flashmotion_jax.data.video import best_size, cover_crop, read_image
 from flashmotion_jax.trajectory import load_maps
 
-#: Pixels a token covers in height and width: 16 of the VAE times 2 of the DiT's patches.
-SIZE_MULTIPLE = 32
-#: Frames a latent frame covers, after the first.
-FRAME_MULTIPLE = 4
+
+class Grid(NamedTuple):
+    """What the sizes of a video must be multiples of: the pixels and frames of a token.
+
+    Attributes:
+      height: pixels.
+      width: pixels.
+      frames: frames of a latent frame; the first frame of a video comes in addition.
+    """
+
+    height: int
+    width: int
+    frames: int
+
+    @classmethod
+    def of(cls, dit: DiTConfig, vae: VAEConfig) -> Grid:
+        """The grid of models of these sizes."""
+        height, width = (vae.spatial_factor * side for side in dit.patch_size)
+        return cls(height, width, vae.temporal_factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +43,9 @@ class Request:
       images: uint8 `[B, 1, H, W, 3]`, or None for text-to-video.
       maps: uint8 `[B, F, H, W, 3]` trajectory maps, or None without an adapter.
       seeds: one a video; a video does not depend on what else is in its batch.
-      num_frames: F, 4 n + 1.
-      height: H in pixels, a multiple of 32.
-      width: W, likewise.
+      num_frames: F, of the model's grid, as are H and W.
+      height: H in pixels.
+      width: W in pixels.
       adapter_scale: weight of the adapter's residuals.
       sampling: sampler, steps and guidance.
     """
@@ -53,6 +68,7 @@ def make_request(
     seed: int,
     *,
     sampling: SamplingConfig,
+    grid: Grid,
     has_adapter: bool,
     steps: int | None = None,
     size: tuple[int, int] | None = None,
@@ -69,11 +85,12 @@ def make_request(
       trajectory: any form `load_maps` reads, a list of them, or None.
       seed: of the first video; video i takes `seed + i`.
       sampling: the defaults that the following override.
+      grid: of the model, which height, width and frames must fit.
       has_adapter: whether a trajectory is needed, or refused.
       steps: denoising steps.
-      size: (height, width) in pixels, multiples of 32; by default `sampling`'s, and with an image
-        its aspect ratio within the same area.
-      frames: 4 n + 1.
+      size: (height, width) in pixels; by default `sampling`'s, and with an image its aspect ratio
+        within the same area.
+      frames: `grid.frames` times n, plus 1.
       guidance: guidance scale of the multi-step samplers.
       adapter_scale: weight of the adapter; 0 ignores the trajectory.
       kind: what to render of a trajectory, "box" or "mask".
@@ -84,11 +101,13 @@ def make_request(
     prompts = _check_prompts(prompt)
     sampling = _override(sampling, steps, guidance)
     images = [_read(item) for item in _one_each("image", image, len(prompts))]
-    height, width = _resolve_size(size, images[0], sampling)
+    height, width = _resolve_size(size, images[0], sampling, grid)
     num_frames = sampling.num_frames if frames is None else frames
-    if num_frames < 1 or (num_frames - 1) % FRAME_MULTIPLE:
-        nearest = max(0, round((num_frames - 1) / FRAME_MULTIPLE)) * FRAME_MULTIPLE + 1
-        raise ValueError(f"frames={num_frames}; expected 4 n + 1, for instance {nearest}")
+    if num_frames < 1 or (num_frames - 1) % grid.frames:
+        nearest = max(0, round((num_frames - 1) / grid.frames)) * grid.frames + 1
+        raise ValueError(
+            f"frames={num_frames}; expected {grid.frames} n + 1, for instance {nearest}"
+        )
     return Request(
         prompts=prompts,
         images=_crop(images, height, width),
@@ -143,18 +162,24 @@ def _read(image: Any) -> np.ndarray | None:
 
 
 def _resolve_size(
-    size: tuple[int, int] | None, image: np.ndarray | None, sampling: SamplingConfig
+    size: tuple[int, int] | None,
+    image: np.ndarray | None,
+    sampling: SamplingConfig,
+    grid: Grid,
 ) -> tuple[int, int]:
-    if size is None:
-        if image is None:
-            return sampling.height, sampling.width
-        return best_size(*image.shape[:2], max_area=sampling.height * sampling.width)
-    height, width = size
-    if min(size) < SIZE_MULTIPLE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-        nearest = [max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in size]
+    default = (sampling.height, sampling.width)
+    multiples = (grid.height, grid.width)
+    if size is None and image is not None:
+        return best_size(image.shape[0], image.shape[1], default[0] * default[1], multiples)
+    height, width = size or default
+    fitting = [
+        max(1, round(side / multiple)) * multiple
+        for side, multiple in zip((height, width), multiples, strict=True)
+    ]
+    if [height, width] != fitting:
         raise ValueError(
-            f"size={height}x{width}; expected height and width in multiples of {SIZE_MULTIPLE}, "
-            f"for instance {nearest[0]}x{nearest[1]}"
+            f"size={height}x{width}; expected a height in multiples of {grid.height} and a width "
+            f"in multiples of {grid.width}, for instance {fitting[0]}x{fitting[1]}"
         )
     return height, width
 

@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 
-from flashmotion_jax.data.batches import Batches
+from flashmotion_jax.data.batches import latent_batches
 from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.sharding import make_mesh
 from flashmotion_jax.training.dry_run import describe
@@ -37,7 +37,7 @@ def measure_data(world, num_threads):
     """Prints seconds a batch of one video, as fast as they can be read."""
     cache = open_cache(world / "cache")
     with jax.set_mesh(make_mesh()):
-        batches = Batches(
+        batches = latent_batches(
             cache,
             kind="box",
             batch_size=1,

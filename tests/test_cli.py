@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
@@ -16,6 +17,7 @@ import tiny
 from flashmotion_jax import SamplingConfig, read_video
 from flashmotion_jax.cli import main
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 SAMPLING = SamplingConfig(height=32, width=64, num_frames=5)
 
 
@@ -121,6 +123,45 @@ def test_help_does_not_import_jax():
     code = "import sys, flashmotion_jax.cli as c; c.build_parser(); print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_sample_without_model_takes_the_one_of_the_package(folder, tmp_path, capsys, monkeypatch):
+    arguments = ["sample", "--adapter", "none", "--prompt", "a dog", "--steps", "1"]
+    out = tmp_path / "out.npy"
+    monkeypatch.setattr("flashmotion_jax.pipeline.shipped_model", lambda: folder)
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {out}: 5 frames, 64 x 32, 24 fps"
+    assert np.load(out).shape == (5, 32, 64, 3)
+
+
+def test_new_writes_the_model_of_a_configuration(tmp_path, capsys, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        "flashmotion_jax.models.fresh.write_fresh", lambda *args: called.append(args) or 1_500_000
+    )
+    config = ["--config", f"{CONFIGS}/sprites_model.py", "--set", "dit.num_layers=2"]
+    assert main(["new", str(tmp_path / "a"), *config, "--seed", "3"]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'a'}: 1.50 M parameters, untrained\n"
+    ((path, config, seed),) = called
+    assert (path, config.dit.num_layers, seed) == (str(tmp_path / "a"), 2, 3)
+    assert {"a", "red", "left"} <= set(config.words)
+    assert config.sampling.height == config.sampling.width == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "exists; choose another folder"),
+        (["--set", "dit.num_layer=2"], "did you mean 'num_layers'"),
+        (["--set", "dit.text_dim=8"], "dit.text_dim=8; expected text_encoder.dim"),
+        (["--config", f"{CONFIGS}/stage2.py"], "builds a TrainConfig; expected a FreshConfig"),
+    ],
+)
+def test_new_refuses_with_status_2(tmp_path, capsys, arguments, message):
+    config = ["--config", f"{CONFIGS}/sprites_model.py"]
+    assert main(["new", str(tmp_path), *config, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c_leaves_nothing_behind(folder, inputs, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from flashmotion_jax.config import CacheConfig, TrainConfig, load_config, with_overrides
 from flashmotion_jax.sharding import make_mesh
+from flashmotion_jax.training.inputs import open_inputs
 from flashmotion_jax.training.layout import turn_arguments
 from flashmotion_jax.training.player import to_arrays
 from flashmotion_jax.training.stages import build_stage
@@ -141,7 +142,7 @@ def test_steps_trace_at_full_size_and_keep_what_they_are_given(world, name, devi
     config = load(name, world, devices)
     with jax.set_mesh(make_mesh(fsdp=devices)):
         stage = build_stage(config)
-        arguments = turn_arguments(config, stage)
+        arguments = turn_arguments(config, stage, open_inputs(config, stage))
         for turn in stage.turns:
             step = make_step(turn, stage.players[turn.player].optimizer).function
             given = arguments[turn.player]

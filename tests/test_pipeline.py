@@ -176,7 +176,7 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
     ("change", "message"),
     [
         ({"frames": 10}, r"frames=10; expected 4 n \+ 1, for instance 9"),
-        ({"size": (33, 64)}, r"size=33x64; expected .* multiples of 32, for instance 32x64"),
+        ({"size": (33, 64)}, r"size=33x64; expected .* in multiples of 32, for instance 32x64"),
         ({"steps": 9}, "the few-step sampler takes 1 to 8"),
         ({"guidance": 2.0}, "guidance=2.0 with the few_step sampler"),
         ({"prompt": 3}, "prompt=3; expected a string"),
@@ -210,6 +210,15 @@ def test_an_adapter_of_ones_own_as_in_the_docs(folder, image):
 def test_a_trajectory_without_an_adapter_is_refused(folder, image):
     with pytest.raises(ValueError, match="a trajectory without an adapter"):
         Pipeline.load(folder, None)(image, "a dog", trajectory())
+
+
+def test_no_path_is_the_model_that_comes_with_the_package(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / package)
+    with pytest.raises(ValueError, match=r"no model comes with .*assets/tiny is missing.* --model"):
+        Pipeline.load(None)
+    (tmp_path / "flashmotion_jax" / "assets").mkdir(parents=True)
+    (tmp_path / "flashmotion_jax" / "assets" / "tiny").symlink_to(folder)
+    assert Pipeline.load(None).sampling == Pipeline.load().sampling == SAMPLING
 
 
 def test_a_folder_without_the_adapter_is_refused(folder, tmp_path):

@@ -12,6 +12,7 @@ from flashmotion_jax.config.models import (
     VAEConfig,
 )
 from flashmotion_jax.config.runs import (
+    AutoencoderConfig,
     CacheConfig,
     ConsistentAdapterConfig,
     FastAdapterConfig,
@@ -23,6 +24,7 @@ from flashmotion_jax.config.runs import (
     OptimizerConfig,
     ScaleConfig,
     SlowAdapterConfig,
+    SlowGeneratorConfig,
     StageConfig,
     TimestepsConfig,
     TrainConfig,
@@ -32,6 +34,7 @@ from flashmotion_jax.config.serialise import from_dict, to_dict, with_overrides
 
 __all__ = [
     "AdapterConfig",
+    "AutoencoderConfig",
     "CacheConfig",
     "ConsistentAdapterConfig",
     "ControlNetConfig",
@@ -48,6 +51,7 @@ __all__ = [
     "SamplingConfig",
     "ScaleConfig",
     "SlowAdapterConfig",
+    "SlowGeneratorConfig",
     "StageConfig",
     "TextEncoderConfig",
     "TimestepsConfig",

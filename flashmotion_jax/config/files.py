@@ -27,7 +27,9 @@ def load_config(name: str, kind: type[Config]) -> Config:
         hint = f"; there are {', '.join(beside)}" if beside else ""
         raise ValueError(f"no configuration at {path}{hint}")
     # Configurations share `configs.common`, in a folder beside which nothing need be installed.
-    sys.path.insert(0, str(Path(path).resolve().parents[1]))
+    folders = Path(path).resolve().parents
+    root = next((folder.parent for folder in folders if folder.name == "configs"), folders[1])
+    sys.path.insert(0, str(root))
     try:
         get_config = runpy.run_path(path)["get_config"]
         config = get_config(argument) if argument else get_config()

@@ -117,6 +117,40 @@ class ScaleConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Before the stages: a video autoencoder, on the pixels of a MagicData folder.
+
+    Raises:
+      ValueError: a share of maps that is none.
+    """
+
+    autoencoder: str = _checkpoint()  # checkpoint folder
+    data_root: str = dataclasses.field(default="data/MagicData", metadata=_FREE)
+    csv: str = dataclasses.field(default="MagicData.csv", metadata=_FREE)
+    num_frames: int = 121  # of a video; training takes windows of it
+    height: int = 704
+    width: int = 1280
+    resize: Literal["stretch", "crop"] = "stretch"
+    window: int = 17  # frames of a window
+    maps: float = 0.3  # share of the windows that are of trajectory maps, which it encodes too
+    optimizer: OptimizerConfig
+    prior_scale: float = 1e-6  # weight of the KL divergence from a unit Gaussian
+
+    def __post_init__(self) -> None:
+        require(0 <= self.maps <= 1, f"maps={self.maps}; expected 0 to 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlowGeneratorConfig:
+    """Before the stages: a multi-step generator, by the diffusion loss."""
+
+    slow_generator: str = _checkpoint()  # checkpoint folder, perhaps of fresh weights
+    optimizer: OptimizerConfig
+    timesteps: TimestepsConfig = dataclasses.field(default_factory=TimestepsConfig)
+    text_dropout: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SlowAdapterConfig:
     """Stage 1: an adapter on the frozen SlowGenerator, by the diffusion loss.
 
@@ -232,7 +266,9 @@ class ConsistentAdapterConfig:
 
 
 StageConfig = (
-    SlowAdapterConfig
+    AutoencoderConfig
+    | SlowGeneratorConfig
+    | SlowAdapterConfig
     | FastGeneratorConfig
     | FastAdapterConfig
     | MatchedAdapterConfig

@@ -8,6 +8,7 @@ follow each other without a gap, so a batch may hold the end of one and the begi
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import grain
@@ -21,6 +22,7 @@ from flashmotion_jax.sharding import BATCH
 
 Kind = Literal["mask", "box"]
 Array = TypeVar("Array", jax.Array, np.ndarray)
+Item = TypeVar("Item")
 
 
 class Batch(NamedTuple, Generic[Array]):
@@ -37,39 +39,37 @@ class Batch(NamedTuple, Generic[Array]):
     text: Array
 
 
-class Batches:
+class Batches(Generic[Item]):
     """An endless iterator over batches; threads read ahead.
 
     Args:
-      cache: what to read.
-      kind: which trajectory maps, "mask" or "box".
+      source: what to read, by index.
+      example: a record as arrays, a batch without its first dimension.
+      fingerprint: names the content of the source.
       batch_size: B, over all processes.
       seed: of the order.
-      text_len: S; captions are padded to it.
       mesh: over whose batch axes the videos are split.
       num_threads: batches that are read ahead, each by a thread of its own.
       process_index: which of `process_count` equal pieces of a batch this process reads.
       process_count: pieces; by default the mesh decides which rows this process needs.
 
     Raises:
-      ValueError: the batch is larger than the cache, or cannot be split as the mesh is; `text_len`
-        is shorter than the captions may be.
+      ValueError: the batch cannot be split as the mesh is.
     """
 
     def __init__(
         self,
-        cache: LatentCache,
+        source: Any,
+        example: Callable[[Any], Any],
         *,
-        kind: Kind,
+        fingerprint: str,
         batch_size: int,
         seed: int,
-        text_len: int,
         mesh: Mesh,
         num_threads: int = 4,
         process_index: int | None = None,
         process_count: int | None = None,
     ):
-        _check_cache(cache, kind, batch_size, text_len, "batch_size")
         self._sharding = NamedSharding(mesh, BATCH)
         _check_divides(batch_size, mesh.shape["data"] * mesh.shape["fsdp"], "batch devices")
         if process_index is None or process_count is None:
@@ -78,24 +78,25 @@ class Batches:
         # Adjacent seeds must not share epochs: grain adds the epoch to the seed.
         shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         dataset = (
-            grain.MapDataset.source(cache)
+            grain.MapDataset.source(source)
             .shuffle(seed=shuffle_seed)
             .repeat()
-            .map(functools.partial(_example, kind=kind, text_len=text_len))
+            .map(example)
             .batch(batch_size // process_count, drop_remainder=True)
         )[process_index::process_count]
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
         self._iterator = iter(dataset.to_iter_dataset(options))
-        self._identity = {"cache": cache.fingerprint, "batch_size": batch_size, "seed": seed}
+        self._identity = {"cache": fingerprint, "batch_size": batch_size, "seed": seed}
 
-    def __iter__(self) -> Batches:
+    def __iter__(self) -> Batches[Item]:
         return self
 
-    def __next__(self) -> Batch[jax.Array]:
+    def __next__(self) -> Item:
         """The next batch, its first dimension split over the mesh."""
-        rows = next(self._iterator)
-        arrays = [jax.make_array_from_process_local_data(self._sharding, array) for array in rows]
-        return Batch(*arrays)
+        return jax.tree.map(
+            functools.partial(jax.make_array_from_process_local_data, self._sharding),
+            next(self._iterator),
+        )
 
     def get_state(self) -> dict[str, Any]:
         """Where the iterator is, in JSON types."""
@@ -125,6 +126,28 @@ class Batches:
     def close(self) -> None:
         """Ends the threads; nothing can be read afterwards."""
         self._iterator.close()
+
+
+def latent_batches(
+    cache: LatentCache, *, kind: Kind, text_len: int, batch_size: int, **options: Any
+) -> Batches[Batch[jax.Array]]:
+    """Batches of a latent cache.
+
+    Args:
+      cache: what to read.
+      kind: which trajectory maps, "mask" or "box".
+      text_len: S; captions are padded to it.
+      batch_size: B, over all processes.
+      **options: see `Batches`.
+
+    Raises:
+      ValueError: the batch is larger than the cache, or cannot be split as the mesh is; `text_len`
+        is shorter than the captions may be.
+    """
+    _check_cache(cache, kind, batch_size, text_len, "batch_size")
+    example = functools.partial(_example, kind=kind, text_len=text_len)
+    options |= {"fingerprint": cache.fingerprint, "batch_size": batch_size}
+    return Batches(cache, example, **options)
 
 
 def first_records(cache: LatentCache, count: int, kind: Kind, text_len: int) -> Batch[np.ndarray]:

@@ -192,11 +192,11 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, lossless: bool) -> No
 
 
 def best_size(
-    height: int, width: int, max_area: int = 704 * 1280, multiple: int = 32
+    height: int, width: int, max_area: int, multiples: tuple[int, int]
 ) -> tuple[int, int]:
     """The size Wan2.2 gives the video of an image: its aspect ratio, as many pixels as allowed.
 
-    Two candidates round the ideal size down to the multiple, one starting from the width, one
+    Two candidates round the ideal size down to the multiples, one starting from the width, one
     from the height, and fill `max_area` with the other side; the nearer aspect ratio wins.
 
     Source: `best_output_size` in upstream Wan2.2, `wan/utils/utils.py`.
@@ -205,7 +205,7 @@ def best_size(
       height: Of the image, in pixels.
       width: Of the image, in pixels.
       max_area: Pixels a frame may have.
-      multiple: Both sides are multiples of it: 16 of the VAE times 2 of the DiT's patches.
+      multiples: What height and width are multiples of: the pixels of a token.
 
     Returns:
       (height, width) in pixels.
@@ -213,24 +213,24 @@ def best_size(
     Raises:
       ValueError: No size of about this aspect ratio fits.
     """
-    if min(height, width, max_area, multiple) < 1:
+    if min(height, width, max_area, *multiples) < 1:
         raise ValueError(
-            f"height {height}, width {width}, max_area {max_area}, multiple {multiple}: "
+            f"height {height}, width {width}, max_area {max_area}, multiples {multiples}: "
             "expected whole numbers of at least 1"
         )
     aspect = width / height
     ideal_width = (max_area * aspect) ** 0.5
 
-    def pair(ideal_side: float) -> tuple[int, int]:
+    def pair(ideal_side: float, multiple: int, other_multiple: int) -> tuple[int, int]:
         side = int(ideal_side // multiple * multiple)
-        return side, int(max_area / max(side, 1) // multiple * multiple)
+        return side, int(max_area / max(side, 1) // other_multiple * other_multiple)
 
-    from_height = pair(max_area / ideal_width)
-    from_width = pair(ideal_width)[::-1]
+    from_height = pair(max_area / ideal_width, *multiples)
+    from_width = pair(ideal_width, *multiples[::-1])[::-1]
     if not min(*from_height, *from_width):
         raise ValueError(
-            f"an image of {height} x {width} has no size of at most {max_area} pixels whose sides "
-            f"are multiples of {multiple}: crop it, or allow a larger area"
+            f"an image of {height} x {width} has no size of at most {max_area} pixels in "
+            f"multiples of {multiples[0]} x {multiples[1]}: crop it, or allow a larger area"
         )
 
     def misfit(size: tuple[int, int]) -> float:

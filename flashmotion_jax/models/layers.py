@@ -21,6 +21,7 @@ from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 
+from flashmotion_jax.models.convolution import convolve
 from flashmotion_jax.sharding import split_batch_like
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -129,6 +130,7 @@ def conv2d(
         padding=padding,
         dtype=policy.compute,
         param_dtype=policy.params,
+        conv_general_dilated=convolve,
         kernel_metadata={"axes": (None, None, "channels_in", "channels_out")},
         bias_metadata={"axes": ("channels_out",)},
         rngs=rngs,

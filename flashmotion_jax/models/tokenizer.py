@@ -11,8 +11,12 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import tokenizers
 
 
 def clean_prompt(text: str) -> str:
@@ -57,6 +61,7 @@ class Tokenizer:
             )
         # Tokenizers need no torch; the advice to install it would only worry.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        import tokenizers
         import transformers  # takes seconds
 
         try:
@@ -71,6 +76,10 @@ class Tokenizer:
             raise ValueError(
                 f"{file.parent} names no pad_token; copy tokenizer_config.json from the checkpoint"
             )
+        backend = self._tokenizer.backend_tokenizer
+        has_words = isinstance(backend.model, tokenizers.models.WordLevel)
+        words = sorted(filter(str.isalnum, backend.get_vocab())) if has_words else []
+        self._words = ", ".join(words)  # that a prompt may hold, or nothing if it may hold any
 
     def __call__(self, prompts: Sequence[str], length: int = 512) -> tuple[np.ndarray, np.ndarray]:
         """Cleans prompts and turns them into ids, with the end token last.
@@ -89,17 +98,32 @@ class Tokenizer:
             raise ValueError(f"prompts={prompts!r}; expected a list of one or more strings")
         if length < 1:
             raise ValueError(f"length={length}; expected at least 1 token, as a rule 512")
+        texts = [clean_prompt(prompt) for prompt in prompts]
         batch = self._tokenizer(
-            [clean_prompt(prompt) for prompt in prompts],
+            texts,
             padding="max_length",
             truncation=True,
             max_length=length,
             return_tensors="np",
         )
-        for prompt, encoding in zip(prompts, batch.encodings, strict=True):
+        for text, encoding in zip(texts, batch.encodings, strict=True):
             if encoding.overflowing:
                 warnings.warn(
-                    f"the prompt {prompt[:40]!r}... is longer than {length} tokens; its end is cut",
+                    f"the prompt {text[:40]!r}... is longer than {length} tokens; its end is cut",
+                    stacklevel=2,
+                )
+            if self._words and self._is_mostly_unknown(text, encoding):
+                # One text and one place, so that Python shows it once however many the prompts.
+                warnings.warn(
+                    f"most words of a prompt are unknown to this model; it knows: {self._words}",
                     stacklevel=2,
                 )
         return batch["input_ids"].astype(np.int32), batch["attention_mask"].astype(np.int32)
+
+    def _is_mostly_unknown(self, text: str, encoding: tokenizers.Encoding) -> bool:
+        unknown = [
+            number == self._tokenizer.unk_token_id
+            for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if text[start:end].isalnum()
+        ]
+        return 2 * sum(unknown) > len(unknown)

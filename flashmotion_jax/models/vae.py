@@ -131,13 +131,34 @@ class VAE(nnx.Module):
         Raises:
           ValueError: a shape the autoencoder cannot fold.
         """
+        mean, _ = self.moments(video, progress)
+        return (mean - self._latents_mean()) / self._latents_std()
+
+    def moments(
+        self, video: jax.Array, progress: jax.Array | None = None, chunk: int = 1
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-variance of the latents of a video, as they are before normalisation.
+
+        Args:
+          video: see `encode`.
+          progress: see `encode`.
+          chunk: latent frames at a time, a divisor of n; more take more memory, but a short video
+            in one piece trains faster.
+
+        Returns:
+          float32 `[B, n + 1, H / 16, W / 16, latent_channels]` each.
+
+        Raises:
+          ValueError: a shape the autoencoder cannot fold.
+        """
         self._check_video(video)
         cells = split_cells(video, (1, self.config.patch_size, self.config.patch_size))
         x = rearrange(cells, "b f h w c 1 q r -> b f h w (c r q)")
-        chunks = rearrange(x[:, 1:], "b (n f) h w c -> n b f h w c", f=self.config.temporal_factor)
+        num_frames = chunk * self.config.temporal_factor
+        chunks = rearrange(x[:, 1:], "b (n f) h w c -> n b f h w c", f=num_frames)
         features = _scan_chunks(self.encoder, x[:, :1], chunks, progress)
-        mean, _ = jnp.split(self.conv1(features).astype(jnp.float32), 2, axis=-1)
-        return (mean - self._latents_mean()) / self._latents_std()
+        mean, log_variance = jnp.split(self.conv1(features).astype(jnp.float32), 2, axis=-1)
+        return mean, log_variance
 
     def decode(self, latents: jax.Array, progress: jax.Array | None = None) -> jax.Array:
         """The video of normalised latents.
@@ -158,12 +179,26 @@ class VAE(nnx.Module):
                 f"{self.config.latent_channels}], channels last"
             )
         z = latents.astype(jnp.float32) * self._latents_std() + self._latents_mean()
+        return jnp.clip(self.reconstruct(z, progress), -1.0, 1.0)
+
+    def reconstruct(
+        self, z: jax.Array, progress: jax.Array | None = None, chunk: int = 1
+    ) -> jax.Array:
+        """The video of latents as they are before normalisation, not clipped.
+
+        Args:
+          z: `[B, T, h, w, latent_channels]`, for instance drawn from `moments`.
+          progress: see `decode`.
+          chunk: see `moments`; a divisor of T - 1.
+
+        Returns:
+          float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`.
+        """
         x = self.conv2(z)
-        chunks = rearrange(x[:, 1:], "b n h w c -> n b 1 h w c")
+        chunks = rearrange(x[:, 1:], "b (n t) h w c -> n b t h w c", t=chunk)
         x = _scan_chunks(self.decoder, x[:, :1], chunks, progress).astype(jnp.float32)
         q = self.config.patch_size
-        video = join_cells(rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q))
-        return jnp.clip(video, -1.0, 1.0)
+        return join_cells(rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q))
 
     def _latents_mean(self) -> jax.Array:
         return jnp.asarray(self.config.latents_mean, jnp.float32)

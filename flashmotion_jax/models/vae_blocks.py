@@ -8,7 +8,6 @@ Source: Wan2.2 `wan/modules/vae2_2.py`.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,6 +19,7 @@ from flax import nnx
 
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.convolution import convolve
 from flashmotion_jax.models.layers import Policy
 
 
@@ -54,7 +54,8 @@ class Stream:
 def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.Array:
     """Convolution `[kt, kh, kw, C_in, C_out]`, valid in time, same in space.
 
-    On a CPU it is a sum of 2-D convolutions over the time taps, which XLA runs twice as fast there.
+    On a CPU it is a 2-D convolution of each frame with its past side by side in channels, which XLA
+    runs twice as fast there.
     """
     if jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(
@@ -64,22 +65,16 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
             ((0, 0), *((size // 2, size // 2) for size in kernel.shape[1:3])),
             dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
         )
-    num_frames = (x_BTHWC.shape[1] - kernel.shape[0]) // time_stride + 1
+    time_size = kernel.shape[0]
+    num_frames = (x_BTHWC.shape[1] - time_size) // time_stride + 1
     span = (num_frames - 1) * time_stride + 1
+    taps = [x_BTHWC[:, i : i + span : time_stride] for i in range(time_size)]
+    flat_kernel = rearrange(kernel, "t h w i o -> h w (t i) o")
 
-    def tap(index: int) -> jax.Array:
-        convolve = functools.partial(
-            jax.lax.conv_general_dilated,
-            rhs=kernel[index],
-            window_strides=(1, 1),
-            padding="SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            preferred_element_type=jnp.float32,
-        )
-        return layers.per_frame(convolve, x_BTHWC[:, index : index + span : time_stride])
+    def convolve_frames(x_NHWC: jax.Array) -> jax.Array:
+        return convolve(x_NHWC, flat_kernel, (1, 1), "SAME", preferred_element_type=jnp.float32)
 
-    taps = [tap(index) for index in range(kernel.shape[0])]
-    return functools.reduce(jnp.add, taps).astype(x_BTHWC.dtype)
+    return layers.per_frame(convolve_frames, jnp.concatenate(taps, axis=-1)).astype(x_BTHWC.dtype)
 
 
 class CausalConv(nnx.Module):

@@ -11,8 +11,8 @@ import jax
 
 from flashmotion_jax import sharding
 from flashmotion_jax.config import TrainConfig, to_dict
+from flashmotion_jax.training.inputs import Inputs, open_inputs
 from flashmotion_jax.training.layout import (
-    abstract_batch,
     abstract_models,
     abstract_players,
     bytes_per_device,
@@ -44,14 +44,14 @@ def describe(config: TrainConfig) -> Iterator[str]:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.context)
     with jax.set_mesh(mesh):
         stage = build_stage(config)
-        batch = abstract_batch(config, stage)._asdict()
+        inputs = open_inputs(config, stage)
         yield json.dumps(to_dict(config), indent=2)
         yield from _parameters(stage)
-        for name, array in batch.items():
+        for name, array in inputs.abstract_batch()._asdict().items():
             yield f"batch.{name}: {array.dtype} {list(array.shape)}, {array.sharding.spec}"
         for player, flops in count_turns(config).items():
             yield f"{player}: {flops / 1e12:,.3f} TFLOP each time it plays"
-        yield from _memory(config, stage)
+        yield from _memory(config, stage, inputs)
 
 
 def _parameters(stage: Stage) -> Iterator[str]:
@@ -67,12 +67,12 @@ def _parameters(stage: Stage) -> Iterator[str]:
         yield f"{role}: {source.path}/{source.kind}, frozen, weights {source.read().key[:12]}"
 
 
-def _memory(config: TrainConfig, stage: Stage) -> Iterator[str]:
+def _memory(config: TrainConfig, stage: Stage, inputs: Inputs) -> Iterator[str]:
     """Bytes on one device: what stays, and what each step takes beside it."""
     trained = bytes_per_device(abstract_players(stage)) / GB
-    frozen = bytes_per_device(abstract_models(config, stage)) / GB
+    frozen = bytes_per_device(abstract_models(config, stage, inputs)) / GB
     yield f"memory per device: {trained:.3f} GB trained with moments, {frozen:.3f} GB frozen"
-    arguments = turn_arguments(config, stage)
+    arguments = turn_arguments(config, stage, inputs)
     for turn in stage.turns:
         step = make_step(turn, stage.players[turn.player].optimizer)
         scratch = _scratch_bytes(step.lower(*arguments[turn.player])) / GB

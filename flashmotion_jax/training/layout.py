@@ -10,20 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from flashmotion_jax.config import DiTConfig, TrainConfig
-from flashmotion_jax.data.batches import Batch
-from flashmotion_jax.data.latent_cache import open_cache
-from flashmotion_jax.sharding import BATCH, shardings
+from flashmotion_jax.config import TrainConfig
+from flashmotion_jax.sharding import shardings
 from flashmotion_jax.training.flops import count_flops
+from flashmotion_jax.training.inputs import Inputs, open_inputs
 from flashmotion_jax.training.player import Player, new_player
 from flashmotion_jax.training.stage import Stage, frozen_policy
 from flashmotion_jax.training.stages import build_stage
 from flashmotion_jax.training.turn import make_step
-
-
-def dit_config(stage: Stage) -> DiTConfig:
-    """Sizes of the stage's generators, which are the same for all."""
-    return next(source for source in stage.frozen.values() if source.kind == "dit").read().config
 
 
 def on_mesh(module: Any) -> Any:
@@ -46,32 +40,18 @@ def abstract_players(stage: Stage) -> dict[str, Player]:
     }
 
 
-def abstract_models(config: TrainConfig, stage: Stage) -> dict[str, Any]:
+def abstract_models(config: TrainConfig, stage: Stage, inputs: Inputs) -> dict[str, Any]:
     """All that stands still, likewise."""
     policy = frozen_policy(config)
     models = {role: on_mesh(source.abstract(policy)) for role, source in stage.frozen.items()}
-    dit = dit_config(stage)
-    text = jax.ShapeDtypeStruct((dit.text_len, dit.text_dim), jnp.float32)
-    return models | {"empty_text": text, "negative_text": text}
+    return models | jax.eval_shape(inputs.constants)
 
 
-def abstract_batch(config: TrainConfig, stage: Stage) -> Batch:
-    """A batch of the run's cache, likewise."""
-    sharding = NamedSharding(jax.sharding.get_mesh(), BATCH)
-    cache, dit = open_cache(config.cache), dit_config(stage)
-
-    def array(*shape: int) -> Any:
-        return jax.ShapeDtypeStruct((config.batch_size, *shape), jnp.float32, sharding=sharding)
-
-    latents = array(*cache.latent_shape)
-    return Batch(latents, latents, array(dit.text_len, dit.text_dim))
-
-
-def turn_arguments(config: TrainConfig, stage: Stage) -> dict[str, tuple[Any, ...]]:
+def turn_arguments(config: TrainConfig, stage: Stage, inputs: Inputs) -> dict[str, tuple[Any, ...]]:
     """Abstract arguments of each player's step."""
     players = abstract_players(stage)
-    models = abstract_models(config, stage)
-    batch = abstract_batch(config, stage)
+    models = abstract_models(config, stage, inputs)
+    batch = inputs.abstract_batch()
     key, step = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0)))
     return {
         name: (
@@ -89,7 +69,7 @@ def count_turns(config: TrainConfig) -> dict[str, float]:
     """Operations of each player's step, without what rematerialisation computes twice."""
     config = dataclasses.replace(config, remat="none")
     stage = build_stage(config)
-    arguments = turn_arguments(config, stage)
+    arguments = turn_arguments(config, stage, open_inputs(config, stage))
     return {
         turn.player: count_flops(
             make_step(turn, stage.players[turn.player].optimizer).function,

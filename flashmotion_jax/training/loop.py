@@ -25,11 +25,10 @@ from jax.experimental import multihost_utils
 from flashmotion_jax import sharding
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.data.batches import Batches
-from flashmotion_jax.data.latent_cache import LatentCache, open_cache
 from flashmotion_jax.training.checkpoints import Checkpoints, State
-from flashmotion_jax.training.layout import abstract_players, dit_config
+from flashmotion_jax.training.inputs import Inputs, Sampler, open_inputs
+from flashmotion_jax.training.layout import abstract_players
 from flashmotion_jax.training.run import open_run, write_model
-from flashmotion_jax.training.samples import Sampler
 from flashmotion_jax.training.stage import Stage, frozen_policy
 from flashmotion_jax.training.stages import build_stage
 from flashmotion_jax.training.throughput import Throughput
@@ -77,19 +76,10 @@ def train(config: TrainConfig, *, resume: str = "auto", quiet: bool = False) -> 
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.context)
     with jax.set_mesh(mesh), ExitStack() as stack:
         stage = build_stage(config)
-        cache = open_cache(config.cache)
-        batches = Batches(
-            cache,
-            kind=config.kind,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            text_len=dit_config(stage).text_len,
-            mesh=mesh,
-            num_threads=config.num_threads,
-        )
-        stack.enter_context(closing(batches))
+        inputs = open_inputs(config, stage)
+        batches = stack.enter_context(closing(inputs.batches(mesh)))
         folder = open_run(config, stage, resume)
-        loop = Loop(config, stage, cache, batches, folder, quiet)
+        loop = Loop(config, stage, inputs, batches, folder, quiet)
         stack.enter_context(closing(loop))
         return loop.run()
 
@@ -101,8 +91,8 @@ class Loop:
         self,
         config: TrainConfig,
         stage: Stage,
-        cache: LatentCache,
-        batches: Batches,
+        inputs: Inputs,
+        batches: Batches[Any],
         folder: Path,
         quiet: bool,
     ):
@@ -124,17 +114,12 @@ class Loop:
             self._watch.message(message)
         policy = frozen_policy(config)
         self._frozen = {role: source.load(policy) for role, source in stage.frozen.items()}
-        for name in ("empty_text", "negative_text"):
-            self._frozen[name] = jnp.asarray(getattr(cache, name))
+        self._frozen |= inputs.constants()
         self._steps = [
             make_step(turn, stage.players[turn.player].optimizer) for turn in stage.turns
         ]
         self._throughput = Throughput(config)
-        self._sampler = (
-            Sampler(config, stage.result, cache, dit_config(stage).text_len)
-            if config.sample_every
-            else None
-        )
+        self._sampler = inputs.sampler(stage.result) if config.sample_every else None
         self._since_save: dict[str, list[float]] = {}
         self._pending: collections.deque[StepRecord] = collections.deque()
 

@@ -92,6 +92,7 @@ def write_model(folder: Path, result: Result, player: Player) -> Path:
     """
     module = player.params if player.ema is None else player.ema
     model = folder / "model"
+    config = result.configure(module) if result.configure else result.config
     if jax.process_count() == 1:
         readers = checkpoint.parameter_readers(module)
     else:
@@ -114,7 +115,7 @@ def write_model(folder: Path, result: Result, player: Player) -> Path:
         checkpoint.save_component(
             scratch,
             result.kind,
-            result.config,
+            config,
             readers,
             "float32",
             dit_config=result.dit_config,

@@ -21,7 +21,7 @@ from flashmotion_jax.training.stage import Result
 from flashmotion_jax.training.turn import Models
 
 
-class Sampler:
+class LatentSampler:
     """Makes videos of the first records of the cache with the models as they are.
 
     Args:

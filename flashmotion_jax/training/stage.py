@@ -84,6 +84,7 @@ class Result(NamedTuple):
       dit_config: of an adapter, the DiT it belongs to.
       generator: role of the DiT that makes sample videos.
       adapter: role of the adapter that does, or None.
+      configure: what the trained module decides of `config`, in the end.
     """
 
     player: str
@@ -94,6 +95,7 @@ class Result(NamedTuple):
     dit_config: DiTConfig | None
     generator: str
     adapter: str | None
+    configure: Callable[[Any], Any] | None = None
 
 
 class Stage(NamedTuple):

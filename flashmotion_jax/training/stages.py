@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flashmotion_jax.config import (
+    AutoencoderConfig,
     ConsistentAdapterConfig,
     ControlNetConfig,
     FastAdapterConfig,
@@ -19,12 +20,21 @@ from flashmotion_jax.config import (
     MatchingConfig,
     SamplingConfig,
     SlowAdapterConfig,
+    SlowGeneratorConfig,
     TrainConfig,
 )
 from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
 from flashmotion_jax.models.discriminator import Discriminator
-from flashmotion_jax.training import baselines, fast_adapter, fast_generator, slow_adapter
+from flashmotion_jax.training import (
+    autoencoder,
+    baselines,
+    fast_adapter,
+    fast_generator,
+    inputs,
+    slow_adapter,
+    slow_generator,
+)
 from flashmotion_jax.training.stage import (
     Beginning,
     Result,
@@ -38,6 +48,8 @@ from flashmotion_jax.training.turn import Losses, Turn
 
 #: Temporal variance of the student's videos over that of the data: below, they stand still.
 MATCHING_BOUNDS = {"temporal_variance": (0.3, 3.0)}
+#: Videos whose latents are measured.
+STATISTICS_VIDEOS = 256
 
 
 def build_stage(run: TrainConfig) -> Stage:
@@ -47,6 +59,8 @@ def build_stage(run: TrainConfig) -> Stage:
       ValueError: a checkpoint is missing or does not fit.
     """
     builders: dict[type, Callable[[TrainConfig, Any], Stage]] = {
+        AutoencoderConfig: build_autoencoder,
+        SlowGeneratorConfig: build_slow_generator,
         SlowAdapterConfig: build_slow_adapter,
         FastGeneratorConfig: build_fast_generator,
         FastAdapterConfig: build_fast_adapter,
@@ -54,6 +68,46 @@ def build_stage(run: TrainConfig) -> Stage:
         ConsistentAdapterConfig: build_consistent_adapter,
     }
     return builders[type(run.stage)](run, run.stage)
+
+
+def build_autoencoder(run: TrainConfig, config: AutoencoderConfig) -> Stage:
+    """Before the stages; the latents of the trained one are measured, for their normalisation."""
+    source = Source(config.autoencoder, "vae")
+    old = source.read().config
+
+    def with_statistics(vae: Any) -> Any:
+        videos = inputs.open_videos(config)
+        some = (videos[i].video for i in range(min(STATISTICS_VIDEOS, len(videos))))
+        mean, std = autoencoder.latent_statistics(vae, some)
+        return dataclasses.replace(old, latents_mean=mean, latents_std=std)
+
+    return Stage(
+        players={"autoencoder": from_source(run, source, config.optimizer)},
+        frozen={},
+        turns=(Turn("autoencoder", autoencoder.autoencoder_losses(config)),),
+        result=Result(
+            player="autoencoder",
+            kind="vae",
+            config=old,
+            base=config.autoencoder,
+            sampling=checkpoint.read_sampling(config.autoencoder),
+            dit_config=None,
+            generator="",
+            adapter=None,
+            configure=with_statistics,
+        ),
+    )
+
+
+def build_slow_generator(run: TrainConfig, config: SlowGeneratorConfig) -> Stage:
+    """Before the stages."""
+    source = Source(config.slow_generator, "dit")
+    return Stage(
+        players={"generator": from_source(run, source, config.optimizer)},
+        frozen={},
+        turns=(Turn("generator", slow_generator.generator_losses(config)),),
+        result=_generator_result(source, checkpoint.read_sampling(source.path)),
+    )
 
 
 def build_slow_adapter(run: TrainConfig, config: SlowAdapterConfig) -> Stage:
@@ -111,16 +165,7 @@ def build_fast_generator(run: TrainConfig, config: FastGeneratorConfig) -> Stage
         },
         frozen={"slow_generator": source},
         turns=_matching_turns("generator", losses, config.matching),
-        result=Result(
-            player="generator",
-            kind="dit",
-            config=source.read().config,
-            base=source.path,
-            sampling=_few_step(source, config.matching.student),
-            dit_config=None,
-            generator="generator",
-            adapter=None,
-        ),
+        result=_generator_result(source, _few_step(source, config.matching.student)),
         bounds=MATCHING_BOUNDS,
     )
 
@@ -226,6 +271,20 @@ def _matching_turns(
     return (
         Turn("fake_score", fake_losses),
         Turn(student, student_losses, config.student_every, config.student_start),
+    )
+
+
+def _generator_result(source: Source, sampling: SamplingConfig) -> Result:
+    """A generator, in a checkpoint with what it started with."""
+    return Result(
+        player="generator",
+        kind="dit",
+        config=source.read().config,
+        base=source.path,
+        sampling=sampling,
+        dit_config=None,
+        generator="generator",
+        adapter=None,
     )
 
 

@@ -65,8 +65,9 @@ class Draws(NamedTuple):
         ]
 
 
-Losses = Callable[[Models, Batch, Draws, jax.Array], tuple[dict[str, Term], Metrics]]
-"""`(models, batch, draws, step) -> (terms, metrics)`; values are means over the videos."""
+Losses = Callable[[Models, Any, Draws, jax.Array], tuple[dict[str, Term], Metrics]]
+"""`(models, batch, draws, step) -> (terms, metrics)`; values are means over the videos of a batch,
+which is a `Batch`, or whatever the stage reads."""
 
 Step = Program[[Player, Models, Batch, jax.Array, jax.Array], tuple[Player, Metrics]]
 """`(player, models, batch, key, step) -> (player, metrics)`, `models` without the player, which is
@@ -132,9 +133,10 @@ def make_step(turn: Turn, config: OptimizerConfig) -> Step:
 def draw_keys(key: jax.Array, batch: Batch) -> Draws:
     """Keys of a batch, those of the videos split over devices as the videos are."""
     shared, videos = jax.random.split(key)
-    keys = jax.random.split(videos, batch.latents.shape[0])
+    first = jax.tree.leaves(batch)[0]
+    keys = jax.random.split(videos, first.shape[0])
     if not jax.sharding.get_abstract_mesh().empty:
-        spec = jax.typeof(batch.latents).sharding.spec
+        spec = jax.typeof(first).sharding.spec
         keys = jax.sharding.reshard(keys, PartitionSpec(spec[0]))
     return Draws(shared, keys)
 
@@ -161,8 +163,9 @@ def _in_parts(
     """Mean of what a function makes of equal parts of a batch, one part after the other."""
     if parts == 1:
         return of_part(batch, draws)
-    videos = batch.latents.shape[0]
-    devices = videos // jax.typeof(batch.latents).sharding.shard_shape(batch.latents.shape)[0]
+    first = jax.tree.leaves(batch)[0]
+    videos = first.shape[0]
+    devices = videos // jax.typeof(first).sharding.shard_shape(first.shape)[0]
     if videos % (parts * devices):
         raise ValueError(
             f"batch_size={videos} cannot be taken in accumulate={parts} equal parts over {devices} "

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import small_cache
-from flashmotion_jax.data.batches import Batches, first_records
+from flashmotion_jax.data.batches import first_records, latent_batches
 from flashmotion_jax.sharding import BATCH, make_mesh
 
 
@@ -24,7 +24,7 @@ def cache(tmp_path_factory):
 
 def make(cache, **changes):
     options = {"kind": "box", "batch_size": 4, "seed": 3, "text_len": 16, "mesh": make_mesh()}
-    return Batches(cache, **options | changes)
+    return latent_batches(cache, **options | changes)
 
 
 def read(batches, count):
@@ -127,12 +127,12 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 process = int(sys.argv[1])
 jax.distributed.initialize(f"localhost:{sys.argv[2]}", 2, process)
-from flashmotion_jax.data.batches import Batches
+from flashmotion_jax.data.batches import latent_batches
 from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.sharding import make_mesh
 
 for axes in ({"data": 4}, {"fsdp": 2, "context": 2}, {"context": 4}):
-    batches = Batches(
+    batches = latent_batches(
         open_cache(sys.argv[3]), kind="box", batch_size=4, seed=3, text_len=16,
         mesh=make_mesh(**axes),
     )
@@ -234,10 +234,10 @@ def test_close_ends_the_threads(cache):
 @pytest.mark.parametrize("closing", ["batches.close()", "pass"])
 def test_a_process_ends_without_hanging_or_warning(cache, closing):
     code = f"""
-        from flashmotion_jax.data.batches import Batches
+        from flashmotion_jax.data.batches import latent_batches
         from flashmotion_jax.data.latent_cache import open_cache
         from flashmotion_jax.sharding import make_mesh
-        batches = Batches(open_cache({str(cache.path)!r}), kind="box", batch_size=4, seed=0,
+        batches = latent_batches(open_cache({str(cache.path)!r}), kind="box", batch_size=4, seed=0,
                           text_len=16, mesh=make_mesh())
         next(batches)
         {closing}

@@ -219,15 +219,39 @@ UPSTREAM_SIZES = {
 
 @pytest.mark.parametrize(("source", "expected"), UPSTREAM_SIZES.items())
 def test_best_size_is_upstreams(source, expected):
-    assert video.best_size(*source) == expected
+    assert video.best_size(*source, 704 * 1280, (32, 32)) == expected
 
 
-def test_best_size_obeys_area_and_multiple():
-    height, width = video.best_size(300, 200, max_area=64 * 64, multiple=8)
-    assert height % 8 == width % 8 == 0 and height * width <= 64 * 64 and height > width
+@pytest.mark.parametrize("multiples", [(8, 8), (8, 16), (16, 8)])
+@pytest.mark.parametrize("source", [(300, 200), (200, 300), (64, 64)])
+def test_best_size_obeys_area_and_multiples(source, multiples):
+    height, width = video.best_size(*source, 64 * 64, multiples)
+    assert height % multiples[0] == width % multiples[1] == 0 and height * width <= 64 * 64
+    assert (height > width) == (source[0] > source[1])
 
 
-@pytest.mark.parametrize("arguments", [(0, 5), (10, 10, 100, 32), (1, 100_000)])
+@pytest.mark.parametrize(
+    ("source", "max_area", "multiples", "expected"),
+    [
+        ((200, 300), 64 * 64, (8, 16), (48, 80)),
+        ((480, 640), 64 * 64, (16, 8), (48, 72)),
+        ((1080, 1920), 704 * 1280, (16, 64), (704, 1280)),
+        ((1920, 1080), 704 * 1280, (16, 64), (1264, 704)),
+    ],
+)
+def test_best_size_of_unequal_multiples_is_upstreams(source, max_area, multiples, expected):
+    assert video.best_size(*source, max_area, multiples) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (0, 5, 704 * 1280, (32, 32)),
+        (10, 10, 100, (32, 32)),
+        (1, 100_000, 704 * 1280, (32, 32)),
+        (10, 10, 4096, (8, 0)),
+    ],
+)
 def test_best_size_says_when_there_is_none(arguments):
     with pytest.raises(ValueError, match=r"expected|crop it"):
         video.best_size(*arguments)

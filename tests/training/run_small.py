@@ -20,13 +20,14 @@ from flashmotion_jax.config import (
     ResNetAdapterConfig,
     SamplingConfig,
     SlowAdapterConfig,
+    SlowGeneratorConfig,
     TrainConfig,
     with_overrides,
 )
 from flashmotion_jax.training.loop import train
 
 STEPS = 24
-STAGES = ("slow_adapter", "fast_generator", "fast_adapter")
+STAGES = ("slow_generator", "slow_adapter", "fast_generator", "fast_adapter")
 
 
 def prepare(folder):
@@ -41,6 +42,8 @@ def stage_config(base, stage):
     optimizer = OptimizerConfig(learning_rate=1e-3)
     averaged = dataclasses.replace(optimizer, ema_decay=0.9)
     match stage:
+        case "slow_generator":
+            return SlowGeneratorConfig(slow_generator=base, optimizer=averaged)
         case "slow_adapter":
             return SlowAdapterConfig(
                 slow_generator=base, adapter=ResNetAdapterConfig(width=16), optimizer=averaged

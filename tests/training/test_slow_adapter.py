@@ -8,7 +8,8 @@ import pytest
 
 import toy
 from flashmotion_jax.config import OptimizerConfig, SlowAdapterConfig
-from flashmotion_jax.training.slow_adapter import adapter_losses, drop_text
+from flashmotion_jax.training.slow_adapter import adapter_losses
+from flashmotion_jax.training.slow_generator import drop_text
 
 
 def losses_with(text_dropout):

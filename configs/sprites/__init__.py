@@ -1,0 +1,1 @@
+"""The small model that ships with the package: its family, data and three stages."""

@@ -1,0 +1,59 @@
+"""What the runs of Sprites share. Why each number is what it is: docs/sprites.md."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from flashmotion_jax.config import (
+    ControlNetConfig,
+    FewStepConfig,
+    OptimizerConfig,
+    ResNetAdapterConfig,
+    StageConfig,
+    TimestepsConfig,
+    TrainConfig,
+)
+
+Adapter = Literal["resnet", "controlnet"]
+
+ADAPTERS = {"resnet": ResNetAdapterConfig(width=64), "controlnet": ControlNetConfig()}
+#: Wan2.2's shift of 5 is for 27,280 tokens a video; one of 80 needs less noise.
+TIMESTEPS = TimestepsConfig(shift=3.0)
+STUDENT = FewStepConfig(shift=3.0)
+
+AUTOENCODER = "runs/sprites/autoencoder/model"
+SLOW_GENERATOR = "runs/sprites/slow_generator/model"
+FAST_GENERATOR = "runs/sprites/stage2/model"
+
+
+def adamw(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig:
+    """Warm-up over a twentieth of the updates, then a linear fall to 0."""
+    warmup = updates // 20
+    settings: dict[str, Any] = {"beta2": 0.99, "clip_norm": 1.0, "decay": "linear"} | changes
+    return OptimizerConfig(
+        learning_rate=learning_rate,
+        warmup_updates=warmup,
+        decay_updates=updates - warmup if settings["decay"] != "constant" else 0,
+        **settings,
+    )
+
+
+def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfig:
+    """A run on a CPU, all in float32."""
+    settings: dict[str, Any] = {
+        "batch_size": 16,
+        "sample_every": 500,
+        "num_samples": 4,
+        "log_every": 20,
+    } | changes
+    return TrainConfig(
+        stage=stage,
+        output=f"runs/sprites/{name}",
+        cache="data/sprites-cache",
+        steps=steps,
+        batch_size=16,
+        dtype="float32",
+        remat="none",
+        num_threads=2,
+        **settings,
+    )

@@ -1,0 +1,65 @@
+"""The family of the small model that ships with the package, before training: 64 x 64, 17 frames.
+
+    flashmotion new --config configs/sprites/model.py checkpoints/sprites
+
+Hardware: a CPU, for some seconds; training it takes hours on two cores.
+Expect: a checkpoint whose videos are noise: its velocity is zero.
+"""
+
+from flashmotion_jax.config import DiTConfig, SamplingConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.data.sprites import VOCABULARY
+from flashmotion_jax.models.fresh import FreshConfig
+
+CHANNELS = 16  # of the latents
+TEXT_DIM = 64
+
+
+def get_config() -> FreshConfig:
+    """8 x in space and 4 x in time of the VAE, tokens of 16 x 16 pixels."""
+    return FreshConfig(
+        words=VOCABULARY,
+        dit=DiTConfig(
+            dim=224,
+            num_heads=4,
+            ffn_dim=576,
+            num_layers=6,
+            in_channels=CHANNELS,
+            out_channels=CHANNELS,
+            patch_size=(2, 2),
+            text_dim=TEXT_DIM,
+            text_len=72,
+            freq_dim=64,
+        ),
+        vae=VAEConfig(
+            latent_channels=CHANNELS,
+            encoder_dim=8,
+            decoder_dim=12,
+            multipliers=(1, 4, 4),
+            num_res_blocks=1,
+            temporal_downsample=(True, True),
+            patch_size=2,
+            latents_mean=(0.0,) * CHANNELS,
+            latents_std=(1.0,) * CHANNELS,
+        ),
+        text_encoder=TextEncoderConfig(
+            vocab_size=128,
+            dim=TEXT_DIM,
+            num_heads=4,
+            head_dim=16,
+            ffn_dim=128,
+            num_layers=2,
+            num_buckets=16,
+            max_distance=32,
+        ),
+        sampling=SamplingConfig(
+            sampler="euler",
+            num_steps=30,
+            shift=3.0,
+            guidance_scale=3.0,
+            negative_prompt="",
+            height=64,
+            width=64,
+            num_frames=17,
+            fps=8,
+        ),
+    )

@@ -1,0 +1,38 @@
+"""Sprites, stage 2: the generator distilled to four steps by distribution matching.
+
+    flashmotion train --config configs/sprites/stage2.py
+
+Hardware: two CPU cores, some half an hour. Expect: generator/temporal_variance stays near 1; four
+steps look like thirty, without guidance.
+"""
+
+from configs.sprites.common import SLOW_GENERATOR, STUDENT, adamw, run
+from flashmotion_jax.config import (
+    FastGeneratorConfig,
+    MatchingConfig,
+    TimestepsConfig,
+    TrainConfig,
+)
+
+STEPS = 2000
+EVERY = 5
+
+
+def get_config() -> TrainConfig:
+    """400 updates of the student; its fake score is to outrun it, with four times its rate."""
+    return run(
+        "stage2",
+        FastGeneratorConfig(
+            slow_generator=SLOW_GENERATOR,
+            optimizer=adamw(5e-5, STEPS // EVERY, beta1=0.0, decay="constant", ema_decay=0.97),
+            fake_score_optimizer=adamw(2e-4, STEPS, beta1=0.0, decay="constant"),
+            matching=MatchingConfig(
+                student=STUDENT,
+                real_guidance=2.0,
+                timesteps=TimestepsConfig(shift=3.0, low=20.0, high=980.0),
+                student_every=EVERY,
+            ),
+        ),
+        STEPS,
+        save_every=500,
+    )

@@ -1,0 +1,56 @@
+"""Sprites, stage 3: the adapter fine-tuned on the four-step generator, and the ablations of it.
+
+    flashmotion train --config configs/sprites/stage3.py               # ResNet, all of the method
+    flashmotion train --config configs/sprites/stage3.py:controlnet
+    flashmotion train --config configs/sprites/stage3.py:resnet-vc     # an ablation, see VARIANTS
+
+Hardware: two CPU cores, some minutes. Expect: docs/sprites.md has what each variant measures.
+"""
+
+import dataclasses
+from typing import Any, cast
+
+from configs.sprites.common import FAST_GENERATOR, SLOW_GENERATOR, STUDENT, Adapter, adamw, run
+from flashmotion_jax.config import (
+    DiscriminatorConfig,
+    FastAdapterConfig,
+    ScaleConfig,
+    TrainConfig,
+)
+
+STEPS = 1000
+EVERY = 5
+#: Of the diffusion loss, where both losses' gradients at the adapter are about equal at the end.
+LAST_SCALE = 20.0
+SCALE = ScaleConfig(slope=LAST_SCALE / STEPS)
+DISCRIMINATOR = DiscriminatorConfig(taps=(2, 3, 5), dim=128, num_heads=4)
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "diffusion_only": {"adversarial": False},
+    "adversarial_only": {"diffusion_scale": ScaleConfig(slope=0.0)},
+    "fixed_scale": {"diffusion_scale": ScaleConfig(slope=0.0, offset=LAST_SCALE)},
+    "mean_scale": {"diffusion_scale": ScaleConfig(slope=0.0, offset=LAST_SCALE / 2)},
+    "paper_scale": {"diffusion_scale": ScaleConfig()},
+    "vc": {"discriminator": dataclasses.replace(DISCRIMINATOR, semantic=False, trajectory=False)},
+    "ss_vc": {"discriminator": dataclasses.replace(DISCRIMINATOR, trajectory=False)},
+    "tc_vc": {"discriminator": dataclasses.replace(DISCRIMINATOR, semantic=False)},
+}
+
+
+def get_config(variant: str = "resnet") -> TrainConfig:
+    """200 updates of the adapter."""
+    adapter, _, name = variant.partition("-")
+    stage = FastAdapterConfig(
+        slow_generator=SLOW_GENERATOR,
+        fast_generator=FAST_GENERATOR,
+        slow_adapter=f"runs/sprites/stage1_box_{adapter}/model",
+        adapter=cast(Adapter, adapter),
+        optimizer=adamw(1e-4, STEPS // EVERY, decay="constant", ema_decay=0.97),
+        discriminator_optimizer=adamw(1e-3, STEPS, decay="constant"),
+        discriminator=DISCRIMINATOR,
+        diffusion_scale=SCALE,
+        student=STUDENT,
+    )
+    stage = dataclasses.replace(stage, **VARIANTS[name])
+    return run(f"stage3_{variant}", stage, STEPS, sample_every=STEPS)

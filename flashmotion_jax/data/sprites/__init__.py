@@ -1,0 +1,17 @@
+"""Sprites: a procedural data set for small models, with exact masks, boxes and captions."""
+
+from flashmotion_jax.data.sprites.captions import VOCABULARY, describe
+from flashmotion_jax.data.sprites.clips import Clip, Sprites, test_groups
+from flashmotion_jax.data.sprites.export import export
+from flashmotion_jax.data.sprites.scene import PALETTE, SpritesConfig
+
+__all__ = [
+    "PALETTE",
+    "VOCABULARY",
+    "Clip",
+    "Sprites",
+    "SpritesConfig",
+    "describe",
+    "export",
+    "test_groups",
+]

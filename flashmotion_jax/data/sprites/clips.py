@@ -1,0 +1,166 @@
+"""Clips by their number: a source for grain, and the held-out groups."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from flashmotion_jax.data.sprites.captions import describe, name_of
+from flashmotion_jax.data.sprites.draw import draw
+from flashmotion_jax.data.sprites.sampling import sample_scene
+from flashmotion_jax.data.sprites.scene import Scene, SpritesConfig
+from flashmotion_jax.trajectory.keyframes import Keyframe
+from flashmotion_jax.trajectory.masks import Mask
+from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
+
+Split = Literal["train", "test"]
+
+#: The first number of a clip's entropy: no seed of one split gives a scene of another.
+_DOMAINS = {"train": 0, "test": 1}
+
+
+class Clip(NamedTuple):
+    """A clip and all that is known of it.
+
+    Attributes:
+      id: split, seed and index, such as "train-0-000012".
+      caption: what moves where.
+      video: uint8 [F, H, W, 3].
+      masks_KFHW: bool, the visible part of each object.
+      boxes_KF4: float64, (x0, y0, x1, y1) as fractions of height and width, around the whole
+        object: hidden or outside, it still has one, which may leave the canvas.
+      colours: keys of `PALETTE`, one an object, all different.
+      trajectory: the boxes again, a keyframe a frame, ids 1..K, with the masks of frame 0.
+      static_FHW: bool, the pixels of the background that no object touches.
+      camera_moves: then the background does, too.
+    """
+
+    id: str
+    caption: str
+    video: np.ndarray
+    masks_KFHW: np.ndarray
+    boxes_KF4: np.ndarray
+    colours: tuple[str, ...]
+    trajectory: Trajectory
+    static_FHW: np.ndarray
+    camera_moves: bool
+
+
+class Sprites:
+    """Procedural clips: each a pure function of split, seed and index. A source for grain.
+
+    Args:
+      count: of clips.
+      seed: from 0 to 2^32 - 1; another one gives other clips.
+      split: "train" or "test", which have no scene in common whatever the seeds.
+      config: size of the clips.
+      num_objects: in every clip; None draws it between the config's, few more often than many.
+
+    Attributes:
+      count, seed, split, config, num_objects: as given.
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        split: Split = "train",
+        config: SpritesConfig | None = None,
+        num_objects: int | None = None,
+    ):
+        config = config or SpritesConfig()
+        if split not in _DOMAINS:
+            raise ValueError(f"split={split!r}; expected 'train' or 'test'")
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"count={count!r}; expected a whole number of clips, at least 1")
+        if not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ValueError(f"seed={seed!r}; expected a whole number from 0 to 2^32 - 1")
+        low, high = config.min_objects, config.max_objects
+        if num_objects is not None and num_objects not in range(low, high + 1):
+            raise ValueError(f"num_objects={num_objects!r}; expected {low} to {high}, or None")
+        self.count, self.seed, self.split = count, seed, split
+        self.config, self.num_objects = config, num_objects
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Clip:
+        index = range(self.count)[operator.index(index)]
+        scene = self.scene(index)
+        drawing = draw(scene)
+        trajectory = _trajectory(scene, drawing.masks_KFHW)
+        return Clip(
+            self.id(index),
+            describe(scene),
+            drawing.video,
+            drawing.masks_KFHW,
+            trajectory.boxes(),
+            tuple(sprite.colour for sprite in scene.sprites),
+            trajectory,
+            drawing.static_FHW,
+            scene.camera.kind != "still",
+        )
+
+    def __repr__(self) -> str:
+        # grain resumes a loader only where its source has the same words as before.
+        of = f"seed={self.seed}, split={self.split!r}, config={self.config}"
+        return f"Sprites({self.count}, {of}, num_objects={self.num_objects})"
+
+    def id(self, index: int) -> str:
+        """The name of a clip, the same wherever it is made."""
+        return f"{self.split}-{self.seed}-{index:06d}"
+
+    def scene(self, index: int) -> Scene:
+        """What is in a clip, without its pixels: ten times as quick as the clip."""
+        entropy = [_DOMAINS[self.split], self.seed, index]
+        rng = np.random.default_rng(np.random.SeedSequence(entropy))
+        return sample_scene(rng, self.config, self.num_objects)
+
+
+def test_groups(per_group: int, config: SpritesConfig | None = None) -> dict[str, Sprites]:
+    """The held-out split in FlashBench's groups, by the number of objects.
+
+    Args:
+      per_group: clips.
+      config: size of the clips; its numbers of objects are not used.
+
+    Returns:
+      "1", "2", "3", "4", "5" and "6+" (6 to 8) -> its clips.
+
+    Raises:
+      ValueError: `per_group` is no number of clips.
+    """
+    size = config or SpritesConfig()
+    groups = {}
+    for count in range(1, 7):
+        name, most = ("6+", 8) if count == 6 else (str(count), count)
+        grouped = replace(size, min_objects=count, max_objects=most)
+        # A seed of its own: backgrounds, too, differ between groups.
+        groups[name] = Sprites(per_group, seed=count, split="test", config=grouped)
+    return groups
+
+
+def _trajectory(scene: Scene, masks_KFHW: np.ndarray) -> Trajectory:
+    config = scene.config
+    objects = []
+    for k, sprite in enumerate(scene.sprites):
+        boxes_F4 = sprite.boxes() / ([config.width, config.height] * 2)
+        mask_HW = masks_KFHW[k, 0]
+        keyframes = [Keyframe(i, tuple(box)) for i, box in enumerate(boxes_F4.round(5).tolist())]
+        objects.append(
+            TrackedObject(
+                k + 1,
+                tuple(keyframes),
+                name_of(sprite),
+                mask=Mask.from_array(mask_HW) if mask_HW.any() else None,
+            )
+        )
+    canvas = Canvas(config.width, config.height)
+    return Trajectory(canvas, config.num_frames, config.fps, tuple(objects))

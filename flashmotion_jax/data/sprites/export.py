@@ -1,0 +1,129 @@
+"""Sprites as a MagicData folder, for the reader, cache and loaders of real data.
+
+    ROOT/MagicData.csv, videos/<id>.mp4, masks/<id>/, boxs/<id>/     as in MagicData
+    ROOT/trajectories/<id>.json, first_frames/<id>.png               what sampling is given
+    ROOT/sprites.json                                                what the clips were made with
+
+A row is whole when its trajectory is there, which is written last; the CSV comes after all rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from flashmotion_jax.data.sprites.captions import describe
+from flashmotion_jax.data.sprites.clips import Clip, Sprites
+from flashmotion_jax.data.video import write_video
+from flashmotion_jax.files import replacing
+from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.render import render, render_masks
+
+#: Of the clips that a seed gives; raised when they change.
+_VERSION = 1
+_COLUMNS = ("path", "text", "num_frames", "height", "width", "fps", "num_objects")
+
+
+def export(
+    source: Sprites | Sequence[Sprites],
+    root: str | Path,
+    *,
+    progress: Callable[[int, int], object] | None = None,
+) -> Path:
+    """Writes clips in MagicData's layout. Interrupted, it goes on where it was when called again.
+
+    Args:
+      source: of the clips; several become one folder.
+      root: the folder; made if it is not there.
+      progress: called with the number of rows that are done, and of all, after each.
+
+    Returns:
+      The CSV, which is there once every row is.
+
+    Raises:
+      ValueError: the folder holds clips of other sources, or something else.
+    """
+    root = Path(root)
+    parts = [source] if isinstance(source, Sprites) else list(source)
+    _claim(root, parts)
+    total = sum(len(part) for part in parts)
+    rows = []
+    for part in parts:
+        for index in range(len(part)):
+            if not _trajectory_path(root, part.id(index)).is_file():
+                write_clip(root, part[index])
+            rows.append(_csv_row(part, index))
+            if progress is not None:
+                progress(len(rows), total)
+    path = root / "MagicData.csv"
+    with replacing(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([_COLUMNS, *rows])
+    return path
+
+
+def write_clip(root: Path, clip: Clip) -> None:
+    """Writes all files of a clip, its trajectory last.
+
+    The video is H.264 without loss in RGB. The maps of masks show every frame's visible parts;
+    those of boxes are what the trajectory renders to.
+    """
+    height, width = clip.video.shape[1:3]
+    colours = [palette_colour(item.id) for item in clip.trajectory.objects]
+    _write_maps(root / "masks" / clip.id, render_masks(clip.masks_KFHW, colours))
+    _write_maps(root / "boxs" / clip.id, render(clip.trajectory, height, width, "box"))
+    (root / "first_frames").mkdir(exist_ok=True)
+    _write_image(root / "first_frames" / f"{clip.id}.png", clip.video[0])
+    write_video(root / "videos" / f"{clip.id}.mp4", clip.video, clip.trajectory.fps, lossless=True)
+    clip.trajectory.save(_trajectory_path(root, clip.id))
+
+
+def _write_maps(folder: Path, maps_FHWC: np.ndarray) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, frame in enumerate(maps_FHWC):
+        _write_image(folder / f"annotated_frame_{i:05d}.png", frame)
+
+
+def _write_image(path: Path, pixels_HWC: np.ndarray) -> None:
+    # Without a scratch name, which would double the time: the row's trajectory vouches for it.
+    Image.fromarray(pixels_HWC).save(path, compress_level=1)
+
+
+def _trajectory_path(root: Path, id: str) -> Path:
+    return root / "trajectories" / f"{id}.json"
+
+
+def _csv_row(source: Sprites, index: int) -> list[str | int]:
+    scene, config = source.scene(index), source.config
+    path = f"videos/{source.id(index)}.mp4"
+    size = [config.num_frames, config.height, config.width, config.fps]
+    return [path, describe(scene), *size, len(scene.sprites)]
+
+
+def _claim(root: Path, sources: Sequence[Sprites]) -> None:
+    """Takes an empty folder, or one that these sources took before."""
+    # Without the counts: a folder can be made larger.
+    described = [
+        {
+            "split": source.split,
+            "seed": source.seed,
+            "num_objects": source.num_objects,
+            "config": asdict(source.config),
+        }
+        for source in sources
+    ]
+    made_with = json.dumps({"version": _VERSION, "sources": described}, indent=1) + "\n"
+    path = root / "sprites.json"
+    if path.is_file():
+        if path.read_text(encoding="utf-8") != made_with:
+            raise ValueError(f"{root} holds other clips, see {path}: give a new folder")
+    elif root.exists() and (not root.is_dir() or any(root.glob("[!.]*"))):
+        raise ValueError(f"{root} holds something other than sprites: give a new folder")
+    else:
+        with replacing(path) as scratch:
+            scratch.write_text(made_with, encoding="utf-8")

@@ -1,0 +1,164 @@
+"""What a run reads: batches, constants, and what its sample videos are made of.
+
+Stages read a latent cache; an autoencoder, which makes the latents, reads pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from flashmotion_jax.config import AutoencoderConfig, DiTConfig, TrainConfig
+from flashmotion_jax.data.batches import Batch, Batches, latent_batches
+from flashmotion_jax.data.latent_cache import open_cache
+from flashmotion_jax.data.magicdata import MagicData
+from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
+from flashmotion_jax.data.video import to_uint8
+from flashmotion_jax.sharding import BATCH
+from flashmotion_jax.training import autoencoder
+from flashmotion_jax.training.samples import LatentSampler
+from flashmotion_jax.training.stage import Result, Stage
+from flashmotion_jax.training.turn import Models
+
+Sampler = Callable[[Models], Iterator[np.ndarray]]
+"""The models as they are, to videos uint8 `[F, H, W, 3]`."""
+
+
+class Inputs(Protocol):
+    """What a run reads."""
+
+    def batches(self, mesh: Mesh) -> Batches[Any]:
+        """The batches, from the beginning."""
+        ...
+
+    def abstract_batch(self) -> Any:
+        """A batch with shapes, dtypes and places in place of arrays."""
+        ...
+
+    def constants(self) -> dict[str, jax.Array]:
+        """What losses need beside models and batch, by role."""
+        ...
+
+    def sampler(self, result: Result) -> Sampler:
+        """Makes the run's sample videos."""
+        ...
+
+
+def open_inputs(run: TrainConfig, stage: Stage) -> Inputs:
+    """What a stage reads.
+
+    Raises:
+      ValueError: the data is missing or damaged.
+    """
+    if isinstance(run.stage, AutoencoderConfig):
+        return PixelInputs(run, run.stage)
+    return LatentInputs(run, dit_config(stage))
+
+
+def dit_config(stage: Stage) -> DiTConfig:
+    """Sizes of the stage's generators, which are the same for all."""
+    sources = [*stage.frozen.values(), *(player.source for player in stage.players.values())]
+    return next(source for source in sources if source and source.kind == "dit").read().config
+
+
+class LatentInputs:
+    """A latent cache, with the texts that stand for no prompt and for what guidance avoids."""
+
+    def __init__(self, run: TrainConfig, dit: DiTConfig):
+        self._run, self._dit = run, dit
+        self._cache = open_cache(run.cache)
+
+    def batches(self, mesh: Mesh) -> Batches[Batch[jax.Array]]:
+        """See `Inputs`."""
+        run = self._run
+        return latent_batches(
+            self._cache,
+            kind=run.kind,
+            text_len=self._dit.text_len,
+            batch_size=run.batch_size,
+            seed=run.seed,
+            mesh=mesh,
+            num_threads=run.num_threads,
+        )
+
+    def abstract_batch(self) -> Batch[Any]:
+        """See `Inputs`."""
+        latents = _abstract(self._run.batch_size, self._cache.latent_shape, jnp.float32)
+        text = (self._dit.text_len, self._dit.text_dim)
+        return Batch(latents, latents, _abstract(self._run.batch_size, text, jnp.float32))
+
+    def constants(self) -> dict[str, jax.Array]:
+        """See `Inputs`."""
+        names = ("empty_text", "negative_text")
+        return {name: jnp.asarray(getattr(self._cache, name)) for name in names}
+
+    def sampler(self, result: Result) -> Sampler:
+        """See `Inputs`."""
+        return LatentSampler(self._run, result, self._cache, self._dit.text_len)
+
+
+class PixelInputs:
+    """The videos and maps of a MagicData folder; sample videos are reconstructions."""
+
+    def __init__(self, run: TrainConfig, stage: AutoencoderConfig):
+        self._run, self._stage = run, stage
+        self._source = open_videos(stage)
+
+    def batches(self, mesh: Mesh) -> Batches[PixelBatch]:
+        """See `Inputs`."""
+        run = self._run
+        return pixel_batches(
+            self._source,
+            batch_size=run.batch_size,
+            seed=run.seed,
+            mesh=mesh,
+            num_threads=run.num_threads,
+        )
+
+    def abstract_batch(self) -> PixelBatch[Any]:
+        """See `Inputs`."""
+        stage = self._stage
+        shape = (stage.num_frames, stage.height, stage.width, 3)
+        return PixelBatch(*[_abstract(self._run.batch_size, shape, jnp.uint8)] * 3)
+
+    def constants(self) -> dict[str, jax.Array]:
+        """See `Inputs`."""
+        return {}
+
+    def sampler(self, result: Result) -> Sampler:
+        """Videos of the folder, each to the left of what the autoencoder makes of it."""
+        videos = [self._source[index].video for index in range(self._run.num_samples)]
+
+        def sample(models: Models) -> Iterator[np.ndarray]:
+            vae = models.get(f"{result.player}_ema", models[result.player])
+            for video in videos:
+                made = to_uint8(np.asarray(autoencoder.reconstruct(vae, jnp.asarray(video)[None])))
+                yield np.concatenate([video, made[0]], axis=2)
+
+        return sample
+
+
+def open_videos(stage: AutoencoderConfig) -> MagicData:
+    """The folder that an autoencoder is trained on.
+
+    Raises:
+      ValueError: it is none, or no video of it can be used.
+    """
+    return MagicData(
+        stage.data_root,
+        stage.csv,
+        num_frames=stage.num_frames,
+        height=stage.height,
+        width=stage.width,
+        resize=stage.resize,
+    )
+
+
+def _abstract(batch_size: int, shape: tuple[int, ...], dtype: Any) -> Any:
+    sharding = NamedSharding(jax.sharding.get_mesh(), BATCH)
+    return jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=sharding)

@@ -1,0 +1,122 @@
+"""An autoencoder trained on a MagicData folder: windows, statistics, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import magicdata_tree
+import tiny
+from flashmotion_jax.config import AutoencoderConfig, OptimizerConfig, SamplingConfig, TrainConfig
+from flashmotion_jax.data.magicdata import MagicData
+from flashmotion_jax.data.pixel_batches import PixelBatch
+from flashmotion_jax.models import checkpoint
+from flashmotion_jax.training import autoencoder
+from flashmotion_jax.training.dry_run import describe
+from flashmotion_jax.training.loop import train
+from flashmotion_jax.training.turn import Draws
+
+FRAMES, HEIGHT, WIDTH = 9, 32, 64
+STEPS = 12
+
+
+def stage(folder, **changes):
+    return AutoencoderConfig(
+        autoencoder=str(folder / "base"),
+        data_root=str(folder / "data"),
+        num_frames=FRAMES,
+        height=HEIGHT,
+        width=WIDTH,
+        window=5,
+        optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=0.0),
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("autoencoder")
+    tiny.save_checkpoint(folder / "base", SamplingConfig(num_frames=9, height=32, width=64))
+    for index in range(3):
+        magicdata_tree.add_video(folder / "data", f"clip{index}", index)
+    rows = [(f"videos/clip{i}.mp4", "a square moves", FRAMES, 8, 5) for i in range(3)]
+    magicdata_tree.write_csv(folder / "data", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    config = TrainConfig(
+        stage=stage(folder),
+        output=str(folder / "run"),
+        steps=STEPS,
+        batch_size=2,
+        dtype="float32",
+        remat="none",
+        log_every=1,
+        save_every=STEPS,
+        sample_every=STEPS,
+    )
+    return config, train(config, quiet=True)
+
+
+def test_the_loss_falls_and_a_sample_stands_beside_its_video(folder, run):
+    _, outcome = run
+    lines = [json.loads(line) for line in (outcome.folder / "log.jsonl").read_text().splitlines()]
+    pixels = [line["autoencoder/loss/pixels"] for line in lines]
+    assert np.mean(pixels[-3:]) < 0.9 * np.mean(pixels[:3])
+    assert len(list((outcome.folder / "samples").rglob("*.mp4"))) == 1
+
+
+def test_latents_of_the_result_are_normalised(folder, run):
+    _, outcome = run
+    vae = checkpoint.load_component(outcome.model, "vae", "float32")
+    videos = MagicData(folder / "data", num_frames=FRAMES, height=HEIGHT, width=WIDTH)
+    encode = jax.jit(lambda video: vae.encode(video[None].astype(jnp.float32) / 127.5 - 1))
+    latents = np.concatenate([encode(jnp.asarray(videos[i].video)) for i in range(3)])
+    np.testing.assert_allclose(latents.mean((0, 1, 2, 3)), 0, atol=1e-3)
+    np.testing.assert_allclose(latents.std((0, 1, 2, 3)), 1, atol=1e-3)
+
+
+def test_a_dry_run_describes_pixels(run):
+    config, _ = run
+    lines = list(describe(config))
+    assert f"batch.video: uint8 [2, {FRAMES}, {HEIGHT}, {WIDTH}, 3]" in "\n".join(lines)
+
+
+def test_windows_are_of_videos_and_maps_in_their_shares(folder):
+    shape = (400, FRAMES, 1, 1, 3)
+    frames = jnp.broadcast_to(jnp.arange(FRAMES).reshape(1, -1, 1, 1, 1), shape)
+    batch = PixelBatch(*(frames + 100 * i for i in range(3)))
+    draws = Draws(jax.random.key(0), jax.random.split(jax.random.key(1), 400))
+    windows = np.asarray(autoencoder._windows(stage(folder, maps=0.4), batch, draws))
+    assert windows.shape == (400, 5, 1, 1, 3)
+    assert np.all(np.diff(windows, axis=1) == 1)
+    share = np.bincount(windows[:, 0, 0, 0, 0] // 100, minlength=3) / 400
+    np.testing.assert_allclose(share, [0.6, 0.2, 0.2], atol=0.06)
+
+
+def test_the_prior_is_torchs(folder):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    mean, log_variance = rng.standard_normal((2, 7, 5), np.float32)
+    normal = torch.distributions.Normal(
+        torch.tensor(mean), torch.tensor(np.exp(0.5 * log_variance))
+    )
+    unit = torch.distributions.Normal(0.0, 1.0)
+    expected = torch.distributions.kl_divergence(normal, unit).mean()
+    found = autoencoder.divergence(jnp.asarray(mean), jnp.asarray(log_variance))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+
+
+def test_a_long_chunk_is_many_short_ones():
+    vae = tiny.make_vae()
+    video = np.random.default_rng(0).uniform(-1, 1, (1, 9, 32, 32, 3)).astype(np.float32)
+    short, long = (vae.moments(jnp.asarray(video), chunk=chunk)[0] for chunk in (1, 2))
+    np.testing.assert_allclose(short, long, atol=2e-5)
+    first, second = (vae.reconstruct(short, chunk=chunk) for chunk in (1, 2))
+    np.testing.assert_allclose(first, second, atol=2e-5)

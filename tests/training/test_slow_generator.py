@@ -1,0 +1,28 @@
+"""The loss of a generator from nothing, whole, against PyTorch."""
+
+from __future__ import annotations
+
+import toy
+from flashmotion_jax.config import OptimizerConfig, SlowGeneratorConfig
+from flashmotion_jax.training.slow_generator import generator_losses
+
+
+def test_the_loss_and_its_gradient(reference):
+    config = SlowGeneratorConfig(
+        slow_generator="", optimizer=OptimizerConfig(learning_rate=1e-3), text_dropout=0.0
+    )
+    models, batch, draws = toy.models(), toy.batch(), toy.draws()
+    models = {"generator": models["slow_generator"], "empty_text": models["empty_text"]}
+    value, gradients, terms, _ = toy.evaluate(generator_losses(config), models, batch, draws)
+    assert list(terms) == ["diffusion"]
+
+    for_level, _ = draws.split(2)
+    for_noise, for_timesteps = for_level.split(2)
+    video = reference.Video(batch)
+    generator = reference.weights(models["generator"])
+    noise = reference.noise_of(for_noise.videos)
+    sigma = reference.sigmas_of(for_timesteps.videos, 5.0)
+    noisy = reference.add_noise(video.latents, noise, sigma)
+    velocity = reference.velocity(generator, None, noisy, sigma, video)
+    loss = reference.error(velocity, noise - video.latents)
+    reference.compare(value, gradients["generator"], loss, generator)
