@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The small model from nothing, as it ships: data, autoencoder, multi-step generator, and the three
+# stages with both adapters. Every step is a command of its own that goes on where it was stopped, so
+# run this again after an interruption. A night on two CPU cores; see docs/sprites.md.
+#
+#     examples/sprites.sh              # the models
+#     examples/sprites.sh ablations    # and, after them, the paper's Tables 2 and 3 in miniature
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# XLA runs a step on two simulated devices, half of the batch each, faster than on one.
+export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=2"
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-outputs/compiled}"
+
+train() {
+  local config="$1"
+  shift
+  flashmotion train --config "configs/sprites/$config" --set mesh.data=2 "$@"
+}
+
+python -m flashmotion_jax.data.sprites data/sprites --count 6000
+[ -e checkpoints/sprites ] || flashmotion new --config configs/sprites/model.py checkpoints/sprites
+train autoencoder.py
+flashmotion cache --config configs/sprites/cache.py
+train slow_generator.py
+for adapter in resnet controlnet; do
+  train "stage1_mask.py:$adapter"
+  train "stage1_box.py:$adapter"
+done
+train stage2.py
+for adapter in resnet controlnet; do
+  train "stage3.py:$adapter"
+done
+
+if [ "${1:-}" = ablations ]; then
+  for variant in diffusion_only adversarial_only fixed_scale mean_scale paper_scale vc ss_vc tc_vc; do
+    for seed in 0 1 2; do
+      train "stage3.py:resnet-$variant" --set "seed=$seed" \
+        --set "output=runs/sprites/stage3_resnet-$variant-seed$seed"
+    done
+  done
+fi

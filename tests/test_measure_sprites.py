@@ -1,0 +1,34 @@
+"""The script that measures Sprites systems, on a small random model."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+import tiny
+from examples import measure_sprites
+from flashmotion_jax.config import SamplingConfig
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    sampling = SamplingConfig(height=64, width=64, num_frames=17, fps=8, denoising_steps=(1000,))
+    return tiny.save_checkpoint(tmp_path_factory.mktemp("sprites") / "model", sampling)
+
+
+@pytest.mark.filterwarnings("ignore:the prompt .* its end is cut")
+def test_a_table_of_systems_one_of_two_seeds(model, tmp_path, monkeypatch, capsys):
+    arguments = [f"one=resnet:{model}", f"two=resnet:{model},{model}", "--per-group", "1"]
+    monkeypatch.setattr(sys, "argv", ["measure_sprites.py", str(tmp_path), *arguments])
+    monkeypatch.setattr(measure_sprites, "RESAMPLES", 5)
+    assert measure_sprites.main() == 0
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert set(table) == {"one", "two"}
+    assert table["one"]["box_iou"] == table["two"]["box_iou"]
+    for figures in table.values():
+        assert {"box_iou", "sharpness", "video_distance", "latent_distance"} <= set(figures)
+        assert figures["mask_iou"]["count"] == 6
+    assert "6 clips, 2 systems" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*.npz"))) == 1  # measured once, read three times
