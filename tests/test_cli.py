@@ -139,7 +139,7 @@ def test_new_writes_the_model_of_a_configuration(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         "flashmotion_jax.models.fresh.write_fresh", lambda *args: called.append(args) or 1_500_000
     )
-    config = ["--config", f"{CONFIGS}/sprites_model.py", "--set", "dit.num_layers=2"]
+    config = ["--config", f"{CONFIGS}/sprites/model.py", "--set", "dit.num_layers=2"]
     assert main(["new", str(tmp_path / "a"), *config, "--seed", "3"]) == 0
     assert capsys.readouterr().out == f"wrote {tmp_path / 'a'}: 1.50 M parameters, untrained\n"
     ((path, config, seed),) = called
@@ -158,7 +158,7 @@ def test_new_writes_the_model_of_a_configuration(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_new_refuses_with_status_2(tmp_path, capsys, arguments, message):
-    config = ["--config", f"{CONFIGS}/sprites_model.py"]
+    config = ["--config", f"{CONFIGS}/sprites/model.py"]
     assert main(["new", str(tmp_path), *config, *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

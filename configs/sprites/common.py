@@ -40,12 +40,7 @@ def adamw(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig
 
 def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfig:
     """A run on a CPU, all in float32."""
-    settings: dict[str, Any] = {
-        "batch_size": 16,
-        "sample_every": 500,
-        "num_samples": 4,
-        "log_every": 20,
-    } | changes
+    settings: dict[str, Any] = {"sample_every": 500, "num_samples": 4, "log_every": 20} | changes
     return TrainConfig(
         stage=stage,
         output=f"runs/sprites/{name}",
