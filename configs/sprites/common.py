@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
 from flashmotion_jax.config import (
+    AutoencoderConfig,
     ControlNetConfig,
     FewStepConfig,
     OptimizerConfig,
@@ -36,6 +38,22 @@ def adamw(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig
         decay_updates=updates - warmup if settings["decay"] != "constant" else 0,
         **settings,
     )
+
+
+def autoencoder(
+    name: str, start: str, optimizer: OptimizerConfig, steps: int, **windows: Any
+) -> TrainConfig:
+    """A run on pixels."""
+    stage = AutoencoderConfig(
+        autoencoder=start,
+        data_root="data/sprites",
+        num_frames=17,
+        height=64,
+        width=64,
+        optimizer=optimizer,
+        **windows,
+    )
+    return dataclasses.replace(run(name, stage, steps, num_samples=2), batch_size=8)
 
 
 def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfig:

@@ -131,7 +131,8 @@ class AutoencoderConfig:
     height: int = 704
     width: int = 1280
     resize: Literal["stretch", "crop"] = "stretch"
-    window: int = 17  # frames of a window
+    window: int = 17  # frames of a window, 4 n + 1
+    windows: int = 1  # that are drawn of each video
     maps: float = 0.3  # share of the windows that are of trajectory maps, which it encodes too
     optimizer: OptimizerConfig
     prior_scale: float = 1e-6  # weight of the KL divergence from a unit Gaussian

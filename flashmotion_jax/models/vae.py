@@ -155,8 +155,7 @@ class VAE(nnx.Module):
         cells = split_cells(video, (1, self.config.patch_size, self.config.patch_size))
         x = rearrange(cells, "b f h w c 1 q r -> b f h w (c r q)")
         num_frames = chunk * self.config.temporal_factor
-        chunks = rearrange(x[:, 1:], "b (n f) h w c -> n b f h w c", f=num_frames)
-        features = _scan_chunks(self.encoder, x[:, :1], chunks, progress)
+        features = _scan_chunks(self.encoder, x, num_frames, progress)
         mean, log_variance = jnp.split(self.conv1(features).astype(jnp.float32), 2, axis=-1)
         return mean, log_variance
 
@@ -194,9 +193,7 @@ class VAE(nnx.Module):
         Returns:
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`.
         """
-        x = self.conv2(z)
-        chunks = rearrange(x[:, 1:], "b (n t) h w c -> n b t h w c", t=chunk)
-        x = _scan_chunks(self.decoder, x[:, :1], chunks, progress).astype(jnp.float32)
+        x = _scan_chunks(self.decoder, self.conv2(z), chunk, progress).astype(jnp.float32)
         q = self.config.patch_size
         return join_cells(rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q))
 
@@ -223,16 +220,17 @@ class VAE(nnx.Module):
 
 def _scan_chunks(
     coder: Callable[[jax.Array, Stream], jax.Array],
-    first: jax.Array,
-    chunks: jax.Array,
+    x_BFHWC: jax.Array,
+    num_frames: int,
     progress: jax.Array | None,
 ) -> jax.Array:
-    """Runs the first frame `[B, 1, ...]`, then `[n, B, f, ...]` chunks, and joins the frames."""
+    """Runs the first frame, then the others in chunks of `num_frames`, and joins the results."""
     stream = Stream()
-    head = coder(first, stream)
+    head = coder(x_BFHWC[:, :1], stream)
     report(progress, 1, head)
-    if not len(chunks):
+    if x_BFHWC.shape[1] == 1:
         return head
+    chunks = rearrange(x_BFHWC[:, 1:], "b (n f) h w c -> n b f h w c", f=num_frames)
 
     def one_chunk(
         past: tuple[jax.Array, ...], inputs: tuple[jax.Array, jax.Array]

@@ -15,12 +15,14 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from flashmotion_jax.compilation import program
 from flashmotion_jax.config import AutoencoderConfig
 from flashmotion_jax.data.pixel_batches import PixelBatch
 from flashmotion_jax.diffusion.samplers import draw_noise
 from flashmotion_jax.models.vae import VAE
+from flashmotion_jax.sharding import split_batch_like
 from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term
 
 
@@ -32,10 +34,11 @@ def autoencoder_losses(config: AutoencoderConfig) -> Losses:
     ) -> tuple[dict[str, Term], Metrics]:
         del step
         for_window, for_latents = draws.split(2)
-        video = to_signed(_windows(config, batch, for_window))
-        chunk = (config.window - 1) // models["autoencoder"].config.temporal_factor
+        windows = [_window(config, batch, part) for part in for_window.split(config.windows)]
+        video = to_signed(_side_by_side(jnp.stack(windows, axis=1)))
+        chunk = max(1, (config.window - 1) // models["autoencoder"].config.temporal_factor)
         mean, log_variance = models["autoencoder"].moments(video, chunk=chunk)
-        noise = draw_noise(for_latents.videos, mean.shape[1:])
+        noise = _side_by_side(draw_noise(for_latents.videos, (config.windows, *mean.shape[1:])))
         latents = mean + jnp.exp(0.5 * log_variance) * noise
         error = models["autoencoder"].reconstruct(latents, chunk=chunk) - video
         terms = {
@@ -63,7 +66,12 @@ def divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     return 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
 
 
-def _windows(config: AutoencoderConfig, batch: PixelBatch, draws: Draws) -> jax.Array:
+def _side_by_side(x_BN: jax.Array) -> jax.Array:
+    """`[B, N, ...] -> [B * N, ...]`, on the devices of the B."""
+    return split_batch_like(rearrange(x_BN, "b n ... -> (b n) ..."), x_BN)
+
+
+def _window(config: AutoencoderConfig, batch: PixelBatch, draws: Draws) -> jax.Array:
     """Of each item a window of its video or of one of its maps, the same frames of all."""
     # The first part of [0, 1) is for videos, the rest in halves for masks and boxes.
     place_B = jax.vmap(jax.random.uniform)(draws.videos)[:, None, None, None, None]

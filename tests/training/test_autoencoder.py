@@ -32,6 +32,7 @@ def stage(folder, **changes):
         height=HEIGHT,
         width=WIDTH,
         window=5,
+        windows=2,
         optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=0.0),
         **changes,
     )
@@ -93,7 +94,7 @@ def test_windows_are_of_videos_and_maps_in_their_shares(folder):
     frames = jnp.broadcast_to(jnp.arange(FRAMES).reshape(1, -1, 1, 1, 1), shape)
     batch = PixelBatch(*(frames + 100 * i for i in range(3)))
     draws = Draws(jax.random.key(0), jax.random.split(jax.random.key(1), 400))
-    windows = np.asarray(autoencoder._windows(stage(folder, maps=0.4), batch, draws))
+    windows = np.asarray(autoencoder._window(stage(folder, maps=0.4), batch, draws))
     assert windows.shape == (400, 5, 1, 1, 3)
     assert np.all(np.diff(windows, axis=1) == 1)
     share = np.bincount(windows[:, 0, 0, 0, 0] // 100, minlength=3) / 400
