@@ -11,6 +11,7 @@ from flashmotion_jax.config import (
     FewStepConfig,
     OptimizerConfig,
     ResNetAdapterConfig,
+    SlowAdapterConfig,
     StageConfig,
     TimestepsConfig,
     TrainConfig,
@@ -54,6 +55,24 @@ def autoencoder(
         **windows,
     )
     return dataclasses.replace(run(name, stage, steps, num_samples=2), batch_size=8)
+
+
+def stage1(
+    kind: Literal["mask", "box"],
+    adapter: Adapter,
+    learning_rate: float,
+    steps: int,
+    start_from: str = "",
+) -> TrainConfig:
+    """An adapter on the multi-step generator."""
+    stage = SlowAdapterConfig(
+        slow_generator=SLOW_GENERATOR,
+        adapter=ADAPTERS[adapter],
+        start_from=start_from,
+        optimizer=adamw(learning_rate, steps),
+        timesteps=TIMESTEPS,
+    )
+    return run(f"stage1_{kind}_{adapter}", stage, steps, kind=kind)
 
 
 def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfig:

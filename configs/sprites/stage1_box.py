@@ -6,22 +6,15 @@
 Hardware: two CPU cores, some ten minutes. Expect: sprites follow their boxes.
 """
 
-from configs.sprites.common import ADAPTERS, SLOW_GENERATOR, TIMESTEPS, Adapter, adamw, run
-from flashmotion_jax.config import SlowAdapterConfig, TrainConfig
+from configs.sprites.common import Adapter, stage1
+from flashmotion_jax.config import TrainConfig
 
 STEPS = 1000
+RATES = {"resnet": 1e-3, "controlnet": 2.5e-4}
 
 
 def get_config(adapter: Adapter = "resnet") -> TrainConfig:
     """Half the rates of the masks."""
-    return run(
-        f"stage1_box_{adapter}",
-        SlowAdapterConfig(
-            slow_generator=SLOW_GENERATOR,
-            adapter=ADAPTERS[adapter],
-            start_from=f"runs/sprites/stage1_mask_{adapter}/model",
-            optimizer=adamw({"resnet": 1e-3, "controlnet": 2.5e-4}[adapter], STEPS),
-            timesteps=TIMESTEPS,
-        ),
-        STEPS,
+    return stage1(
+        "box", adapter, RATES[adapter], STEPS, f"runs/sprites/stage1_mask_{adapter}/model"
     )

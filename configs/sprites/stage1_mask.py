@@ -6,22 +6,13 @@
 Hardware: two CPU cores, some ten minutes. Expect: the loss falls below that of the generator alone.
 """
 
-from configs.sprites.common import ADAPTERS, SLOW_GENERATOR, TIMESTEPS, Adapter, adamw, run
-from flashmotion_jax.config import SlowAdapterConfig, TrainConfig
+from configs.sprites.common import Adapter, stage1
+from flashmotion_jax.config import TrainConfig
 
 STEPS = 1000
+RATES = {"resnet": 2e-3, "controlnet": 5e-4}
 
 
 def get_config(adapter: Adapter = "resnet") -> TrainConfig:
     """A ResNet learns from nothing, a ControlNet from a copy of the generator: other rates."""
-    return run(
-        f"stage1_mask_{adapter}",
-        SlowAdapterConfig(
-            slow_generator=SLOW_GENERATOR,
-            adapter=ADAPTERS[adapter],
-            optimizer=adamw({"resnet": 2e-3, "controlnet": 5e-4}[adapter], STEPS),
-            timesteps=TIMESTEPS,
-        ),
-        STEPS,
-        kind="mask",
-    )
+    return stage1("mask", adapter, RATES[adapter], STEPS)
