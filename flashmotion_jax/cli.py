@@ -57,8 +57,7 @@ def _add_sample(commands: Any) -> None:
     add(
         "--adapter",
         choices=("resnet", "controlnet", "none"),
-        default="resnet",
-        help="the trajectory adapter (default: resnet)",
+        help="the trajectory adapter (default: resnet with a trajectory, none without)",
     )
     add("--image", metavar="F", help="first frame (default: none, text-to-video)")
     add("--prompt", default="", metavar="TEXT", help="what happens (default: empty)")
@@ -186,7 +185,8 @@ def _sample(args: argparse.Namespace) -> int:
     outputs = [Path(path) for path in (args.out, args.preview) if path]
     for path in outputs:
         check_output(path)
-    adapter = None if args.adapter == "none" else args.adapter
+    kind = args.adapter or ("resnet" if args.trajectory else "none")
+    adapter = None if kind == "none" else kind
     pipeline = Pipeline.load(
         args.model,
         adapter,

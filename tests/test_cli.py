@@ -76,8 +76,8 @@ def test_sample_writes_arrays_and_folders_of_the_same_pixels(folder, inputs, tmp
     np.testing.assert_array_equal(read_video(tmp_path / name)[0], np.load(first))
 
 
-def test_text_to_video_without_adapter(folder, tmp_path):
-    arguments = ["--adapter", "none", "--prompt", "a dog", "--sampler", "unipc", "--steps", "2"]
+def test_text_to_video_takes_no_adapter(folder, tmp_path):
+    arguments = ["--prompt", "a dog", "--sampler", "unipc", "--steps", "2"]
     out = tmp_path / "out.npy"
     negative = ["--negative-prompt", "red", "--guidance", "2", "--shift", "3"]
     status = main(["sample", "--model", str(folder), *arguments, *negative, "--out", str(out)])
