@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from flashmotion_jax.compilation import program
@@ -122,4 +123,22 @@ def new_component(kind: str, config: Any, seed: int) -> Any:
     for pattern, factor in FACTORS[kind].items():
         for name in fnmatch.filter(parameters, pattern):
             parameters[name].set_value(parameters[name].get_value() * factor(config))
+    if kind == "vae":
+        for name, parameter in parameters.items():
+            if parameter.get_value().ndim == 5:
+                parameter.set_value(_without_past(name, parameter.get_value()))
     return module
+
+
+def _without_past(name: str, kernel: jax.Array) -> jax.Array:
+    """A causal convolution `[kt, kh, kw, C_in, C_out]` that starts with the present frame alone.
+
+    Single frames teach nothing of the past; what begins at zero does not disturb what they teach.
+    Where time shrinks every second frame is taken; where it grows each frame is repeated.
+    """
+    present = kernel[-1]
+    if name.endswith("time_conv.kernel"):
+        in_channels, out_channels = kernel.shape[-2:]
+        eye = jnp.eye(in_channels, dtype=kernel.dtype)
+        present = jnp.tile(eye, out_channels // in_channels)[None, None]
+    return jnp.zeros_like(kernel).at[-1].set(present)

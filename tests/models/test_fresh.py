@@ -144,3 +144,17 @@ def test_what_fails_leaves_nothing_behind(tmp_path):
 def test_sizes_that_do_not_belong_together_are_refused(changes, message):
     with pytest.raises(ValueError, match=re.compile(message)):
         dataclasses.replace(CONFIG, **changes)
+
+
+def test_a_fresh_autoencoder_looks_at_no_chunk_before():
+    channels = {"latent_channels": 8, "latents_mean": (0.0,) * 8, "latents_std": (1.0,) * 8}
+    config = dataclasses.replace(
+        tiny.VAE_CONFIG, multipliers=(1, 2, 2), temporal_downsample=(True, True), **channels
+    )
+    vae = new_component("vae", config, 0)
+    video = np.random.default_rng(0).uniform(-1, 1, (1, 9, 16, 24, 3)).astype(np.float32)
+    other = np.concatenate([-video[:, :5], video[:, 5:]], axis=1)
+    run = jax.jit(lambda vae, video: vae.decode(vae.encode(video)))
+    first, second = np.asarray(run(vae, video)), np.asarray(run(vae, other))
+    np.testing.assert_array_equal(first[:, 5:], second[:, 5:])
+    assert np.abs(first[:, :5] - second[:, :5]).max() > 0.1
