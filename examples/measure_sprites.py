@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flashmotion_jax import Pipeline
+from flashmotion_jax.commands import exit_status
 from flashmotion_jax.data.sprites import Clip, test_groups
 from flashmotion_jax.data.video import to_float
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
@@ -37,6 +38,11 @@ RESAMPLES = 200
 
 
 def main() -> int:
+    """Runs the command line; its exit status, 2 for bad input."""
+    return exit_status("measure_sprites", run)
+
+
+def run() -> int:
     """Prints a table, and writes it to OUT/table.md and OUT/table.json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder of what is measured")
@@ -49,6 +55,10 @@ def main() -> int:
     for system in args.systems:
         name, _, rest = system.partition("=")
         adapter, _, runs = rest.partition(":")
+        if adapter not in ("resnet", "controlnet", "none") or not runs:
+            raise ValueError(
+                f"system {system!r}; expected NAME=resnet|controlnet|none:RUN[,RUN...]"
+            )
         files = [measured(args.out, Path(run), adapter, clips) for run in runs.split(",")]
         rows[name] = figures([dict(np.load(file)) for file in files])
     for file, text in (("table.md", to_markdown(rows)), ("table.json", to_json(rows))):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The small model from nothing, as it ships: data, autoencoder, multi-step generator, and the three
-# stages with both adapters. Every step is a command of its own that goes on where it was stopped, so
-# run this again after an interruption. A night on two CPU cores; see docs/sprites.md.
+# The small model from nothing: data, autoencoder, multi-step generator, and the three stages with
+# both adapters. Every step is a command of its own that goes on where it was stopped, so run this
+# again after an interruption. Hours on two CPU cores; the whole has not been run to its end yet.
 #
 #     examples/sprites.sh              # the models
 #     examples/sprites.sh ablations    # and, after them, the paper's Tables 2 and 3 in miniature

@@ -34,6 +34,7 @@ from flashmotion_jax.data.cache_writer import (
 from flashmotion_jax.data.latent_cache import CacheSettings, LatentCache, open_cache, sha256
 from flashmotion_jax.data.magicdata import Example, MagicData, Resize, RowError
 from flashmotion_jax.data.records import DTYPES, Record
+from flashmotion_jax.data.video import to_float
 from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.pipeline import Progress
@@ -200,7 +201,7 @@ def _encode_row(vae: VAE, embed: Embed, row: Example | RowError) -> Record | Row
 @program
 def _encode(vae: VAE, frames: jax.Array) -> jax.Array:
     # Pixels travel as bytes and are scaled on the device: a video is 1.3 GB in float32.
-    return vae.encode(frames[None].astype(jnp.float32) / 127.5 - 1.0)[0]
+    return vae.encode(to_float(frames[None]))[0]
 
 
 def _embed(prompts: PromptEncoder, tokenizer: Tokenize, text_len: int, caption: str) -> np.ndarray:

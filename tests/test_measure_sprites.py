@@ -32,3 +32,13 @@ def test_a_table_of_systems_one_of_two_seeds(model, tmp_path, monkeypatch, capsy
         assert figures["mask_iou"]["count"] == 6
     assert "6 clips, 2 systems" in capsys.readouterr().out
     assert len(list(tmp_path.glob("*.npz"))) == 1  # measured once, read three times
+
+
+@pytest.mark.parametrize(
+    ("system", "message"),
+    [("full", "expected NAME="), ("full=resnet:missing", "missing")],
+)
+def test_bad_input_is_status_2(tmp_path, monkeypatch, capsys, system, message):
+    monkeypatch.setattr(sys, "argv", ["measure_sprites.py", str(tmp_path), system])
+    assert measure_sprites.main() == 2
+    assert message in capsys.readouterr().err

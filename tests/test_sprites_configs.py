@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from flashmotion_jax.config import CacheConfig, TrainConfig, differences, load_config, to_dict
+from flashmotion_jax.config import (
+    CacheConfig,
+    TrainConfig,
+    differences,
+    load_config,
+    to_dict,
+    with_overrides,
+)
 from flashmotion_jax.models.fresh import FreshConfig
 
 FOLDER = Path(__file__).parents[1] / "configs" / "sprites"
@@ -86,3 +93,15 @@ def test_dynamic_and_fixed_scale_have_one_mean():
     mean = sum(scale.slope * step + scale.offset for step in range(steps)) / steps
     assert fixed.stage.diffusion_scale.offset == pytest.approx(mean, rel=0.01)
     assert dataclasses.replace(fixed.stage, diffusion_scale=scale) == whole.stage
+
+
+@pytest.mark.parametrize("variant", ["vae", "resnet-nothing"])
+def test_an_unknown_variant_is_refused_with_the_known_ones(variant):
+    with pytest.raises(ValueError, match=r"expected resnet or controlnet, .*tc_vc"):
+        train_config(f"stage3.py:{variant}")
+
+
+@pytest.mark.parametrize("change", ["stage.window=18", "stage.windows=0", "stage.maps=2"])
+def test_windows_that_do_not_fit_are_refused(change):
+    with pytest.raises(ValueError, match=change.split("=")[0].removeprefix("stage.")):
+        with_overrides(train_config("autoencoder.py"), [change])

@@ -1,1 +1,1 @@
-"""The small model that ships with the package: its family, data and three stages."""
+"""The small model: its family, data and three stages. Not trained to its end yet."""

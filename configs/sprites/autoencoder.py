@@ -2,8 +2,7 @@
 
     flashmotion train --config configs/sprites/autoencoder.py
 
-Hardware: two CPU cores, some twenty minutes. Expect: see docs/sprites.md for the PSNR on held-out
-videos.
+Hardware: two CPU cores. Expect: not measured yet.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     flashmotion cache --config configs/sprites/cache.py
 
-Hardware: two CPU cores, some ten minutes. Expect: 6,000 videos, none left out.
+Hardware: two CPU cores. Expect: 6,000 videos, none left out.
 """
 
 from flashmotion_jax.config import CacheConfig

@@ -1,4 +1,4 @@
-"""What the runs of Sprites share. Why each number is what it is: docs/sprites.md."""
+"""What the runs of Sprites share. The numbers are first guesses: no run has come to its end yet."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The family of the small model that ships with the package, before training: 64 x 64, 17 frames.
+"""The family of the small model before training: 64 x 64 pixels, 17 frames.
 
     flashmotion new --config configs/sprites/model.py checkpoints/sprites
 
-Hardware: a CPU, for some seconds; training it takes hours on two cores.
+Hardware: a CPU, for some seconds.
 Expect: a checkpoint whose videos are noise: its velocity is zero.
 """
 

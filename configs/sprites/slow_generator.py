@@ -2,8 +2,7 @@
 
     flashmotion train --config configs/sprites/slow_generator.py
 
-Hardware: two CPU cores, about an hour and a half. Expect: sprites that keep their looks from the
-first frame and move as the caption says, with soft edges.
+Hardware: two CPU cores. Expect: not measured yet.
 """
 
 from configs.sprites.common import AUTOENCODER, TIMESTEPS, adamw, run

@@ -3,7 +3,7 @@
     flashmotion train --config configs/sprites/stage1_box.py             # ResNet
     flashmotion train --config configs/sprites/stage1_box.py:controlnet
 
-Hardware: two CPU cores, some ten minutes. Expect: sprites follow their boxes.
+Hardware: two CPU cores. Expect: not measured yet; sprites shall follow their boxes.
 """
 
 from configs.sprites.common import Adapter, stage1

@@ -3,7 +3,7 @@
     flashmotion train --config configs/sprites/stage1_mask.py             # ResNet
     flashmotion train --config configs/sprites/stage1_mask.py:controlnet
 
-Hardware: two CPU cores, some ten minutes. Expect: the loss falls below that of the generator alone.
+Hardware: two CPU cores. Expect: not measured yet.
 """
 
 from configs.sprites.common import Adapter, stage1

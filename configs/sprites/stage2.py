@@ -2,8 +2,7 @@
 
     flashmotion train --config configs/sprites/stage2.py
 
-Hardware: two CPU cores, some half an hour. Expect: generator/temporal_variance stays near 1; four
-steps look like thirty, without guidance.
+Hardware: two CPU cores. Expect: not measured yet; generator/temporal_variance shall stay near 1.
 """
 
 from configs.sprites.common import SLOW_GENERATOR, STUDENT, adamw, run

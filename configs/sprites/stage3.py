@@ -4,13 +4,21 @@
     flashmotion train --config configs/sprites/stage3.py:controlnet
     flashmotion train --config configs/sprites/stage3.py:resnet-vc     # an ablation, see VARIANTS
 
-Hardware: two CPU cores, some minutes. Expect: docs/sprites.md has what each variant measures.
+Hardware: two CPU cores. Expect: not measured yet.
 """
 
 import dataclasses
 from typing import Any, cast
 
-from configs.sprites.common import FAST_GENERATOR, SLOW_GENERATOR, STUDENT, Adapter, adamw, run
+from configs.sprites.common import (
+    ADAPTERS,
+    FAST_GENERATOR,
+    SLOW_GENERATOR,
+    STUDENT,
+    Adapter,
+    adamw,
+    run,
+)
 from flashmotion_jax.config import (
     DiscriminatorConfig,
     FastAdapterConfig,
@@ -20,7 +28,7 @@ from flashmotion_jax.config import (
 
 STEPS = 1000
 EVERY = 5
-#: Of the diffusion loss, where both losses' gradients at the adapter are about equal at the end.
+#: Of the diffusion loss at the end: a first guess, to be set from the gradient norms of a run.
 LAST_SCALE = 20.0
 SCALE = ScaleConfig(slope=LAST_SCALE / STEPS)
 DISCRIMINATOR = DiscriminatorConfig(taps=(2, 3, 5), dim=128, num_heads=4)
@@ -41,6 +49,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def get_config(variant: str = "resnet") -> TrainConfig:
     """200 updates of the adapter."""
     adapter, _, name = variant.partition("-")
+    if adapter not in ADAPTERS or name not in VARIANTS:
+        raise ValueError(
+            f"variant {variant!r}; expected {' or '.join(ADAPTERS)}, or with one of "
+            f"{', '.join(filter(None, VARIANTS))} behind a hyphen, for instance resnet-vc"
+        )
     stage = FastAdapterConfig(
         slow_generator=SLOW_GENERATOR,
         fast_generator=FAST_GENERATOR,

@@ -121,7 +121,7 @@ class AutoencoderConfig:
     """Before the stages: a video autoencoder, on the pixels of a MagicData folder.
 
     Raises:
-      ValueError: a share of maps that is none.
+      ValueError: a share of maps that is none, or windows that do not fit the videos.
     """
 
     autoencoder: str = _checkpoint()  # checkpoint folder
@@ -139,6 +139,11 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.maps <= 1, f"maps={self.maps}; expected 0 to 1")
+        require(self.windows >= 1, f"windows={self.windows}; expected at least 1")
+        require(
+            1 <= self.window <= self.num_frames,
+            f"window={self.window}; expected 1 to num_frames={self.num_frames}",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeVar
 
 import av
 import imageio.v3 as iio
@@ -17,6 +18,8 @@ from av.video.reformatter import Colorspace
 from PIL import Image, ImageOps
 
 from flashmotion_jax.files import replacing
+
+Frames = TypeVar("Frames", bound=Any)
 
 FPS = 24.0
 """Frames per second of Wan2.2-TI2V-5B, and of stored frames that carry no rate of their own."""
@@ -300,11 +303,11 @@ def cover_crop(frames: np.ndarray, height: int, width: int, nearest: bool = Fals
     return cropped
 
 
-def to_float(frames: np.ndarray) -> np.ndarray:
+def to_float(frames: Frames) -> Frames:
     """Pixels 0..255 to the models' [-1, 1].
 
     Args:
-      frames: uint8, any shape.
+      frames: uint8, any shape; a numpy array or a jax one.
 
     Returns:
       float32, the same shape.

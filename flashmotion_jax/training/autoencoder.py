@@ -20,6 +20,7 @@ from einops import rearrange
 from flashmotion_jax.compilation import program
 from flashmotion_jax.config import AutoencoderConfig
 from flashmotion_jax.data.pixel_batches import PixelBatch
+from flashmotion_jax.data.video import to_float
 from flashmotion_jax.diffusion.samplers import draw_noise
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.sharding import split_batch_like
@@ -35,7 +36,7 @@ def autoencoder_losses(config: AutoencoderConfig) -> Losses:
         del step
         for_window, for_latents = draws.split(2)
         windows = [_window(config, batch, part) for part in for_window.split(config.windows)]
-        video = to_signed(_side_by_side(jnp.stack(windows, axis=1)))
+        video = to_float(_side_by_side(jnp.stack(windows, axis=1)))
         chunk = max(1, (config.window - 1) // models["autoencoder"].config.temporal_factor)
         mean, log_variance = models["autoencoder"].moments(video, chunk=chunk)
         noise = _side_by_side(draw_noise(for_latents.videos, (config.windows, *mean.shape[1:])))
@@ -49,11 +50,6 @@ def autoencoder_losses(config: AutoencoderConfig) -> Losses:
         return terms, {"psnr": psnr(error)}
 
     return losses
-
-
-def to_signed(video: jax.Array) -> jax.Array:
-    """Bytes to float32 in [-1, 1]."""
-    return video.astype(jnp.float32) / 127.5 - 1.0
 
 
 def psnr(error: jax.Array) -> jax.Array:
@@ -99,7 +95,7 @@ def latent_statistics(
 
 @program
 def _moment_sums(vae: VAE, video: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    mean, _ = vae.moments(to_signed(video))
+    mean, _ = vae.moments(to_float(video))
     over = (0, 1, 2, 3)
     return mean.sum(over), (mean**2).sum(over), jnp.float32(mean[..., 0].size)
 
@@ -107,4 +103,4 @@ def _moment_sums(vae: VAE, video: jax.Array) -> tuple[jax.Array, jax.Array, jax.
 @program
 def reconstruct(vae: VAE, video: jax.Array) -> jax.Array:
     """Encodes and decodes uint8 `[B, F, H, W, 3]`; float32 in [-1, 1]."""
-    return vae.decode(vae.encode(to_signed(video)))
+    return vae.decode(vae.encode(to_float(video)))

@@ -132,7 +132,13 @@ class PixelInputs:
 
     def sampler(self, result: Result) -> Sampler:
         """Videos of the folder, each to the left of what the autoencoder makes of it."""
-        videos = [self._source[index].video for index in range(self._run.num_samples)]
+        count = self._run.num_samples
+        if count > len(self._source):
+            raise ValueError(
+                f"num_samples={count}; expected at most {len(self._source)}, the videos of "
+                f"{self._stage.data_root}"
+            )
+        videos = [self._source[index].video for index in range(count)]
 
         def sample(models: Models) -> Iterator[np.ndarray]:
             vae = models.get(f"{result.player}_ema", models[result.player])
