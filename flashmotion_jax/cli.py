@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from flashmotion_jax.pipeline import Pipeline
     from flashmotion_jax.request import Request
 
+#: Pixels below which a preview is enlarged, to be looked at on a screen.
+PREVIEW_HEIGHT = 256
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
@@ -78,7 +81,11 @@ def _add_sample(commands: Any) -> None:
         metavar="F.mp4|F.npy|DIR",
         help="the video; a name without suffix is a folder of PNGs (default: video.mp4)",
     )
-    add("--preview", metavar="F.mp4", help="also write the video beside its trajectory map")
+    add(
+        "--preview",
+        metavar="F.mp4",
+        help="also write the video beside its trajectory map, small ones enlarged",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     add("--size", type=_size, metavar="HxW", help="pixels (default: fits the model and the image)")
     add("--frames", type=int, metavar="N", help="4 n + 1 (default: the model's)")
@@ -217,7 +224,7 @@ def _sample(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     write_video(outputs[0], video, fps)
     if args.preview:
-        write_video(outputs[1], _beside_map(video, request), fps)
+        write_video(outputs[1], _enlarged(_beside_map(video, request)), fps)
     _print_times(pipeline, time.perf_counter() - start)
     print(
         f"wrote {' and '.join(map(str, outputs))}: {request.num_frames} frames, "
@@ -318,6 +325,12 @@ def _beside_map(video: np.ndarray, request: Request) -> np.ndarray:
     import numpy as np
 
     return video if request.maps is None else np.concatenate([request.maps[0], video], axis=2)
+
+
+def _enlarged(video: np.ndarray) -> np.ndarray:
+    """A small video with each pixel repeated, to a height of about `PREVIEW_HEIGHT`."""
+    factor = max(1, PREVIEW_HEIGHT // video.shape[1])
+    return video.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _print_times(pipeline: Pipeline, write_seconds: float) -> None:

@@ -60,7 +60,7 @@ def test_sample_writes_video_and_preview(folder, inputs, tmp_path, capsys):
     properties = iio.improps(out, plugin="pyav")
     assert properties.shape == (5, 32, 64, 3)
     assert iio.immeta(out, plugin="pyav")["fps"] == 24
-    assert read_video(preview)[0].shape == (5, 32, 128, 3)
+    assert read_video(preview)[0].shape == (5, 256, 1024, 3)  # of 32 x 64 beside its map, 8 x
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == (f"wrote {out} and {preview}: 5 frames, 64 x 32, 24 fps")
     for stage in ("text", "encode", "denoise", "decode", "write", "total"):

@@ -1,6 +1,6 @@
 """Named arrays on disk, one orbax tree: what stands in the `params` folders of a checkpoint.
 
-Arrays are written one at a time and read straight to their dtype and place, so that neither way
+Arrays are written a few at a time and read straight to their dtype and place, so that neither way
 ever needs memory for two models.
 """
 
@@ -28,8 +28,10 @@ from flashmotion_jax.sharding import parameter_spec
 #: Bytes of a piece of an array on disk: what is buffered at a time on top of the array itself.
 CHUNK_BYTES = 64 * 2**20
 
-#: Bytes read at a time, in whole arrays.
+#: Bytes read, and written, at a time, in whole arrays. What is written together shares files:
+#: alone, each small array would take one of its own and 8 kB more.
 READ_BYTES = 2**30
+WRITE_BYTES = 2**26
 
 Readers = Mapping[str, Callable[[], np.ndarray]]
 """Name to a function that makes the array when it is about to be written."""
@@ -50,7 +52,7 @@ class Written(NamedTuple):
 def write_arrays(
     folder: Path, readers: Readers, expected: Mapping[str, jax.ShapeDtypeStruct]
 ) -> Written:
-    """Writes arrays, never holding more than one.
+    """Writes arrays, never holding more than one, or than `WRITE_BYTES` of small ones.
 
     Args:
       folder: to make.
@@ -122,7 +124,8 @@ def read_arrays(
             _require_shape(tuple(stored[name].shape), array.shape, f"{name} in {folder}")
         arrays: dict[str, jax.Array] = {}
         # orbax holds a second copy of all it reads at a time.
-        for names in _groups({name: _num_array_bytes(array) for name, array in expected.items()}):
+        sizes = {name: _num_array_bytes(array) for name, array in expected.items()}
+        for names in _groups(sizes, READ_BYTES):
             args = ocp.args.PyTreeRestore(
                 {name: expected[name] for name in names},
                 restore_args={
@@ -196,7 +199,7 @@ class _LazyArray:
 
 
 class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
-    """Writes one array, waits, and only then makes the next; orbax reads them as plain arrays."""
+    """Writes some arrays, waits, and only then makes others; orbax reads them as plain arrays."""
 
     async def serialize(  # pyrefly: ignore[bad-override]
         self,
@@ -204,9 +207,17 @@ class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
         infos: Sequence[ocp.type_handlers.ParamInfo],
         args: Sequence[ocp.SaveArgs] | None = None,
     ) -> Sequence[ocp.future.Future]:
-        for value, info, arg in zip(values, infos, args or [], strict=True):
-            for written in await super().serialize([value.materialise()], [info], [arg]):
+        parts = {
+            value.name: (value, info, arg)
+            for value, info, arg in zip(values, infos, args or [], strict=True)
+        }
+        sizes = {name: _num_array_bytes(value.expected) for name, (value, _, _) in parts.items()}
+        for names in _groups(sizes, WRITE_BYTES):
+            some, some_infos, some_args = zip(*(parts[name] for name in names), strict=True)
+            arrays = [value.materialise() for value in some]
+            for written in await super().serialize(arrays, some_infos, some_args):
                 await asyncio.to_thread(written.result)
+            del arrays
         return []
 
 
@@ -218,11 +229,11 @@ def _num_array_bytes(array: jax.ShapeDtypeStruct) -> int:
     return math.prod(array.shape) * array.dtype.itemsize
 
 
-def _groups(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Names in groups of at most `READ_BYTES`, or alone if larger."""
+def _groups(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
+    """Names in groups of at most `limit` bytes, or alone if larger."""
     group: list[str] = []
     for name, size in sizes.items():
-        if group and sum(sizes[member] for member in group) + size > READ_BYTES:
+        if group and sum(sizes[member] for member in group) + size > limit:
             yield group
             group = []
         group.append(name)
