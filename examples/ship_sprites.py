@@ -52,7 +52,7 @@ def run() -> int:
 
 
 def copy(source: Path, out: Path, kind: str) -> None:
-    """Copies a component in bfloat16."""
+    """Copies a component in bfloat16, compressed."""
     component = checkpoint.read_component(source, kind)
     module = checkpoint.load_component(source, kind, "float32")
     checkpoint.save_component(
@@ -62,6 +62,7 @@ def copy(source: Path, out: Path, kind: str) -> None:
         checkpoint.parameter_readers(module),
         "bfloat16",
         dit_config=component.dit_config,
+        compress=True,
     )
 
 

@@ -204,6 +204,7 @@ def save_component(
     *,
     dit_config: DiTConfig | None = None,
     overwrite: bool = False,
+    compress: bool = False,
 ) -> None:
     """Writes one component into a checkpoint, one parameter at a time.
 
@@ -215,6 +216,7 @@ def save_component(
       dtype: to store matmul and convolution weights in, "bfloat16" or "float32".
       dit_config: of an adapter, the DiT it belongs to.
       overwrite: replace a component that is there.
+      compress: smaller files that take longer to write, see `write_arrays`.
 
     Raises:
       ValueError: the component exists, or names or shapes of `params` are not those of the module.
@@ -226,7 +228,7 @@ def save_component(
     abstract = flat_parameters(abstract_module(kind, config, dtype, dit_config))
     expected = {name: variable.get_value() for name, variable in abstract.items()}
     with replacing_folder(folder) as scratch:
-        written = write_arrays(scratch / "params", params, expected)
+        written = write_arrays(scratch / "params", params, expected, compress)
         component = Component(
             kind=kind,
             dtype=dtype,

@@ -103,18 +103,32 @@ def _gradient_of_images(
     padding: Padding,
     gradient_NHWC: jax.Array,
 ) -> jax.Array:
-    """The kernel, turned around, over the gradient with `stride - 1` zeros between its pixels."""
+    """The kernel, turned around, over the spread gradient."""
+    spread_NHWC = _spread(shape, kernel.shape, strides, padding, gradient_NHWC)
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _convolve(spread_NHWC, turned, (1, 1), ((0, 0), (0, 0)), None)
+
+
+def _spread(
+    shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    strides: tuple[int, int],
+    padding: Padding,
+    gradient_NHWC: jax.Array,
+) -> jax.Array:
+    """The gradient with `stride - 1` zeros between its pixels, and a border of zeros.
+
+    Pixel `x + k` of it, counted from 0, is what pixel x of the images gets through position
+    `size - 1 - k` of the kernel.
+    """
     config = [(0, 0, 0)]
     for axis in (0, 1):
-        size, stride = kernel.shape[axis], strides[axis]
+        size, stride = kernel_shape[axis], strides[axis]
         low = size - 1 - padding[axis][0]
         spread = (gradient_NHWC.shape[1 + axis] - 1) * stride + 1
         config.append((low, shape[1 + axis] + size - 1 - low - spread, stride - 1))
-    spread_NHWC = jax.lax.pad(
-        gradient_NHWC, jnp.zeros((), gradient_NHWC.dtype), [*config, (0,) * 3]
-    )
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return _convolve(spread_NHWC, turned, (1, 1), ((0, 0), (0, 0)), None)
+    zero = jnp.zeros((), gradient_NHWC.dtype)
+    return jax.lax.pad(gradient_NHWC, zero, [*config, (0,) * 3])
 
 
 def _gradient_of_kernel(
@@ -124,23 +138,43 @@ def _gradient_of_kernel(
     padding: Padding,
     gradient_NHWC: jax.Array,
 ) -> jax.Array:
-    """One matmul over all pixels for each position of the kernel."""
-    padded = jnp.pad(x_NHWC, ((0, 0), *padding, (0, 0)))
-    height, width = (
-        (n - 1) * s + 1 for n, s in zip(gradient_NHWC.shape[1:3], strides, strict=True)
-    )
+    """One matmul over all pixels, or one for each position of the kernel.
+
+    What stands side by side in memory, as wide as all positions, is the narrower of both: the
+    gradient where it has fewer channels. As wide as the images, it would be slower than matmuls.
+    """
+    rows, columns = kernel.shape[:2]
     whole = None if jax.sharding.get_abstract_mesh().empty else PartitionSpec(None, None)
 
-    def at(row: int, column: int) -> jax.Array:
-        window = padded[:, row : row + height : strides[0], column : column + width : strides[1]]
+    def summed(images: jax.Array, gradients: jax.Array) -> jax.Array:
         return jnp.einsum(
             "nhwi,nhwo->io",
-            window,
-            gradient_NHWC,
+            images,
+            gradients,
             preferred_element_type=jnp.float32,
             out_sharding=whole,
         )
 
-    rows, columns = kernel.shape[:2]
+    if strides == (1, 1) and kernel.shape[3] < kernel.shape[2]:
+        height, width = x_NHWC.shape[1:3]
+        spread = _spread(x_NHWC.shape, kernel.shape, strides, padding, gradient_NHWC)
+        shifted = [
+            spread[:, i : i + height, j : j + width]
+            for i in reversed(range(rows))
+            for j in reversed(range(columns))
+        ]
+        gradient = summed(x_NHWC, jnp.concatenate(shifted, axis=3))
+        gradient = gradient.reshape(-1, rows, columns, kernel.shape[3]).transpose(1, 2, 0, 3)
+        return gradient.astype(kernel.dtype)
+
+    padded = jnp.pad(x_NHWC, ((0, 0), *padding, (0, 0)))
+    height, width = (
+        (n - 1) * s + 1 for n, s in zip(gradient_NHWC.shape[1:3], strides, strict=True)
+    )
+
+    def at(row: int, column: int) -> jax.Array:
+        window = padded[:, row : row + height : strides[0], column : column + width : strides[1]]
+        return summed(window, gradient_NHWC)
+
     gradient = jnp.stack([jnp.stack([at(i, j) for j in range(columns)]) for i in range(rows)])
     return gradient.astype(kernel.dtype)

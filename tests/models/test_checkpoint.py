@@ -56,6 +56,23 @@ def test_float32_comes_back_bit_for_bit(tmp_path):
     assert_same(values(loaded), values(dit))
 
 
+def test_compressed_weights_come_back_bit_for_bit_from_fewer_bytes(tmp_path):
+    dit = tiny.make_dit()
+    sizes = []
+    for compress in (False, True):
+        folder = tmp_path / str(compress)
+        checkpoint.write_sampling(folder, SamplingConfig())
+        save_dit(folder, dit, compress=compress)
+        assert_same(values(checkpoint.load_component(folder, "dit", "float32")), values(dit))
+        sizes.append(checkpoint.read_component(folder, "dit").num_bytes)
+    assert sizes[1] < sizes[0]
+
+
+def test_small_arrays_share_files(saved):
+    files = [file for file in (saved / "dit").rglob("*") if file.is_file()]
+    assert len(files) < len(values(checkpoint.load_component(saved, "dit", "float32"))) / 2
+
+
 def test_bfloat16_is_for_matmuls_alone_and_rounded_once(tmp_path):
     dit = tiny.make_dit()
     checkpoint.write_sampling(tmp_path, SamplingConfig())
