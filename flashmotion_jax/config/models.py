@@ -10,7 +10,7 @@ import dataclasses
 from typing import Literal
 
 from flashmotion_jax import wan22
-from flashmotion_jax.config.checks import require
+from flashmotion_jax.config.checks import require, require_sizes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class DiTConfig:
     """The diffusion transformer (Wan2.2 `config.json`).
 
     Raises:
-      ValueError: the width is not a multiple of the heads, or a head's width is odd.
+      ValueError: a size below 1, a width that is not a multiple of the heads, or odd heads.
     """
 
     dim: int = 3072
@@ -34,6 +34,7 @@ class DiTConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        require_sizes(self)
         require(
             self.dim % (2 * self.num_heads) == 0,
             f"dim={self.dim} must be a multiple of 2 * num_heads={2 * self.num_heads}: heads are "
@@ -51,7 +52,8 @@ class VAEConfig:
     """The causal video autoencoder: 4 x in time, 16 x in space (Wan2.2 `vae2_2.py`).
 
     Raises:
-      ValueError: the latent statistics are not one number per latent channel.
+      ValueError: a size below 1, latent statistics that are not one number per latent channel, or
+        levels whose channels do not divide those of the shortcut between them.
     """
 
     latent_channels: int = 48
@@ -65,6 +67,7 @@ class VAEConfig:
     latents_std: tuple[float, ...] = wan22.LATENTS_STD
 
     def __post_init__(self) -> None:
+        require_sizes(self)
         for name in ("latents_mean", "latents_std"):
             require(
                 len(getattr(self, name)) == self.latent_channels,
@@ -75,6 +78,21 @@ class VAEConfig:
             len(self.temporal_downsample) == len(self.multipliers) - 1,
             f"temporal_downsample={self.temporal_downsample} needs one entry fewer than "
             f"multipliers={self.multipliers}",
+        )
+        require(
+            self._has_shortcuts(),
+            f"multipliers={self.multipliers}: a level's channels, times the 4 or 8 pixels that "
+            "become one, must be a multiple of the next level's, and the other way round",
+        )
+
+    def _has_shortcuts(self) -> bool:
+        """Whether space-to-depth gives each level's channels from those of the level before."""
+        cells = [4 * (1 + halves_time) for halves_time in self.temporal_downsample]
+        down, up = self.multipliers, self.multipliers[::-1]
+        downwards = zip((1, *down), down, (*cells, 1), strict=False)
+        upwards = zip((up[0], *up), up, cells[::-1], strict=False)  # the last level grows nothing
+        return all(before * cell % after == 0 for before, after, cell in downwards) and all(
+            after * cell % before == 0 for before, after, cell in upwards
         )
 
     @property
@@ -90,7 +108,11 @@ class VAEConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
-    """The UMT5 encoder (`google/umt5-xxl`)."""
+    """The UMT5 encoder (`google/umt5-xxl`).
+
+    Raises:
+      ValueError: a size below 1.
+    """
 
     vocab_size: int = 256384
     dim: int = 4096
@@ -102,14 +124,24 @@ class TextEncoderConfig:
     max_distance: int = 128
     eps: float = 1e-6
 
+    def __post_init__(self) -> None:
+        require_sizes(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResNetAdapterConfig:
-    """The light adapter: 2-D residual blocks on the trajectory latents alone."""
+    """The light adapter: 2-D residual blocks on the trajectory latents alone.
+
+    Raises:
+      ValueError: a width below 1.
+    """
 
     # The paper gives 5.02 B for generator and adapter together, so 15 to 25 M for the adapter: two
     # 3 x 3 convolutions of width 128 a block make 20.8 M. Width 64 or 192 would not fit.
     width: int = 128
+
+    def __post_init__(self) -> None:
+        require_sizes(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -36,10 +36,20 @@ def test_faults_are_named():
         VAEConfig(latent_channels=16)
     with pytest.raises(ValueError, match="temporal_downsample"):
         VAEConfig(multipliers=(1, 2))
+    with pytest.raises(ValueError, match="text_len=0; expected at least 1"):
+        DiTConfig(text_len=0)
+    with pytest.raises(ValueError, match=r"patch_size=\(2, 0\); expected at least 1"):
+        DiTConfig(patch_size=(2, 0))
     with pytest.raises(ValueError, match="sampler='ddim' is unknown"):
         SamplingConfig(sampler="ddim")
     with pytest.raises(ValueError, match=r"guidance_scale=0\.5 is below 1"):
         SamplingConfig(guidance_scale=0.5)
+
+
+@pytest.mark.parametrize("multipliers", [(1, 3, 4), (4, 1, 16), (3, 4, 4)])
+def test_levels_that_no_shortcut_joins_are_refused(multipliers):
+    with pytest.raises(ValueError, match="a level's channels"):
+        VAEConfig(multipliers=multipliers, temporal_downsample=(True, True))
 
 
 def test_vae_factors_of_the_published_model():
