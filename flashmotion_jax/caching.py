@@ -24,6 +24,7 @@ import numpy as np
 
 from flashmotion_jax import sharding
 from flashmotion_jax.compilation import program
+from flashmotion_jax.config import Grid
 from flashmotion_jax.data.cache_writer import (
     finish_cache,
     has_shard,
@@ -89,7 +90,7 @@ def cache_dataset(
     _check_arguments(videos_per_shard, dtype, process_index, process_count)
     folder = Path(output)
     models = checkpoint.open_checkpoint(model)
-    latent_shape = _latent_shape(models.config, num_frames, height, width)
+    Grid.of(models.config.dit, models.config.vae).check(num_frames, height, width)
     source = MagicData(
         data_root, csv, num_frames=num_frames, height=height, width=width, resize=resize
     )
@@ -101,7 +102,7 @@ def cache_dataset(
         height=height,
         width=width,
         resize=resize,
-        latent_shape=latent_shape,
+        latent_shape=models.config.vae.latent_shape(num_frames, height, width),
         text_dim=models.config.text_encoder.dim,
         text_len=models.config.dit.text_len,
         dtype=dtype,
@@ -208,22 +209,6 @@ def _embed(prompts: PromptEncoder, tokenizer: Tokenize, text_len: int, caption: 
     """The embedding of a caption without padding, float32 `[S, D]`."""
     num_tokens = int(tokenizer([caption], text_len)[1].sum())
     return np.asarray(prompts([caption]))[0, :num_tokens]
-
-
-def _latent_shape(
-    config: checkpoint.ModelsConfig, num_frames: int, height: int, width: int
-) -> tuple[int, ...]:
-    space, time = config.vae.spatial_factor, config.vae.temporal_factor
-    if num_frames < 1 or (num_frames - 1) % time:
-        nearest = max(0, round((num_frames - 1) / time)) * time + 1
-        raise ValueError(f"num_frames={num_frames}; expected {time} n + 1, for instance {nearest}")
-    for name, side, patch in zip(
-        ("height", "width"), (height, width), config.dit.patch_size, strict=True
-    ):
-        if side < 1 or side % (space * patch):
-            raise ValueError(f"{name}={side}; expected a multiple of {space * patch}")
-    frames = (num_frames - 1) // time + 1
-    return frames, height // space, width // space, config.vae.latent_channels
 
 
 def _check_arguments(

@@ -26,14 +26,14 @@ import numpy as np
 
 from flashmotion_jax import sharding
 from flashmotion_jax.compilation import listening, program
-from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig
+from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.data.video import to_float, to_uint8
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.prompts import PromptEncoder
-from flashmotion_jax.request import Grid, Request, make_request
+from flashmotion_jax.request import Request, make_request
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the steps done and their number."""
@@ -289,7 +289,6 @@ class Pipeline:
             return encode(request.images), encode(request.maps)
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
-        factor = self._vae_config.spatial_factor
         with self._use("dit") as dit, self._use("adapter") as adapter:
             latents = generate_latents(
                 dit,
@@ -297,11 +296,8 @@ class Pipeline:
                 conditions,
                 make_schedule(request.sampling),
                 jnp.stack([jax.random.key(seed) for seed in request.seeds]),
-                shape=(
-                    (request.num_frames - 1) // self._vae_config.temporal_factor + 1,
-                    request.height // factor,
-                    request.width // factor,
-                    self._vae_config.latent_channels,
+                shape=self._vae_config.latent_shape(
+                    request.num_frames, request.height, request.width
                 ),
                 progress=self._ticket,
             )

@@ -5,33 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig
+from flashmotion_jax.config import Grid, SamplingConfig
 from flashmotion_jax.data.video import best_size, cover_crop, read_image
 from flashmotion_jax.trajectory import load_maps
-
-
-class Grid(NamedTuple):
-    """What the sizes of a video must be multiples of: the pixels and frames of a token.
-
-    Attributes:
-      height: pixels.
-      width: pixels.
-      frames: frames of a latent frame; the first frame of a video comes in addition.
-    """
-
-    height: int
-    width: int
-    frames: int
-
-    @classmethod
-    def of(cls, dit: DiTConfig, vae: VAEConfig) -> Grid:
-        """The grid of models of these sizes."""
-        height, width = (vae.spatial_factor * side for side in dit.patch_size)
-        return cls(height, width, vae.temporal_factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +81,9 @@ def make_request(
     prompts = _check_prompts(prompt)
     sampling = _override(sampling, steps, guidance)
     images = [_read(item) for item in _one_each("image", image, len(prompts))]
-    height, width = _resolve_size(size, images[0], sampling, grid)
+    height, width = size or _size_like(images[0], sampling, grid)
     num_frames = sampling.num_frames if frames is None else frames
-    if num_frames < 1 or (num_frames - 1) % grid.frames:
-        nearest = max(0, round((num_frames - 1) / grid.frames)) * grid.frames + 1
-        raise ValueError(
-            f"frames={num_frames}; expected {grid.frames} n + 1, for instance {nearest}"
-        )
+    grid.check(num_frames, height, width)
     return Request(
         prompts=prompts,
         images=_crop(images, height, width),
@@ -161,27 +137,12 @@ def _read(image: Any) -> np.ndarray | None:
     return pixels
 
 
-def _resolve_size(
-    size: tuple[int, int] | None,
-    image: np.ndarray | None,
-    sampling: SamplingConfig,
-    grid: Grid,
-) -> tuple[int, int]:
-    default = (sampling.height, sampling.width)
-    multiples = (grid.height, grid.width)
-    if size is None and image is not None:
-        return best_size(image.shape[0], image.shape[1], default[0] * default[1], multiples)
-    height, width = size or default
-    fitting = [
-        max(1, round(side / multiple)) * multiple
-        for side, multiple in zip((height, width), multiples, strict=True)
-    ]
-    if [height, width] != fitting:
-        raise ValueError(
-            f"size={height}x{width}; expected a height in multiples of {grid.height} and a width "
-            f"in multiples of {grid.width}, for instance {fitting[0]}x{fitting[1]}"
-        )
-    return height, width
+def _size_like(image: np.ndarray | None, sampling: SamplingConfig, grid: Grid) -> tuple[int, int]:
+    """As many pixels as the model's, in the shape of the image."""
+    height, width = sampling.height, sampling.width
+    if image is None:
+        return height, width
+    return best_size(image.shape[0], image.shape[1], height * width, (grid.height, grid.width))
 
 
 def _crop(images: list[np.ndarray | None], height: int, width: int) -> np.ndarray | None:

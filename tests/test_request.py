@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig
-from flashmotion_jax.request import Grid, make_request
+from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.request import make_request
 
 SAMPLING = SamplingConfig(height=64, width=96, num_frames=17)
 #: Tokens of 8 x 16 pixels, two frames a latent frame.

@@ -1,6 +1,7 @@
 """Every configuration of the package: frozen dataclasses, validated where they are made."""
 
 from flashmotion_jax.config.files import load_config
+from flashmotion_jax.config.grid import Grid
 from flashmotion_jax.config.models import (
     AdapterConfig,
     ControlNetConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "FastAdapterConfig",
     "FastGeneratorConfig",
     "FewStepConfig",
+    "Grid",
     "MatchedAdapterConfig",
     "MatchingConfig",
     "MeshConfig",

@@ -105,6 +105,15 @@ class VAEConfig:
         """Frames a latent frame, after the first."""
         return 2 ** sum(self.temporal_downsample)
 
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of the latents of a video of these sizes."""
+        return (
+            (num_frames - 1) // self.temporal_factor + 1,
+            height // self.spatial_factor,
+            width // self.spatial_factor,
+            self.latent_channels,
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:

@@ -84,3 +84,7 @@ def test_configurations_are_frozen_and_hashable(cls):
     hash(cls())
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(cls(), dataclasses.fields(cls)[0].name, None)
+
+
+def test_latents_of_a_video_at_full_size():
+    assert VAEConfig().latent_shape(121, 704, 1280) == (31, 44, 80, 48)
