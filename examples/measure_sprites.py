@@ -1,11 +1,14 @@
 r"""Measures Sprites systems on the held-out clips, side by side: IoU, sharpness, distances.
 
-Each system is NAME=ADAPTER:RUN[,RUN...], several runs being its training seeds; ADAPTER is resnet,
-controlnet or none. All systems get the same images, captions, boxes and noise. What is measured is
-kept in OUT, so that more systems can be added later.
+Each system is NAME=KIND:RUN[,RUN...], several runs being its training seeds. KIND is an adapter
+(resnet, controlnet), none, or a reference: autoencoder (the real clips through it), held (their
+first frames). GENERATOR+RUN takes the adapter alone from RUN. All systems get the same images,
+captions, boxes and noise. What is measured is kept in OUT, so that more can be added later.
 
     python examples/measure_sprites.py runs/sprites/measured \
-      slow=resnet:runs/sprites/stage1_box_resnet/model full=resnet:runs/sprites/stage3_resnet/model
+      slow=resnet:runs/sprites/stage1_box_resnet/model \
+      "slow adapter=resnet:runs/sprites/stage2/model+runs/sprites/stage1_box_resnet/model" \
+      full=resnet:runs/sprites/stage3_resnet/model
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from tqdm import tqdm
 from flashmotion_jax import Pipeline
 from flashmotion_jax.commands import exit_status
 from flashmotion_jax.data.sprites import Clip, test_groups
-from flashmotion_jax.data.video import to_float
+from flashmotion_jax.data.video import to_float, to_uint8
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
 from flashmotion_jax.evaluation.frechet import frechet_of_pairs, latent_features
 from flashmotion_jax.evaluation.networks import FixedNetwork
@@ -31,8 +34,11 @@ from flashmotion_jax.evaluation.report import to_json, to_markdown
 from flashmotion_jax.evaluation.sprites import Measures, measure, summarise
 from flashmotion_jax.files import replacing
 from flashmotion_jax.models import checkpoint
+from flashmotion_jax.models.adapters import Adapter
+from flashmotion_jax.training.autoencoder import reconstruct
 
 BATCH = 16
+KINDS = ("resnet", "controlnet", "none", "autoencoder", "held")
 #: Of the bootstrap of a distance, which costs an eigen-decomposition each.
 RESAMPLES = 200
 
@@ -46,7 +52,7 @@ def run() -> int:
     """Prints a table, and writes it to OUT/table.md and OUT/table.json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder of what is measured")
-    parser.add_argument("systems", nargs="+", metavar="NAME=ADAPTER:RUN[,RUN...]")
+    parser.add_argument("systems", nargs="+", metavar="NAME=KIND:RUN[,RUN...]")
     parser.add_argument("--per-group", type=int, default=16, help="clips of each of six groups")
     args = parser.parse_args()
     clips = [clip for group in test_groups(args.per_group).values() for clip in group]
@@ -54,12 +60,12 @@ def run() -> int:
     rows = {}
     for system in args.systems:
         name, _, rest = system.partition("=")
-        adapter, _, runs = rest.partition(":")
-        if adapter not in ("resnet", "controlnet", "none") or not runs:
+        kind, _, runs = rest.partition(":")
+        if kind not in KINDS or not runs:
             raise ValueError(
-                f"system {system!r}; expected NAME=resnet|controlnet|none:RUN[,RUN...]"
+                f"system {system!r}; expected NAME=KIND:RUN[,RUN...] of kind {', '.join(KINDS)}"
             )
-        files = [measured(args.out, Path(run), adapter, clips) for run in runs.split(",")]
+        files = [measured(args.out, kind, run, clips) for run in runs.split(",")]
         rows[name] = figures([dict(np.load(file)) for file in files])
     for file, text in (("table.md", to_markdown(rows)), ("table.json", to_json(rows))):
         with replacing(args.out / file) as scratch:
@@ -69,32 +75,47 @@ def run() -> int:
     return 0
 
 
-def measured(out: Path, model: Path, adapter: str, clips: list[Clip]) -> Path:
-    """The file of what a model measures, made if it is not there."""
-    key = checkpoint.read_component(model, "dit").key[:12]
-    if adapter != "none":
-        key += "-" + checkpoint.read_component(model, f"adapters/{adapter}").key[:12]
-    file = out / f"{key}-{len(clips)}.npz"
+def measured(out: Path, kind: str, run: str, clips: list[Clip]) -> Path:
+    """The file of what a run measures, made if it is not there."""
+    generator, _, source = run.partition("+")
+    model, source = Path(generator), Path(source or generator)
+    adapter = kind if kind in ("resnet", "controlnet") else None
+    parts = [(model, "vae"), (model, "dit")] + [(source, f"adapters/{adapter}")] * bool(adapter)
+    keys = [checkpoint.read_component(*part).key[:8] for part in parts]
+    file = out / f"{kind}-{'-'.join(keys)}-{len(clips)}.npz"
     if not file.exists():
-        videos = np.stack(list(generate(model, adapter, clips)))
         real = np.stack([clip.video for clip in clips])
+        if kind == "autoencoder":
+            videos = reconstructed(model, real)
+        elif kind == "held":
+            videos = np.repeat(real[:, :1], real.shape[1], axis=1)
+        else:
+            videos = np.stack(list(generate(model, source, adapter, clips)))
         arrays = pairs_of_features(model, videos, real) | measures(videos, clips)
         with replacing(file) as scratch, scratch.open("wb") as opened:
             np.savez(opened, **cast(Any, arrays))
     return file
 
 
-def generate(model: Path, adapter: str, clips: list[Clip]) -> Iterator[np.ndarray]:
+def reconstructed(model: Path, real: np.ndarray) -> np.ndarray:
+    """What the autoencoder makes of videos uint8 `[N, F, H, W, 3]`."""
+    vae = checkpoint.load_component(model, "vae", "float32")
+    return np.stack([to_uint8(np.asarray(reconstruct(vae, video[None])[0])) for video in real])
+
+
+def generate(
+    model: Path, source: Path, kind: str | None, clips: list[Clip]
+) -> Iterator[np.ndarray]:
     """A video of each clip's first frame, caption and boxes; clip i has the noise of seed i."""
-    has_adapter = adapter != "none"
-    pipeline = Pipeline.load(model, adapter if has_adapter else None)
-    bar = tqdm(total=len(clips), desc=f"{model.parent.name:28}", unit="clip", file=sys.stderr)
+    adapter = checkpoint.load_component(source, f"adapters/{kind}", "float32") if kind else None
+    pipeline = Pipeline.load(model, cast(Adapter | None, adapter))
+    bar = tqdm(total=len(clips), desc=f"{source.parent.name:28}", unit="clip", file=sys.stderr)
     for start in range(0, len(clips), BATCH):
         some = clips[start : start + BATCH]
         yield from pipeline(
             [clip.video[0] for clip in some],
             [clip.caption for clip in some],
-            [clip.trajectory for clip in some] if has_adapter else None,
+            [clip.trajectory for clip in some] if kind else None,
             seed=start,
         )
         bar.update(len(some))

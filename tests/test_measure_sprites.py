@@ -34,6 +34,18 @@ def test_a_table_of_systems_one_of_two_seeds(model, tmp_path, monkeypatch, capsy
     assert len(list(tmp_path.glob("*.npz"))) == 1  # measured once, read three times
 
 
+@pytest.mark.filterwarnings("ignore:the prompt .* its end is cut")
+def test_references_and_an_adapter_of_another_run(model, tmp_path, monkeypatch):
+    arguments = [f"auto=autoencoder:{model}", f"held=held:{model}", f"both=resnet:{model}+{model}"]
+    monkeypatch.setattr(sys, "argv", ["m", str(tmp_path), *arguments, "--per-group", "1"])
+    monkeypatch.setattr(measure_sprites, "RESAMPLES", 5)
+    assert measure_sprites.main() == 0
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["held"]["motion"]["estimate"] == 0
+    assert table["held"]["image_distance"]["estimate"] < table["auto"]["image_distance"]["estimate"]
+    assert len(list(tmp_path.glob("*.npz"))) == 3
+
+
 @pytest.mark.parametrize(
     ("system", "message"),
     [("full", "expected NAME="), ("full=resnet:missing", "missing")],
