@@ -35,11 +35,37 @@ for adapter in resnet controlnet; do
   train "stage3.py:$adapter"
 done
 
+python examples/ship_sprites.py runs/sprites/shipped
+
+variants=(diffusion_only adversarial_only fixed_scale mean_scale paper_scale vc ss_vc tc_vc)
+seeds=(0 1 2)
+
+# The folders of a variant's seeds, with commas between them.
+runs_of() {
+  local name="$1" runs
+  runs=$(printf "runs/sprites/stage3_$name-seed%s/model," "${seeds[@]}")
+  echo "${runs%,}"
+}
+
+systems=()
 if [ "${1:-}" = ablations ]; then
-  for variant in diffusion_only adversarial_only fixed_scale mean_scale paper_scale vc ss_vc tc_vc; do
-    for seed in 0 1 2; do
-      train "stage3.py:resnet-$variant" --set "seed=$seed" \
-        --set "output=runs/sprites/stage3_resnet-$variant-seed$seed"
+  for variant in "" "${variants[@]/#/-}"; do
+    for seed in "${seeds[@]}"; do
+      train "stage3.py:resnet$variant" --set "seed=$seed" \
+        --set "output=runs/sprites/stage3_resnet$variant-seed$seed"
     done
+    systems+=("resnet$variant=resnet:$(runs_of "resnet$variant")")
   done
 fi
+slow=runs/sprites/slow_generator/model fast=runs/sprites/stage2/model
+for adapter in resnet controlnet; do
+  slow_adapter=runs/sprites/stage1_box_$adapter/model
+  systems+=(
+    "slow generator, slow $adapter=$adapter:$slow_adapter"
+    "fast generator, slow $adapter=$adapter:$fast+$slow_adapter"
+    "fast generator, fast $adapter=$adapter:runs/sprites/stage3_$adapter/model"
+  )
+done
+python examples/measure_sprites.py runs/sprites/measured --per-group 64 \
+  "first frame held=held:$slow" "autoencoder=autoencoder:$slow" \
+  "slow generator=none:$slow" "fast generator=none:$fast" "${systems[@]}"
