@@ -9,7 +9,7 @@ its colour and shape; later frames are wrong, for nothing has been learnt of tim
 from configs.sprites.common import adamw, autoencoder
 from flashmotion_jax.config import TrainConfig
 
-STEPS = 2500
+STEPS = 5000
 
 
 def get_config() -> TrainConfig:
@@ -17,7 +17,7 @@ def get_config() -> TrainConfig:
     return autoencoder(
         "autoencoder_images",
         "checkpoints/sprites",
-        adamw(1.2e-3, STEPS, weight_decay=0.0),
+        adamw(1e-3, STEPS, weight_decay=0.0),
         STEPS,
         window=1,
         windows=4,

@@ -10,7 +10,7 @@ from flashmotion_jax.config import DiTConfig, SamplingConfig, TextEncoderConfig,
 from flashmotion_jax.data.sprites import VOCABULARY
 from flashmotion_jax.models.fresh import FreshConfig
 
-CHANNELS = 24  # of the latents
+CHANNELS = 32  # of the latents
 TEXT_DIM = 64
 
 
@@ -32,8 +32,8 @@ def get_config() -> FreshConfig:
         ),
         vae=VAEConfig(
             latent_channels=CHANNELS,
-            encoder_dim=12,
-            decoder_dim=16,
+            encoder_dim=16,
+            decoder_dim=20,
             multipliers=(1, 4, 4),
             num_res_blocks=1,
             temporal_downsample=(True, True),

@@ -101,11 +101,16 @@ class CausalConv(nnx.Module):
 
     def __call__(self, x_BTHWC: jax.Array, stream: Stream) -> jax.Array:
         """Convolves a chunk; the frame count stays the same."""
-        return self.apply(stream.extend(x_BTHWC.astype(self.dtype), self.kernel.shape[0] - 1))
+        x_BTHWC = x_BTHWC.astype(self.dtype)
+        extended = stream.extend(x_BTHWC, self.kernel.shape[0] - 1)
+        if stream.is_first and x_BTHWC.shape[1] == 1:
+            return self.apply(x_BTHWC, taps=1)  # the others would see zeros: a third of the work
+        return self.apply(extended)
 
-    def apply(self, x_BTHWC: jax.Array, time_stride: int = 1) -> jax.Array:
-        """Convolves frames that already have their past in front."""
+    def apply(self, x_BTHWC: jax.Array, time_stride: int = 1, taps: int | None = None) -> jax.Array:
+        """Convolves frames that already have their past in front, by all taps or the last ones."""
         kernel = self.kernel[...].astype(self.dtype)
+        kernel = kernel if taps is None else kernel[-taps:]
         return conv3d(x_BTHWC, kernel, time_stride) + self.bias[...].astype(self.dtype)
 
 
