@@ -193,7 +193,10 @@ def test_dit_at_full_size():
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_vae_at_full_size(monkeypatch, backend):
-    """As sums of 2-D convolutions and as 3-D ones: the same work, that of Wan2.2."""
+    """As 2-D convolutions and as 3-D ones: the same work, and less than Wan2.2's.
+
+    Wan2.2 takes 2,011, 383 and 4.2: it convolves the zeros before the first frame too.
+    """
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     vae = nnx.eval_shape(lambda: VAE(VAEConfig(), rngs=nnx.Rngs(0)))
 
@@ -203,9 +206,9 @@ def test_vae_at_full_size(monkeypatch, backend):
 
     decode = count_flops(lambda vae, z: vae.decode(z), vae, abstract(1, 31, 44, 80, 48))
     encode, image = encode_work(121), encode_work(1)
-    assert decode / 1e12 == pytest.approx(2011, abs=0.5)
-    assert encode / 1e12 == pytest.approx(383, abs=0.5)
-    assert image / 1e12 == pytest.approx(4.2, abs=0.05)
+    assert decode / 1e12 == pytest.approx(1999.1, abs=0.1)
+    assert encode / 1e12 == pytest.approx(379.9, abs=0.1)
+    assert image / 1e12 == pytest.approx(1.49, abs=0.01)
 
 
 @pytest.mark.parametrize(
