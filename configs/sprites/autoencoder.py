@@ -18,7 +18,7 @@ def get_config() -> TrainConfig:
     run = autoencoder(
         "autoencoder",
         "runs/sprites/autoencoder_images/model",
-        adamw(7e-4, STEPS, weight_decay=0.0),
+        adamw(4e-4, STEPS, weight_decay=0.0),
         STEPS,
         window=17,
     )
