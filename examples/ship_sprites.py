@@ -8,6 +8,7 @@ bfloat16 halves the files; on a CPU they are computed with in float32 all the sa
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -29,13 +30,15 @@ def main() -> int:
 
 def run() -> int:
     """Writes the checkpoint, whole or not at all."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     package = Path(flashmotion_jax.__file__).parent
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else package / "assets" / "tiny"
+    default = package / "assets" / "tiny"
+    parser.add_argument("out", type=Path, nargs="?", default=default, metavar="OUT")
+    out = parser.parse_args().out
     models = {adapter: RUNS / f"stage3_{adapter}" / "model" for adapter in ADAPTERS}
     generators = {checkpoint.read_component(model, "dit").key for model in models.values()}
     if len(generators) > 1:
         raise ValueError(f"{' and '.join(map(str, models.values()))} have different generators")
-    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(out) as scratch:
         source = models["resnet"]
         checkpoint.save_tokenizer(scratch, source / "tokenizer")

@@ -1,1 +1,1 @@
-"""The small model: its family, data and three stages. Not trained to its end yet."""
+"""The small model: its family, data and three stages. Only its autoencoder is trained yet."""

@@ -2,7 +2,8 @@
 
     flashmotion train --config configs/sprites/autoencoder.py
 
-Hardware: two CPU cores. Expect: not measured yet.
+Hardware: two CPU cores, about 0.8 s a step. Expect: a box IoU of about .82 of real clips that went
+through it (`examples/measure_sprites.py`); the runs after it want .85.
 """
 
 import dataclasses

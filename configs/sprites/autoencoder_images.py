@@ -2,8 +2,8 @@
 
     flashmotion train --config configs/sprites/autoencoder_images.py
 
-Hardware: two CPU cores, 0.65 s a step. Expect: reconstructed first frames in which every sprite has
-its colour and shape; later frames are wrong, for nothing has been learnt of time yet.
+Hardware: two CPU cores, about 0.4 s a step. Expect: reconstructed first frames in which every
+sprite has its colour and shape; later frames are wrong, for nothing has been learnt of time yet.
 """
 
 from configs.sprites.common import adamw, autoencoder

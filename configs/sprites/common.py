@@ -1,4 +1,4 @@
-"""What the runs of Sprites share. The numbers are first guesses: no run has come to its end yet."""
+"""What the runs of Sprites share. After the autoencoder the numbers are first guesses."""
 
 from __future__ import annotations
 

@@ -1,0 +1,48 @@
+"""The script that makes the checkpoint that ships, on small random models."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+import tiny
+from examples import ship_sprites
+from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.models import checkpoint
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ship_sprites.py", "shipped"])
+    model = tiny.save_checkpoint(ship_sprites.RUNS / "stage3_resnet" / "model", SamplingConfig())
+    shutil.copytree(model, ship_sprites.RUNS / "stage3_controlnet" / "model")
+    return tmp_path
+
+
+def test_one_checkpoint_in_bfloat16_with_both_adapters(runs):
+    assert ship_sprites.main() == 0
+    for kind in ("dit", "vae", "text_encoder", "adapters/resnet", "adapters/controlnet"):
+        assert checkpoint.read_component("shipped", kind).dtype == "bfloat16"
+    source = checkpoint.load_models(ship_sprites.RUNS / "stage3_resnet" / "model", "bfloat16")
+    shipped = checkpoint.load_models("shipped", "bfloat16")
+    for name, found in checkpoint.flat_parameters(shipped.dit).items():
+        expected = checkpoint.flat_parameters(source.dit)[name]
+        np.testing.assert_array_equal(found.get_value(), expected.get_value())
+
+
+def test_too_large_a_checkpoint_leaves_nothing(runs, monkeypatch, capsys):
+    monkeypatch.setattr(ship_sprites, "LIMIT", 1000.0)
+    assert ship_sprites.main() == 2
+    assert "expected at most" in capsys.readouterr().err
+    assert not (runs / "shipped").exists()
+
+
+def test_missing_runs_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ship_sprites.py", "shipped"])
+    assert ship_sprites.main() == 2
+    assert "stage3_resnet" in capsys.readouterr().err
