@@ -1,12 +1,14 @@
 """Sprites, before the stages: the autoencoder of the small model, on whole clips.
 
-    flashmotion train --config configs/sprites/autoencoder.py
+    flashmotion train --config configs/sprites/autoencoder.py:first
+    flashmotion train --config configs/sprites/autoencoder.py          # the second half
 
 Hardware: two CPU cores, about 0.8 s a step. Expect: a box IoU of about .82 of real clips that went
-through it (`examples/measure_sprites.py`); the runs after it want .85.
+through it after the first half (`examples/measure_sprites.py`); the runs after it want .85.
 """
 
 import dataclasses
+from typing import Literal
 
 from configs.sprites.common import adamw, autoencoder
 from flashmotion_jax.config import TrainConfig
@@ -14,11 +16,12 @@ from flashmotion_jax.config import TrainConfig
 STEPS = 2000
 
 
-def get_config() -> TrainConfig:
+def get_config(half: Literal["first", "second"] = "second") -> TrainConfig:
     """Trained on windows of 9 frames, it lost its colours in the frames after them."""
+    names = {"first": "autoencoder_images", "second": "autoencoder_first"}
     run = autoencoder(
-        "autoencoder",
-        "runs/sprites/autoencoder_images/model",
+        "autoencoder_first" if half == "first" else "autoencoder",
+        f"runs/sprites/{names[half]}/model",
         adamw(4e-4, STEPS, weight_decay=0.0),
         STEPS,
         window=17,

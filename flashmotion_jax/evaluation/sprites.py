@@ -36,8 +36,10 @@ class Measures(NamedTuple):
       centroid_error: in pixels.
       lost: share of the visible objects and frames in which no pixel has the object's colour.
         They count above with an IoU of 0 and an error of half of the diagonal.
-      background_psnr: in dB, of the pixels that no object touches; at most 58.9, an error of
-        rounding. NaN where the camera moves: no request says where to.
+      psnr: in dB, of all pixels; at most 58.9, an error of rounding. It says how good a
+        reconstruction is; a generated video may be right and still differ from the real one.
+      background_psnr: of the pixels that no object touches. NaN where the camera moves: no request
+        says where to.
       gradient_energy: of the generated video and of the real one.
       temporal_variance: likewise.
     """
@@ -46,6 +48,7 @@ class Measures(NamedTuple):
     box_iou: float
     centroid_error: float
     lost: float
+    psnr: float
     background_psnr: float
     gradient_energy: tuple[float, float]
     temporal_variance: tuple[float, float]
@@ -110,6 +113,7 @@ def measure(generated_FHW3: np.ndarray, clip: Clip) -> Measures:
         box_iou=_visible_mean(box_iou(pred_KF4, true_KF4), true_KFHW),
         centroid_error=_visible_mean(centroid_error(pred_KFHW, true_KFHW), true_KFHW),
         lost=_visible_mean(~pred_KFHW.any(axis=(2, 3)), true_KFHW),
+        psnr=_psnr(generated, real, np.ones(real.shape[:3], bool)),
         background_psnr=_psnr(generated, real, background_FHW),
         gradient_energy=(gradient_energy(generated), gradient_energy(real)),
         temporal_variance=(temporal_variance(generated), temporal_variance(real)),
@@ -124,10 +128,10 @@ def summarise(measures: Sequence[Measures], seed: int = 0) -> dict[str, Interval
       seed: of the bootstrap.
 
     Returns:
-      `mask_iou`, `box_iou`, `centroid_error`, `lost` and `background_psnr` as means over clips;
-      `sharpness` and `motion` as the gradient energy and the temporal variance of all generated
-      videos relative to that of all real ones (in some real clip nothing moves, which has no ratio
-      of its own); each with its 95 % interval.
+      `mask_iou`, `box_iou`, `centroid_error`, `lost`, `psnr` and `background_psnr` as means over
+      clips; `sharpness` and `motion` as the gradient energy and the temporal variance of all
+      generated videos relative to that of all real ones (in some real clip nothing moves, which has
+      no ratio of its own); each with its 95 % interval.
     """
     return {
         name: interval(_column(measures, field), statistic, seed=seed)
@@ -172,6 +176,7 @@ _FIGURES: dict[str, tuple[str, Callable[[np.ndarray], float]]] = {
     "lost": ("lost", np.mean),
     "sharpness": ("gradient_energy", _ratio_of_sums),
     "motion": ("temporal_variance", _ratio_of_sums),
+    "psnr": ("psnr", np.mean),
     "background_psnr": ("background_psnr", np.mean),
 }
 
