@@ -25,6 +25,6 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
     except (OSError, ImportError, FloatingPointError) as error:
         status, message = 1, f"{program}: {error}"
     except KeyboardInterrupt:
-        status, message = 130, f"\n{program}: interrupted, nothing was written"
+        status, message = 130, f"\n{program}: interrupted; no file is half written, run it again"
     print(message, file=sys.stderr)
     return status

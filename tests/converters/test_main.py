@@ -49,4 +49,4 @@ def test_interrupt(monkeypatch, capsys):
 
     monkeypatch.setattr("converters.inspection.inspect", interrupt)
     assert main(["inspect", "a"]) == 130
-    assert "nothing was written" in capsys.readouterr().err
+    assert "no file is half written" in capsys.readouterr().err

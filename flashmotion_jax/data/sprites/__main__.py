@@ -37,12 +37,8 @@ def _run(args: argparse.Namespace) -> int:
     else:
         sources = list(test_groups(args.per_group, config).values())
     total = sum(len(source) for source in sources)
-    try:
-        with tqdm(total=total, desc="sprites", unit="clip", disable=None) as bar:
-            path = export(sources, args.out, progress=lambda done, _: bar.update(done - bar.n))
-    except KeyboardInterrupt:
-        print("\nsprites: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    with tqdm(total=total, desc="sprites", unit="clip", disable=None) as bar:
+        path = export(sources, args.out, progress=lambda done, _: bar.update(done - bar.n))
     print(f"{total} clips in {path}")
     return 0
 
