@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,13 @@ def test_sizes_fit_together():
     assert autoencoder.data_root == cache.data_root
     taps = train_config("stage3.py").stage.discriminator.taps
     assert max(taps) == family.dit.num_layers - 1
+
+
+def test_the_autoencoder_goes_on_from_run_to_run():
+    names = ("autoencoder_images.py", "autoencoder.py:first", "autoencoder.py")
+    runs = [train_config(name) for name in names]
+    for before, after in itertools.pairwise(runs):
+        assert after.stage.autoencoder == f"{before.output}/model"
 
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
