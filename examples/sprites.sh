@@ -26,6 +26,7 @@ train autoencoder_images.py
 train autoencoder.py:first
 train autoencoder.py
 flashmotion cache --config configs/sprites/cache.py
+train slow_generator.py:first
 train slow_generator.py
 for adapter in resnet controlnet; do
   train "stage1_mask.py:$adapter"

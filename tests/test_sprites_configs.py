@@ -51,11 +51,14 @@ def test_sizes_fit_together():
     assert max(taps) == family.dit.num_layers - 1
 
 
-def test_the_autoencoder_goes_on_from_run_to_run():
+def test_before_the_stages_each_run_starts_from_the_one_before():
     names = ("autoencoder_images.py", "autoencoder.py:first", "autoencoder.py")
     runs = [train_config(name) for name in names]
     for before, after in itertools.pairwise(runs):
         assert after.stage.autoencoder == f"{before.output}/model"
+    first, second = (train_config(f"slow_generator.py{half}") for half in (":first", ""))
+    assert first.stage.slow_generator == f"{runs[-1].output}/model"
+    assert second.stage.slow_generator == f"{first.output}/model"
 
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
