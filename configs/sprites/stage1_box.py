@@ -3,7 +3,9 @@
     flashmotion train --config configs/sprites/stage1_box.py             # ResNet
     flashmotion train --config configs/sprites/stage1_box.py:controlnet
 
-Hardware: two CPU cores. Expect: not measured yet; sprites shall follow their boxes.
+Hardware: two CPU cores, 0.17 s a step (ResNet). Expect: on the generator's first half 36 % box IoU
+with either adapter, where the generator alone in four steps has 31 % (24 held-out clips): sprites
+follow their boxes and dissolve on the way.
 """
 
 from configs.sprites.common import Adapter, stage1
