@@ -1,1 +1,5 @@
-"""The small model: its family, data and three stages. Nothing after its multi-step generator's first half is settled yet."""
+"""The small model: its family, data and three stages.
+
+Trained so far: the autoencoder, and the first half of the multi-step generator. The numbers of all
+that follows are first guesses.
+"""
