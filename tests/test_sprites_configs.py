@@ -112,6 +112,12 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(variant):
         train_config(f"stage3.py:{variant}")
 
 
+@pytest.mark.parametrize("file", ["autoencoder.py", "slow_generator.py"])
+def test_an_unknown_half_is_refused(file):
+    with pytest.raises(ValueError, match="'third'; expected first or second"):
+        train_config(f"{file}:third")
+
+
 @pytest.mark.parametrize("change", ["stage.window=18", "stage.windows=0", "stage.maps=2"])
 def test_windows_that_do_not_fit_are_refused(change):
     with pytest.raises(ValueError, match=change.split("=")[0].removeprefix("stage.")):

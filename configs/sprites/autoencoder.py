@@ -9,22 +9,16 @@ Hardware: two CPU cores, about 0.8 s a step. Expect: of real clips that went thr
 """
 
 import dataclasses
-from typing import Literal
 
-from configs.sprites.common import adamw, autoencoder
+from configs.sprites.common import Half, adamw, autoencoder, in_halves
 from flashmotion_jax.config import TrainConfig
 
 STEPS = 2000
 
 
-def get_config(half: Literal["first", "second"] = "second") -> TrainConfig:
+def get_config(half: Half = "second") -> TrainConfig:
     """Trained on windows of 9 frames, it lost its colours in the frames after them."""
-    names = {"first": "autoencoder_images", "second": "autoencoder_first"}
-    run = autoencoder(
-        "autoencoder_first" if half == "first" else "autoencoder",
-        f"runs/sprites/{names[half]}/model",
-        adamw(4e-4, STEPS, weight_decay=0.0),
-        STEPS,
-        window=17,
-    )
+    name, start = in_halves("autoencoder", half, "runs/sprites/autoencoder_images/model")
+    optimizer = adamw(4e-4, STEPS, weight_decay=0.0)
+    run = autoencoder(name, start, optimizer, STEPS, window=17)
     return dataclasses.replace(run, batch_size=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flashmotion_jax.config import (
     AutoencoderConfig,
@@ -18,6 +18,7 @@ from flashmotion_jax.config import (
 )
 
 Adapter = Literal["resnet", "controlnet"]
+Half = Literal["first", "second"]
 
 ADAPTERS = {"resnet": ResNetAdapterConfig(width=64), "controlnet": ControlNetConfig()}
 #: Wan2.2's shift of 5 is for 27,280 tokens a video; one of 80 needs less noise.
@@ -39,6 +40,18 @@ def adamw(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig
         decay_updates=updates - warmup if settings["decay"] != "constant" else 0,
         **settings,
     )
+
+
+def in_halves(name: str, half: Half, before: str) -> tuple[str, str]:
+    """Name and start of one half of a run: its rate rises and falls twice.
+
+    Raises:
+      ValueError: there is no such half.
+    """
+    if half not in get_args(Half):
+        raise ValueError(f"half {half!r}; expected {' or '.join(get_args(Half))}")
+    first = f"{name}_first"
+    return (first, before) if half == "first" else (name, f"runs/sprites/{first}/model")
 
 
 def autoencoder(

@@ -7,21 +7,23 @@ Hardware: two CPU cores, 0.24 s a step. Expect: after the first half a loss of 0
 which sprites keep their colours but not yet their shapes; the second half is not measured yet.
 """
 
-from typing import Literal
-
-from configs.sprites.common import AUTOENCODER, TIMESTEPS, adamw, run
+from configs.sprites.common import AUTOENCODER, TIMESTEPS, Half, adamw, in_halves, run
 from flashmotion_jax.config import SlowGeneratorConfig, TrainConfig
 
+RATES = {"first": 1e-3, "second": 7e-4}
+STEPS = {"first": 10_000, "second": 20_000}
 
-def get_config(half: Literal["first", "second"] = "second") -> TrainConfig:
+
+def get_config(half: Half = "second") -> TrainConfig:
     """160,000 videos, then twice as many; of 6,000 clips."""
-    first = half == "first"
-    steps = 10_000 if first else 20_000
-    optimizer = adamw(1e-3 if first else 7e-4, steps, ema_decay=0.998)
-    start = AUTOENCODER if first else "runs/sprites/slow_generator_first/model"
+    name, start = in_halves("slow_generator", half, AUTOENCODER)
     return run(
-        "slow_generator_first" if first else "slow_generator",
-        SlowGeneratorConfig(slow_generator=start, optimizer=optimizer, timesteps=TIMESTEPS),
-        steps,
+        name,
+        SlowGeneratorConfig(
+            slow_generator=start,
+            optimizer=adamw(RATES[half], STEPS[half], ema_decay=0.998),
+            timesteps=TIMESTEPS,
+        ),
+        STEPS[half],
         save_every=500,
     )
