@@ -20,7 +20,8 @@ from flashmotion_jax.config import (
 Adapter = Literal["resnet", "controlnet"]
 Half = Literal["first", "second"]
 
-ADAPTERS = {"resnet": ResNetAdapterConfig(width=64), "controlnet": ControlNetConfig()}
+#: A token of the maps holds 128 numbers; a narrower ResNet would lose some of them.
+ADAPTERS = {"resnet": ResNetAdapterConfig(width=128), "controlnet": ControlNetConfig()}
 #: Wan2.2's shift of 5 is for 27,280 tokens a video; one of 80 needs less noise.
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)

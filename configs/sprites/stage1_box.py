@@ -11,8 +11,8 @@ their boxes go and lose their shape on the way.
 from configs.sprites.common import Adapter, stage1
 from flashmotion_jax.config import TrainConfig
 
-STEPS = 1000
-RATES = {"resnet": 1e-3, "controlnet": 2.5e-4}
+STEPS = 3000
+RATES = {"resnet": 1e-3, "controlnet": 4e-4}
 
 
 def get_config(adapter: Adapter = "resnet") -> TrainConfig:

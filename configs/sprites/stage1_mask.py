@@ -9,8 +9,8 @@ Hardware: two CPU cores. Expect: not measured yet.
 from configs.sprites.common import Adapter, stage1
 from flashmotion_jax.config import TrainConfig
 
-STEPS = 1000
-RATES = {"resnet": 2e-3, "controlnet": 5e-4}
+STEPS = 2000
+RATES = {"resnet": 2e-3, "controlnet": 7e-4}
 
 
 def get_config(adapter: Adapter = "resnet") -> TrainConfig:
