@@ -11,7 +11,7 @@ their boxes go and lose their shape on the way.
 from configs.sprites.common import Adapter, stage1
 from flashmotion_jax.config import TrainConfig
 
-STEPS = 3000
+STEPS = 2000
 RATES = {"resnet": 1e-3, "controlnet": 4e-4}
 
 
