@@ -71,9 +71,8 @@ def _add_sample(commands: Any) -> None:
     )
     add(
         "--kind",
-        choices=("box", "mask"),
-        default="box",
-        help="what a .json is rendered to, as the adapter was trained (default: box)",
+        choices=("box", "filled_box", "mask"),
+        help="what a .json is rendered to (default: what the model was trained on)",
     )
     add(
         "--out",

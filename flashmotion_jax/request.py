@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from flashmotion_jax.config import Grid, SamplingConfig
 from flashmotion_jax.data.video import best_size, cover_crop, read_image
 from flashmotion_jax.trajectory import load_maps
+from flashmotion_jax.trajectory.render import Kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ def make_request(
     frames: int | None = None,
     guidance: float | None = None,
     adapter_scale: float = 1.0,
-    kind: str = "box",
+    kind: Kind | None = None,
 ) -> Request:
     """Checks a user's arguments.
 
@@ -73,7 +75,8 @@ def make_request(
       frames: `grid.frames` times n, plus 1.
       guidance: guidance scale of the multi-step samplers.
       adapter_scale: weight of the adapter; 0 ignores the trajectory.
-      kind: what to render of a trajectory, "box" or "mask".
+      kind: what to render of a trajectory, see `trajectory.render`; by default what the model was
+        trained on.
 
     Raises:
       ValueError: the value, what was expected and how to mend it.
@@ -84,10 +87,12 @@ def make_request(
     height, width = size or _size_like(images[0], sampling, grid)
     num_frames = sampling.num_frames if frames is None else frames
     grid.check(num_frames, height, width)
+    shape = {"num_frames": num_frames, "height": height, "width": width}
+    load = functools.partial(load_maps, **shape, kind=kind or sampling.maps)
     return Request(
         prompts=prompts,
         images=_crop(images, height, width),
-        maps=_maps(trajectory, len(prompts), num_frames, height, width, has_adapter, kind),
+        maps=_maps(trajectory, len(prompts), has_adapter, load),
         seeds=tuple(seed + i for i in range(len(prompts))),
         num_frames=num_frames,
         height=height,
@@ -155,13 +160,7 @@ def _crop(images: list[np.ndarray | None], height: int, width: int) -> np.ndarra
 
 
 def _maps(
-    trajectory: Any,
-    count: int,
-    num_frames: int,
-    height: int,
-    width: int,
-    has_adapter: bool,
-    kind: Any,
+    trajectory: Any, count: int, has_adapter: bool, load: Callable[[Any], np.ndarray]
 ) -> np.ndarray | None:
     if not has_adapter:
         if trajectory is not None:
@@ -170,9 +169,4 @@ def _maps(
     trajectories = _one_each("trajectory", trajectory, count)
     if any(item is None for item in trajectories):
         raise ValueError("the adapter needs a trajectory; give one, or load no adapter")
-    return np.stack(
-        [
-            load_maps(item, num_frames=num_frames, height=height, width=width, kind=kind)
-            for item in trajectories
-        ]
-    )
+    return np.stack([load(item) for item in trajectories])

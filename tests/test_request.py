@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.request import make_request
+from flashmotion_jax.trajectory import Canvas, Keyframe, TrackedObject, Trajectory, render
 
 SAMPLING = SamplingConfig(height=64, width=96, num_frames=17)
 #: Tokens of 8 x 16 pixels, two frames a latent frame.
@@ -60,3 +63,15 @@ def test_an_image_takes_its_aspect_ratio_within_the_grid_and_the_area():
 def test_what_does_not_fit_the_grid_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def test_maps_show_what_the_model_was_trained_on():
+    box = TrackedObject(1, (Keyframe(0, (0.2, 0.2, 0.6, 0.6)),))
+    trajectory = Trajectory(Canvas(96, 64), 17, 8.0, (box,))
+    sampling = dataclasses.replace(SAMPLING, maps="filled_box")
+    grid = Grid.of(DIT, VAE)
+    for kind, expected in [(None, "filled_box"), ("box", "box")]:
+        request = make_request(
+            None, "a", trajectory, 0, sampling=sampling, grid=grid, has_adapter=True, kind=kind
+        )
+        np.testing.assert_array_equal(request.maps[0], render(trajectory, 64, 96, expected))

@@ -7,7 +7,7 @@ Expect: a checkpoint whose videos are noise: its velocity is zero.
 """
 
 from flashmotion_jax.config import DiTConfig, SamplingConfig, TextEncoderConfig, VAEConfig
-from flashmotion_jax.data.sprites import VOCABULARY
+from flashmotion_jax.data.sprites import MAPS, VOCABULARY
 from flashmotion_jax.models.fresh import FreshConfig
 
 CHANNELS = 32  # of the latents
@@ -61,5 +61,6 @@ def get_config() -> FreshConfig:
             width=64,
             num_frames=17,
             fps=8,
+            maps=MAPS,
         ),
     )

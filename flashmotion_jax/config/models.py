@@ -212,8 +212,14 @@ class SamplingConfig:
     width: int = 1280
     num_frames: int = 121
     fps: int = 24
+    # What the maps that the adapters were trained on show after frame 0; see `trajectory.render`.
+    maps: Literal["box", "filled_box", "mask"] = "box"
 
     def __post_init__(self) -> None:
+        require(
+            self.maps in ("box", "filled_box", "mask"),
+            f"maps={self.maps!r} is unknown; use box, filled_box or mask",
+        )
         require(
             self.sampler in ("few_step", "unipc", "euler"),
             f"sampler={self.sampler!r} is unknown; use few_step, unipc or euler",

@@ -1,12 +1,13 @@
 """Renders a trajectory to maps: the video of coloured masks and boxes that the adapter sees.
 
-Frame 0 holds the objects' masks; later frames hold their boxes' outlines, or the masks moved and
-scaled with the boxes. Geometry is that of the image: resized to cover the size, centre cropped.
+Frame 0 holds the objects' masks; later frames hold their boxes, outlined or filled, or the masks
+moved and scaled with the boxes. Geometry is that of the image: resized to cover the size, centre
+cropped.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_rad
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.schema import Trajectory
 
-Kind = Literal["box", "mask"]
+Kind = Literal["box", "filled_box", "mask"]
 """What later frames show."""
 
 
@@ -36,7 +37,8 @@ def render(
       trajectory: What to draw.
       height: Of the maps, in pixels.
       width: Of the maps, in pixels.
-      kind: Outlines of the boxes, or masks moved and scaled with them.
+      kind: Outlines of the boxes, as MagicMotion's; the boxes filled; or masks moved and scaled
+        with them.
       num_frames: Length of the maps; the motion is stretched to it. None: the trajectory's.
       compat: "magicmotion" takes the colours of MagicData's palette whatever the objects say.
 
@@ -46,8 +48,8 @@ def render(
     Raises:
       ValueError: An argument is out of range.
     """
-    if kind not in ("box", "mask"):
-        raise ValueError(f"kind={kind!r}, expected 'box' or 'mask'")
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind={kind!r}, expected {', '.join(map(repr, get_args(Kind)))}")
     if compat not in (None, "magicmotion"):
         raise ValueError(f"compat={compat!r}, expected 'magicmotion' or None")
     if num_frames is not None and num_frames < 1:
@@ -62,10 +64,11 @@ def render(
     radius = stroke_radius(height, width)
     maps = np.zeros((len(drawn_F), height, width, 3), np.uint8)
     for frame in np.flatnonzero(drawn_F):
-        if frame == 0 or kind == "mask":
+        if frame == 0 or kind != "box":
+            carried = masks if frame == 0 or kind == "mask" else [None] * len(masks)
             moved = [
                 _object_mask(mask_HW, boxes_F4[0], boxes_F4[frame], (height, width), covered)
-                for mask_HW, boxes_F4 in zip(masks, boxes_KF4, strict=True)
+                for mask_HW, boxes_F4 in zip(carried, boxes_KF4, strict=True)
             ]
             maps[frame] = paint_masks(np.array(moved, bool).reshape(-1, height, width), colours)
             continue

@@ -167,3 +167,14 @@ def test_render_masks():
 def test_bad_arguments(arguments: dict):
     with pytest.raises(ValueError, match="expected"):
         render(one_object((0.0, 0.0, 1.0, 1.0)), **{"height": 8, "width": 8, **arguments})
+
+
+def test_filled_boxes_are_the_masks_of_objects_without_any():
+    disc = np.hypot(*np.mgrid[-50:50, -100:100]) < 20
+    later = Keyframe(4, (0.5, 0.2, 0.9, 0.7))
+    with_mask = one_object((0.4, 0.3, 0.6, 0.7), later, mask=Mask.from_array(disc))
+    without = one_object((0.4, 0.3, 0.6, 0.7), later)
+    filled = render(with_mask, 50, 100, "filled_box")
+    np.testing.assert_array_equal(filled[0], render(with_mask, 50, 100)[0])
+    np.testing.assert_array_equal(filled[1:], render(without, 50, 100, "mask")[1:])
+    assert (filled[4, 11:34, 51:89] == PALETTE[1]).all()

@@ -20,13 +20,14 @@ from PIL import Image
 
 from flashmotion_jax.data.sprites.captions import describe
 from flashmotion_jax.data.sprites.clips import Clip, Sprites
+from flashmotion_jax.data.sprites.scene import MAPS
 from flashmotion_jax.data.video import write_video
 from flashmotion_jax.files import replacing
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.render import render, render_masks
 
-#: Of the clips that a seed gives; raised when they change.
-_VERSION = 1
+#: Of the clips that a seed gives, and their maps; raised when they change.
+_VERSION = 2
 _COLUMNS = ("path", "text", "num_frames", "height", "width", "fps", "num_objects")
 
 
@@ -76,7 +77,7 @@ def write_clip(root: Path, clip: Clip) -> None:
     height, width = clip.video.shape[1:3]
     colours = [palette_colour(item.id) for item in clip.trajectory.objects]
     _write_maps(root / "masks" / clip.id, render_masks(clip.masks_KFHW, colours))
-    _write_maps(root / "boxs" / clip.id, render(clip.trajectory, height, width, "box"))
+    _write_maps(root / "boxs" / clip.id, render(clip.trajectory, height, width, MAPS))
     (root / "first_frames").mkdir(exist_ok=True)
     _write_image(root / "first_frames" / f"{clip.id}.png", clip.video[0])
     write_video(root / "videos" / f"{clip.id}.mp4", clip.video, clip.trajectory.fps, lossless=True)

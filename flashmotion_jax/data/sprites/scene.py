@@ -34,6 +34,9 @@ SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 #: More could not have colours of their own.
 MAX_OBJECTS = len(PALETTE)
 
+#: A sprite is about a token wide: within an outline there would be tokens that see nothing of it.
+MAPS: Literal["filled_box"] = "filled_box"
+
 
 @dataclass(frozen=True)
 class SpritesConfig:
