@@ -3,9 +3,8 @@
     flashmotion train --config configs/sprites/stage1_box.py             # ResNet
     flashmotion train --config configs/sprites/stage1_box.py:controlnet
 
-Hardware: two CPU cores, 0.17 s a step (ResNet). Expect: from the generator's first half, distilled
-to four steps, a box IoU of 38 % in place of 31 % without (24 held-out clips): sprites go where
-their boxes go and lose their shape on the way.
+Hardware: two CPU cores, 0.4 s a step (ControlNet). Expect: a loss of 0.27 from the first step, and
+less at the end: not measured yet.
 """
 
 from configs.sprites.common import Adapter, stage1

@@ -3,7 +3,8 @@
     flashmotion train --config configs/sprites/stage1_mask.py             # ResNet
     flashmotion train --config configs/sprites/stage1_mask.py:controlnet
 
-Hardware: two CPU cores. Expect: not measured yet.
+Hardware: two CPU cores, 0.4 s a step (ControlNet). Expect: a ControlNet's loss stays at the
+generator's 0.29 for 300 steps, until it tells objects apart, and ends at 0.23.
 """
 
 from configs.sprites.common import Adapter, stage1
