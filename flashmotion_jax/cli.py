@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.commands import exit_status
+from flashmotion_jax.config import MapKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,7 @@ def _add_sample(commands: Any) -> None:
     )
     add(
         "--kind",
-        choices=("box", "filled_box", "mask"),
+        choices=get_args(MapKind),
         help="what a .json is rendered to (default: what the model was trained on)",
     )
     add(

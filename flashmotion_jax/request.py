@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from flashmotion_jax.config import Grid, SamplingConfig
+from flashmotion_jax.config import Grid, MapKind, SamplingConfig
 from flashmotion_jax.data.video import best_size, cover_crop, read_image
 from flashmotion_jax.trajectory import load_maps
-from flashmotion_jax.trajectory.render import Kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,7 @@ def make_request(
     frames: int | None = None,
     guidance: float | None = None,
     adapter_scale: float = 1.0,
-    kind: Kind | None = None,
+    kind: MapKind | None = None,
 ) -> Request:
     """Checks a user's arguments.
 

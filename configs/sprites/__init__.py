@@ -1,5 +1,5 @@
 """The small model: its family, data and three stages.
 
-Trained so far: the autoencoder, and the first half of the multi-step generator. The numbers of all
-that follows are first guesses.
+Trained so far: the autoencoder, both generators, and a ControlNet by stage 1. The numbers of the
+ResNet and of stage 3 are first guesses.
 """

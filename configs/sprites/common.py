@@ -1,4 +1,4 @@
-"""What the runs of Sprites share. After the autoencoder the numbers are first guesses."""
+"""What the runs of Sprites share."""
 
 from __future__ import annotations
 

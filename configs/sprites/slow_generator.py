@@ -3,7 +3,7 @@
     flashmotion train --config configs/sprites/slow_generator.py:first
     flashmotion train --config configs/sprites/slow_generator.py          # the second half
 
-Hardware: two CPU cores, 0.24 to 0.28 s a step. Expect: after the first half a loss of 0.34, and
+Hardware: two CPU cores, 0.24 to 0.28 s a step. Expect: after the first half a loss of 0.35, and
 videos in which sprites keep their colours but not their shapes; after the second 0.28, and shapes
 that last until sprites meet.
 """

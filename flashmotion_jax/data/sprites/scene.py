@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from flashmotion_jax.config import MapKind
 from flashmotion_jax.data.sprites.shapes import SHAPES
 
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -35,7 +36,7 @@ SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 MAX_OBJECTS = len(PALETTE)
 
 #: A sprite is about a token wide: within an outline there would be tokens that see nothing of it.
-MAPS: Literal["filled_box"] = "filled_box"
+MAPS: MapKind = "filled_box"
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
+from flashmotion_jax.config import MapKind
 from flashmotion_jax.data.video import read_video, write_video
 from flashmotion_jax.trajectory.drawing import stroke_radius
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.masks import Mask, bounding_box
 from flashmotion_jax.trajectory.palette import PALETTE
 from flashmotion_jax.trajectory.quantise import find_colours, label_frames
-from flashmotion_jax.trajectory.render import Kind, render
+from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
 
-def import_magicmotion(path: str | Path, kind: Kind = "box", tolerance: float = 0.45) -> Trajectory:
+def import_magicmotion(
+    path: str | Path, kind: MapKind = "box", tolerance: float = 0.45
+) -> Trajectory:
     """Reads a condition video: its masks become the objects' masks, its outlines their boxes.
 
     Objects in a colour of MagicData's palette get its id. An edge outside the picture is placed so
@@ -62,7 +65,7 @@ def import_magicmotion(path: str | Path, kind: Kind = "box", tolerance: float = 
     )
 
 
-def export_magicmotion(trajectory: Trajectory, path: str | Path, kind: Kind = "box") -> None:
+def export_magicmotion(trajectory: Trajectory, path: str | Path, kind: MapKind = "box") -> None:
     """Writes a condition video of the canvas's size: `.mp4` (lossless), or a folder of PNGs.
 
     Raises:
