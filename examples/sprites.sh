@@ -23,7 +23,6 @@ train() {
 python -m flashmotion_jax.data.sprites data/sprites --count 6000
 [ -e checkpoints/sprites ] || flashmotion new --config configs/sprites/model.py checkpoints/sprites
 train autoencoder_images.py
-train autoencoder.py:first
 train autoencoder.py
 flashmotion cache --config configs/sprites/cache.py
 train slow_generator.py:first

@@ -9,7 +9,7 @@ sprite has its colour and shape; later frames are wrong, for nothing has been le
 from configs.sprites.common import adamw, autoencoder
 from flashmotion_jax.config import TrainConfig
 
-STEPS = 5000
+STEPS = 3500
 
 
 def get_config() -> TrainConfig:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from flashmotion_jax.config import (
     AutoencoderConfig,
@@ -18,11 +17,9 @@ from flashmotion_jax.config import (
 )
 
 Adapter = Literal["resnet", "controlnet"]
-Half = Literal["first", "second"]
 
-#: A token of the maps holds 128 numbers; a narrower ResNet would lose some of them.
 ADAPTERS = {"resnet": ResNetAdapterConfig(width=128), "controlnet": ControlNetConfig()}
-#: Wan2.2's shift of 5 is for 27,280 tokens a video; one of 80 needs less noise.
+#: Wan2.2's shift of 5 is for 27,280 tokens a video; one of 320 needs less noise.
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)
 
@@ -43,18 +40,6 @@ def adamw(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig
     )
 
 
-def in_halves(name: str, half: Half, before: str) -> tuple[str, str]:
-    """Name and start of one half of a run: its rate rises and falls twice.
-
-    Raises:
-      ValueError: there is no such half.
-    """
-    if half not in get_args(Half):
-        raise ValueError(f"half {half!r}; expected {' or '.join(get_args(Half))}")
-    first = f"{name}_first"
-    return (first, before) if half == "first" else (name, f"runs/sprites/{first}/model")
-
-
 def autoencoder(
     name: str, start: str, optimizer: OptimizerConfig, steps: int, **windows: Any
 ) -> TrainConfig:
@@ -68,7 +53,7 @@ def autoencoder(
         optimizer=optimizer,
         **windows,
     )
-    return dataclasses.replace(run(name, stage, steps, num_samples=2), batch_size=8)
+    return run(name, stage, steps, num_samples=2)
 
 
 def stage1(
@@ -97,7 +82,7 @@ def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfi
         output=f"runs/sprites/{name}",
         cache="data/sprites-cache",
         steps=steps,
-        batch_size=16,
+        batch_size=8,
         dtype="float32",
         remat="none",
         num_threads=2,

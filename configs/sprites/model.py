@@ -15,17 +15,17 @@ TEXT_DIM = 64
 
 
 def get_config() -> FreshConfig:
-    """8 x in space and 4 x in time of the VAE, tokens of 16 x 16 pixels."""
+    """8 x in space and 4 x in time of the VAE, tokens of 8 x 8 pixels: a sprite is some of them."""
     return FreshConfig(
         words=VOCABULARY,
         dit=DiTConfig(
-            dim=224,
+            dim=160,
             num_heads=4,
-            ffn_dim=576,
+            ffn_dim=448,
             num_layers=6,
             in_channels=CHANNELS,
             out_channels=CHANNELS,
-            patch_size=(2, 2),
+            patch_size=(1, 1),
             text_dim=TEXT_DIM,
             text_len=72,
             freq_dim=64,
