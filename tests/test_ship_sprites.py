@@ -32,6 +32,8 @@ def test_one_checkpoint_in_bfloat16_with_both_adapters(runs):
     for name, found in checkpoint.flat_parameters(shipped.dit).items():
         expected = checkpoint.flat_parameters(source.dit)[name]
         np.testing.assert_array_equal(found.get_value(), expected.get_value())
+    written = [file for file in (runs / "shipped").rglob("*") if file.is_file()]
+    assert not any(str(runs).encode() in file.read_bytes() for file in written)
 
 
 def test_too_large_a_checkpoint_leaves_nothing(runs, monkeypatch, capsys):

@@ -94,6 +94,8 @@ def write_arrays(
         if "RESOURCE_EXHAUSTED" in str(error):  # tensorstore's word for it
             raise OSError(errno.ENOSPC, "the disk is full", str(folder)) from error
         raise
+    # Orbax's note of the path it wrote to, which a checkpoint is not to tell wherever it goes.
+    (folder / "commit_success.txt").unlink(missing_ok=True)
     return Written(_num_bytes(folder), _digest(str(sorted(digests.items())).encode()))
 
 
