@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"none of {len(faults)} videos could be scored, see above")
     folders = {"root": args.root, "pred": args.pred, "masks": args.masks}
     rows = write_results(Path(args.out), protocol, folders, scores, faults)
-    print(to_table(rows, len(faults)))
+    print(to_table(protocol, rows, len(faults)))
     print(
         f"wrote {args.out}/result.json, scores.npz and table.md: {len(scores)} videos, "
         f"{len(faults)} not scored"

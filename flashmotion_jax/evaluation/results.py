@@ -21,6 +21,7 @@ import numpy as np
 from flashmotion_jax.data.frames import find_video, image_files
 from flashmotion_jax.evaluation.benchmarks import Fault
 from flashmotion_jax.evaluation.bootstrap import Interval
+from flashmotion_jax.evaluation.published import beside_published
 from flashmotion_jax.evaluation.report import Rows, to_plain
 from flashmotion_jax.evaluation.scoring import FIGURES, Protocol, Score, summarise
 from flashmotion_jax.files import replacing
@@ -39,16 +40,18 @@ def figures_of_groups(scores: Sequence[Score], protocol: Protocol) -> Rows:
     }
 
 
-def to_table(rows: Rows, num_faults: int) -> str:
-    """A line for each group; centroids are off by a share of the diagonal.
+def to_table(protocol: Protocol, rows: Rows, num_faults: int) -> str:
+    """A line for each group, centroids off by a share of the diagonal; then the paper's rows.
 
     Args:
+      protocol: of the scores.
       rows: of `figures_of_groups`.
       num_faults: how many videos are not in it.
 
     Returns:
       Markdown that ends with a line break.
     """
+    published = beside_published(protocol.bench, rows)
     lines = [["objects", *_HEADINGS.values(), "N"], ["---"] * (len(_HEADINGS) + 2)]
     for group, figures in rows.items():
         cells = [_percent(figures[name]) for name in _HEADINGS]
@@ -56,7 +59,7 @@ def to_table(rows: Rows, num_faults: int) -> str:
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return (
         f"{table}\n95 % intervals over videos; {num_faults} videos could not be scored. "
-        "Blur raises IoU: look at the videos, too.\n"
+        "Blur raises IoU: look at the videos, too.\n" + f"\n{published}" * bool(published)
     )
 
 
@@ -108,7 +111,7 @@ def write_results(
     with replacing(out / "scores.npz") as scratch, scratch.open("wb") as file:
         np.savez_compressed(file, **cast(Any, arrays))
     for name, text in (
-        ("table.md", to_table(rows, len(faults))),
+        ("table.md", to_table(protocol, rows, len(faults))),
         ("result.json", json.dumps(result, indent=1) + "\n"),
     ):
         with replacing(out / name) as scratch:
