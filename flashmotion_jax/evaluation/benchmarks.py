@@ -110,7 +110,7 @@ def object_masks(path: Path, labels: tuple[int, ...]) -> np.ndarray:
     Raises:
       ValueError: the picture cannot be read.
     """
-    return read_labels(path)[0] == np.array(labels, np.int64)[:, None, None]
+    return read_labels(path)[0] == np.array(labels, np.int32)[:, None, None]
 
 
 class _Named(NamedTuple):

@@ -49,7 +49,7 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, bool]:
       path: as for `objects_from_label_png`.
 
     Returns:
-      int64 [H, W], 0 for the background, and whether the labels are colours, 0xRRGGBB.
+      int32 [H, W], 0 for the background, and whether the labels are colours, 0xRRGGBB.
 
     Raises:
       ValueError: The picture cannot be read.
@@ -57,10 +57,11 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, bool]:
     try:
         with Image.open(path) as image:
             is_colour = image.mode not in ("1", "L", "P", "I", "I;16")
-            pixels = np.asarray(image.convert("RGBA") if is_colour else image, np.int64)
+            pixels = np.asarray(image.convert("RGBA") if is_colour else image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a readable picture: {error}") from error
     if is_colour:
-        opaque = pixels[..., 3] > 0
-        pixels = np.where(opaque, pixels[..., :3] @ np.array([65536, 256, 1]), 0)
-    return pixels, is_colour
+        # The four bytes of a pixel as one number, 0xRRGGBBAA: a video has 100 million of them.
+        rgba = np.ascontiguousarray(pixels).view(">u4")[..., 0].astype(np.uint32)
+        pixels = (rgba >> 8) * (rgba & 255 > 0)
+    return pixels.astype(np.int32), is_colour
