@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from flashmotion_jax.data.frames import VIDEO_SUFFIXES, find_video, image_files, iterate_frames
 from flashmotion_jax.data.video import cover_crop, read_image
 
 Resize = Literal["stretch", "crop"]
@@ -34,8 +35,6 @@ _ALIASES = {
     "text": ("text", "caption", "prompt"),
     "num_frames": ("num_frames",),
 }
-_VIDEO_SUFFIXES = (".mp4", ".mkv")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 #: Rows whose files are looked up at once: network storage takes long to answer, but many at a time.
 _LOOKUPS = 16
 #: Maps and video may differ so much in aspect ratio, for sizes that were rounded.
@@ -128,8 +127,8 @@ class MagicData:
         self._boxes = self._root / ("boxs" if (self._root / "boxs").is_dir() else "boxes")
         self._num_frames, self._height, self._width = num_frames, height, width
         self._resize = resize
-        self.csv = _find_csv(self._root, Path(csv))
-        found = _read_rows(self.csv)
+        self.csv = find_csv(self._root, Path(csv))
+        found = read_rows(self.csv)
         with ThreadPoolExecutor(_LOOKUPS) as pool:
             checked = list(pool.map(self._look_up, found))
         self.rows = tuple(row for row in checked if isinstance(row, Row))
@@ -150,7 +149,11 @@ class MagicData:
         # Latent frame 0 holds the masks alone, with box maps too.
         box_files = [mask_files[0], *self._map_files(self._boxes, row.id)[1:]]
         try:
-            video, size = self._stack(self._video_frames(row.id), Image.Resampling.LANCZOS)
+            # No more is decoded than is wanted: what is behind may be damaged.
+            frames = islice(
+                iterate_frames(find_video(self._root / "videos", row.id)), self._num_frames
+            )
+            video, size = self._stack(frames, Image.Resampling.LANCZOS)
             masks, mask_size = self._stack(map(read_image, mask_files), Image.Resampling.NEAREST)
             boxes, _ = self._stack(map(read_image, box_files), Image.Resampling.NEAREST)
             _check_aspect(size, mask_size)
@@ -168,10 +171,10 @@ class MagicData:
         wanted = self._num_frames
         if row.num_frames is not None and row.num_frames < wanted:
             return f"{row.num_frames} frames by the CSV, {wanted} are needed"
-        video = self._video_path(row.id)
+        video = find_video(self._root / "videos", row.id)
         if not video.exists():
             return f"no videos/{row.id}.mp4"
-        if video.is_dir() and (count := len(_image_files(video))) < wanted:
+        if video.is_dir() and (count := len(image_files(video))) < wanted:
             return f"{count} images in videos/{row.id}, {wanted} are needed"
         for folder, first in ((self._root / "masks", 0), (self._boxes, 1)):
             there = {file.name for file in _files(folder / row.id)}
@@ -183,28 +186,8 @@ class MagicData:
                 )
         return None
 
-    def _video_path(self, id: str) -> Path:
-        names = [f"{id}{suffix}" for suffix in (*_VIDEO_SUFFIXES, "")]
-        paths = [self._root / "videos" / name for name in names]
-        return next((path for path in paths if path.exists()), paths[0])
-
     def _map_files(self, folder: Path, id: str) -> list[Path]:
         return [folder / id / f"annotated_frame_{i:05d}.png" for i in range(self._num_frames)]
-
-    def _video_frames(self, id: str) -> Iterator[np.ndarray]:
-        path = self._video_path(id)
-        if path.is_dir():
-            yield from map(read_image, _image_files(path)[: self._num_frames])
-            return
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "FRAME"
-            # A damaged frame must be an error; FFmpeg would show something in its place.
-            stream.codec_context.options = {"err_detect": "explode"}
-            for i, frame in enumerate(islice(container.decode(stream), self._num_frames)):
-                if frame.is_corrupt:
-                    raise ValueError(f"frame {i} is damaged")
-                yield frame.to_ndarray(format="rgb24")
 
     def _stack(
         self, frames: Iterable[np.ndarray], kernel: Image.Resampling
@@ -232,7 +215,16 @@ class MagicData:
         return np.asarray(Image.fromarray(frame).resize((self._width, self._height), kernel))
 
 
-def _find_csv(root: Path, name: Path) -> Path:
+def find_csv(root: Path, name: Path) -> Path:
+    """The CSV of a MagicData folder.
+
+    Args:
+      root: the folder.
+      name: in it, or a path of its own.
+
+    Raises:
+      ValueError: there is none.
+    """
     for path in (root / name, name):
         if path.is_file():
             return path
@@ -242,7 +234,15 @@ def _find_csv(root: Path, name: Path) -> Path:
     )
 
 
-def _read_rows(path: Path) -> list[Row | RowError]:
+def read_rows(path: Path) -> list[Row | RowError]:
+    """The rows of a MagicData CSV, whatever their files.
+
+    Returns:
+      In the file's order; a row without an id, or with that of an earlier one, as `RowError`.
+
+    Raises:
+      ValueError: the file is no CSV in UTF-8, or lacks a column.
+    """
     rows: list[Row | RowError] = []
     first_with: dict[str, int] = {}
     try:
@@ -286,7 +286,7 @@ def _parse_row(
     )
     # Only the last name of the path is taken, so no row can leave the data root.
     name = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
-    id = name[:-4] if name.lower().endswith(_VIDEO_SUFFIXES) else name
+    id = name[:-4] if name.lower().endswith(VIDEO_SUFFIXES) else name
     if id in ("", ".", "..") or "\0" in id:
         return RowError(number, path, "the path ends in no name of a video")
     if caption.lower() == "nan":
@@ -305,17 +305,6 @@ def _whole_number(text: str) -> int | None:
 
 def _files(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _image_files(folder: Path) -> list[Path]:
-    """Image frames in the order of the numbers in their names: 2.jpg is before 10.jpg."""
-    files = [file for file in _files(folder) if file.suffix.lower() in _IMAGE_SUFFIXES]
-
-    def key(file: Path) -> list[tuple[int, str]]:
-        parts = re.split(r"(\d+)", file.name)
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
-
-    return sorted(files, key=key)
 
 
 def _check_aspect(video: tuple[int, int], maps: tuple[int, int]) -> None:

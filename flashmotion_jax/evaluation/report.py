@@ -43,14 +43,18 @@ def to_markdown(rows: Rows) -> str:
 
 def to_json(rows: Rows) -> str:
     """The same as indented JSON: system -> figure -> estimate, low, high, count; null for NaN."""
-    plain = {
+    return json.dumps(to_plain(rows), indent=2) + "\n"
+
+
+def to_plain(rows: Rows) -> dict[str, dict[str, dict[str, float | None]]]:
+    """What `to_json` writes, as part of a larger file."""
+    return {
         system: {
             name: {key: _finite(value) for key, value in figure._asdict().items()}
             for name, figure in figures.items()
         }
         for system, figures in rows.items()
     }
-    return json.dumps(plain, indent=2) + "\n"
 
 
 def _cell(figure: Interval | None) -> str:

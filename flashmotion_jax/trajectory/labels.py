@@ -27,15 +27,7 @@ def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
     Raises:
       ValueError: The picture cannot be read, or has no label or more than 21.
     """
-    try:
-        with Image.open(path) as image:
-            is_colour = image.mode not in ("1", "L", "P", "I", "I;16")
-            pixels = np.asarray(image.convert("RGBA") if is_colour else image, np.int64)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a readable picture: {error}") from error
-    if is_colour:
-        opaque = pixels[..., 3] > 0
-        pixels = np.where(opaque, pixels[..., :3] @ np.array([65536, 256, 1]), 0)
+    pixels, is_colour = read_labels(path)
     labels = np.setdiff1d(pixels, [0])
     if not 1 <= len(labels) <= len(PALETTE):
         raise ValueError(
@@ -48,3 +40,28 @@ def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
         name = f"#{label:06x}" if is_colour else f"label {label}"
         objects.append(TrackedObject(object_id, (Keyframe(0, mask.box()),), name, mask=mask))
     return tuple(objects)
+
+
+def read_labels(path: str | Path) -> tuple[np.ndarray, bool]:
+    """Reads a label picture.
+
+    Args:
+      path: as for `objects_from_label_png`.
+
+    Returns:
+      int32 [H, W], 0 for the background, and whether the labels are colours, 0xRRGGBB.
+
+    Raises:
+      ValueError: The picture cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            is_colour = image.mode not in ("1", "L", "P", "I", "I;16")
+            pixels = np.asarray(image.convert("RGBA") if is_colour else image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a readable picture: {error}") from error
+    if is_colour:
+        # The four bytes of a pixel as one number, 0xRRGGBBAA: a video has 100 million of them.
+        rgba = np.ascontiguousarray(pixels).view(">u4")[..., 0].astype(np.uint32)
+        pixels = (rgba >> 8) * (rgba & 255 > 0)
+    return pixels.astype(np.int32), is_colour

@@ -1,0 +1,76 @@
+"""Segmenters: where the objects of a benchmark's video are in a generated one.
+
+A segmenter takes the frames one at a time and gives the masks of each, so a video is never held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from flashmotion_jax.data.frames import image_files
+from flashmotion_jax.data.sprites import PALETTE
+from flashmotion_jax.evaluation.benchmarks import Item, object_masks
+from flashmotion_jax.evaluation.sprites import segment
+from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.schema import Trajectory
+
+Segmenter = Callable[[Item, Iterator[np.ndarray]], Iterator[np.ndarray]]
+"""(item, frames uint8 [H, W, 3]) -> for each frame bool [K, h, w], K as the item's labels."""
+
+
+def precomputed(folder: str | Path) -> Segmenter:
+    """Reads masks that another program made.
+
+    Args:
+      folder: holds `<id>/`, a label picture for each frame of the generated video, with the labels
+        or colours of the benchmark.
+
+    Returns:
+      A segmenter that raises ValueError where a frame has no picture.
+    """
+
+    def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        files = image_files(Path(folder) / item.id)
+        for i, _ in enumerate(frames):
+            if i >= len(files):
+                raise ValueError(f"{len(files)} masks of the generated video, more are needed")
+            yield object_masks(files[i], item.labels)
+
+    return masks
+
+
+def sprite_colours(root: str | Path) -> Segmenter:
+    """Finds Sprites by their colours, which are known exactly.
+
+    Args:
+      root: the exported benchmark, whose `trajectories/` name each object's colour.
+
+    Returns:
+      A segmenter that raises ValueError where the trajectory is missing.
+    """
+
+    def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        objects = Trajectory.load(Path(root) / "trajectories" / f"{item.id}.json").objects
+        colours = [_colour(one.name) for one in objects]
+        label_of = [_packed(palette_colour(one.id)) for one in objects]
+        # All colours of the clip are looked for: those of objects that enter later are theirs.
+        wanted_K = 1 + np.array([label_of.index(label) for label in item.labels])
+        for frame in frames:
+            yield segment(frame[None], colours)[0] == wanted_K[:, None, None]
+
+    return masks
+
+
+def _colour(name: str) -> str:
+    for word in name.split():
+        if word in PALETTE:
+            return word
+    raise ValueError(f"object {name!r} has no colour: expected one of {', '.join(PALETTE)}")
+
+
+def _packed(colour: tuple[int, int, int]) -> int:
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue

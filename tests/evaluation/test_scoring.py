@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import magicdata_tree as tree
+from flashmotion_jax.data.sprites import Sprites, SpritesConfig
+from flashmotion_jax.data.sprites.export import export
+from flashmotion_jax.data.video import write_video
+from flashmotion_jax.evaluation.benchmarks import Fault, read_benchmark
+from flashmotion_jax.evaluation.scoring import (
+    FIGURES,
+    Protocol,
+    Score,
+    sampled_frames,
+    score_video,
+    summarise,
+)
+from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colours
+
+FOLDER = Protocol("folder")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """One video whose object is 10 x 10 pixels; its videos are what was generated, too."""
+    return tree.make_tree(tmp_path, 1)
+
+
+def shifted(root, name, shift, enlarge=1):
+    """Masks as of a generated video in which all is `shift` pixels further right, or its folder."""
+    frames = np.roll(tree.map_frames(0, "masks"), shift, axis=2)
+    tree.write_maps(root / name / "v0", frames.repeat(enlarge, axis=1).repeat(enlarge, axis=2))
+    return root / name
+
+
+def score(root, masks, **options):
+    (item,) = read_benchmark("folder", root).items
+    return score_video(item, root / "videos", precomputed(masks), **options)
+
+
+def test_truth_against_itself_is_1(root):
+    found = score(root, root / "masks")
+    summary = summarise([found], FOLDER)
+    assert found.mask_iou.shape == (1, tree.FRAMES)
+    assert [summary[name].estimate for name in FIGURES] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("enlarge", [1, 3])
+@pytest.mark.parametrize("shift", [1, 4, 10])
+def test_a_shift_of_k_pixels_gives_the_analytic_iou(root, shift, enlarge):
+    found = score(root, shifted(root, "shifted", shift, enlarge))
+    expected = (10 - shift) / (10 + shift)
+    np.testing.assert_allclose(found.mask_iou, expected)
+    np.testing.assert_allclose(found.box_iou, expected)
+    np.testing.assert_allclose(found.centroid_error, shift / np.hypot(*tree.SIZE))
+
+
+def test_a_shorter_method_is_held_against_uniform_frames(root):
+    frames = tree.map_frames(0, "masks")
+    tree.write_maps(root / "fewer" / "v0", frames[[0, 4, 8]])
+    found = score(root, root / "fewer", method_frames=3)
+    np.testing.assert_array_equal(found.mask_iou, np.ones((1, 3)))
+    np.testing.assert_array_equal(sampled_frames(121, 14)[[0, 1, -1]], [0, 9, 120])
+    np.testing.assert_array_equal(sampled_frames(9, 16), np.arange(9))
+
+
+def test_missing_short_cut_and_unsegmented_videos_are_faults(root):
+    video = root / "videos" / "v0.mp4"
+    assert score(root, root / "none") == Fault(
+        "v0", "0 masks of the generated video, more are needed"
+    )
+    whole = video.read_bytes()
+    video.write_bytes(whole[:-200])
+    assert isinstance(score(root, root / "masks"), Fault)
+    write_video(video, tree.video_frames(0, 5))
+    assert score(root, root / "masks") == Fault("v0", "5 frames generated, 9 are needed")
+    video.unlink()
+    assert score(root, root / "masks") == Fault("v0", "no generated video")
+
+
+def test_sprites_are_found_by_their_colours_and_noise_makes_it_worse(tmp_path):
+    source = Sprites(2, config=SpritesConfig(num_frames=5), num_objects=3)
+    export(source, tmp_path)
+    items = read_benchmark("sprites", tmp_path).items
+    protocol = Protocol("sprites", "colours")
+    rng = np.random.default_rng(0)
+    means = []
+    for strength in (0, 60, 120):
+        for i, item in enumerate(items):
+            noisy = source[i].video + rng.normal(size=source[i].video.shape) * strength
+            frames = noisy.clip(0, 255).astype(np.uint8)
+            write_video(tmp_path / f"noise{strength}" / item.id, frames)
+        segmenter = sprite_colours(tmp_path)
+        scores = [score_video(one, tmp_path / f"noise{strength}", segmenter) for one in items]
+        means.append(summarise(scores, protocol)["mask_iou"].estimate)
+        assert summarise(scores[::-1], protocol)["mask_iou"].estimate == pytest.approx(means[-1])
+    assert means[0] > 0.85 and means[0] > means[1] > means[2]
+
+
+def test_what_the_protocol_says_is_what_is_averaged():
+    long = np.array([[1.0, 0.5, 0.5, np.nan], [1.0, 0.5, 0.5, 0.5]])
+    short = np.array([[1.0, 1.0, np.nan, np.nan]])
+    unseen = np.full((1, 4), np.nan)
+    scores = [Score(id, "1", v, v, v) for id, v in (("l", long), ("s", short), ("u", unseen))]
+
+    def estimate(**choices):
+        figure = summarise(scores, Protocol("folder", **choices))["mask_iou"]
+        assert figure.count == 2
+        return figure.estimate
+
+    assert estimate() == pytest.approx((0.5 + 1) / 2)
+    assert estimate(average="pooled") == pytest.approx((5 * 0.5 + 1) / 6)
+    assert estimate(count_frame_0=True) == pytest.approx((4.5 / 7 + 1) / 2)
+
+
+def test_a_protocol_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="only the colours of sprites are known"):
+        Protocol("davis", "colours")
+    with pytest.raises(ValueError, match="expected at least 2"):
+        Protocol("davis", method_frames=1)
+
+
+def test_a_generated_video_may_be_images_of_any_size(root):
+    frames = root / "generated" / "v0"
+    frames.mkdir(parents=True)
+    for i in range(tree.FRAMES):
+        Image.new("RGB", (7, 5)).save(frames / f"{i}.png")
+    (item,) = read_benchmark("folder", root).items
+    found = score_video(item, root / "generated", precomputed(root / "masks"))
+    assert isinstance(found, Score) and found.mask_iou.min() == 1
