@@ -23,7 +23,7 @@ LAYERS = [
     {"config", "wan22", "files", "sharding", "compilation", "commands"},
     {"models", "diffusion"},
     {"data", "trajectory"},
-    {"prompts", "request", "pipeline", "caching", "training", "evaluation"},
+    {"prompts", "request", "pipeline", "caching", "training", "evaluation", "planning"},
     {"cli"},
 ]
 
