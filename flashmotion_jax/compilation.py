@@ -1,15 +1,14 @@
-"""`jax.jit` with what each backend needs, and progress from inside a compiled program."""
+"""`jax.jit` with what each backend needs, compiled once and kept for later processes."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
-import jax.numpy as jnp
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,9 +16,6 @@ T = TypeVar("T")
 #: XLA:CPU has no bfloat16 matmul and converts to float32. It would move the conversion of a whole
 #: stack of layers out of their scan: 19 GB of scratch for the DiT instead of one layer's 0.7 GB.
 CPU_OPTIONS = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
-
-_listeners: dict[int, Callable[[int], None]] = {}
-_tickets = itertools.count()
 
 
 class Program(Generic[P, T]):
@@ -45,6 +41,7 @@ class Program(Generic[P, T]):
     def _jitted(self) -> Any:
         backend = jax.default_backend()
         if backend not in self._compiled:
+            _keep_compiled()
             options = CPU_OPTIONS if backend == "cpu" else None
             self._compiled[backend] = jax.jit(
                 self.function, compiler_options=options, **self._options
@@ -71,43 +68,12 @@ def program(
     return Program(function, static_argnames=static_argnames, donate_argnames=donate_argnames)
 
 
-@contextmanager
-def listening(listener: Callable[[int], None]) -> Generator[jax.Array, None, None]:
-    """Lets a host function hear of the steps of compiled programs.
+def _keep_compiled() -> None:
+    """Lets jax find what it compiles in the next process, unless the user has decided otherwise.
 
-    Programs are given a ticket, not the function: they are compiled once for all listeners, and
-    keep none of them alive.
-
-    Args:
-      listener: called with the number of finished steps, in no guaranteed order.
-
-    Yields:
-      The ticket, an int32 scalar for `report`; when the block ends, all calls have been made.
+    The folder is `flashmotion/compiled` under the user's cache directory. JAX_COMPILATION_CACHE_DIR
+    names another, JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
     """
-    ticket = next(_tickets)
-    _listeners[ticket] = listener
-    try:
-        yield jnp.int32(ticket)
-        jax.effects_barrier()
-    finally:
-        del _listeners[ticket]
-
-
-def report(ticket: jax.Array | None, done: jax.Array | int, result: jax.Array) -> None:
-    """Tells the listener from inside a program, once a step's result is there.
-
-    Args:
-      ticket: from `listening`; nothing is traced if it is None.
-      done: finished steps.
-      result: of the step, `[B, ...]`.
-    """
-    if ticket is not None:
-        # The call must depend on the result, or it could run before the step does. One number a
-        # video: XLA:CPU fails to compile a program that returns an array and sums all of it.
-        first = result[(slice(None), *[0] * (result.ndim - 1))]
-        jax.debug.callback(_notify, ticket, done, jnp.sum(first))
-
-
-def _notify(ticket: jax.Array, done: jax.Array, _: jax.Array) -> None:
-    if listener := _listeners.get(int(ticket)):
-        listener(int(done))
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "flashmotion" / "compiled"))

@@ -4,8 +4,8 @@
     prompt --UMT5--> text ------------------------------ DiT + adapter, a few steps --VAE--> video
     boxes, masks --render--> maps --VAE--> latents ------+
 
-Each stage loads its model, runs one jitted program and, unless models are kept, lets the model go,
-so that peak memory is the largest stage and not the sum.
+Each stage loads its model, runs a compiled step in a loop and, unless models are kept, lets the
+model go, so that peak memory is the largest stage and not the sum.
 
 Source: FlashMotion section 3; Wan2.2 `wan/textimage2video.py` for the image in latent frame 0.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax import sharding
-from flashmotion_jax.compilation import listening, program
+from flashmotion_jax.compilation import program
 from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.data.video import to_float, to_uint8
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.adapters import Adapter
-from flashmotion_jax.models.vae import VAE
+from flashmotion_jax.models.vae import VAE, Past
 from flashmotion_jax.prompts import PromptEncoder
 from flashmotion_jax.request import Request, make_request
 
@@ -71,24 +71,23 @@ class _Steps:
 
     def start(self, stage: str, total: int) -> None:
         """Begins a stage of so many steps."""
-        self._stage, self._total, self._finished = stage, total, 0
+        self._stage, self._total = stage, total
         self(0)
 
-    def finish(self, steps: int) -> None:
-        """Counts steps as done: the next program of the stage begins at 1 again."""
-        jax.effects_barrier()  # so that none of its reports arrives later
-        self._finished += steps
+    def advance(self) -> None:
+        """One more step is done."""
+        self(self._finished + 1)
 
     def end(self) -> None:
         """Ends the stage, all of its steps done."""
-        jax.effects_barrier()
-        self._finished = self._total
-        self(0)
+        if self._finished < self._total:
+            self(self._total)
 
-    def __call__(self, done: int) -> None:
-        """Reports the steps that the running program has done."""
+    def __call__(self, finished: int) -> None:
+        """Reports how many steps of the stage are done."""
+        self._finished = finished
         if self._listener:
-            self._listener(self._stage, self._finished + done, self._total)
+            self._listener(self._stage, finished, self._total)
 
 
 class Pipeline:
@@ -205,7 +204,8 @@ class Pipeline:
           trajectory: where things go, in any form `trajectory.load_maps` reads: one, or a list.
             Needed with an adapter, refused without.
           seed: of the noise; video i of a batch takes `seed + i`.
-          progress: called with a stage's name, the steps done and their number.
+          progress: called with a stage's name, the steps done and their number; what it raises
+            cancels the run.
           **options: see `request.make_request`: `steps`, `size`, `frames`, `guidance`,
             `adapter_scale`, `sampling`.
 
@@ -250,7 +250,7 @@ class Pipeline:
         self._steps = _Steps(progress)
         self.stage_times = []
         sampling = request.sampling
-        with jax.set_mesh(self._mesh), listening(self._steps) as self._ticket:
+        with jax.set_mesh(self._mesh):
             with self._stage("text", 1):
                 text, negative_text = self._embed(request)
             with self._stage("encode", self._frames_to_encode(request)):
@@ -283,7 +283,11 @@ class Pipeline:
             def encode(videos: np.ndarray | None) -> jax.Array | None:
                 if videos is None:
                     return None
-                latents = [self._code(_encode_one, vae, to_float(video)) for video in videos]
+                factor = self._vae_config.temporal_factor
+                latents = [
+                    jnp.concatenate(list(self._code(_encode_chunk, vae, video, factor)), axis=1)
+                    for video in videos
+                ]
                 return jnp.concatenate(latents)
 
             return encode(request.images), encode(request.maps)
@@ -299,7 +303,7 @@ class Pipeline:
                 shape=self._vae_config.latent_shape(
                     request.num_frames, request.height, request.width
                 ),
-                progress=self._ticket,
+                progress=self._steps,
             )
             return jax.block_until_ready(latents)
 
@@ -308,15 +312,20 @@ class Pipeline:
             # One at a time: the activations of a video outweigh what a batch would save.
             videos = []
             for video in latents:
-                pixels = self._code(_decode_one, vae, video)
-                videos.append(to_uint8(np.asarray(pixels[0])))
+                chunks = self._code(_decode_chunk, vae, video, 1)
+                videos.append(np.concatenate([to_uint8(np.asarray(x[0])) for x in chunks]))
         return np.stack(videos)
 
-    def _code(self, code: Callable[..., jax.Array], vae: VAE, video: Any) -> jax.Array:
-        """Encodes or decodes one video, and counts its latent frames as done."""
-        result = jax.block_until_ready(code(vae, jnp.asarray(video)[None], self._ticket))
-        self._steps.finish(min(len(video), result.shape[1]))
-        return result
+    def _code(
+        self, code: Callable[..., tuple[jax.Array, Past]], vae: VAE, video: Any, num_frames: int
+    ) -> Iterator[jax.Array]:
+        """Encodes or decodes one video: its first frame, then `num_frames` at a time."""
+        past = None
+        for start in (0, *range(1, len(video), num_frames)):
+            chunk = video[start : start + (num_frames if start else 1)]
+            result, past = jax.block_until_ready(code(vae, jnp.asarray(chunk)[None], past))
+            self._steps.advance()
+            yield result
 
     def _frames_to_encode(self, request: Request) -> int:
         """Latent frames of all images and maps."""
@@ -353,10 +362,10 @@ class Pipeline:
 
 
 @program
-def _encode_one(vae: VAE, video: jax.Array, progress: jax.Array) -> jax.Array:
-    return vae.encode(video, progress)
+def _encode_chunk(vae: VAE, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+    return vae.encode_chunk(to_float(video), past)
 
 
-@program
-def _decode_one(vae: VAE, latents: jax.Array, progress: jax.Array) -> jax.Array:
-    return vae.decode(latents, progress)
+@functools.partial(program, donate_argnames=("past",))
+def _decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+    return vae.decode_chunk(latents, past)

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import gc
-import weakref
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from flashmotion_jax.compilation import CPU_OPTIONS, listening, program, report
+from flashmotion_jax.compilation import CPU_OPTIONS, program
 
 
 def test_a_program_is_the_function():
@@ -35,50 +33,14 @@ def test_layers_of_a_stack_are_not_converted_all_at_once():
     assert compiled.memory_analysis().temp_size_in_bytes < 64 * 256 * 256 * 4 / 8
 
 
-def test_each_listener_hears_its_own_steps_of_one_program():
-    traced = []
-
-    @jax.jit
-    def count(ticket, x):
-        traced.append(1)
-        for step in range(3):
-            x = x + 1
-            report(ticket, step + 1, x)
-        return x
-
-    heard = [], []
-    for listener in heard:
-        with listening(listener.append) as ticket:
-            count(ticket, jnp.zeros(2))
-    assert [sorted(steps) for steps in heard] == [[1, 2, 3], [1, 2, 3]]
-    assert len(traced) == 1
-
-
-def test_the_result_of_a_program_can_be_reported():
-    """The sum of what is returned, in its place, breaks XLA:CPU 0.10 and 0.11."""
-    heard = []
-
-    def double(ticket, x):
-        x = 2 * jnp.sin(x)
-        report(ticket, 1, x)
-        return x
-
-    with listening(heard.append) as ticket:
-        jax.jit(double)(ticket, jnp.ones((64, 64)))
-    assert heard == [1]
-
-
-def test_a_listener_is_let_go():
-    class Listener:
-        def __call__(self, done):
-            pass
-
-    listener = Listener()
-    with listening(listener) as ticket:
-        jax.jit(lambda ticket: report(ticket, 1, jnp.ones(1)))(ticket)
-    reference = weakref.ref(listener)
-    del listener
-    gc.collect()
-    assert reference() is None
-    jax.jit(lambda ticket: report(ticket, 1, jnp.ones(1)))(ticket)  # heard by nobody
-    jax.effects_barrier()
+@pytest.mark.parametrize("chosen", [None, "elsewhere"])
+def test_programs_are_kept_unless_the_user_chose_a_folder(chosen, monkeypatch, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        program(lambda x: x + 1)(1)
+        default = str(tmp_path / "flashmotion" / "compiled")
+        assert jax.config.jax_compilation_cache_dir == (chosen or default)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

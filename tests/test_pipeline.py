@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -119,6 +122,51 @@ def test_a_second_video_with_other_numbers_compiles_nothing(folder, image, monke
     monkeypatch.setattr(DiT, "__call__", lambda *args: traced.append(1) or forward(*args))
     pipe(image[::-1], "a red ball", trajectory(0.3), seed=7, adapter_scale=0.5)
     assert not traced
+
+
+WARM_START = """
+import sys
+from collections import Counter
+import jax
+from flashmotion_jax import Pipeline
+events = Counter()
+jax.monitoring.register_event_listener(lambda name, **_: events.update([name]))
+Pipeline.load(sys.argv[1], None)(None, "a dog", frames=5, steps=2)
+cache = "/jax/compilation_cache/cache_"
+print(events[cache + "hits"], events[cache + "misses"])
+"""
+
+
+def test_a_second_process_compiles_nothing(folder, tmp_path):
+    environment = os.environ | {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+    def hits_and_misses():
+        command = [sys.executable, "-c", WARM_START, str(folder)]
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return tuple(map(int, done.stdout.split()))
+
+    hits, misses = hits_and_misses()
+    kept = " ".join(path.name for path in (tmp_path / "flashmotion" / "compiled").iterdir())
+    assert misses > 0 and all(name in kept for name in ("_begin", "_advance", "_decode_chunk"))
+    assert hits_and_misses() == (hits + misses, 0)
+
+
+def test_what_progress_raises_cancels(pipe, image):
+    def cancel(stage, done, total):
+        if (stage, done) == ("denoise", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipe(image, "a dog", trajectory(), progress=cancel)
+    assert [stage.stage for stage in pipe.stage_times] == ["text", "encode"]
 
 
 def test_models_are_let_go_stage_by_stage(folder, image, monkeypatch):

@@ -1,4 +1,4 @@
-"""The denoising program: conditions and noise in, clean latents out, compiled once.
+"""Denoising: conditions and noise in, clean latents out, by one step that is compiled once.
 
 What a model is conditioned on is put around it here, in one place: the image in latent frame 0, the
 trajectory through an adapter, the text, and guidance.
@@ -9,16 +9,18 @@ Source: Wan2.2 `wan/textimage2video.py`, `i2v`; FlashMotion section 3.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 
 from flashmotion_jax.compilation import program
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
-from flashmotion_jax.diffusion.samplers import PredictVelocity
+from flashmotion_jax.diffusion.samplers import FewStep, PredictVelocity, State
 from flashmotion_jax.diffusion.solvers import Solver
 from flashmotion_jax.sharding import split_batch_like
 
@@ -57,8 +59,8 @@ class Conditions(NamedTuple):
     guidance_scale: jax.Array | float = 1.0
 
 
-def make_schedule(sampling: SamplingConfig) -> jax.Array | Solver:
-    """The noise levels of the few-step sampler, or the table of a multi-step solver.
+def make_schedule(sampling: SamplingConfig) -> FewStep[np.ndarray] | Solver[np.ndarray]:
+    """The steps of the few-step sampler, or of a multi-step solver.
 
     Raises:
       ValueError: steps or shift out of range.
@@ -67,7 +69,7 @@ def make_schedule(sampling: SamplingConfig) -> jax.Array | Solver:
         sigmas = samplers.few_step_sigmas(
             sampling.denoising_steps, sampling.shift, sampling.warp_denoising_steps
         )
-        return jnp.asarray(sigmas, jnp.float32)
+        return samplers.few_step_schedule(sigmas)
     return samplers.multi_step_schedule(sampling.num_steps, sampling.shift, sampling.sampler)
 
 
@@ -91,16 +93,50 @@ def frame_timesteps(timestep: jax.Array, latents: jax.Array, has_image: bool) ->
     return split_batch_like(jnp.broadcast_to(per_video, latents.shape[:2]), latents)
 
 
-def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -> PredictVelocity:
-    """The model as a sampler wants it: all conditions inside.
+class Prepared(NamedTuple):
+    """What all steps of a video share, computed once.
 
-    Keys and values of the text, and what the adapter needs of the trajectory, are computed here
-    and so once per video.
+    Attributes:
+      text: the DiT's, of `Generator.text_context`.
+      trajectory: the adapter's, of its `prepare`; None without an adapter.
+    """
+
+    text: Any
+    trajectory: Any
+
+
+def prepare(dit: Generator, adapter: Any, conditions: Conditions) -> Prepared:
+    """Keys and values of the text, and what the adapter needs of the trajectory.
 
     Args:
       dit: the generator.
       adapter: an adapter (see `models.adapters.Adapter`), or None.
       conditions: what the videos are made from.
+
+    Raises:
+      ValueError: an adapter without `trajectory_latents`.
+    """
+    text = conditions.text
+    if conditions.negative_text is not None:
+        text = _interleave(text, conditions.negative_text)
+    if adapter is None:
+        return Prepared(dit.text_context(text), None)
+    if conditions.trajectory_latents is None:
+        raise ValueError("an adapter without trajectory_latents; give them, or no adapter")
+    trajectory = _for_guidance(conditions, conditions.trajectory_latents)
+    return Prepared(dit.text_context(text), adapter.prepare(trajectory, text))
+
+
+def conditioned_velocity(
+    dit: Generator, adapter: Any, conditions: Conditions, prepared: Prepared | None = None
+) -> PredictVelocity:
+    """The model as a sampler wants it: all conditions inside.
+
+    Args:
+      dit: the generator.
+      adapter: an adapter (see `models.adapters.Adapter`), or None.
+      conditions: what the videos are made from.
+      prepared: from `prepare`, where another program has computed it.
 
     Returns:
       `(latents, timestep) -> velocity`; frame 0 of the latents is ignored where there is an image.
@@ -108,32 +144,18 @@ def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -
     Raises:
       ValueError: an adapter without `trajectory_latents`.
     """
-    is_guided = conditions.negative_text is not None
     has_image = conditions.image_latents is not None
-
-    def both(x: jax.Array) -> jax.Array:
-        """Text and negative text go through the model as one batch, side by side on a device."""
-        return _interleave(x, x) if is_guided else x
-
-    text = conditions.text
-    if conditions.negative_text is not None:
-        text = _interleave(text, conditions.negative_text)
-    context = dit.text_context(text)
-    prepared = None
-    if adapter is not None:
-        if conditions.trajectory_latents is None:
-            raise ValueError("an adapter without trajectory_latents; give them, or no adapter")
-        prepared = adapter.prepare(both(conditions.trajectory_latents), text)
+    shared = prepare(dit, adapter, conditions) if prepared is None else prepared
 
     def predict_velocity(latents: jax.Array, timestep: jax.Array) -> jax.Array:
         latents = inject_image(latents, conditions.image_latents)
-        timesteps = both(frame_timesteps(timestep, latents, has_image))
-        latents = both(latents)
+        timesteps = _for_guidance(conditions, frame_timesteps(timestep, latents, has_image))
+        latents = _for_guidance(conditions, latents)
         residuals = None
         if adapter is not None:
-            residuals = adapter(prepared, latents, timesteps, conditions.adapter_scale)
-        velocity = dit(latents, timesteps, context, residuals)
-        if not is_guided:
+            residuals = adapter(shared.trajectory, latents, timesteps, conditions.adapter_scale)
+        velocity = dit(latents, timesteps, shared.text, residuals)
+        if conditions.negative_text is None:
             return velocity
         pairs = rearrange(velocity, "(b pair) ... -> b pair ...", pair=2)
         with_text, without = pairs[:, 0], pairs[:, 1]
@@ -142,40 +164,75 @@ def conditioned_velocity(dit: Generator, adapter: Any, conditions: Conditions) -
     return predict_velocity
 
 
+def _for_guidance(conditions: Conditions, x: jax.Array) -> jax.Array:
+    """Text and negative text go through the model as one batch, side by side on a device."""
+    return x if conditions.negative_text is None else _interleave(x, x)
+
+
 def _interleave(first: jax.Array, second: jax.Array) -> jax.Array:
     return rearrange(jnp.stack([first, second], axis=1), "b pair ... -> (b pair) ...")
 
 
-@functools.partial(program, static_argnames=("shape",))
 def generate_latents(
     dit: Generator,
     adapter: Any,
     conditions: Conditions,
-    schedule: jax.Array | Solver,
+    schedule: FewStep[np.ndarray] | Solver[np.ndarray],
     keys: jax.Array,
     *,
     shape: tuple[int, int, int, int],
-    progress: jax.Array | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> jax.Array:
-    """Denoises a batch of videos from noise, all steps in one program.
+    """Denoises a batch of videos from noise.
 
     Args:
-      dit: the generator, weights as arguments.
+      dit: the generator.
       adapter: an adapter, or None.
       conditions: what the videos are made from.
       schedule: from `make_schedule`.
       keys: `[B]` random keys; a video depends on its own key only.
       shape: of one video's latents, `(T, h, w, C)`.
-      progress: ticket of `compilation.listening`, which hears of each step.
+      progress: called with the number of finished steps after each; what it raises cancels.
 
     Returns:
       float32 `[B, T, h, w, C]`.
     """
-    predict_velocity = conditioned_velocity(dit, adapter, conditions)
+    prepared, noise, step_keys = _begin(dit, adapter, conditions, keys, shape=shape)
+
+    def advance(state: State, row: FewStep[jax.Array] | Solver[jax.Array]) -> State:
+        return _advance(dit, adapter, conditions, prepared, state, row, step_keys)
+
+    latents = samplers.sample(advance, noise, schedule, progress)
+    return inject_image(latents, conditions.image_latents)
+
+
+@functools.partial(program, static_argnames=("shape",))
+def _begin(
+    dit: Generator,
+    adapter: Any,
+    conditions: Conditions,
+    keys: jax.Array,
+    *,
+    shape: tuple[int, int, int, int],
+) -> tuple[Prepared, jax.Array, jax.Array]:
+    """What the steps share, the noise, and the keys of the steps."""
     noise_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     noise = samplers.draw_noise(noise_keys, shape)
-    if isinstance(schedule, Solver):
-        latents = samplers.sample_multi_step(predict_velocity, noise, schedule, progress)
-    else:
-        latents = samplers.sample_few_step(predict_velocity, noise, schedule, step_keys, progress)
-    return inject_image(latents, conditions.image_latents)
+    return prepare(dit, adapter, conditions), noise, step_keys
+
+
+@program
+def _advance(
+    dit: Generator,
+    adapter: Any,
+    conditions: Conditions,
+    prepared: Prepared,
+    state: State,
+    row: FewStep[jax.Array] | Solver[jax.Array],
+    keys: jax.Array,
+) -> State:
+    """One step."""
+    predict_velocity = conditioned_velocity(dit, adapter, conditions, prepared)
+    if isinstance(row, Solver):
+        return samplers.multi_step(predict_velocity, state, row)
+    return (samplers.few_step(predict_velocity, state[0], row, keys),)

@@ -1,30 +1,33 @@
-"""Samplers: from noise to clean latents, each one `lax.scan` around the model.
+"""Samplers: from noise to clean latents, one step of a schedule after another.
 
-`sample_few_step` serves the FastGenerator: predict the clean latents, noise them again with FRESH
-noise to the next level, four times. `sample_multi_step` serves the SlowGenerator: about fifty
-steps of a solver along the velocity. The two are not interchangeable: a model distilled for the
-first gives other videos under the second.
+A `FewStep` schedule serves the FastGenerator: predict the clean latents, noise them again with
+FRESH noise to the next level, four times. A `Solver` serves the SlowGenerator: about fifty steps
+along the velocity. The two are not interchangeable: a model distilled for the first gives other
+videos under the second.
 
 The model comes as `predict_velocity(latents, timestep)`, in which the pipeline hides the text, the
-first frame, the trajectory and guidance. The traced program holds the model once, whatever the
-number of steps.
+first frame, the trajectory and guidance. `sample` is a loop on the host around one step, which is
+compiled once whatever the number of steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashmotion_jax.compilation import report
 from flashmotion_jax.diffusion import solvers
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, shift_sigmas, velocity_to_x0
 
 PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
 """Latents float32 [B, T, h, w, C], timestep float32 in 0..1000, a scalar or one a video [B] ->
 velocity, like latents."""
+
+State = tuple[jax.Array, ...]
+"""What a step hands to the next: the latents first, then the history that a solver needs."""
 
 SOLVERS = {"unipc": solvers.unipc, "euler": solvers.euler}
 MAX_FEW_STEPS = 8
@@ -63,6 +66,26 @@ def few_step_sigmas(
     return shift_sigmas(sigmas, shift) if warp else sigmas
 
 
+class FewStep(NamedTuple, Generic[solvers.ArrayT]):
+    """The N steps of the few-step sampler, one entry each.
+
+    Attributes:
+      index: int32 [N], which fresh noise is drawn.
+      sigma: float32 [N], the noise level of the latents the model sees.
+      next_sigma: float32 [N], the one after the step; at 0 the prediction stays as it is.
+    """
+
+    index: solvers.ArrayT
+    sigma: solvers.ArrayT
+    next_sigma: solvers.ArrayT
+
+
+def few_step_schedule(sigmas: np.ndarray) -> FewStep[np.ndarray]:
+    """The steps through falling noise levels `[N]`, from `few_step_sigmas`, and then to 0."""
+    levels = np.append(sigmas, 0.0).astype(np.float32)
+    return FewStep(np.arange(len(sigmas), dtype=np.int32), levels[:-1], levels[1:])
+
+
 def draw_noise(keys: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Unit Gaussian noise of each video from its own key.
 
@@ -76,39 +99,34 @@ def draw_noise(keys: jax.Array, shape: Sequence[int]) -> jax.Array:
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
-def sample_few_step(
-    predict_velocity: PredictVelocity,
+def sample(
+    advance: Callable[[State, Any], State],
     noise: jax.Array,
-    sigmas: np.ndarray | jax.Array,
-    keys: jax.Array,
-    progress: jax.Array | None = None,
+    schedule: FewStep[np.ndarray] | solvers.Solver[np.ndarray],
+    progress: Callable[[int], None] | None = None,
 ) -> jax.Array:
-    """Samples as a consistency model: predict x_0, re-noise it to the next level, repeat.
-
-    Not an Euler step, which would keep the old noise. Source: Song et al., "Consistency Models",
-    arXiv:2303.01469, algorithm 1, on the path of `flow`.
+    """Runs all steps, on the host: a callback in a program would keep it out of jax's cache.
 
     Args:
-      predict_velocity: The model; see `PredictVelocity`.
-      noise: float32 [B, T, h, w, C], unit Gaussian: the latents at `sigmas[0]`.
-      sigmas: [N], falling; from `few_step_sigmas`.
-      keys: [B], of the fresh noise: step i draws video b with `fold_in(keys[b], i)`, so that a
-        video does not depend on its batch.
-      progress: Ticket of `compilation.listening`, which hears of each step.
+      advance: `few_step` or `multi_step` around a model, compiled or not; gets the state and one
+        row of the schedule.
+      noise: float32 [B, T, h, w, C], unit Gaussian.
+      schedule: From `few_step_schedule` or `multi_step_schedule`.
+      progress: Called with the number of finished steps after each; what it raises ends the loop.
 
     Returns:
-      The last x_0, float32 [B, T, h, w, C].
+      Clean latents, float32 [B, T, h, w, C].
     """
-    # Noise level 0 ends the list: re-noising to it returns x_0 as it is.
-    levels = jnp.append(jnp.asarray(sigmas, jnp.float32), 0.0)
-    steps = (jnp.arange(len(sigmas)), levels[:-1], levels[1:])
-
-    def step(latents: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        latents = _few_step(predict_velocity, latents, inputs, keys)
-        report(progress, inputs[0] + 1, latents)
-        return latents, None
-
-    return jax.lax.scan(step, noise, steps)[0]
+    state: State = (noise,)
+    if isinstance(schedule, solvers.Solver):
+        no_history = jnp.zeros_like(noise)
+        state = (noise, noise, no_history, no_history)
+    for index in range(len(schedule.sigma)):
+        state = advance(state, jax.tree.map(lambda rows, i=index: rows[i], schedule))
+        if progress is not None:
+            jax.block_until_ready(state)
+            progress(index + 1)
+    return state[0]
 
 
 def sample_to_exit(
@@ -127,36 +145,46 @@ def sample_to_exit(
       noise: float32 [B, T, h, w, C], unit Gaussian: the latents at `sigmas[0]`.
       sigmas: float32 [N], falling.
       exit_step: Integer scalar in [0, N).
-      keys: [B], of the fresh noise, as in `sample_few_step`.
+      keys: [B], of the fresh noise, as in `few_step`.
 
     Returns:
-      float32 [B, T, h, w, C]; at the last step, what `sample_few_step` returns.
+      float32 [B, T, h, w, C]; at the last step, what the few-step sampler returns.
     """
 
-    def step(latents: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+    def step(latents: jax.Array, row: FewStep[jax.Array]) -> tuple[jax.Array, None]:
         def denoise(latents: jax.Array) -> jax.Array:
-            return _few_step(predict_frozen, latents, inputs, keys)
+            return few_step(predict_frozen, latents, row, keys)
 
-        return jax.lax.cond(inputs[0] < exit_step, denoise, lambda same: same, latents), None
+        return jax.lax.cond(row.index < exit_step, denoise, lambda same: same, latents), None
 
-    steps = (jnp.arange(len(sigmas) - 1), sigmas[:-1], sigmas[1:])
+    steps = FewStep(jnp.arange(len(sigmas) - 1), sigmas[:-1], sigmas[1:])
     latents = jax.lax.scan(step, noise, steps)[0]
     sigma = sigmas[exit_step]
     return velocity_to_x0(latents, predict_velocity(latents, TIMESTEP_SCALE * sigma), sigma)
 
 
-def _few_step(
-    predict_velocity: PredictVelocity,
-    latents: jax.Array,
-    inputs: tuple[jax.Array, ...],
-    keys: jax.Array,
+def few_step(
+    predict_velocity: PredictVelocity, latents: jax.Array, row: FewStep[jax.Array], keys: jax.Array
 ) -> jax.Array:
-    """Predicts x_0 and noises it to the next level; `inputs` are index, level and next level."""
-    index, sigma, next_sigma = inputs
-    velocity = predict_velocity(latents, TIMESTEP_SCALE * sigma)
-    x0 = velocity_to_x0(latents, velocity, sigma)
-    fresh = draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, index), latents.shape[1:])
-    return add_noise(x0, fresh, next_sigma)
+    """A step of consistency sampling: predict x_0 and noise it anew to the next level.
+
+    Not an Euler step, which would keep the old noise. Source: Song et al., "Consistency Models",
+    arXiv:2303.01469, algorithm 1, on the path of `flow`.
+
+    Args:
+      predict_velocity: The model; see `PredictVelocity`.
+      latents: float32 [B, T, h, w, C] at the noise level of the step.
+      row: The step, scalars.
+      keys: [B], of the fresh noise: step i draws video b with `fold_in(keys[b], i)`, so that a
+        video does not depend on its batch.
+
+    Returns:
+      The latents of the next step, float32 [B, T, h, w, C]; of the last one x_0.
+    """
+    velocity = predict_velocity(latents, TIMESTEP_SCALE * row.sigma)
+    x0 = velocity_to_x0(latents, velocity, row.sigma)
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    return add_noise(x0, draw_noise(fold(keys, row.index), latents.shape[1:]), row.next_sigma)
 
 
 def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:
@@ -183,8 +211,8 @@ def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:
 
 def multi_step_schedule(
     num_steps: int = 50, shift: float = 5.0, solver: str = "unipc"
-) -> solvers.Solver:
-    """The steps of a multi-step sampler, as a table that `sample_multi_step` scans over.
+) -> solvers.Solver[np.ndarray]:
+    """The steps of a multi-step sampler, as a table of which `multi_step` takes a row.
 
     Args:
       num_steps: Calls of the model, 1 to 1000.
@@ -199,37 +227,24 @@ def multi_step_schedule(
     return SOLVERS[solver](multi_step_sigmas(num_steps, shift))
 
 
-def sample_multi_step(
-    predict_velocity: PredictVelocity,
-    noise: jax.Array,
-    schedule: solvers.Solver,
-    progress: jax.Array | None = None,
-) -> jax.Array:
-    """Samples by solving the flow's differential equation from noise to data.
+def multi_step(
+    predict_velocity: PredictVelocity, state: State, row: solvers.Solver[jax.Array]
+) -> State:
+    """A step of a solver along the flow's differential equation, from noise to data.
 
     Args:
       predict_velocity: The model, with guidance inside; see `PredictVelocity`.
-      noise: float32 [B, T, h, w, C], unit Gaussian.
-      schedule: From `multi_step_schedule`.
-      progress: Ticket of `compilation.listening`, which hears of each step.
+      state: Sample, corrected sample, and the last two predictions, float32 [B, T, h, w, C] each.
+      row: The step: scalars, and the weights of equations (1) and (2) of `solvers`.
 
     Returns:
-      Clean latents, float32 [B, T, h, w, C].
+      The state of the next step.
     """
-
-    def step(carry: tuple[jax.Array, ...], inputs: tuple) -> tuple[tuple[jax.Array, ...], None]:
-        sample, corrected, previous, before = carry
-        index, (timestep, sigma, c, p) = inputs
-        x0 = velocity_to_x0(sample, predict_velocity(sample, timestep), sigma)
-        corrected = c[0] * corrected + c[1] * x0 + c[2] * previous + c[3] * before
-        sample = p[0] * corrected + p[1] * x0 + p[2] * previous
-        report(progress, index + 1, sample)
-        return (sample, corrected, x0, previous), None
-
-    no_history = jnp.zeros_like(noise)
-    carry = (noise, noise, no_history, no_history)
-    steps = jnp.arange(len(schedule.timesteps))
-    return jax.lax.scan(step, carry, (steps, schedule))[0][0]
+    sample, corrected, previous, before = state
+    c, p = row.correct, row.predict
+    x0 = velocity_to_x0(sample, predict_velocity(sample, row.timestep), row.sigma)
+    corrected = c[0] * corrected + c[1] * x0 + c[2] * previous + c[3] * before
+    return p[0] * corrected + p[1] * x0 + p[2] * previous, corrected, x0, previous
 
 
 def _check_shift(shift: float) -> None:

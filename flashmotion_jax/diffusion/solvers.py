@@ -2,7 +2,7 @@ r"""Solvers of the sampling equation `dx / d sigma = v`, each as a table of coef
 
 Every update of a multi-step solver is linear in the last sample `y` and the latest predictions
 `m` of the clean latents, and its weights depend on the noise levels alone. So they are computed
-here, once, in float64, and `samplers.sample_multi_step` runs any solver in the same loop. Step
+here, once, in float64, and `samplers.multi_step` is the same step for all solvers. Step
 `i`, with the prediction `m_i` made from the sample `x_i` at noise level `sigma_i`, is
 
     (1)  y_i     = c_0 y_{i-1} + c_1 m_i + c_2 m_{i-1} + c_3 m_{i-2}      the corrector
@@ -23,30 +23,32 @@ Models", arXiv:2302.04867, with B(h) = e^h - 1, of order 2, as upstream Wan2.2 u
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE
 
+ArrayT = TypeVar("ArrayT")
 
-class Solver(NamedTuple):
-    """The N steps of a solver, one row each: float32, ready to be scanned over.
+
+class Solver(NamedTuple, Generic[ArrayT]):
+    """The N steps of a solver, one row each: float32.
 
     Attributes:
-      timesteps: [N], what the model is told, on the scale of 0 to 1000.
-      sigmas: [N], the noise level of the sample the model sees.
+      timestep: [N], what the model is told, on the scale of 0 to 1000.
+      sigma: [N], the noise level of the sample the model sees.
       correct: [N, 4], the weights c of equation (1).
       predict: [N, 3], the weights p of equation (2).
     """
 
-    timesteps: np.ndarray
-    sigmas: np.ndarray
-    correct: np.ndarray
-    predict: np.ndarray
+    timestep: ArrayT
+    sigma: ArrayT
+    correct: ArrayT
+    predict: ArrayT
 
 
-def euler(sigmas: np.ndarray) -> Solver:
+def euler(sigmas: np.ndarray) -> Solver[np.ndarray]:
     """Euler's method: straight on along the velocity to the next noise level.
 
     Args:
@@ -59,7 +61,7 @@ def euler(sigmas: np.ndarray) -> Solver:
     return _tabulate(sigmas, TIMESTEP_SCALE * sigmas[:-1], zeros, zeros, zeros)
 
 
-def unipc(sigmas: np.ndarray) -> Solver:
+def unipc(sigmas: np.ndarray) -> Solver[np.ndarray]:
     """UniPC of order 2: a predictor through two predictions, a corrector through three.
 
     The first and the last predictor are of order 1, for want of a history and for stability.
@@ -100,7 +102,7 @@ def _tabulate(
     predict_old: np.ndarray,
     correct_new: np.ndarray,
     correct_old: np.ndarray,
-) -> Solver:
+) -> Solver[np.ndarray]:
     """Equation (3) for every interval: its predictor's weights and its corrector's."""
     q = sigmas[1:] / sigmas[:-1]
     predict = np.stack([q, (1 - q) * (1 - predict_old), (1 - q) * predict_old], axis=1)

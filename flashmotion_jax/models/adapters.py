@@ -36,7 +36,7 @@ class Adapter(Protocol):
           text: `[B, S, text_dim]` embeddings of the prompt.
 
         Returns:
-          A pytree that `__call__` understands.
+          A pytree of arrays that `__call__` understands.
         """
         ...
 

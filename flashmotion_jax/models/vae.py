@@ -1,7 +1,8 @@
 """The Wan2.2 video autoencoder: pixels to normalised latents and back, one chunk at a time.
 
-The first frame stands alone; then four frames make a latent frame. Chunks run in one `lax.scan`
-that carries the past of every causal operation, so program and memory do not grow with the video.
+The first frame stands alone; then four frames make a latent frame. The past of every causal
+operation is handed from chunk to chunk: in one `lax.scan` for a whole video, whose program does not
+grow with it, or by the caller, who can then show progress and take the result as it comes.
 
 Source: Wan2.2 `wan/modules/vae2_2.py`.
 """
@@ -15,7 +16,6 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from flashmotion_jax.compilation import report
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.vae_blocks import (
@@ -29,6 +29,9 @@ from flashmotion_jax.models.vae_blocks import (
     pointwise,
     split_cells,
 )
+
+Past = tuple[jax.Array, ...]
+"""What the next chunk needs of those before; see `Stream`."""
 
 
 class Encoder(nnx.Module):
@@ -118,12 +121,11 @@ class VAE(nnx.Module):
         )
         self.decoder = Decoder(config, policy=policy, rngs=rngs)
 
-    def encode(self, video: jax.Array, progress: jax.Array | None = None) -> jax.Array:
+    def encode(self, video: jax.Array) -> jax.Array:
         """Normalised mean latents of a video or an image.
 
         Args:
           video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W multiples of 16.
-          progress: ticket of `compilation.listening`, which hears of each latent frame.
 
         Returns:
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]`.
@@ -131,17 +133,27 @@ class VAE(nnx.Module):
         Raises:
           ValueError: a shape the autoencoder cannot fold.
         """
-        mean, _ = self.moments(video, progress)
-        return (mean - self._latents_mean()) / self._latents_std()
+        mean, _ = self.moments(video)
+        return self._normalise(mean)
 
-    def moments(
-        self, video: jax.Array, progress: jax.Array | None = None, chunk: int = 1
-    ) -> tuple[jax.Array, jax.Array]:
+    def encode_chunk(self, video: jax.Array, past: Past | None = None) -> tuple[jax.Array, Past]:
+        """`encode` of the first frame of a video, or of the `4 n` frames after a past.
+
+        Args:
+          video: `[B, 1 or 4 n, H, W, 3]` in [-1, 1].
+          past: of the chunk before; None at the first frame.
+
+        Returns:
+          float32 latents `[B, 1 or n, H / 16, W / 16, latent_channels]`, and the next chunk's past.
+        """
+        features, past = self._features(video, past)
+        return self._normalise(jnp.split(features, 2, axis=-1)[0]), past
+
+    def moments(self, video: jax.Array, chunk: int = 1) -> tuple[jax.Array, jax.Array]:
         """Mean and log-variance of the latents of a video, as they are before normalisation.
 
         Args:
           video: see `encode`.
-          progress: see `encode`.
           chunk: latent frames at a time, a divisor of n; more take more memory, but a short video
             in one piece trains faster.
 
@@ -152,19 +164,15 @@ class VAE(nnx.Module):
           ValueError: a shape the autoencoder cannot fold.
         """
         self._check_video(video)
-        cells = split_cells(video, (1, self.config.patch_size, self.config.patch_size))
-        x = rearrange(cells, "b f h w c 1 q r -> b f h w (c r q)")
-        num_frames = chunk * self.config.temporal_factor
-        features = _scan_chunks(self.encoder, x, num_frames, progress)
-        mean, log_variance = jnp.split(self.conv1(features).astype(jnp.float32), 2, axis=-1)
+        features = _scan_chunks(self._features, video, chunk * self.config.temporal_factor)
+        mean, log_variance = jnp.split(features, 2, axis=-1)
         return mean, log_variance
 
-    def decode(self, latents: jax.Array, progress: jax.Array | None = None) -> jax.Array:
+    def decode(self, latents: jax.Array) -> jax.Array:
         """The video of normalised latents.
 
         Args:
           latents: `[B, T, h, w, latent_channels]`.
-          progress: ticket of `compilation.listening`, which hears of each latent frame.
 
         Returns:
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`, clipped to [-1, 1].
@@ -172,36 +180,65 @@ class VAE(nnx.Module):
         Raises:
           ValueError: a shape that is not that of latents.
         """
-        if latents.ndim != 5 or latents.shape[-1] != self.config.latent_channels:
-            raise ValueError(
-                f"latents have shape {latents.shape}; expected [B, T, h, w, "
-                f"{self.config.latent_channels}], channels last"
-            )
-        z = latents.astype(jnp.float32) * self._latents_std() + self._latents_mean()
-        return jnp.clip(self.reconstruct(z, progress), -1.0, 1.0)
+        self._check_latents(latents)
+        return _scan_chunks(self.decode_chunk, latents, 1)
 
-    def reconstruct(
-        self, z: jax.Array, progress: jax.Array | None = None, chunk: int = 1
-    ) -> jax.Array:
+    def decode_chunk(self, latents: jax.Array, past: Past | None = None) -> tuple[jax.Array, Past]:
+        """`decode` of the first latent frame of a video, or of those after a past.
+
+        Args:
+          latents: `[B, 1 or n, h, w, latent_channels]`.
+          past: of the chunk before; None at the first frame.
+
+        Returns:
+          float32 `[B, 1 or 4 n, 16 h, 16 w, 3]` in [-1, 1], and the next chunk's past.
+        """
+        z = latents.astype(jnp.float32) * self._latents_std() + self._latents_mean()
+        pixels, past = self._pixels(z, past)
+        return jnp.clip(pixels, -1.0, 1.0), past
+
+    def reconstruct(self, z: jax.Array, chunk: int = 1) -> jax.Array:
         """The video of latents as they are before normalisation, not clipped.
 
         Args:
           z: `[B, T, h, w, latent_channels]`, for instance drawn from `moments`.
-          progress: see `decode`.
           chunk: see `moments`; a divisor of T - 1.
 
         Returns:
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`.
         """
-        x = _scan_chunks(self.decoder, self.conv2(z), chunk, progress).astype(jnp.float32)
+        return _scan_chunks(self._pixels, z, chunk)
+
+    def _features(self, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+        """Mean and log-variance of a chunk side by side, and the next chunk's past."""
+        cells = split_cells(video, (1, self.config.patch_size, self.config.patch_size))
+        stream = Stream(past)
+        features = self.encoder(rearrange(cells, "b f h w c 1 q r -> b f h w (c r q)"), stream)
+        return self.conv1(features).astype(jnp.float32), tuple(stream.future)
+
+    def _pixels(self, z: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+        """Pixels of a chunk, and the next chunk's past."""
+        stream = Stream(past)
+        x = self.decoder(self.conv2(z), stream).astype(jnp.float32)
         q = self.config.patch_size
-        return join_cells(rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q))
+        cells = rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q)
+        return join_cells(cells), tuple(stream.future)
+
+    def _normalise(self, mean: jax.Array) -> jax.Array:
+        return (mean - self._latents_mean()) / self._latents_std()
 
     def _latents_mean(self) -> jax.Array:
         return jnp.asarray(self.config.latents_mean, jnp.float32)
 
     def _latents_std(self) -> jax.Array:
         return jnp.asarray(self.config.latents_std, jnp.float32)
+
+    def _check_latents(self, latents: jax.Array) -> None:
+        if latents.ndim != 5 or latents.shape[-1] != self.config.latent_channels:
+            raise ValueError(
+                f"latents have shape {latents.shape}; expected [B, T, h, w, "
+                f"{self.config.latent_channels}], channels last"
+            )
 
     def _check_video(self, video: jax.Array) -> None:
         space, time = self.config.spatial_factor, self.config.temporal_factor
@@ -219,28 +256,19 @@ class VAE(nnx.Module):
 
 
 def _scan_chunks(
-    coder: Callable[[jax.Array, Stream], jax.Array],
+    code: Callable[[jax.Array, Past | None], tuple[jax.Array, Past]],
     x_BFHWC: jax.Array,
     num_frames: int,
-    progress: jax.Array | None,
 ) -> jax.Array:
     """Runs the first frame, then the others in chunks of `num_frames`, and joins the results."""
-    stream = Stream()
-    head = coder(x_BFHWC[:, :1], stream)
-    report(progress, 1, head)
+    head, past = code(x_BFHWC[:, :1], None)
     if x_BFHWC.shape[1] == 1:
         return head
     chunks = rearrange(x_BFHWC[:, 1:], "b (n f) h w c -> n b f h w c", f=num_frames)
 
-    def one_chunk(
-        past: tuple[jax.Array, ...], inputs: tuple[jax.Array, jax.Array]
-    ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-        index, chunk = inputs
-        stream = Stream(past)
-        out = coder(chunk, stream)
-        report(progress, index + 2, out)
-        return tuple(stream.future), out
+    def one_chunk(past: Past, chunk: jax.Array) -> tuple[Past, jax.Array]:
+        out, past = code(chunk, past)
+        return past, out
 
-    steps = (jnp.arange(len(chunks)), chunks)
-    _, tail = jax.lax.scan(one_chunk, tuple(stream.future), steps)
+    _, tail = jax.lax.scan(one_chunk, past, chunks)
     return jnp.concatenate([head, rearrange(tail, "n b f h w c -> b (n f) h w c")], axis=1)

@@ -97,12 +97,12 @@ def test_the_result_holds_the_image_untouched(sampler):
 
 def test_schedules_follow_the_configuration():
     np.testing.assert_allclose(
-        make_schedule(SamplingConfig()), [1, 0.9375, 0.8333333, 0.625], rtol=1e-6
+        make_schedule(SamplingConfig()).sigma, [1, 0.9375, 0.8333333, 0.625], rtol=1e-6
     )
     raw = make_schedule(SamplingConfig(warp_denoising_steps=False))
-    np.testing.assert_allclose(raw, [1, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(raw.sigma, [1, 0.75, 0.5, 0.25])
     table = make_schedule(SamplingConfig(sampler="unipc", num_steps=7, shift=3.0))
-    assert isinstance(table, Solver) and len(table.timesteps) == 7
+    assert isinstance(table, Solver) and len(table.timestep) == 7
 
 
 def test_injecting_keeps_everything_but_frame_0():

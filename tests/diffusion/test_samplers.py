@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashmotion_jax.compilation import listening
 from flashmotion_jax.diffusion import flow, samplers
 
 GOLDEN = Path(__file__).parent / "golden" / "samplers.npz"
@@ -78,15 +77,24 @@ def run_diffusers_few_step():
         return run_scheduler(scheduler)
 
 
-def few_step(velocity=toy_velocity, noise=None, sigmas=None, keys=KEYS, **kwargs):
+def few_step(velocity=toy_velocity, noise=None, sigmas=None, keys=KEYS, progress=None):
     noise = start_noise() if noise is None else noise
-    sigmas = samplers.few_step_sigmas() if sigmas is None else sigmas
-    return samplers.sample_few_step(velocity, noise, sigmas, keys, **kwargs)
+    schedule = samplers.few_step_schedule(
+        samplers.few_step_sigmas() if sigmas is None else np.asarray(sigmas)
+    )
+
+    def advance(state, row):
+        return (samplers.few_step(velocity, state[0], row, keys),)
+
+    return samplers.sample(advance, noise, schedule, progress)
 
 
 def multi_step(velocity=toy_velocity, num_steps=50, shift=5.0, solver="unipc", progress=None):
+    def advance(state, row):
+        return samplers.multi_step(velocity, state, row)
+
     schedule = samplers.multi_step_schedule(num_steps, shift, solver)
-    return samplers.sample_multi_step(velocity, start_noise(), schedule, progress)
+    return samplers.sample(advance, start_noise(), schedule, progress)
 
 
 def stored(name):
@@ -209,18 +217,21 @@ def test_solvers_converge_to_the_exact_flow():
 
 
 @pytest.mark.parametrize("solver", ["unipc", "euler"])
-def test_multi_step_under_jit_holds_the_model_once(solver):
-    def sample(noise, num_steps):
-        schedule = samplers.multi_step_schedule(num_steps, solver=solver)
-        return samplers.sample_multi_step(toy_velocity, noise, schedule)
+def test_one_compiled_step_serves_all(solver):
+    traced = []
 
-    programs = [
-        str(jax.make_jaxpr(sample, static_argnums=1)(start_noise(), steps)) for steps in (4, 50)
-    ]
-    assert [program.count("tanh") for program in programs] == [1, 1]
-    assert programs[0].count("\n") == programs[1].count("\n")
-    jitted = jax.jit(sample, static_argnums=1)(start_noise(), 4)
-    np.testing.assert_allclose(jitted, sample(start_noise(), 4), atol=1e-6)
+    @jax.jit
+    def advance(state, row):
+        traced.append(1)
+        return samplers.multi_step(toy_velocity, state, row)
+
+    for num_steps in (4, 7):
+        schedule = samplers.multi_step_schedule(num_steps, solver=solver)
+        jitted = samplers.sample(advance, start_noise(), schedule)
+        np.testing.assert_allclose(
+            jitted, multi_step(num_steps=num_steps, solver=solver), atol=1e-5
+        )
+    assert len(traced) == 1
 
 
 def test_gradients_flow_through_few_steps():
@@ -242,18 +253,21 @@ def test_bfloat16_model_keeps_float32_latents():
     assert multi_step(velocity, 3).dtype == jnp.float32
 
 
-def test_progress_counts_the_steps_inside_one_program():
+def test_progress_counts_the_steps_and_may_end_them():
     few, many = [], []
-    with listening(few.append) as ticket:
-        jax.jit(lambda ticket: few_step(progress=ticket))(ticket).block_until_ready()
-    with listening(many.append) as ticket:
-        jax.jit(lambda ticket: multi_step(num_steps=6, progress=ticket))(ticket)
-    assert sorted(few) == [1, 2, 3, 4] and sorted(many) == [1, 2, 3, 4, 5, 6]
+    few_step(progress=few.append)
+    multi_step(num_steps=6, progress=many.append)
+    assert few == [1, 2, 3, 4] and many == [1, 2, 3, 4, 5, 6]
 
+    def cancel(done):
+        few.append(done)
+        if done == 2:
+            raise KeyboardInterrupt
 
-def test_no_progress_traces_no_callback():
-    assert "callback" in str(jax.make_jaxpr(lambda: few_step(progress=jnp.int32(0)))())
-    assert "callback" not in str(jax.make_jaxpr(few_step)())
+    few.clear()
+    with pytest.raises(KeyboardInterrupt):
+        few_step(progress=cancel)
+    assert few == [1, 2]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def test_euler_goes_straight_and_its_corrector_repeats_it():
     np.testing.assert_allclose(table.predict[:2], [[0.8, 0.2, 0.0], [0.25, 0.75, 0.0]], atol=1e-7)
     np.testing.assert_array_equal(table.correct[1:, [0, 2]], table.predict[:-1, :2])
     assert not table.correct[1:, [1, 3]].any()
-    np.testing.assert_allclose(table.timesteps, [1000.0, 800.0, 200.0])
+    np.testing.assert_allclose(table.timestep, [1000.0, 800.0, 200.0])
 
 
 def test_unipc_uses_its_history_between_the_first_and_the_last_step():
@@ -44,5 +44,5 @@ def test_unipc_tells_the_model_the_timesteps_of_diffusers(shift):
     for num_steps in range(1, 61):
         scheduler.set_timesteps(num_steps)
         table = solvers.unipc(multi_step_sigmas(num_steps, shift))
-        np.testing.assert_array_equal(table.timesteps, scheduler.timesteps.numpy())
-        np.testing.assert_array_equal(table.sigmas, scheduler.sigmas.numpy()[:-1])
+        np.testing.assert_array_equal(table.timestep, scheduler.timesteps.numpy())
+        np.testing.assert_array_equal(table.sigma, scheduler.sigmas.numpy()[:-1])

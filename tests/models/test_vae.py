@@ -105,6 +105,21 @@ def test_a_video_in_parts_is_the_whole_video():
     np.testing.assert_allclose(decode(vae, latents[:, :2]), whole[:, :5], atol=1e-6)
 
 
+def test_chunks_handed_over_by_the_caller_are_the_whole_video():
+    vae, video = make_vae(), make_video(13, 16, 32)
+    latents, past = [], None
+    for frames in (video[:, :1], video[:, 1:5], video[:, 5:]):
+        chunk, past = vae.encode_chunk(frames, past)
+        latents.append(chunk)
+    latents = jnp.concatenate(latents, axis=1)
+    np.testing.assert_allclose(latents, encode(vae, video), atol=1e-5)
+    parts, past = [], None
+    for frames in (latents[:, :1], latents[:, 1:3], latents[:, 3:]):
+        chunk, past = vae.decode_chunk(frames, past)
+        parts.append(chunk)
+    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), decode(vae, latents), atol=1e-5)
+
+
 @pytest.mark.parametrize("direction", ["encode", "decode"])
 def test_the_program_does_not_grow_with_the_frames(direction):
     vae = make_vae()

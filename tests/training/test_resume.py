@@ -61,6 +61,7 @@ def uninterrupted(prepared):
 def start(prepared, output, stage, *overrides):
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(prepared / "compiled"),
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3])),
