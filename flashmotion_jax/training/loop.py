@@ -11,7 +11,6 @@ import collections
 import math
 import signal
 import threading
-import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -55,7 +54,6 @@ class StepRecord(NamedTuple):
 
     step: int
     metrics: dict[str, Metrics]
-    data_wait: float
 
 
 def train(config: TrainConfig, *, resume: str = "auto", quiet: bool = False) -> Outcome:
@@ -154,9 +152,8 @@ class Loop:
 
     def _play(self) -> None:
         """One step: every player whose turn it is, in order."""
-        started = time.perf_counter()
-        batch = next(self._batches)
-        data_wait = time.perf_counter() - started
+        with self._throughput.waiting():
+            batch = next(self._batches)
         step, metrics = self._step, {}
         key = jax.random.fold_in(self._key, step)
         for index, (turn, play) in enumerate(zip(self._stage.turns, self._steps, strict=True)):
@@ -167,7 +164,7 @@ class Loop:
                 player, self.models(), batch, jax.random.fold_in(key, index), jnp.int32(step)
             )
         self._step += 1
-        self._pending.append(StepRecord(step, metrics, data_wait))
+        self._pending.append(StepRecord(step, metrics))
         # One step late: the device has the next step to do while the host reads this one's numbers.
         self._record(keep=1)
 
@@ -187,14 +184,14 @@ class Loop:
           FloatingPointError: one is not finite.
         """
         while len(self._pending) > keep:
-            step, metrics, data_wait = self._pending.popleft()
+            step, metrics = self._pending.popleft()
             values = {
                 f"{player}/{name}": float(value)
                 for player, named in metrics.items()
                 for name, value in jax.device_get(named).items()
             }
             self._require_finite(step, values)
-            self._watch.record(step, values | self._throughput.measure(step, metrics, data_wait))
+            self._watch.record(step, values | self._throughput.measure(step, metrics))
             for name, value in values.items():
                 self._since_save.setdefault(name, []).append(value)
 

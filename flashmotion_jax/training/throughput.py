@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 import jax
 
@@ -32,13 +33,19 @@ class Throughput:
         self._started = time.perf_counter()
         self._steps, self._waited, self._done = 0, 0.0, 0.0
 
-    def measure(self, step: int, played: Iterable[str], data_wait: float) -> dict[str, float]:
+    @contextlib.contextmanager
+    def waiting(self) -> Generator[None]:
+        """Around what waits for data. It counts at once: a step is read later than its batch."""
+        started = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - started
+
+    def measure(self, step: int, played: Iterable[str]) -> dict[str, float]:
         """Counts a step that has just been read.
 
         Args:
           step: counted from 0.
           played: the players of the step.
-          data_wait: seconds in which it waited for its batch.
 
         Returns:
           On the steps that a line of the log ends with, of all steps since the line before:
@@ -46,7 +53,6 @@ class Throughput:
           the peak of the device is known. The first line includes compiling.
         """
         self._steps += 1
-        self._waited += data_wait
         self._done += sum(self._flops.get(player, 0.0) for player in played)
         if (step + 1) % self._every:
             return {}
