@@ -25,7 +25,6 @@ python -m flashmotion_jax.data.sprites data/sprites --count 6000
 train autoencoder_images.py
 train autoencoder.py
 flashmotion cache --config configs/sprites/cache.py
-train slow_generator.py:first
 train slow_generator.py
 for adapter in resnet controlnet; do
   train "stage1_mask.py:$adapter"
