@@ -1,7 +1,8 @@
 """The device mesh, and the one table from logical axis names to mesh axes.
 
 There is always a mesh, of size 1 on one device. Weights are stored sharded over "fsdp" and gathered
-layer by layer where they are used; activations are split over the batch.
+layer by layer where they are used; activations are split over the batch, and a video's tokens over
+"context": the same part of every frame's tokens on each device.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -87,10 +89,65 @@ def split_batch_like(x: jax.Array, reference: jax.Array) -> jax.Array:
     Splitting a dimension that was merged from batch and frames may leave mesh axes of size 1 on the
     frames; explicit sharding then tells the two apart.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if _is_mesh_out_of_sight():
         return x
     batch = jax.typeof(reference).sharding.spec[0]
     return jax.sharding.reshard(x, PartitionSpec(batch, *[None] * (x.ndim - 1)))
+
+
+def split_like(x: jax.Array, reference: jax.Array) -> jax.Array:
+    """`x` split as `reference`, which has as many dimensions."""
+    if _is_mesh_out_of_sight():
+        return x
+    return jax.sharding.reshard(x, jax.typeof(reference).sharding.spec)
+
+
+def _is_mesh_out_of_sight() -> bool:
+    return jax.sharding.get_abstract_mesh().empty or is_one_device()
+
+
+def split_tokens(x_BTPD: jax.Array) -> jax.Array:
+    """Splits every frame's tokens over "context", with zeros behind them where they do not divide.
+
+    Args:
+      x_BTPD: whole over "context".
+
+    Returns:
+      `[B, T, P', D]`, P' the next multiple of the axis' size.
+    """
+    size = context_size()
+    if size == 1:
+        return x_BTPD
+    batch = jax.typeof(x_BTPD).sharding.spec[0]
+    padded = pad_tokens(x_BTPD, -(-x_BTPD.shape[2] // size) * size)
+    return jax.sharding.reshard(padded, PartitionSpec(batch, None, "context", None))
+
+
+def join_tokens(x_BTPD: jax.Array, num_tokens: int) -> jax.Array:
+    """The inverse of `split_tokens`: the `num_tokens` tokens of every frame on every device."""
+    return join_columns(x_BTPD)[:, :, :num_tokens]
+
+
+def join_columns(x: jax.Array) -> jax.Array:
+    """An array with every dimension but the batch whole on every device of "context"."""
+    return x if context_size() == 1 else split_batch_like(x, x)
+
+
+def context_size() -> int:
+    """Devices over which a video is split, on the mesh that is set; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape["context"]
+
+
+def is_one_device() -> bool:
+    """Whether the code being traced is inside a `jax.shard_map`, that of one device."""
+    return AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
+
+
+def pad_tokens(x_BTPD: jax.Array, num_tokens: int) -> jax.Array:
+    """Puts zeros behind the tokens of every frame, up to `num_tokens`."""
+    missing = num_tokens - x_BTPD.shape[2]
+    return jnp.pad(x_BTPD, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing else x_BTPD
 
 
 def look_up(table_N: jax.Array, index_B: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -12,35 +13,98 @@ from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterCon
 from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.vae import VAE
+from flashmotion_jax.planning.counting import count
 
-MESHES = [(1, 1, 1), (8, 1, 1), (2, 4, 1), (1, 8, 1)]
+MESHES = [(1, 1, 1), (8, 1, 1), (2, 4, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2), (1, 2, 4), (1, 1, 8)]
 
 
 def shard_batch(mesh, *arrays):
     return [jax.device_put(x, NamedSharding(mesh, sharding.BATCH)) for x in arrays]
 
 
+def put(mesh, *arrays):
+    """Arrays split over the batch where that divides; a single video is whole on all devices."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    spec = sharding.BATCH if parts > 1 else PartitionSpec()
+    return [jax.device_put(x, NamedSharding(mesh, spec)) for x in arrays]
+
+
+def make_adapter(kind):
+    config = {"resnet": ResNetAdapterConfig(width=16), "controlnet": ControlNetConfig()}[kind]
+    make = {"resnet": ResNetAdapter, "controlnet": ControlNet}[kind]
+    return tiny.perturbed(make(config, tiny.DIT, rngs=nnx.Rngs(1)))
+
+
+@jax.jit
+def forward(dit, adapter, latents, timesteps, text):
+    prepared = adapter.prepare(jnp.flip(latents, 1), text)
+    return dit(latents, timesteps, text, adapter(prepared, latents, timesteps, 0.5))
+
+
+@pytest.mark.parametrize("kind", ["resnet", "controlnet"])
 @pytest.mark.parametrize("shape", MESHES)
-def test_dit_and_adapter_sharded_equal_unsharded(shape):
-    dit = tiny.make_dit()
-    controlnet = tiny.perturbed(ControlNet(ControlNetConfig(), tiny.DIT, rngs=nnx.Rngs(1)))
-    latents, timesteps, text = tiny.dit_inputs(batch=8)
-
-    @jax.jit
-    def forward(dit, controlnet, latents, timesteps, text):
-        residuals = controlnet(controlnet.prepare(latents, text), latents, timesteps, 1.0)
-        return dit(latents, timesteps, text, residuals)
-
-    expected = forward(dit, controlnet, latents, timesteps, text)
+def test_dit_and_adapter_sharded_equal_unsharded(shape, kind):
+    """Frames of 6 tokens, heads in pairs: 4 and 8 parts divide neither."""
+    dit, adapter = tiny.make_dit(), make_adapter(kind)
+    inputs = tiny.dit_inputs(batch=8)
+    expected = forward(dit, adapter, *inputs)
     mesh = sharding.make_mesh(*shape)
     with jax.set_mesh(mesh):
-        models = sharding.place((dit, controlnet), mesh)
-        actual = forward(*models, *shard_batch(mesh, latents, timesteps, text))
+        actual = forward(*sharding.place((dit, adapter), mesh), *shard_batch(mesh, *inputs))
         assert actual.sharding.spec[0] == sharding.BATCH[0]
     np.testing.assert_allclose(np.asarray(actual), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1)])
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 1, 4)])
+def test_gradients_over_tokens_equal_those_of_one_device(shape):
+    dit, adapter = tiny.make_dit(), make_adapter("controlnet")
+    latents, timesteps, text = tiny.dit_inputs(batch=4)
+
+    @jax.jit
+    def gradients(dit, adapter, *inputs):
+        def loss(both):
+            return jnp.mean(jnp.sin(forward(*both, *inputs)))
+
+        return jax.grad(loss)((dit, adapter))
+
+    expected = gradients(dit, adapter, latents, timesteps, text)
+    mesh = sharding.make_mesh(*shape)
+    with jax.set_mesh(mesh):
+        inputs = put(mesh, latents, timesteps, text)
+        actual = gradients(*sharding.place((dit, adapter), mesh), *inputs)
+    for found, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(found), wanted, atol=1e-5)
+
+
+def test_a_discriminator_sees_the_same_taps():
+    dit = tiny.make_dit()
+    inputs = tiny.dit_inputs(batch=4)
+    taps = jax.jit(lambda dit, *inputs: dit.taps(*inputs, (0, 2)))
+    expected = taps(dit, *inputs)
+    mesh = sharding.make_mesh(2, 1, 4)
+    with jax.set_mesh(mesh):
+        actual = taps(sharding.place(dit, mesh), *shard_batch(mesh, *inputs))
+    np.testing.assert_allclose(np.asarray(actual), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("context", "trades", "gathers"), [(2, {"all-to-all": 4 * 3}, 1), (4, {"all-to-all": 4 * 3}, 7)]
+)
+def test_collectives_of_one_video_equal_the_budget(context, trades, gathers):
+    """A layer trades queries, keys, values and its result; sharing heads gathers keys and values.
+
+    Beside them the velocity is gathered at the end, once.
+    """
+    mesh = sharding.make_mesh(1, 1, context)
+    with jax.set_mesh(mesh):
+        inputs = put(mesh, *tiny.dit_inputs(batch=1))
+        velocity = jax.jit(lambda dit, *inputs: dit(*inputs))
+        text = velocity.lower(sharding.place(tiny.make_dit(), mesh), *inputs).compile().as_text()
+    collectives = {kind: found.runs for kind, found in count(text).collectives.items()}
+    assert collectives == trades | {"all-gather": gathers}
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 1, 2), (2, 2, 2)])
 def test_vae_sharded_equals_unsharded(shape):
     vae = tiny.make_vae()
     video = np.random.default_rng(0).uniform(-1, 1, (8, 5, 16, 32, 3)).astype(np.float32)

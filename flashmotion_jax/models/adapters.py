@@ -22,7 +22,7 @@ from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterCon
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.dit import DiT, ResidualStream, TextContext, Trunk
 from flashmotion_jax.models.layers import FLOAT32, Policy
-from flashmotion_jax.sharding import gather
+from flashmotion_jax.sharding import gather, split_tokens
 
 
 class Adapter(Protocol):
@@ -119,7 +119,7 @@ class ResNetAdapter(nnx.Module):
 
         def one_block(x: jax.Array, block: ResNetBlock) -> tuple[jax.Array, jax.Array]:
             x = gather(block)(x)
-            features = rearrange(x, "b t h w c -> b t (h w) c")
+            features = split_tokens(rearrange(x, "b t h w c -> b t (h w) c"))
             return x, features.astype(self.feature_dtype)
 
         _, features_LBTPC = jax.lax.scan(
@@ -187,11 +187,11 @@ class ControlNet(Trunk):
         if self.adapter_config.input == "latents+trajectory":
             trajectory = jnp.concatenate([latents, trajectory], axis=-1)
         _, modulation_BT6D = self.embed_timesteps(timesteps)
-        rope_NE = self.rope(latents)
+        rope_TPE = self.rope(latents)
 
         def step(x_BTPD: jax.Array, layer: Any) -> tuple[jax.Array, jax.Array]:
             block, projection, keys_values = layer
-            x_BTPD = gather(block)(x_BTPD, modulation_BT6D, keys_values, rope_NE)
+            x_BTPD = gather(block)(x_BTPD, modulation_BT6D, keys_values, rope_TPE)
             return x_BTPD, scale * gather(projection)(x_BTPD).astype(jnp.float32)
 
         return ResidualStream(

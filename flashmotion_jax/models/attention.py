@@ -1,13 +1,25 @@
-"""Exact attention that never holds an N x N matrix of scores.
+"""Exact attention that never holds an N x N matrix of scores, on one device or over a mesh.
 
 On NVIDIA GPUs bfloat16 goes to cuDNN's flash attention; everywhere else queries are taken in chunks
 against all keys.
+
+Where a video's tokens are split over "context", each device trades its tokens of all heads for all
+tokens of some heads (Ulysses), and back. Where there are more devices than the heads can be divided
+among, some have the same heads: they gather keys and values from each other.
+
+Source: Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+
+from flashmotion_jax.sharding import context_size
 
 #: Scores of one chunk held at a time, in elements (256 MiB in float32).
 MAX_SCORES = 2**26
@@ -41,6 +53,92 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
 
     out = jax.lax.map(attend, chunks).swapaxes(0, 1)
     return out.reshape(batch, num_chunks * chunk, heads, width)[:, :num_queries]
+
+
+def attend_to_tokens(
+    q_BTPAE: jax.Array, k_BTPAE: jax.Array, v_BTPAE: jax.Array, num_tokens: int
+) -> jax.Array:
+    """Attention of all tokens of a video to all of them.
+
+    Args:
+      q_BTPAE: queries of every frame's tokens, perhaps split over "context".
+      k_BTPAE: keys, likewise.
+      v_BTPAE: values, likewise.
+      num_tokens: of a frame that are real; those behind them are not attended to.
+
+    Returns:
+      As the queries; of tokens that are not real, whatever comes out.
+    """
+
+    def local(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        heads = _Heads(q.shape[3])
+        q, k, v = heads.scatter(q), heads.gather(heads.scatter(k)), heads.gather(heads.scatter(v))
+        out = attention(_merge(q), *(_merge(x[:, :, :num_tokens]) for x in (k, v)))
+        return heads.scatter_back(rearrange(out, "b (t p) a e -> b t p a e", t=q.shape[1]))
+
+    return _on_each_device(local, q_BTPAE, k_BTPAE, v_BTPAE)
+
+
+def attend_to_text(q_BTPAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Array:
+    """Attention of a video's tokens, perhaps split over "context", to a text that is whole."""
+
+    def local(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        out = attention(_merge(q), k, v)
+        return rearrange(out, "b (t p) a e -> b t p a e", t=q.shape[1])
+
+    return _on_each_device(local, q_BTPAE, k_BSAE, v_BSAE)
+
+
+def _on_each_device(
+    local: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
+) -> jax.Array:
+    """Runs `local` on each device's part: kernels and chunks then see the shapes that are there."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return local(q, k, v)
+    specs = tuple(jax.typeof(x).sharding.spec for x in (q, k, v))
+    return jax.shard_map(local, in_specs=specs, out_specs=specs[0], check_vma=False)(q, k, v)
+
+
+def _merge(x_BTPAE: jax.Array) -> jax.Array:
+    return rearrange(x_BTPAE, "b t p a e -> b (t p) a e")
+
+
+class _Heads:
+    """The trade of tokens for heads over the "context" of the mesh, on one device of it.
+
+    Neighbours trade with each other, as many as divide the heads.
+    """
+
+    def __init__(self, num_heads: int):
+        size = context_size()
+        traders = math.gcd(num_heads, size)
+        self._trades = traders > 1
+        self._shares = traders < size
+        self._neighbours = [
+            list(range(start, start + traders)) for start in range(0, size, traders)
+        ]
+        self._same_heads = [list(range(start, size, traders)) for start in range(traders)]
+
+    def scatter(self, x_BTPAE: jax.Array) -> jax.Array:
+        """All heads of some tokens to some heads of the neighbours' tokens."""
+        return self._trade(x_BTPAE, split=3, join=2)
+
+    def scatter_back(self, x_BTPAE: jax.Array) -> jax.Array:
+        """The inverse of `scatter`."""
+        return self._trade(x_BTPAE, split=2, join=3)
+
+    def gather(self, x_BTPAE: jax.Array) -> jax.Array:
+        """Tokens of the neighbours to all tokens, of the same heads."""
+        if not self._shares:
+            return x_BTPAE
+        groups = self._same_heads
+        return jax.lax.all_gather(x_BTPAE, "context", axis_index_groups=groups, axis=2, tiled=True)
+
+    def _trade(self, x: jax.Array, split: int, join: int) -> jax.Array:
+        if not self._trades:
+            return x
+        groups = self._neighbours
+        return jax.lax.all_to_all(x, "context", split, join, axis_index_groups=groups, tiled=True)
 
 
 def _fits_cudnn(q_BNAE: jax.Array) -> bool:

@@ -22,7 +22,7 @@ from flax import nnx
 from flashmotion_jax.config import DiscriminatorConfig, DiTConfig
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
-from flashmotion_jax.models.dit import DiT, merge_frames
+from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import axis_dims
 from flashmotion_jax.sharding import gather, split_batch_like
@@ -114,6 +114,11 @@ class Classifier(nnx.Module):
         video_BND = self.embed_video(self.norm_video(merge_frames(tap_BTPD))) + positions_ND
         query = self.video(query, video_BND)
         return self.mlp(self.norm(query))[:, 0].astype(jnp.float32)
+
+
+def merge_frames(x_BTPD: jax.Array) -> jax.Array:
+    """`[B, T, P, D] -> [B, N, D]`: a query does not care about frames."""
+    return rearrange(x_BTPD, "b t p d -> b (t p) d")
 
 
 class Discriminator(nnx.Module):

@@ -20,10 +20,10 @@ from flax import nnx
 
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.models import layers
-from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.attention import attend_to_text, attend_to_tokens
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import apply_rope, rope_table
-from flashmotion_jax.sharding import gather
+from flashmotion_jax.sharding import gather, join_tokens, pad_tokens, split_tokens
 
 
 class TextContext(NamedTuple):
@@ -73,22 +73,30 @@ class Attention(nnx.Module):
         self.compute_dtype = policy.compute
 
     def heads(self, x: jax.Array) -> jax.Array:
-        """Splits the width into heads: `[B, N, D] -> [B, N, A, E]`."""
-        return rearrange(x, "b n (a e) -> b n a e", a=self.num_heads)
+        """Splits the width into heads: `[..., D] -> [..., A, E]`."""
+        return rearrange(x, "... (a e) -> ... a e", a=self.num_heads)
+
+    def join(self, out: jax.Array) -> jax.Array:
+        """Joins the heads and projects: `[..., A, E] -> [..., D]`."""
+        return self.o(rearrange(out, "... a e -> ... (a e)"))
 
 
 class SelfAttention(Attention):
     """Attention of all tokens to all tokens, positions by rotation."""
 
-    def __call__(self, x_BND: jax.Array, rope_NE: jax.Array) -> jax.Array:
-        """Attends over all N tokens, turned by `rope_NE`."""
-        q_BNAE = apply_rope(self.heads(self.norm_q(self.q(x_BND))), rope_NE)
-        k_BNAE = apply_rope(self.heads(self.norm_k(self.k(x_BND))), rope_NE)
-        v_BNAE = self.heads(self.v(x_BND))
-        out_BNAE = attention(
-            q_BNAE.astype(self.compute_dtype), k_BNAE.astype(self.compute_dtype), v_BNAE
+    def __call__(self, x_BTPD: jax.Array, rope_TPE: jax.Array) -> jax.Array:
+        """Attends to all tokens that have a rotation in `rope_TPE`; others are padding."""
+        rope = pad_tokens(rope_TPE[None], x_BTPD.shape[2])[0]
+        q_BTPAE = apply_rope(self.heads(self.norm_q(self.q(x_BTPD))), rope)
+        k_BTPAE = apply_rope(self.heads(self.norm_k(self.k(x_BTPD))), rope)
+        v_BTPAE = self.heads(self.v(x_BTPD))
+        out_BTPAE = attend_to_tokens(
+            q_BTPAE.astype(self.compute_dtype),
+            k_BTPAE.astype(self.compute_dtype),
+            v_BTPAE,
+            num_tokens=rope_TPE.shape[1],
         )
-        return self.o(rearrange(out_BNAE, "b n a e -> b n (a e)"))
+        return self.join(out_BTPAE)
 
 
 class CrossAttention(Attention):
@@ -99,11 +107,10 @@ class CrossAttention(Attention):
         keys = self.heads(self.norm_k(self.k(text_BSD))).astype(self.compute_dtype)
         return keys, self.heads(self.v(text_BSD))
 
-    def __call__(self, x_BND: jax.Array, keys_values: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """Attends from all N tokens to the text of `keys_values`."""
-        q_BNAE = self.heads(self.norm_q(self.q(x_BND))).astype(self.compute_dtype)
-        out_BNAE = attention(q_BNAE, *keys_values)
-        return self.o(rearrange(out_BNAE, "b n a e -> b n (a e)"))
+    def __call__(self, x_BTPD: jax.Array, keys_values: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """Attends from all tokens to the text of `keys_values`."""
+        q_BTPAE = self.heads(self.norm_q(self.q(x_BTPD))).astype(self.compute_dtype)
+        return self.join(attend_to_text(q_BTPAE, *keys_values))
 
 
 class Block(nnx.Module):
@@ -125,7 +132,7 @@ class Block(nnx.Module):
         x_BTPD: jax.Array,
         modulation_BT6D: jax.Array,
         text: tuple[jax.Array, jax.Array],
-        rope_NE: jax.Array,
+        rope_TPE: jax.Array,
     ) -> jax.Array:
         """Runs the block on the float32 residual stream.
 
@@ -133,30 +140,18 @@ class Block(nnx.Module):
           x_BTPD: float32 tokens by latent frame.
           modulation_BT6D: float32 rows shift1, scale1, gate1, shift2, scale2, gate2 of each frame.
           text: this block's keys and values, `[B, S, A, E]` each.
-          rope_NE: the result of `rope_table`, N = T * P.
+          rope_TPE: the result of `rope_table`.
 
         Returns:
           float32 `[B, T, P, D]`.
         """
-        frames = x_BTPD.shape[1]
         rows = jnp.split(self.modulation[...] + modulation_BT6D, 6, axis=2)  # [B, T, 1, D] each
         shift1, scale1, gate1, shift2, scale2, gate2 = rows
 
-        x_BND = merge_frames(self.norm1(x_BTPD) * (1 + scale1) + shift1)
-        x_BTPD = x_BTPD + gate1 * split_frames(self.self_attn(x_BND, rope_NE), frames)
-        x_BND = merge_frames(self.norm3(x_BTPD))
-        x_BTPD = x_BTPD + split_frames(self.cross_attn(x_BND, text), frames)
+        modulated = self.norm1(x_BTPD) * (1 + scale1) + shift1
+        x_BTPD = x_BTPD + gate1 * self.self_attn(modulated, rope_TPE)
+        x_BTPD = x_BTPD + self.cross_attn(self.norm3(x_BTPD), text)
         return x_BTPD + gate2 * self.ffn(self.norm2(x_BTPD) * (1 + scale2) + shift2)
-
-
-def merge_frames(x_BTPD: jax.Array) -> jax.Array:
-    """`[B, T, P, D] -> [B, N, D]`: attention does not care about frames."""
-    return rearrange(x_BTPD, "b t p d -> b (t p) d")
-
-
-def split_frames(x_BND: jax.Array, num_frames: int) -> jax.Array:
-    """The inverse of `merge_frames`."""
-    return rearrange(x_BND, "b (t p) d -> b t p d", t=num_frames)
 
 
 class Trunk(nnx.Module):
@@ -196,8 +191,8 @@ class Trunk(nnx.Module):
         )
 
     def embed_patches(self, latents_BThwC: jax.Array) -> jax.Array:
-        """Latents to float32 tokens `[B, T, P, D]`."""
-        patches = layers.patchify(latents_BThwC, self.config.patch_size)
+        """Latents to float32 tokens `[B, T, P, D]`, split over "context"."""
+        patches = split_tokens(layers.patchify(latents_BThwC, self.config.patch_size))
         return self.patch_embedding(patches).astype(jnp.float32)
 
     def embed_timesteps(self, timesteps_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -237,6 +232,12 @@ class Trunk(nnx.Module):
         patch_height, patch_width = self.config.patch_size
         grid = (frames, height // patch_height, width // patch_width)
         return rope_table(grid, self.config.head_dim)
+
+    def num_tokens(self, latents_BThwC: jax.Array) -> int:
+        """Tokens of a frame of latents of this shape."""
+        _, _, height, width, _ = latents_BThwC.shape
+        patch_height, patch_width = self.config.patch_size
+        return height * width // (patch_height * patch_width)
 
 
 class Head(nnx.Module):
@@ -295,6 +296,7 @@ class DiT(Trunk):
         """
         x_BTPD, embedding_BTD, _ = self._run_blocks(latents, timesteps, text, residuals)
         patches = self.head(x_BTPD, embedding_BTD)
+        patches = join_tokens(patches, self.num_tokens(latents))
         return layers.unpatchify(patches, self.config.patch_size, width=latents.shape[3])
 
     def taps(
@@ -315,7 +317,8 @@ class DiT(Trunk):
           block_indices: K blocks, counted from 0, in any order.
 
         Returns:
-          float32 residual stream after each of these blocks, `[K, B, T, P, D]`.
+          float32 residual stream after each of these blocks, `[K, B, T, P, D]`, all tokens on
+          every device.
 
         Raises:
           ValueError: no block, one that does not exist, or shapes that do not belong together.
@@ -327,7 +330,7 @@ class DiT(Trunk):
                 f"blocks of this DiT"
             )
         _, _, taps = self._run_blocks(latents, timesteps, text, None, block_indices)
-        return jnp.stack(taps)
+        return jnp.stack([join_tokens(tap, self.num_tokens(latents)) for tap in taps])
 
     def _run_blocks(
         self,
@@ -342,13 +345,13 @@ class DiT(Trunk):
         context = text if isinstance(text, TextContext) else self.text_context(text)
         stream = residuals or ResidualStream((), (), lambda carry, _: (carry, jnp.float32(0)))
         embedding_BTD, modulation_BT6D = self.embed_timesteps(timesteps)
-        rope_NE = self.rope(latents)
+        rope_TPE = self.rope(latents)
 
         @functools.partial(layers.remat, policy=self.remat)
         def one_block(carry: Any, layer: Any) -> Any:
             x_BTPD, stream_carry = carry
             block, keys_values, stream_layer = layer
-            x_BTPD = gather(block)(x_BTPD, modulation_BT6D, keys_values, rope_NE)
+            x_BTPD = gather(block)(x_BTPD, modulation_BT6D, keys_values, rope_TPE)
             stream_carry, residual_BTPD = stream.step(stream_carry, stream_layer)
             return x_BTPD + residual_BTPD, stream_carry
 

@@ -26,7 +26,7 @@ def rope_table(grid: tuple[int, int, int], head_dim: int) -> jax.Array:
       head_dim: width E of a head, even.
 
     Returns:
-      complex64 `[N, E / 2]`, N in (t, h, w) order: the unit number each channel pair is turned by.
+      complex64 `[T, P, E / 2]`, P in (h, w) order: the unit number each channel pair is turned by.
     """
     angles = []
     for axis, dim in enumerate(axis_dims(head_dim)):
@@ -35,22 +35,22 @@ def rope_table(grid: tuple[int, int, int], head_dim: int) -> jax.Array:
         shape = [1, 1, 1, dim // 2]
         shape[axis] = grid[axis]
         angles.append(np.broadcast_to(angle.reshape(shape), (*grid, dim // 2)))
-    angles_NE = np.concatenate(angles, axis=-1).reshape(-1, head_dim // 2)
-    return jnp.asarray(np.exp(1j * angles_NE), dtype=jnp.complex64)
+    angles_TPE = np.concatenate(angles, axis=-1).reshape(grid[0], -1, head_dim // 2)
+    return jnp.asarray(np.exp(1j * angles_TPE), dtype=jnp.complex64)
 
 
-def apply_rope(x_BNAE: jax.Array, table_NE: jax.Array) -> jax.Array:
+def apply_rope(x_BTPAE: jax.Array, table_TPE: jax.Array) -> jax.Array:
     """Turns the neighbouring channel pairs (2i, 2i + 1) of each head.
 
     Args:
-      x_BNAE: queries or keys, any float dtype.
-      table_NE: the result of `rope_table`.
+      x_BTPAE: queries or keys, any float dtype.
+      table_TPE: the result of `rope_table`.
 
     Returns:
-      float32, the shape of `x_BNAE`.
+      float32, the shape of `x_BTPAE`.
     """
-    pairs = x_BNAE.astype(jnp.float32).reshape(*x_BNAE.shape[:-1], -1, 2)
+    pairs = x_BTPAE.astype(jnp.float32).reshape(*x_BTPAE.shape[:-1], -1, 2)
     real, imaginary = pairs[..., 0], pairs[..., 1]
-    cos, sin = table_NE.real[:, None, :], table_NE.imag[:, None, :]
+    cos, sin = table_TPE.real[..., None, :], table_TPE.imag[..., None, :]
     turned = jnp.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
-    return turned.reshape(x_BNAE.shape)
+    return turned.reshape(x_BTPAE.shape)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.models.layers import FLOAT32, Policy
@@ -29,6 +30,7 @@ from flashmotion_jax.models.vae_blocks import (
     pointwise,
     split_cells,
 )
+from flashmotion_jax.sharding import context_size, join_columns, split_like
 
 Past = tuple[jax.Array, ...]
 """What the next chunk needs of those before; see `Stream`."""
@@ -211,13 +213,51 @@ class VAE(nnx.Module):
 
     def _features(self, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
         """Mean and log-variance of a chunk side by side, and the next chunk's past."""
+        run = VAE._features_of_columns
+        features, past = self._split_columns(run, video, past, self.config.spatial_factor)
+        return join_columns(features), past
+
+    def _pixels(self, z: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+        """Pixels of a chunk, and the next chunk's past."""
+        return self._split_columns(VAE._pixels_of_columns, z, past, 1)
+
+    def _split_columns(
+        self,
+        run: Callable[[VAE, jax.Array, Past | None], tuple[jax.Array, Past]],
+        x_BTHWC: jax.Array,
+        past: Past | None,
+        unit: int,
+    ) -> tuple[jax.Array, Past]:
+        """Runs on every device of "context" with its own columns.
+
+        Args:
+          run: a method of this class.
+          x_BTHWC: a chunk of video or latents.
+          past: of the chunk before.
+          unit: columns that must stay together; where these cannot be shared out, each device
+            computes all of them.
+        """
+        size = context_size()
+        if size == 1 or x_BTHWC.shape[3] % (size * unit):
+            return run(self, x_BTHWC, past)
+        # Cutting a video into chunks may lose how a batch of one is split; the past still knows.
+        batch = jax.typeof(past[0] if past else x_BTHWC).sharding.spec[0]
+        columns = PartitionSpec(batch, None, None, "context", None)
+        split = jax.shard_map(
+            run,
+            in_specs=(PartitionSpec(), columns, columns),
+            out_specs=(columns, columns),
+            check_vma=False,
+        )
+        return split(self, jax.sharding.reshard(x_BTHWC, columns), past)
+
+    def _features_of_columns(self, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
         cells = split_cells(video, (1, self.config.patch_size, self.config.patch_size))
         stream = Stream(past)
         features = self.encoder(rearrange(cells, "b f h w c 1 q r -> b f h w (c r q)"), stream)
         return self.conv1(features).astype(jnp.float32), tuple(stream.future)
 
-    def _pixels(self, z: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-        """Pixels of a chunk, and the next chunk's past."""
+    def _pixels_of_columns(self, z: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
         stream = Stream(past)
         x = self.decoder(self.conv2(z), stream).astype(jnp.float32)
         q = self.config.patch_size
@@ -271,4 +311,5 @@ def _scan_chunks(
         return past, out
 
     _, tail = jax.lax.scan(one_chunk, past, chunks)
-    return jnp.concatenate([head, rearrange(tail, "n b f h w c -> b (n f) h w c")], axis=1)
+    tail = rearrange(tail, "n b f h w c -> b (n f) h w c")
+    return jnp.concatenate([head, split_like(tail, head)], axis=1)

@@ -2,14 +2,17 @@
 
 Time is a stream. Every causal operation asks the `Stream` for the frames before its chunk and
 leaves its own last frames there, so that a video in chunks gives the result of the whole video.
+Columns may be split over the devices of "context": convolutions then get what they see of the
+neighbours' columns, and attention gathers all.
 
 Source: Wan2.2 `wan/modules/vae2_2.py`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import jax
@@ -21,6 +24,7 @@ from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
 from flashmotion_jax.models.convolution import convolve
 from flashmotion_jax.models.layers import Policy
+from flashmotion_jax.sharding import context_size, is_one_device
 
 
 class Stream:
@@ -77,6 +81,46 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
     return layers.per_frame(convolve_frames, jnp.concatenate(taps, axis=-1)).astype(x_BTHWC.dtype)
 
 
+def beside_neighbours(
+    convolve: Callable[[jax.Array], jax.Array], x_BTHWC: jax.Array, stride: int = 1
+) -> jax.Array:
+    """Runs a convolution of 3 x 3 on columns that other devices may have neighbours of.
+
+    Args:
+      convolve: pads with zeros on both sides, or with a stride of 2 on the right alone.
+      x_BTHWC: all columns, or those of this device.
+      stride: of the convolution.
+
+    Returns:
+      What `convolve` makes of these columns among all.
+    """
+    if not _are_columns_split():
+        return convolve(x_BTHWC)
+    left, right = (1, 1) if stride == 1 else (0, stride)
+    parts = [_columns_of_neighbour(x_BTHWC[:, :, :, -left:], 1)] if left else []
+    parts += [x_BTHWC, _columns_of_neighbour(x_BTHWC[:, :, :, :right], -1)]
+    # The outermost results saw zeros in place of columns further away: they are the neighbours'.
+    return convolve(jnp.concatenate(parts, axis=3))[:, :, :, left:-1]
+
+
+def _columns_of_neighbour(columns: jax.Array, step: int) -> jax.Array:
+    """Hands columns `step` devices on; the first or last device gets zeros, the usual padding."""
+    size = context_size()
+    pairs = [(i, i + step) for i in range(size) if 0 <= i + step < size]
+    return jax.lax.ppermute(columns, "context", pairs)
+
+
+def _gather_columns(tokens_NSC: jax.Array) -> jax.Array:
+    """The tokens of all columns, in any order."""
+    if not _are_columns_split():
+        return tokens_NSC
+    return jax.lax.all_gather(tokens_NSC, "context", axis=1, tiled=True)
+
+
+def _are_columns_split() -> bool:
+    return is_one_device() and context_size() > 1
+
+
 class CausalConv(nnx.Module):
     """A 3-D convolution that sees only the present and the past."""
 
@@ -111,7 +155,12 @@ class CausalConv(nnx.Module):
         """Convolves frames that already have their past in front, by all taps or the last ones."""
         kernel = self.kernel[...].astype(self.dtype)
         kernel = kernel if taps is None else kernel[-taps:]
-        return conv3d(x_BTHWC, kernel, time_stride) + self.bias[...].astype(self.dtype)
+
+        def convolve(x_BTHWC: jax.Array) -> jax.Array:
+            return conv3d(x_BTHWC, kernel, time_stride)
+
+        out = convolve(x_BTHWC) if kernel.shape[2] == 1 else beside_neighbours(convolve, x_BTHWC)
+        return out + self.bias[...].astype(self.dtype)
 
 
 class ChannelNorm(nnx.Module):
@@ -172,7 +221,8 @@ class SpatialAttention(nnx.Module):
     def _attend(self, x_NHWC: jax.Array) -> jax.Array:
         height = x_NHWC.shape[1]
         qkv = rearrange(self.to_qkv(self.norm(x_NHWC)), "n h w c -> n (h w) c")
-        out = attention(*jnp.split(qkv[:, :, None], 3, axis=-1))
+        q, k, v = jnp.split(qkv, 3, axis=-1)
+        out = attention(*(x[:, :, None] for x in (q, _gather_columns(k), _gather_columns(v))))
         return self.proj(rearrange(out[:, :, 0], "n (h w) c -> n h w c", h=height))
 
 
@@ -239,7 +289,7 @@ class DownLevel(nnx.Module):
         for residual in self.residuals:
             x = residual(x, stream)
         if self.resample:
-            x = layers.per_frame(self.resample, x)
+            x = beside_neighbours(functools.partial(layers.per_frame, self.resample), x, stride=2)
         if self.time_conv:
             x = _halve_time(self.time_conv, x, stream)
         return x + shortcut
@@ -291,7 +341,8 @@ class UpLevel(nnx.Module):
             x = _double_time(self.time_conv, x, stream)
         if self.resample is None:
             return x
-        x = layers.per_frame(self.resample, jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3))
+        x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
+        x = beside_neighbours(functools.partial(layers.per_frame, self.resample), x)
         shortcut = duplicate_up(shortcut, self.out_channels, self.time_factor, 2)
         return x + (shortcut[:, self.time_factor - 1 :] if stream.is_first else shortcut)
 
