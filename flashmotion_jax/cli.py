@@ -112,6 +112,13 @@ def _add_sample(commands: Any) -> None:
         choices=("bfloat16", "float32"),
         help="of matmuls and convolutions (default: bfloat16; on a CPU float32)",
     )
+    add(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="that share the video; each holds the model (default: 1)",
+    )
     add("--prompt-cache", metavar="DIR", help="keep embeddings of prompts there for the next time")
     parser.set_defaults(run=_sample)
 
@@ -201,6 +208,7 @@ def _sample(args: argparse.Namespace) -> int:
         adapter,
         dtype=args.dtype,
         keep_loaded=False,
+        devices=args.devices,
         prompt_cache=args.prompt_cache,
     )
     chosen = {

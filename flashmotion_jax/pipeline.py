@@ -101,6 +101,7 @@ class Pipeline:
       vae_config: sizes of the VAE.
       sampling: the default way to sample.
       keep_loaded: keep DiT, VAE and adapter between stages and calls: faster for several videos.
+      devices: share each video: tokens in the DiT, columns in the VAE. Each holds all weights.
       prompt_cache: folder for prompts' embeddings on disk.
       cache_key: names the text encoder's weights in `prompt_cache`.
 
@@ -118,6 +119,7 @@ class Pipeline:
         vae_config: VAEConfig,
         sampling: SamplingConfig,
         keep_loaded: bool = True,
+        devices: int = 1,
         prompt_cache: Path | None = None,
         cache_key: str = "",
     ):
@@ -128,7 +130,7 @@ class Pipeline:
         self._grid = Grid.of(dit_config, vae_config)
         self._keep_loaded = keep_loaded
         self._loaded: dict[str, Any] = {}
-        self._mesh = sharding.make_mesh()
+        self._mesh = sharding.make_mesh(context=devices)
         self._steps = _Steps(None)
         self._load_seconds = 0.0
         self._encode_prompts = PromptEncoder(
@@ -147,6 +149,7 @@ class Pipeline:
         *,
         dtype: str | None = None,
         keep_loaded: bool = True,
+        devices: int = 1,
         prompt_cache: str | Path | None = None,
     ) -> Pipeline:
         """Opens a checkpoint of this project; weights are read when a stage needs them.
@@ -157,10 +160,12 @@ class Pipeline:
           adapter: "resnet", "controlnet", an adapter of your own, or None for no trajectories.
           dtype: of matmuls and convolutions; None takes bfloat16, on a CPU float32.
           keep_loaded: see the class.
+          devices: see the class.
           prompt_cache: see the class.
 
         Raises:
-          ValueError: the folder is not a checkpoint or lacks a part that is needed.
+          ValueError: the folder is not a checkpoint or lacks a part that is needed, or there are
+            fewer devices.
         """
         path = shipped_model() if path is None else path
         kind = adapter if isinstance(adapter, str) else None
@@ -181,6 +186,7 @@ class Pipeline:
             vae_config=folder.config.vae,
             sampling=folder.config.sampling,
             keep_loaded=keep_loaded,
+            devices=devices,
             prompt_cache=Path(prompt_cache) if prompt_cache else None,
             cache_key=f"{folder.text_encoder_key}-{dtype}",
         )
@@ -343,7 +349,7 @@ class Pipeline:
         start = time.perf_counter()
         component = self._loaded.get(name)
         if component is None:
-            component = self._components[name]()
+            component = sharding.place(self._components[name](), self._mesh)
         if self._keep_loaded and keep:
             self._loaded[name] = component
         self._load_seconds += time.perf_counter() - start

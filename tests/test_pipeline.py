@@ -73,6 +73,21 @@ def test_a_video_does_not_depend_on_its_batch(pipe, image):
     assert np.abs(batch[1].astype(int) - alone).max() <= 1
 
 
+@pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
+def test_devices_share_a_video(folder, image, adapter):
+    """Latents of 4 columns, 2 tokens: 8 devices have tokens that are padding, and all columns."""
+    one, *several = (Pipeline.load(folder, adapter, devices=devices) for devices in (1, 2, 8))
+    expected = one(image, "a dog runs", trajectory()).astype(int)
+    for pipe in several:
+        video = pipe(image, "a dog runs", trajectory())
+        assert np.abs(video - expected).max() <= 1
+
+
+def test_more_devices_than_there_are_are_refused(folder):
+    with pytest.raises(ValueError, match="needs 9 devices; found 8"):
+        Pipeline.load(folder, "resnet", devices=9)
+
+
 @pytest.mark.parametrize("sampler", ["few_step", "unipc", "euler"])
 @pytest.mark.parametrize("has_image", [True, False])
 def test_every_sampler_with_and_without_an_image(folder, image, sampler, has_image):
