@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from flashmotion_jax.commands import exit_status
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.evaluation.command import add_parser as add_evaluate
+from flashmotion_jax.planning.command import add_parser as add_plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_new(commands)
     add_evaluate(commands)
+    add_plan(commands)
     return parser
 
 

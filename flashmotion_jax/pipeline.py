@@ -285,7 +285,7 @@ class Pipeline:
                     return None
                 factor = self._vae_config.temporal_factor
                 latents = [
-                    jnp.concatenate(list(self._code(_encode_chunk, vae, video, factor)), axis=1)
+                    jnp.concatenate(list(self._code(encode_chunk, vae, video, factor)), axis=1)
                     for video in videos
                 ]
                 return jnp.concatenate(latents)
@@ -312,7 +312,7 @@ class Pipeline:
             # One at a time: the activations of a video outweigh what a batch would save.
             videos = []
             for video in latents:
-                chunks = self._code(_decode_chunk, vae, video, 1)
+                chunks = self._code(decode_chunk, vae, video, 1)
                 videos.append(np.concatenate([to_uint8(np.asarray(x[0])) for x in chunks]))
         return np.stack(videos)
 
@@ -362,10 +362,10 @@ class Pipeline:
 
 
 @program
-def _encode_chunk(vae: VAE, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+def encode_chunk(vae: VAE, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
     return vae.encode_chunk(to_float(video), past)
 
 
 @functools.partial(program, donate_argnames=("past",))
-def _decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+def decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
     return vae.decode_chunk(latents, past)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-#: Scores of one chunk held at a time, in elements (256 MiB in float32).
+from flashmotion_jax.compilation import backend
+
+#: Scores of one chunk that a device holds at a time, in elements (256 MiB in float32).
 MAX_SCORES = 2**26
 
 
@@ -24,10 +27,11 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     Returns:
       `[B, N, A, E]` in the dtype of the queries.
     """
-    if jax.default_backend() == "gpu" and _fits_cudnn(q_BNAE):
-        return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
+    if backend() == "gpu" and _fits_cudnn(q_BNAE):
+        return _cudnn(q_BNAE, k_BSAE, v_BSAE)
     batch, num_queries, heads, width = q_BNAE.shape
-    chunk = max(1, MAX_SCORES // (batch * heads * k_BSAE.shape[1]))
+    own_batch = jax.typeof(q_BNAE).sharding.shard_shape(q_BNAE.shape)[0]
+    chunk = max(1, MAX_SCORES // (own_batch * heads * k_BSAE.shape[1]))
     if num_queries <= chunk:
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="xla")
     num_chunks = -(-num_queries // chunk)
@@ -41,6 +45,24 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
 
     out = jax.lax.map(attend, chunks).swapaxes(0, 1)
     return out.reshape(batch, num_chunks * chunk, heads, width)[:, :num_queries]
+
+
+def _cudnn(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Array:
+    """The kernel on each device's own videos.
+
+    On its own, the partitioner takes the kernel's result for whole on every device: it gathered all
+    videos' attention, and each device computed the next matmul of all (docs/decisions.md).
+    """
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+    if jax.sharding.get_abstract_mesh().empty:
+        return attend(q_BNAE, k_BSAE, v_BSAE)
+    batch = PartitionSpec(jax.typeof(q_BNAE).sharding.spec[0])
+    return jax.shard_map(attend, in_specs=(batch,) * 3, out_specs=batch, check_vma=False)(
+        q_BNAE, k_BSAE, v_BSAE
+    )
 
 
 def _fits_cudnn(q_BNAE: jax.Array) -> bool:
