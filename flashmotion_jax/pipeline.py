@@ -363,9 +363,11 @@ class Pipeline:
 
 @program
 def encode_chunk(vae: VAE, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+    """The next frames of a video uint8 `[1, F, H, W, 3]`, and what the frames after them need."""
     return vae.encode_chunk(to_float(video), past)
 
 
 @functools.partial(program, donate_argnames=("past",))
 def decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+    """The next latent frames `[1, T, h, w, C]`, and what the frames after them need."""
     return vae.decode_chunk(latents, past)

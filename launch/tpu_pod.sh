@@ -79,16 +79,18 @@ keep() {
   done
 }
 
+stop() { # one worker is asked: all stop after the same step and save
+  # shellcheck disable=SC2016 # it is for the worker's shell
+  on_workers 0 'kill -TERM "$(cat ~/train.pid)"'
+}
+
 delete() {
   gcloud compute tpus queued-resources delete "$NAME" "${WHERE[@]}" --force
 }
 
 case "${1:-}" in
-  create | setup | train | keep | delete) "$1" ;;
+  create | setup | train | keep | stop | delete) "$1" ;;
   watch) on_workers 0 'tail -n 50 -f ~/train.log' ;;
-  # One worker is asked: all stop after the same step and save.
-  # shellcheck disable=SC2016 # it is for the worker's shell
-  stop) on_workers 0 'kill -TERM "$(cat ~/train.pid)"' ;;
   *)
     sed -n '2,10p' "$0" >&2
     exit 2
