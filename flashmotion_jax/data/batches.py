@@ -187,12 +187,15 @@ def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
     for device, index in sharding.devices_indices_map((batch_size,)).items():
         rows.setdefault(device.process_index, set()).update(range(batch_size)[index[0]])
     pieces = sorted({tuple(sorted(own)) for own in rows.values()})
-    if len({len(piece) for piece in pieces}) > 1 or sum(map(len, pieces)) != batch_size:
+    own = tuple(sorted(rows.get(jax.process_index(), ())))
+    sizes = {len(piece) for piece in pieces}
+    if not own or len(sizes) > 1 or sum(map(len, pieces)) != batch_size:
         raise ValueError(
-            f"the processes have the videos {pieces} of a batch of {batch_size}, which are no equal "
-            "pieces of it; make the product of mesh.data and mesh.fsdp a multiple of the processes"
+            f"this process has the videos {own} of a batch of {batch_size}, and all processes "
+            f"{pieces}: no equal pieces; let the mesh have all devices, and mesh.data x mesh.fsdp "
+            "be a multiple of the processes, or divide them"
         )
-    return pieces.index(tuple(sorted(rows[jax.process_index()]))), len(pieces)
+    return pieces.index(own), len(pieces)
 
 
 def _check_cache(cache: LatentCache, kind: str, size: int, text_len: int, name: str) -> None:

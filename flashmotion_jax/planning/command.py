@@ -6,12 +6,10 @@ import argparse
 import json
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flashmotion_jax.config import TrainConfig
-    from flashmotion_jax.planning.plan import Plan
     from flashmotion_jax.planning.sizes import VideoSize
     from flashmotion_jax.planning.topology import Topology
 
@@ -25,7 +23,20 @@ def add_parser(commands: Any) -> None:
         "weights; needs pip install 'flashmotion_jax[plan]'. Exit status 1: it does not fit.",
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="F.py", help="a training run of configs/")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", metavar="F.py", help="a training run of configs/")
+    what.add_argument(
+        "--sample",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="making a video with a checkpoint, on each device one (default: published sizes)",
+    )
+    add(
+        "--adapter",
+        choices=("resnet", "controlnet", "none"),
+        help="of --sample (default: resnet)",
+    )
     add(
         "--set",
         action="append",
@@ -42,7 +53,7 @@ def add_parser(commands: Any) -> None:
     add(
         "--size",
         metavar="HxW",
-        help="pixels of a video (default: those of the run's cache, or 704x1280)",
+        help="pixels of a video (default: those of the run's cache or checkpoint, or 704x1280)",
     )
     add("--frames", type=int, metavar="N", help="of a video, 4 n + 1 (default: likewise, or 121)")
     add("--json", metavar="F.json", help="write the plan there too")
@@ -69,23 +80,29 @@ def run(args: argparse.Namespace) -> int:
     prepare_environment()
     from flashmotion_jax.config import TrainConfig, load_config, with_overrides
     from flashmotion_jax.files import replacing
-    from flashmotion_jax.planning.plan import plan_training
+    from flashmotion_jax.planning.plan import plan_sampling, plan_training
     from flashmotion_jax.planning.report import to_json, to_lines
 
-    topology = open_topology(args.topology)
-    config = with_overrides(load_config(args.config, TrainConfig), args.set)
-    size = _video_size(args)
-    plan = plan_training(config, topology, size, _say)
+    topology, size, config = open_topology(args.topology), _video_size(args), None
+    if args.config:
+        config = with_overrides(load_config(args.config, TrainConfig), args.set)
+        plan = plan_training(config, topology, size, _say)
+    else:
+        kind = args.adapter or "resnet"
+        adapter = None if kind == "none" else kind
+        plan = plan_sampling(args.sample, adapter, topology, size, _say)
     for line in to_lines(plan):
         print(line)
     if args.json:
         values = to_json(plan, shlex.join(["flashmotion", "plan", *_words(args)]))
         with replacing(args.json) as scratch:
             scratch.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    if plan.faults and not args.no_search:
+    if plan.faults and config and not args.no_search:
         _suggest(config, topology, size)
+    verdict = "it does not fit" if plan.faults else "it fits"
     print(
-        f"wrote {args.json}" if args.json else f"planned {Path(args.config).name}: {_verdict(plan)}"
+        f"planned {args.config or 'sampling'}: {verdict}"
+        + (f"; wrote {args.json}" if args.json else "")
     )
     return 1 if plan.faults else 0
 
@@ -113,8 +130,8 @@ def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) ->
     found = suggest(config, topology, size, _say)
     if found is None:
         print(
-            f"nothing that was tried fits {topology.name}: take more devices, or shorter or smaller "
-            "videos (--frames, --size)"
+            f"nothing that was tried fits {topology.name}: take more devices, or shorter or "
+            "smaller videos (--frames, --size)"
         )
         return
     assignments, plan = found
@@ -125,17 +142,14 @@ def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) ->
 
 def _words(args: argparse.Namespace) -> list[str]:
     """The arguments that decide a plan."""
-    words = ["--config", args.config, "--topology", args.topology]
+    words = ["--config", args.config] if args.config else ["--sample", *filter(None, [args.sample])]
+    words += ["--topology", args.topology]
     for assignment in args.set:
         words += ["--set", assignment]
-    for name in ("size", "frames"):
+    for name in ("adapter", "size", "frames"):
         if getattr(args, name) is not None:
             words += [f"--{name}", str(getattr(args, name))]
     return words
-
-
-def _verdict(plan: Plan) -> str:
-    return "it does not fit" if plan.faults else "it fits"
 
 
 def _say(text: str) -> None:

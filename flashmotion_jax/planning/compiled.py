@@ -1,4 +1,4 @@
-"""One program compiled for a topology: its memory, its work, and how long a step cannot but take."""
+"""One program compiled for a topology: its memory, its work, and the least time it can take."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from flashmotion_jax.config import TrainConfig, to_dict
 from flashmotion_jax.planning.compiled import Compiled, TooLarge, compile_program
 from flashmotion_jax.planning.devices import GIB
 from flashmotion_jax.planning.programs import PlannedProgram, training_programs
+from flashmotion_jax.planning.sampling import open_sizes, sampling_programs
 from flashmotion_jax.planning.sizes import VideoSize, with_sizes
 from flashmotion_jax.planning.topology import Topology, without_cudnn
 
@@ -84,10 +85,48 @@ def plan_training(
     """
     axes = dataclasses.asdict(run.mesh)
     _require_filled(run, topology)
-    with compiling_for(topology.kind.platform), without_cudnn(), with_sizes(run) as (sized, named):
-        with jax.set_mesh(sharding.make_mesh(**axes, devices=topology.devices)):
-            programs = _compile(training_programs(sized, size), topology, progress)
-    return Plan(to_dict(run), topology, axes, run.batch_size, named, programs)
+    mesh = sharding.make_mesh(**axes, devices=topology.devices)
+    with (
+        compiling_for(topology.kind.platform),
+        without_cudnn(),
+        with_sizes(run) as (sized, published),
+        jax.set_mesh(mesh),
+    ):
+        programs = _compile(training_programs(sized, size), topology, progress)
+    return Plan(to_dict(run), topology, axes, run.batch_size, published, programs)
+
+
+def plan_sampling(
+    folder: str,
+    adapter: str | None,
+    topology: Topology,
+    size: VideoSize | None,
+    progress: Progress,
+) -> Plan:
+    """Compiles what makes a video on one device; the others make others at the same time.
+
+    Args:
+      folder: of a checkpoint; empty for the published sizes.
+      adapter: "resnet", "controlnet", or None for no trajectory.
+      topology: whose device it is.
+      size: of the video; by default that of the checkpoint.
+      progress: hears what is being compiled.
+
+    Raises:
+      ValueError: the checkpoint lacks a part, or does not take videos of that size.
+    """
+    mesh = sharding.make_mesh(devices=topology.devices)
+    with (
+        compiling_for(topology.kind.platform),
+        without_cudnn(),
+        open_sizes(folder, adapter, size) as sizes,
+        jax.set_mesh(mesh),
+    ):
+        sampling, programs = sampling_programs(sizes)
+        results = _compile(programs, topology, progress)
+    settings = {"sample": folder, "adapter": adapter, "sampling": to_dict(sampling)}
+    published = [] if folder else ["the checkpoint"]
+    return Plan(settings, topology, dict(mesh.shape), len(topology.devices), published, results)
 
 
 def _compile(
@@ -95,7 +134,7 @@ def _compile(
 ) -> list[Compiled | TooLarge]:
     results: list[Compiled | TooLarge] = []
     for program in programs:
-        progress(f"compiling {program.name} for {len(topology.devices)} devices")
+        progress(f"compiling {program.name} for {topology.name}")
         results.append(compile_program(program, topology))
     return results
 

@@ -96,20 +96,20 @@ def to_lines(plan: Plan) -> Iterator[str]:
         yield f"does not fit: {fault}"
     if not plan.faults:
         yield (
-            f"fits; no step is faster than {plan.seconds:.2f} s here ({_bound(plan)}); a roofline, "
+            f"fits; at least {plan.seconds:.2f} s a step or video ({_bound(plan)}): a roofline, "
             "which no program reaches"
         )
 
 
 def _program_lines(one: Compiled) -> Iterator[str]:
     memory, seconds = one.memory, one.seconds
-    yield f"{one.program.name}, {one.program.runs:g} a step, compiled in {one.compile_seconds:.0f} s"
+    runs = one.program.runs
+    yield f"{one.program.name}, {runs:g} times, compiled in {one.compile_seconds:.0f} s"
     yield (
         f"  memory: {memory.needed / GIB:.2f} GiB at most = {memory.peak / GIB:.2f} of the program "
         f"(arguments {memory.arguments / GIB:.2f}, output {memory.output / GIB:.2f}, temporaries "
         f"{memory.temporaries / GIB:.2f} in sum) + {memory.beside / GIB:.2f} beside it"
     )
-    flops = max(one.seconds.compute, 1e-12)
     yield (
         f"  work: {one.counts.flops / TERA:,.1f} TFLOP in matmuls and convolutions, "
         f"{sum(one.counts.kernels.values())} kernels, {one.traffic / 1e12:.2f} TB read and written"
@@ -117,7 +117,7 @@ def _program_lines(one: Compiled) -> Iterator[str]:
     for name, each in sorted(one.counts.collectives.items()):
         yield f"  {name}: {each.runs} runs, {each.payload_bytes / GB:.2f} GB"
     yield (
-        f"  least seconds: {flops:.3f} compute, {seconds.memory:.3f} memory, "
+        f"  least seconds: {seconds.compute:.3f} compute, {seconds.memory:.3f} memory, "
         f"{seconds.communication:.3f} communication; {seconds.added:.3f} if nothing overlaps"
     )
     if one.counts.unknown_loops:
