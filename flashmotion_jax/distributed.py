@@ -67,7 +67,7 @@ def run_together(program: str, where: str, run: Callable[[], int]) -> int:
         except Exception as error:
             if _OF_OTHERS.search(str(error)):
                 # Most likely one of them is gone: in a moment the watch knows, and ends this one.
-                time.sleep(SILENT_SECONDS + 3 * BEAT_SECONDS)
+                time.sleep(SILENT_SECONDS + 6 * BEAT_SECONDS)
             raise
 
     try:
