@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from flashmotion_jax.commands import exit_status
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.evaluation.command import add_parser as add_evaluate
+from flashmotion_jax.planning.command import add_parser as add_plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status.
     """
     args = build_parser().parse_args(argv)
+    if getattr(args, "distributed", None):
+        return exit_status("flashmotion", lambda: _run_together(args))
     return exit_status("flashmotion", lambda: args.run(args))
+
+
+def _run_together(args: argparse.Namespace) -> int:
+    from flashmotion_jax.distributed import run_together
+
+    return run_together("flashmotion", args.distributed, lambda: args.run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_new(commands)
     add_evaluate(commands)
+    add_plan(commands)
     return parser
 
 
@@ -148,6 +158,12 @@ def _add_train(commands: Any) -> None:
         help="go on with a run that is in the output folder, or refuse to (default: auto)",
     )
     add("--dry-run", action="store_true", help="tell what the run would be and take, and end")
+    add(
+        "--distributed",
+        metavar="auto|PROCESS/COUNT@HOST:PORT",
+        help="one of several processes that train as one: auto under Slurm and on TPU pods, "
+        "elsewhere which of them (from 0), and where process 0 is (default: alone)",
+    )
     parser.set_defaults(run=_train)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -16,6 +18,30 @@ T = TypeVar("T")
 #: XLA:CPU has no bfloat16 matmul and converts to float32. It would move the conversion of a whole
 #: stack of layers out of their scan: 19 GB of scratch for the DiT instead of one layer's 0.7 GB.
 CPU_OPTIONS = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+
+_TARGET: ContextVar[str | None] = ContextVar("target", default=None)
+
+
+def backend() -> str:
+    """What programs are made for: "cpu", "gpu" or "tpu"; models choose their kernels by it."""
+    return _TARGET.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Generator[None]:
+    """Makes programs for devices that this process does not have: to be compiled, never run.
+
+    Args:
+      platform: what `backend` tells meanwhile.
+    """
+    # What was traced before chose its kernels for another backend, and so would what comes after.
+    jax.clear_caches()
+    token = _TARGET.set(platform)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+        jax.clear_caches()
 
 
 class Program(Generic[P, T]):
@@ -39,14 +65,14 @@ class Program(Generic[P, T]):
         return self._jitted().lower(*args, **kwargs)
 
     def _jitted(self) -> Any:
-        backend = jax.default_backend()
-        if backend not in self._compiled:
+        target = backend()
+        if target not in self._compiled:
             _keep_compiled()
-            options = CPU_OPTIONS if backend == "cpu" else None
-            self._compiled[backend] = jax.jit(
+            options = CPU_OPTIONS if target == "cpu" else None
+            self._compiled[target] = jax.jit(
                 self.function, compiler_options=options, **self._options
             )
-        return self._compiled[backend]
+        return self._compiled[target]
 
 
 def program(

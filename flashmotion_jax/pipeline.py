@@ -291,7 +291,7 @@ class Pipeline:
                     return None
                 factor = self._vae_config.temporal_factor
                 latents = [
-                    jnp.concatenate(list(self._code(_encode_chunk, vae, video, factor)), axis=1)
+                    jnp.concatenate(list(self._code(encode_chunk, vae, video, factor)), axis=1)
                     for video in videos
                 ]
                 return jnp.concatenate(latents)
@@ -318,7 +318,7 @@ class Pipeline:
             # One at a time: the activations of a video outweigh what a batch would save.
             videos = []
             for video in latents:
-                chunks = self._code(_decode_chunk, vae, video, 1)
+                chunks = self._code(decode_chunk, vae, video, 1)
                 videos.append(np.concatenate([to_uint8(np.asarray(x[0])) for x in chunks]))
         return np.stack(videos)
 
@@ -368,10 +368,12 @@ class Pipeline:
 
 
 @program
-def _encode_chunk(vae: VAE, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+def encode_chunk(vae: VAE, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+    """The next frames of a video uint8 `[1, F, H, W, 3]`, and what the frames after them need."""
     return vae.encode_chunk(to_float(video), past)
 
 
 @functools.partial(program, donate_argnames=("past",))
-def _decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+def decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+    """The next latent frames `[1, T, h, w, C]`, and what the frames after them need."""
     return vae.decode_chunk(latents, past)

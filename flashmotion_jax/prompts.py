@@ -83,7 +83,7 @@ class PromptEncoder:
         # Padding is masked, so cutting it changes nothing but the time it takes.
         length = min(self._text_len, -(-num_tokens // LENGTH_STEP) * LENGTH_STEP)
         ids, mask = jnp.asarray(ids[:, :length]), jnp.asarray(mask[:, :length])
-        embedding = _encode_tokens(encoder, ids, mask)
+        embedding = encode_tokens(encoder, ids, mask)
         return np.asarray(embedding[0, :num_tokens], np.float32)
 
     def _recall(self, prompt: str) -> bool:
@@ -106,5 +106,6 @@ class PromptEncoder:
 
 
 @program
-def _encode_tokens(encoder: TextEncoder, ids: jax.Array, mask: jax.Array) -> jax.Array:
+def encode_tokens(encoder: TextEncoder, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    """Embeddings `[B, S, D]` of tokens `[B, S]`; the mask is False past each text."""
     return encoder(ids, mask)

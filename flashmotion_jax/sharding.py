@@ -7,11 +7,14 @@ layer by layer where they are used; activations are split over the batch, and a 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -25,19 +28,34 @@ LOGICAL_AXES = {"embed": "fsdp", "channels_out": "fsdp"}
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
-def make_mesh(data: int = 1, fsdp: int = 1, context: int = 1) -> Mesh:
+def make_mesh(
+    data: int = 1, fsdp: int = 1, context: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """A mesh over the first `data * fsdp * context` devices, in explicit sharding mode.
+
+    On a TPU's torus neighbours of the mesh are neighbours of the torus, as far as its sides can be
+    multiplied and split to those of the mesh.
+
+    Args:
+      data: copies of the weights.
+      fsdp: parts of the weights.
+      context: parts of a video.
+      devices: those of this process, by default.
 
     Raises:
       ValueError: there are fewer devices than that.
     """
-    size = data * fsdp * context
-    if size > jax.device_count():
+    shape = (data, fsdp, context)
+    size = math.prod(shape)
+    devices = jax.devices() if devices is None else devices
+    if size > len(devices):
         raise ValueError(
             f"a mesh of data={data} x fsdp={fsdp} x context={context} needs {size} devices; "
-            f"found {jax.device_count()}"
+            f"found {len(devices)}"
         )
-    return jax.make_mesh((data, fsdp, context), MESH_AXES, devices=jax.devices()[:size])
+    # `jax.make_mesh` splits no side of a torus: data=4 x fsdp=64 on 16 x 16 would be refused.
+    placed = mesh_utils.create_device_mesh(shape, devices[:size], allow_split_physical_axes=True)
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 
 
 def parameter_spec(param: nnx.Variable, mesh: Mesh) -> PartitionSpec:

@@ -20,7 +20,7 @@ SOURCES = sorted(
 
 #: What each part may import of the package; parts on one line may import each other.
 LAYERS = [
-    {"config", "wan22", "files", "sharding", "compilation", "commands"},
+    {"config", "wan22", "files", "sharding", "compilation", "commands", "distributed"},
     {"models", "diffusion"},
     {"data", "trajectory"},
     {"prompts", "request", "pipeline", "caching", "training", "evaluation", "planning"},

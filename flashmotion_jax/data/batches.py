@@ -180,17 +180,22 @@ def _example(record: Record, kind: Kind, text_len: int) -> Batch[np.ndarray]:
 def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
     """Which of how many pieces of a batch lies on the devices of this process.
 
-    Processes that share videos, because the mesh splits these further, get the same piece.
+    Processes that share videos, because the mesh splits these further, get the same piece. The rows
+    of a process need not be neighbours, and on a TPU's torus are not.
     """
-    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
-    rows = sorted({row for index in indices if index for row in range(batch_size)[index[0]]})
-    start, size = rows[0], len(rows)
-    if rows[-1] - start + 1 != size or start % size or batch_size % size:
+    rows: dict[int, set[int]] = {}
+    for device, index in sharding.devices_indices_map((batch_size,)).items():
+        rows.setdefault(device.process_index, set()).update(range(batch_size)[index[0]])
+    pieces = sorted({tuple(sorted(own)) for own in rows.values()})
+    own = tuple(sorted(rows.get(jax.process_index(), ())))
+    sizes = {len(piece) for piece in pieces}
+    if not own or len(sizes) > 1 or sum(map(len, pieces)) != batch_size:
         raise ValueError(
-            f"this process has the videos {rows} of a batch of {batch_size}, which are no piece of "
-            "it; make the mesh with the devices of a process side by side"
+            f"this process has the videos {own} of a batch of {batch_size}, and all processes "
+            f"{pieces}: no equal pieces; let the mesh have all devices, and mesh.data x mesh.fsdp "
+            "be a multiple of the processes, or divide them"
         )
-    return start // size, batch_size // size
+    return pieces.index(own), len(pieces)
 
 
 def _check_cache(cache: LatentCache, kind: str, size: int, text_len: int, name: str) -> None:

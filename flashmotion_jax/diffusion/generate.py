@@ -197,17 +197,17 @@ def generate_latents(
     Returns:
       float32 `[B, T, h, w, C]`.
     """
-    prepared, noise, step_keys = _begin(dit, adapter, conditions, keys, shape=shape)
+    prepared, noise, step_keys = begin(dit, adapter, conditions, keys, shape=shape)
 
     def advance(state: State, row: FewStep[jax.Array] | Solver[jax.Array]) -> State:
-        return _advance(dit, adapter, conditions, prepared, state, row, step_keys)
+        return advance_step(dit, adapter, conditions, prepared, state, row, step_keys)
 
     latents = samplers.sample(advance, noise, schedule, progress)
     return inject_image(latents, conditions.image_latents)
 
 
 @functools.partial(program, static_argnames=("shape",))
-def _begin(
+def begin(
     dit: Generator,
     adapter: Any,
     conditions: Conditions,
@@ -222,7 +222,7 @@ def _begin(
 
 
 @program
-def _advance(
+def advance_step(
     dit: Generator,
     adapter: Any,
     conditions: Conditions,

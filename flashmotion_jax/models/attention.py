@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from flashmotion_jax.compilation import backend
 from flashmotion_jax.sharding import context_size
 
-#: Scores of one chunk held at a time, in elements (256 MiB in float32).
+#: Scores of one chunk that a device holds at a time, in elements (256 MiB in float32).
 MAX_SCORES = 2**26
 
 
@@ -36,10 +37,11 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     Returns:
       `[B, N, A, E]` in the dtype of the queries.
     """
-    if jax.default_backend() == "gpu" and _fits_cudnn(q_BNAE):
+    if backend() == "gpu" and _fits_cudnn(q_BNAE):
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
     batch, num_queries, heads, width = q_BNAE.shape
-    chunk = max(1, MAX_SCORES // (batch * heads * k_BSAE.shape[1]))
+    own_batch = jax.typeof(q_BNAE).sharding.shard_shape(q_BNAE.shape)[0]
+    chunk = max(1, MAX_SCORES // (own_batch * heads * k_BSAE.shape[1]))
     if num_queries <= chunk:
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="xla")
     num_chunks = -(-num_queries // chunk)
@@ -92,7 +94,11 @@ def attend_to_text(q_BTPAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> 
 def _on_each_device(
     local: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
 ) -> jax.Array:
-    """Runs `local` on each device's part: kernels and chunks then see the shapes that are there."""
+    """Runs `local` on each device's part: kernels and chunks then see the shapes that are there.
+
+    On its own, the partitioner takes a kernel's result for whole on every device: it gathered all
+    videos' attention, and each device computed the next matmul of all (docs/decisions.md).
+    """
     if jax.sharding.get_abstract_mesh().empty:
         return local(q, k, v)
     specs = tuple(jax.typeof(x).sharding.spec for x in (q, k, v))

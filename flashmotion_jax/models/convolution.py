@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from flashmotion_jax.compilation import backend
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -44,7 +46,7 @@ def convolve(
         for name in ("lhs_dilation", "rhs_dilation")
         for factor in options.get(name) or ()
     )
-    if jax.default_backend() != "cpu" or not plain:
+    if backend() != "cpu" or not plain:
         return jax.lax.conv_general_dilated(x_NHWC, kernel, window_strides, padding, **options)
     if isinstance(padding, str):
         sizes = x_NHWC.shape[1:3], kernel.shape[:2], tuple(window_strides)

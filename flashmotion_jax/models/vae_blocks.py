@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
+from flashmotion_jax.compilation import backend
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
 from flashmotion_jax.models.convolution import convolve
@@ -61,7 +62,7 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
     On a CPU it is a 2-D convolution of each frame with its past side by side in channels, which XLA
     runs faster there than a 3-D one or one for each time tap.
     """
-    if jax.default_backend() != "cpu":
+    if backend() != "cpu":
         return jax.lax.conv_general_dilated(
             x_BTHWC,
             kernel,

@@ -29,12 +29,8 @@ Sampler = Callable[[Models], Iterator[np.ndarray]]
 """The models as they are, to videos uint8 `[F, H, W, 3]`."""
 
 
-class Inputs(Protocol):
-    """What a run reads."""
-
-    def batches(self, mesh: Mesh) -> Batches[Any]:
-        """The batches, from the beginning."""
-        ...
+class Shapes(Protocol):
+    """Of what a run reads: enough to compile it."""
 
     def abstract_batch(self) -> Any:
         """A batch with shapes, dtypes and places in place of arrays."""
@@ -42,6 +38,14 @@ class Inputs(Protocol):
 
     def constants(self) -> dict[str, jax.Array]:
         """What losses need beside models and batch, by role."""
+        ...
+
+
+class Inputs(Shapes, Protocol):
+    """What a run reads."""
+
+    def batches(self, mesh: Mesh) -> Batches[Any]:
+        """The batches, from the beginning."""
         ...
 
     def sampler(self, result: Result) -> Sampler:
@@ -88,9 +92,7 @@ class LatentInputs:
 
     def abstract_batch(self) -> Batch[Any]:
         """See `Inputs`."""
-        latents = _abstract(self._run.batch_size, self._cache.latent_shape, jnp.float32)
-        text = (self._dit.text_len, self._dit.text_dim)
-        return Batch(latents, latents, _abstract(self._run.batch_size, text, jnp.float32))
+        return abstract_latents(self._run, self._dit, self._cache.latent_shape)
 
     def constants(self) -> dict[str, jax.Array]:
         """See `Inputs`."""
@@ -122,9 +124,7 @@ class PixelInputs:
 
     def abstract_batch(self) -> PixelBatch[Any]:
         """See `Inputs`."""
-        stage = self._stage
-        shape = (stage.num_frames, stage.height, stage.width, 3)
-        return PixelBatch(*[_abstract(self._run.batch_size, shape, jnp.uint8)] * 3)
+        return abstract_pixels(self._run, self._stage)
 
     def constants(self) -> dict[str, jax.Array]:
         """See `Inputs`."""
@@ -163,6 +163,19 @@ def open_videos(stage: AutoencoderConfig) -> MagicData:
         width=stage.width,
         resize=stage.resize,
     )
+
+
+def abstract_latents(run: TrainConfig, dit: DiTConfig, shape: tuple[int, ...]) -> Batch[Any]:
+    """A batch of latents `(T, h, w, C)` with shapes, dtypes and places in place of arrays."""
+    latents = _abstract(run.batch_size, shape, jnp.float32)
+    text = _abstract(run.batch_size, (dit.text_len, dit.text_dim), jnp.float32)
+    return Batch(latents, latents, text)
+
+
+def abstract_pixels(run: TrainConfig, stage: AutoencoderConfig) -> PixelBatch[Any]:
+    """A batch of videos likewise."""
+    shape = (stage.num_frames, stage.height, stage.width, 3)
+    return PixelBatch(*[_abstract(run.batch_size, shape, jnp.uint8)] * 3)
 
 
 def _abstract(batch_size: int, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.sharding import shardings
 from flashmotion_jax.training.flops import count_flops
-from flashmotion_jax.training.inputs import Inputs, open_inputs
+from flashmotion_jax.training.inputs import Shapes, open_inputs
 from flashmotion_jax.training.player import Player, new_player
 from flashmotion_jax.training.stage import Stage, frozen_policy
 from flashmotion_jax.training.stages import build_stage
@@ -40,14 +40,14 @@ def abstract_players(stage: Stage) -> dict[str, Player]:
     }
 
 
-def abstract_models(config: TrainConfig, stage: Stage, inputs: Inputs) -> dict[str, Any]:
+def abstract_models(config: TrainConfig, stage: Stage, inputs: Shapes) -> dict[str, Any]:
     """All that stands still, likewise."""
     policy = frozen_policy(config)
     models = {role: on_mesh(source.abstract(policy)) for role, source in stage.frozen.items()}
     return models | jax.eval_shape(inputs.constants)
 
 
-def turn_arguments(config: TrainConfig, stage: Stage, inputs: Inputs) -> dict[str, tuple[Any, ...]]:
+def turn_arguments(config: TrainConfig, stage: Stage, inputs: Shapes) -> dict[str, tuple[Any, ...]]:
     """Abstract arguments of each player's step."""
     players = abstract_players(stage)
     models = abstract_models(config, stage, inputs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import math
+import os
 import signal
 import threading
 from collections.abc import Generator, Mapping
@@ -18,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import multihost_utils
 
 from flashmotion_jax import sharding
@@ -143,7 +143,7 @@ class Loop:
                 if self._sampler and self._step % config.sample_every == 0:
                     self._sample(self._sampler)
                 self._report_saved(self._checkpoints.mark())
-                if _agreed(asked, self._step, config.log_every):
+                if _agreed(asked, self._step):
                     return self._stop()
         self._report_saved(self._checkpoints.wait())
         result = self._stage.result
@@ -251,18 +251,25 @@ def _bounds(stage: Stage) -> dict[str, tuple[float, float]]:
 
 @contextmanager
 def _asked_to_stop() -> Generator[threading.Event, None, None]:
-    """Turns SIGTERM and the first Ctrl-C into an event; a second Ctrl-C interrupts at once."""
+    """Turns SIGTERM and the first Ctrl-C into an event; a second Ctrl-C interrupts at once.
+
+    Of several processes, jax hears SIGTERM itself, to make all stop after the same step.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked  # only the main thread may have handlers
         return
+    is_alone = jax.process_count() == 1
 
     def ask(number: int, frame: Any) -> None:
         del frame
-        asked.set()
+        if is_alone:
+            asked.set()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
         signal.signal(number, previous[number])
 
-    signals: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
+    signals: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT) if is_alone else (signal.SIGINT,)
     previous = {number: signal.signal(number, ask) for number in signals}
     try:
         yield asked
@@ -271,10 +278,8 @@ def _asked_to_stop() -> Generator[threading.Event, None, None]:
             signal.signal(number, handler)
 
 
-def _agreed(asked: threading.Event, step: int, every: int) -> bool:
+def _agreed(asked: threading.Event, step: int) -> bool:
     """Whether to stop after this step: all processes must do so after the same one."""
     if jax.process_count() == 1:
         return asked.is_set()
-    if step % every:
-        return False
-    return bool(multihost_utils.process_allgather(np.int32(asked.is_set())).any())
+    return multihost_utils.reached_preemption_sync_point(step)

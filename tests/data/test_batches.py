@@ -7,12 +7,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
 import small_cache
+from flashmotion_jax.data import batches as batches_module
 from flashmotion_jax.data.batches import first_records, latent_batches
 from flashmotion_jax.sharding import BATCH, make_mesh
 
@@ -118,6 +120,43 @@ def test_batches_are_split_over_the_mesh(cache):
         assert array.sharding.spec == BATCH and len(array.sharding.device_set) == 8
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {1}
     assert_equal([jax.tree.map(np.asarray, split)], read(make(cache), 1))
+
+
+class Device(NamedTuple):
+    process_index: int
+    row: int
+
+
+class Layout:
+    """What `_own_piece` asks of a sharding: which rows each process has, one on each device."""
+
+    def __init__(self, *rows_of_processes):
+        self.rows_of_processes = rows_of_processes
+
+    def devices_indices_map(self, shape):
+        assert shape == (sum(map(len, {*self.rows_of_processes})),)
+        return {
+            Device(process, row): (slice(row, row + 1),)
+            for process, rows in enumerate(self.rows_of_processes)
+            for row in rows
+        }
+
+
+@pytest.mark.parametrize(
+    ("rows", "piece"),
+    [
+        ([(0, 1), (2, 3)], (0, 2)),
+        ([(1, 3), (0, 2)], (1, 2)),  # as on a torus
+        ([(2, 3), (0, 1), (0, 1), (2, 3)], (1, 2)),  # two processes share the videos
+    ],
+)
+def test_a_process_reads_the_piece_that_its_devices_hold(rows, piece):
+    assert batches_module._own_piece(Layout(*rows), 4) == piece
+
+
+def test_pieces_must_be_equal_and_disjoint():
+    with pytest.raises(ValueError, match=r"the videos \(0, 1, 2\) of a batch of 4"):
+        batches_module._own_piece(Layout((0, 1, 2), (3,)), 4)
 
 
 TWO_PROCESSES = """

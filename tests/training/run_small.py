@@ -91,6 +91,7 @@ def main(prepared, output, stage, *overrides):
     sys.modules["tensorboardX"] = None  # would import torch, in every process
     outcome = train(config(Path(prepared), Path(output), stage, *overrides))
     print("finished" if outcome.model else "stopped", outcome.steps, flush=True)
+    return 0 if outcome.model else 143
 
 
 if __name__ == "__main__":

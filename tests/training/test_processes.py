@@ -1,39 +1,39 @@
-"""Two real processes train as one: each has a device, a part of the weights and of the batch."""
+"""Real processes train as one: each has a device, a part of the weights and of the batch."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+import re
+import signal
 
 import numpy as np
 import pytest
 from training import run_small
 
 from flashmotion_jax.models import checkpoint
+from together import LIMIT_SECONDS, RUN_SECONDS, Run
 
+#: Arguments: where, seconds that a step takes at least, and those of `run_small`.
 TRAIN = """
-import sys
-import jax
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+import sys, time
+from flashmotion_jax.distributed import run_together
+from flashmotion_jax.training.loop import Loop
 from training import run_small
-run_small.main(*sys.argv[3:])
+
+def slowed(play):
+    def slow(self):
+        time.sleep(float(sys.argv[2]))
+        play(self)
+    return slow
+
+Loop._play = slowed(Loop._play)
+sys.exit(run_together("train", sys.argv[1], lambda: run_small.main(*sys.argv[3:])))
 """
 
 
-def train(prepared, output, process, address):
-    tests = Path(__file__).parents[1]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests))),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    }
-    arguments = [address, process, prepared, output, "fast_adapter", "mesh.fsdp=2"]
-    command = [sys.executable, "-c", TRAIN, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+def train(folder, prepared, output, count, *overrides, stage="slow_adapter", pace=0.0):
+    split = [f"mesh.fsdp={count}", *overrides]
+    return Run(folder, TRAIN, count, pace, prepared, output, stage, *split)
 
 
 def parameters(folder):
@@ -44,26 +44,67 @@ def parameters(folder):
     }
 
 
-@pytest.mark.slow
-def test_two_processes_train_checkpoint_and_export_as_one(tmp_path):
-    run_small.prepare(tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    runs = [train(tmp_path, tmp_path / "two", process, address) for process in range(2)]
-    errors = [run.communicate(timeout=300)[1].decode() for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], errors
-    assert "saved step 8" in errors[0]
-    assert "saved step" not in errors[1]
-
-    run_small.main(tmp_path, tmp_path / "one", "fast_adapter")
-    for path, array in parameters(tmp_path / "one").items():
-        np.testing.assert_allclose(parameters(tmp_path / "two")[path], array, atol=1e-5)
+def assert_same_run(output, expected):
+    """The same losses in all steps, and the same adapter."""
+    for path, array in parameters(expected).items():
+        np.testing.assert_allclose(parameters(output)[path], array, atol=1e-5)
     logs = [
-        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (expected, output)
     ]
-    for one, two in zip(*logs, strict=True):
+    for one, other in zip(*logs, strict=True):
         for name in one:
             if "/loss/" in name:
-                assert two[name] == pytest.approx(one[name], abs=1e-5)
+                assert other[name] == pytest.approx(one[name], abs=1e-5)
+
+
+def resumed_at(text):
+    found = re.search(r"going on from step (\d+)", text)
+    return int(found[1]) if found else 0
+
+
+def test_a_run_whose_process_is_killed_goes_on_where_it_was_saved(tmp_path):
+    run_small.prepare(tmp_path)
+    output, steps = tmp_path / "run", ("steps=8", "save_every=2")
+    first = train(tmp_path / "first", tmp_path, output, 2, *steps, pace=1.0)
+    first.wait_for("saved step 2")
+    first.signal(1, signal.SIGKILL)
+    statuses = first.end(LIMIT_SECONDS)
+    assert statuses == [1, -signal.SIGKILL], first.text(0)
+    assert "process 1 has not been heard of" in first.text(0)
+    second = train(tmp_path / "second", tmp_path, output, 2, *steps)
+    assert second.end(RUN_SECONDS) == [0, 0], second.text(0)
+    assert resumed_at(second.text(0)) >= 2
+
+
+@pytest.mark.slow
+def test_four_are_asked_to_stop_and_two_go_on(tmp_path):
+    """A checkpoint of one mesh goes on on another, with the numbers of one device."""
+    run_small.prepare(tmp_path)
+    output, options = tmp_path / "run", ("batch_size=4", "steps=12", "save_every=6")
+    first = train(tmp_path / "first", tmp_path, output, 4, *options, pace=1.0)
+    first.wait_for("saved step 6")
+    first.signal(2, signal.SIGTERM)
+    assert first.end(LIMIT_SECONDS) == [143] * 4, first.text(0)
+    stopped = {re.search(r"stopped (\d+)", first.text(process))[1] for process in range(4)}
+    assert len(stopped) == 1
+    second = train(tmp_path / "second", tmp_path, output, 2, *options)
+    assert second.end(RUN_SECONDS) == [0, 0], second.text(0)
+    assert resumed_at(second.text(0)) == int(stopped.pop())
+
+    run_small.main(tmp_path, tmp_path / "one", "slow_adapter", *options)
+    assert_same_run(output, tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["slow_generator", "fast_generator", "fast_adapter"])
+def test_two_processes_train_checkpoint_and_export_as_one(tmp_path, stage):
+    run_small.prepare(tmp_path)
+    run = train(tmp_path / "logs", tmp_path, tmp_path / "two", 2, "steps=8", stage=stage)
+    assert run.end(RUN_SECONDS) == [0, 0], run.text(0)
+    assert "saved step 8" in run.text(0)
+    assert "saved step" not in run.text(1)
+
+    run_small.main(tmp_path, tmp_path / "one", stage, "steps=8")
+    if stage == "fast_adapter":
+        assert_same_run(tmp_path / "two", tmp_path / "one")

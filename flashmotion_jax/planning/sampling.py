@@ -1,0 +1,168 @@
+"""The programs that make a video, as the pipeline runs them: one video on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flashmotion_jax.compilation import Program
+from flashmotion_jax.config import Grid, SamplingConfig
+from flashmotion_jax.diffusion.generate import (
+    Conditions,
+    advance_step,
+    begin,
+    make_schedule,
+)
+from flashmotion_jax.diffusion.samplers import FewStep
+from flashmotion_jax.models import checkpoint
+from flashmotion_jax.models.layers import Policy
+from flashmotion_jax.pipeline import decode_chunk, encode_chunk
+from flashmotion_jax.planning.programs import PlannedProgram
+from flashmotion_jax.planning.sizes import VideoSize, published
+from flashmotion_jax.prompts import encode_tokens
+from flashmotion_jax.training.flops import count_flops
+from flashmotion_jax.training.layout import bytes_per_device, on_mesh
+
+POLICY = Policy(compute="bfloat16", params="bfloat16")
+
+
+class SampleSizes(NamedTuple):
+    """What is sampled.
+
+    Attributes:
+      folder: of a checkpoint, whose weights are not read.
+      adapter: "resnet", "controlnet", or None for no trajectory.
+      size: of the video; by default that of the checkpoint.
+    """
+
+    folder: Path
+    adapter: str | None
+    size: VideoSize | None
+
+
+@contextmanager
+def open_sizes(folder: str, adapter: str | None, size: VideoSize | None) -> Generator[SampleSizes]:
+    """The sizes of a checkpoint, or the published ones if `folder` is empty."""
+    if folder:
+        yield SampleSizes(Path(folder), adapter, size)
+        return
+    with published() as made:
+        yield SampleSizes(made, adapter, size)
+
+
+def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedProgram]]:
+    """What makes a video from image, prompt and trajectory, on the mesh of one device that is set.
+
+    Returns:
+      How the checkpoint is sampled, and the programs in the order in which they run.
+
+    Raises:
+      ValueError: the checkpoint lacks a part, or does not take videos of that size.
+    """
+    sampling = checkpoint.read_sampling(sizes.folder)
+    size = sizes.size or VideoSize(sampling.num_frames, sampling.height, sampling.width)
+    models = {kind: _module(sizes.folder, kind) for kind in ("dit", "vae", "text_encoder")}
+    adapter = _module(sizes.folder, f"adapters/{sizes.adapter}") if sizes.adapter else None
+    dit_config = checkpoint.read_component(sizes.folder, "dit").config
+    vae_config = checkpoint.read_component(sizes.folder, "vae").config
+    Grid.of(dit_config, vae_config).check(*size)
+    shape = vae_config.latent_shape(*size)
+    tokens = jax.ShapeDtypeStruct((1, dit_config.text_len), jnp.int32)
+    guided = (1, dit_config.text_len, dit_config.text_dim) if sampling.is_guided else None
+    programs = [
+        _program(
+            "text", 1 + (guided is not None), encode_tokens, models["text_encoder"], *2 * [tokens]
+        )
+    ]
+    factor, chunks = vae_config.temporal_factor, shape[0] - 1
+    programs += _coding(
+        "encoding",
+        encode_chunk,
+        models["vae"],
+        (1, size.height, size.width, 3),
+        jnp.uint8,
+        factor,
+        first=1 + (adapter is not None),
+        later=chunks if adapter is not None else 0,
+    )
+    programs += _denoising(models["dit"], adapter, sampling, shape, guided)
+    programs += _coding(
+        "decoding", decode_chunk, models["vae"], (1, *shape[1:]), jnp.float32, 1, 1, chunks
+    )
+    return sampling, programs
+
+
+def _module(folder: Path, kind: str) -> Any:
+    component = checkpoint.read_component(folder, kind)
+    return on_mesh(checkpoint.abstract_module(kind, component.config, POLICY, component.dit_config))
+
+
+def _coding(
+    name: str,
+    code: Any,
+    vae: Any,
+    frame: tuple[int, ...],
+    dtype: Any,
+    step: int,
+    first: int,
+    later: int,
+) -> list[PlannedProgram]:
+    """A video's first frame, and `step` frames of those after it."""
+    one = jax.ShapeDtypeStruct((1, *frame), dtype)
+    some = jax.ShapeDtypeStruct((1, step, *frame[1:]), dtype)
+    programs = [_program(f"{name} the first frame", first, code, vae, one, None)]
+    if later:
+        past = jax.eval_shape(code.function, vae, one, None)[1]
+        programs.append(_program(f"{name} {step} more", later, code, vae, some, past))
+    return programs
+
+
+def _denoising(
+    dit: Any,
+    adapter: Any,
+    sampling: SamplingConfig,
+    shape: tuple[int, ...],
+    guided: tuple[int, ...] | None,
+) -> list[PlannedProgram]:
+    def array(*sizes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+    conditions = Conditions(
+        text=array(1, dit.config.text_len, dit.config.text_dim),
+        negative_text=array(*guided) if guided else None,
+        image_latents=array(1, 1, *shape[1:]),
+        trajectory_latents=array(1, *shape) if adapter is not None else None,
+        adapter_scale=array(),
+        guidance_scale=array(),
+    )
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    models = (dit, adapter, conditions)
+    prepared, noise, step_keys = jax.eval_shape(
+        lambda *given: begin.function(*given, shape=shape), *models, keys
+    )
+    schedule = make_schedule(sampling)
+    state = (noise,) if isinstance(schedule, FewStep) else (noise,) * 4
+    row = jax.eval_shape(lambda: jax.tree.map(lambda rows: jnp.asarray(rows[0]), schedule))
+    return [
+        _program("preparing", 1, begin, *models, keys, shape=shape),
+        _program("a step", sampling.steps, advance_step, *models, prepared, state, row, step_keys),
+    ]
+
+
+def _program(
+    name: str, runs: float, program: Program[..., Any], *args: Any, **options: Any
+) -> PlannedProgram:
+    flops = count_flops(lambda *given: program.function(*given, **options), *args)
+    return PlannedProgram(
+        name=name,
+        runs=runs,
+        lower=lambda: program.lower(*args, **options),
+        flops=flops,
+        model_flops=flops,
+        resident=bytes_per_device(args),
+    )

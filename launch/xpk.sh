@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Trains on a TPU cluster that xpk manages (https://github.com/AI-Hypercomputer/xpk): the JobSet of
+# jobset.yaml, written and queued by xpk.
+#
+#   launch/xpk.sh            submit
+#   launch/xpk.sh list       watch the queue
+#   launch/xpk.sh delete     stop
+set -euo pipefail
+
+PROJECT="${PROJECT:-your-project}"
+ZONE="${ZONE:-us-east5-a}"
+CLUSTER="${CLUSTER:-your-cluster}"
+NAME="${NAME:-flashmotion}"
+TPU="${TPU:-v5p-32}"                              # 16 chips; a plan says what fits
+CHIPS="${CHIPS:-16}"                              # of the slice: the parts of the weights
+IMAGE="${IMAGE:-us-docker.pkg.dev/your-project/flashmotion/tpu:latest}"
+CONFIG="${CONFIG:-configs/stage1_mask_resnet.py}"
+OPTIONS="${OPTIONS:---set batch_size=16}"         # more of them, for `flashmotion train`
+RESTARTS="${RESTARTS:-20}"
+
+WHERE=(--project "$PROJECT" --zone "$ZONE" --cluster "$CLUSTER")
+
+case "${1:-submit}" in
+  submit)
+    xpk workload create "${WHERE[@]}" --workload "$NAME" --tpu-type "$TPU" --num-slices 1 \
+      --docker-image "$IMAGE" --max-restarts "$RESTARTS" \
+      --command "cd /mnt/flashmotion && PYTHONPATH=/opt/flashmotion_jax flashmotion train \
+        --config /opt/flashmotion_jax/$CONFIG --distributed auto --set mesh.fsdp=$CHIPS $OPTIONS"
+    ;;
+  list) xpk workload list "${WHERE[@]}" ;;
+  delete) xpk workload delete "${WHERE[@]}" --workload "$NAME" ;;
+  *)
+    sed -n '2,8p' "$0" >&2
+    exit 2
+    ;;
+esac
