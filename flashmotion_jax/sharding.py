@@ -94,7 +94,7 @@ def place(module: Module, mesh: Mesh) -> Module:
 
 def gather(module: Module) -> Module:
     """A layer's weights whole on every device, where they are about to be used."""
-    if jax.sharding.get_abstract_mesh().empty:
+    if is_mesh_hidden():
         return module
     return jax.tree.map(
         lambda value: jax.sharding.reshard(value, PartitionSpec(*[None] * value.ndim)), module
@@ -107,7 +107,7 @@ def split_batch_like(x: jax.Array, reference: jax.Array) -> jax.Array:
     Splitting a dimension that was merged from batch and frames may leave mesh axes of size 1 on the
     frames; explicit sharding then tells the two apart.
     """
-    if _is_mesh_out_of_sight():
+    if is_mesh_hidden():
         return x
     batch = jax.typeof(reference).sharding.spec[0]
     return jax.sharding.reshard(x, PartitionSpec(batch, *[None] * (x.ndim - 1)))
@@ -115,12 +115,13 @@ def split_batch_like(x: jax.Array, reference: jax.Array) -> jax.Array:
 
 def split_like(x: jax.Array, reference: jax.Array) -> jax.Array:
     """`x` split as `reference`, which has as many dimensions."""
-    if _is_mesh_out_of_sight():
+    if is_mesh_hidden():
         return x
     return jax.sharding.reshard(x, jax.typeof(reference).sharding.spec)
 
 
-def _is_mesh_out_of_sight() -> bool:
+def is_mesh_hidden() -> bool:
+    """Whether no array has a place on a mesh here: none is set, or this is code of one device."""
     return jax.sharding.get_abstract_mesh().empty or is_one_device()
 
 
@@ -170,6 +171,6 @@ def pad_tokens(x_BTPD: jax.Array, num_tokens: int) -> jax.Array:
 
 def look_up(table_N: jax.Array, index_B: jax.Array) -> jax.Array:
     """Entries of a small table for each video, split over devices as the indices are."""
-    if jax.sharding.get_abstract_mesh().empty:
+    if is_mesh_hidden():
         return table_N[index_B]
     return table_N.at[index_B].get(out_sharding=jax.typeof(index_B).sharding.spec)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from flashmotion_jax.compilation import backend
-from flashmotion_jax.sharding import context_size
+from flashmotion_jax.sharding import context_size, is_mesh_hidden
 
 #: Scores of one chunk that a device holds at a time, in elements (256 MiB in float32).
 MAX_SCORES = 2**26
@@ -40,8 +40,10 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     if backend() == "gpu" and _fits_cudnn(q_BNAE):
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
     batch, num_queries, heads, width = q_BNAE.shape
-    own_batch = jax.typeof(q_BNAE).sharding.shard_shape(q_BNAE.shape)[0]
-    chunk = max(1, MAX_SCORES // (own_batch * heads * k_BSAE.shape[1]))
+    own = (
+        q_BNAE.shape if is_mesh_hidden() else jax.typeof(q_BNAE).sharding.shard_shape(q_BNAE.shape)
+    )
+    chunk = max(1, MAX_SCORES // (own[0] * heads * k_BSAE.shape[1]))
     if num_queries <= chunk:
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="xla")
     num_chunks = -(-num_queries // chunk)

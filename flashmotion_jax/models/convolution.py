@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from flashmotion_jax.compilation import backend
+from flashmotion_jax.sharding import is_mesh_hidden
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -58,6 +59,50 @@ def convolve(
         tuple(window_strides),
         ((top, bottom), (left, right)),
         options.get("preferred_element_type"),
+    )
+
+
+def double_and_convolve(x_NHWC: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
+    """Images of twice the height and width, each pixel four times, under a 3 x 3 convolution.
+
+    A pixel of the large image sees two rows and two columns of the small one: the sums of the
+    kernel's weights on each are a 2 x 2 kernel, another for each of the four places in a cell. That
+    is 16 products in place of 36.
+
+    Args:
+      x_NHWC: small images.
+      kernel: `[3, 3, C_in, C_out]`.
+      dtype: of the products; sums of weights are made in float32.
+
+    Returns:
+      `[N, 2 H, 2 W, C_out]` in `dtype`; beyond the border are zeros.
+    """
+    num_images, height, width, _ = x_NHWC.shape
+    by_row = _sums_by_place(kernel.astype(jnp.float32), axis=0)
+    kernels = [place for rows in by_row for place in _sums_by_place(rows, axis=1)]
+    out = convolve(
+        x_NHWC.astype(dtype),
+        jnp.concatenate(kernels, axis=3).astype(dtype),
+        (1, 1),
+        ((1, 1), (1, 1)),
+    )
+    places = jnp.split(out, 4, axis=3)
+    cells = [
+        place[:, row : row + height, column : column + width]
+        for place, (row, column) in zip(places, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True)
+    ]
+    upper, lower = (jnp.stack(pair, axis=3) for pair in (cells[:2], cells[2:]))
+    columns = (num_images, height, 2 * width, -1)
+    rows = jnp.stack([upper.reshape(columns), lower.reshape(columns)], axis=2)
+    return rows.reshape(num_images, 2 * height, 2 * width, -1)
+
+
+def _sums_by_place(kernel: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """The weights on the two small pixels that the first and the second place of a cell see."""
+    before, own, after = jnp.split(kernel, 3, axis=axis)
+    return (
+        jnp.concatenate([before, own + after], axis=axis),
+        jnp.concatenate([before + own, after], axis=axis),
     )
 
 
@@ -146,7 +191,7 @@ def _gradient_of_kernel(
     gradient where it has fewer channels. As wide as the images, it would be slower than matmuls.
     """
     rows, columns = kernel.shape[:2]
-    whole = None if jax.sharding.get_abstract_mesh().empty else PartitionSpec(None, None)
+    whole = None if is_mesh_hidden() else PartitionSpec(None, None)
 
     def summed(images: jax.Array, gradients: jax.Array) -> jax.Array:
         return jnp.einsum(

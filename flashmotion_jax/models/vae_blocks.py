@@ -23,7 +23,7 @@ from flax import nnx
 from flashmotion_jax.compilation import backend
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
-from flashmotion_jax.models.convolution import convolve
+from flashmotion_jax.models.convolution import convolve, double_and_convolve
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.sharding import context_size, is_one_device
 
@@ -83,25 +83,28 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
 
 
 def beside_neighbours(
-    convolve: Callable[[jax.Array], jax.Array], x_BTHWC: jax.Array, stride: int = 1
+    convolve: Callable[[jax.Array], jax.Array], x_BTHWC: jax.Array, left: int = 1, right: int = 1
 ) -> jax.Array:
-    """Runs a convolution of 3 x 3 on columns that other devices may have neighbours of.
+    """Runs a convolution on columns that other devices may have neighbours of.
 
     Args:
-      convolve: pads with zeros on both sides, or with a stride of 2 on the right alone.
+      convolve: pads with zeros what is missing at the sides; may halve or double the columns.
       x_BTHWC: all columns, or those of this device.
-      stride: of the convolution.
+      left: columns that it sees to the left of its own.
+      right: likewise.
 
     Returns:
       What `convolve` makes of these columns among all.
     """
     if not _are_columns_split():
         return convolve(x_BTHWC)
-    left, right = (1, 1) if stride == 1 else (0, stride)
     parts = [_columns_of_neighbour(x_BTHWC[:, :, :, -left:], 1)] if left else []
     parts += [x_BTHWC, _columns_of_neighbour(x_BTHWC[:, :, :, :right], -1)]
+    extended = jnp.concatenate(parts, axis=3)
+    out = convolve(extended)
     # The outermost results saw zeros in place of columns further away: they are the neighbours'.
-    return convolve(jnp.concatenate(parts, axis=3))[:, :, :, left:-1]
+    start, end = (n * out.shape[3] // extended.shape[3] for n in (left, extended.shape[3] - right))
+    return out[:, :, :, start:end]
 
 
 def _columns_of_neighbour(columns: jax.Array, step: int) -> jax.Array:
@@ -290,7 +293,9 @@ class DownLevel(nnx.Module):
         for residual in self.residuals:
             x = residual(x, stream)
         if self.resample:
-            x = beside_neighbours(functools.partial(layers.per_frame, self.resample), x, stride=2)
+            x = beside_neighbours(
+                functools.partial(layers.per_frame, self.resample), x, left=0, right=2
+            )
         if self.time_conv:
             x = _halve_time(self.time_conv, x, stream)
         return x + shortcut
@@ -332,6 +337,7 @@ class UpLevel(nnx.Module):
         )
         self.time_factor = 1 + double_time
         self.out_channels = out_channels
+        self.dtype = policy.compute
 
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
         """Runs a chunk; the first one does not grow in time."""
@@ -342,10 +348,16 @@ class UpLevel(nnx.Module):
             x = _double_time(self.time_conv, x, stream)
         if self.resample is None:
             return x
-        x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
-        x = beside_neighbours(functools.partial(layers.per_frame, self.resample), x)
+        x = beside_neighbours(functools.partial(layers.per_frame, self._double), x)
         shortcut = duplicate_up(shortcut, self.out_channels, self.time_factor, 2)
         return x + (shortcut[:, self.time_factor - 1 :] if stream.is_first else shortcut)
+
+    def _double(self, x_NHWC: jax.Array) -> jax.Array:
+        """Twice the height and width, by the nearest pixel and a convolution."""
+        assert self.resample is not None
+        kernel, bias = self.resample.kernel[...], self.resample.bias
+        out = double_and_convolve(x_NHWC, kernel, self.dtype)
+        return out if bias is None else out + bias[...].astype(self.dtype)
 
 
 def _double_time(time_conv: CausalConv, x: jax.Array, stream: Stream) -> jax.Array:

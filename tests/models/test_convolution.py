@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashmotion_jax.models.convolution import convolve
+from flashmotion_jax.models.convolution import convolve, double_and_convolve
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -63,3 +63,29 @@ def test_groups_are_left_to_xla():
     x, kernel = jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 2, 4))
     out = convolve(x, kernel, (1, 1), "VALID", feature_group_count=2)
     np.testing.assert_allclose(out, 18.0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 5e-2)])
+def test_doubling_and_convolving_is_four_small_convolutions(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 5, 7, 6)), dtype)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 6, 4)) / 7, dtype)
+
+    def plainly(x, kernel):
+        doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        return convolve(doubled, kernel, (1, 1), "SAME")
+
+    def value_and_gradients(run):
+        def weighted(x, kernel):
+            out = run(x, kernel).astype(jnp.float32)
+            return jnp.mean(jnp.sin(out) * jnp.cos(jnp.arange(out.size)).reshape(out.shape)), out
+
+        return jax.jit(jax.value_and_grad(weighted, (0, 1), has_aux=True))(x, kernel)
+
+    (_, expected), wanted = value_and_gradients(plainly)
+    (_, out), gradients = value_and_gradients(lambda *args: double_and_convolve(*args, dtype))
+    np.testing.assert_allclose(out, expected, atol=tolerance)
+    for gradient, other in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(
+            *(np.asarray(g, np.float32) for g in (gradient, other)), atol=tolerance
+        )
