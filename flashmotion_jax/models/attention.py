@@ -1,7 +1,7 @@
 """Exact attention that never holds an N x N matrix of scores, on one device or over a mesh.
 
-On NVIDIA GPUs bfloat16 goes to cuDNN's flash attention; everywhere else queries are taken in chunks
-against all keys.
+On NVIDIA GPUs bfloat16 goes to cuDNN's flash attention, on TPUs to jax's splash kernel; everywhere
+else, and where these do not fit, queries are taken in chunks against all keys.
 
 Where a video's tokens are split over "context", each device trades its tokens of all heads for all
 tokens of some heads (Ulysses), and back. Where there are more devices than the heads can be divided
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from flashmotion_jax.compilation import backend
+from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
 from flashmotion_jax.sharding import context_size, is_mesh_hidden
 
 #: Scores of one chunk that a device holds at a time, in elements (256 MiB in float32).
@@ -39,6 +40,8 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     """
     if backend() == "gpu" and _fits_cudnn(q_BNAE):
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
+    if backend() == "tpu" and fits_splash(q_BNAE):
+        return splash_attention(q_BNAE, k_BSAE, v_BSAE)
     batch, num_queries, heads, width = q_BNAE.shape
     own = (
         q_BNAE.shape if is_mesh_hidden() else jax.typeof(q_BNAE).sharding.shard_shape(q_BNAE.shape)

@@ -7,6 +7,7 @@ import pytest
 
 from flashmotion_jax.models import attention as module
 from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
 
 
 def dense(q, k, v):
@@ -54,3 +55,25 @@ def test_only_narrow_16_bit_heads_go_to_cudnn():
         for width in (128, 1024)
     }
     assert [key for key, fit in fits.items() if fit] == [(jnp.bfloat16, 2, 128)]
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(520, 520), (512, 30)])
+def test_the_kernel_for_tpus_equals_dense_attention_and_its_gradients(queries, keys):
+    """Interpreted, with padded queries and keys."""
+    shapes = ((1, queries, 2, 128), (1, keys, 2, 128), (1, keys, 2, 128))
+    arrays = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+
+    def gradients(run):
+        return jax.grad(lambda *x: jnp.sum(jnp.sin(run(*x))), argnums=(0, 1, 2))(*arrays)
+
+    def kernel(q, k, v):
+        return splash_attention(q, k, v, interpret=True)
+
+    np.testing.assert_allclose(kernel(*arrays), dense(*arrays), atol=2e-6)
+    for found, expected in zip(gradients(kernel), gradients(attention), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_only_heads_of_whole_registers_and_enough_queries_go_to_splash():
+    shapes = ((1, 512, 24, 128), (1, 511, 24, 128), (1, 512, 1, 64))
+    assert [fits_splash(jnp.zeros(shape)) for shape in shapes] == [True, False, False]
