@@ -175,7 +175,7 @@ class _Watch(threading.Thread):
             beats = dict(self._client.key_value_dir_get(_ALIVE))
             for process in range(1, self._count):
                 told = beats.get(f"{_ALIVE}/{process}", "")
-                last, since = self._beats.get(str(process), (None, now))
+                last, since = self._beats.get(str(process), ("", now))
                 if told != last:
                     last, since = told, now
                 self._beats[str(process)] = last, since

@@ -119,7 +119,7 @@ def compile_program(program: PlannedProgram, topology: Topology) -> Compiled | T
             raise
         return _too_large(program, str(error))
     seconds = time.perf_counter() - start
-    text = compiled.as_text()
+    text = compiled.as_text() or ""
     counts, traffic = count(text), count_traffic(text)
     size = jax.sharding.get_mesh().size
     return Compiled(

@@ -10,7 +10,7 @@ import jax
 
 from flashmotion_jax import sharding
 from flashmotion_jax.compilation import compiling_for
-from flashmotion_jax.config import TrainConfig, to_dict
+from flashmotion_jax.config import TrainConfig, to_dict, with_overrides
 from flashmotion_jax.planning.compiled import Compiled, TooLarge, compile_program
 from flashmotion_jax.planning.devices import GIB
 from flashmotion_jax.planning.programs import PlannedProgram, training_programs
@@ -178,26 +178,16 @@ def _changes(run: TrainConfig) -> Iterator[tuple[list[str], TrainConfig]]:
     """What takes less memory, cheapest in time first."""
     assignments: list[str] = []
     if run.remat != "full":
-        run = dataclasses.replace(run, remat="full")
         assignments = ["remat=full"]
-        yield assignments, run
+        yield assignments, with_overrides(run, assignments)
     videos = run.batch_size // (run.mesh.data * run.mesh.fsdp)
-    optimizers = [
-        field.name for field in dataclasses.fields(run.stage) if field.name.endswith("optimizer")
-    ]
     if videos > 1:
-        for name in optimizers:
-            optimizer = dataclasses.replace(getattr(run.stage, name), accumulate=videos)
-            run = dataclasses.replace(
-                run, stage=dataclasses.replace(run.stage, **{name: optimizer})
-            )
-            assignments = [*assignments, f"stage.{name}.accumulate={videos}"]
-        yield assignments, run
+        names = [field.name for field in dataclasses.fields(run.stage)]
+        optimizers = [name for name in names if name.endswith("optimizer")]
+        assignments = assignments + [f"stage.{name}.accumulate={videos}" for name in optimizers]
+        yield assignments, with_overrides(run, assignments)
     data, fsdp = run.mesh.data, run.mesh.fsdp
     while data % 2 == 0:
         data, fsdp = data // 2, fsdp * 2
-        mesh = dataclasses.replace(run.mesh, data=data, fsdp=fsdp)
-        yield (
-            [*assignments, f"mesh.data={data}", f"mesh.fsdp={fsdp}"],
-            dataclasses.replace(run, mesh=mesh),
-        )
+        split = [*assignments, f"mesh.data={data}", f"mesh.fsdp={fsdp}"]
+        yield split, with_overrides(run, split)

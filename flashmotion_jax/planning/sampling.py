@@ -129,7 +129,7 @@ def _denoising(
     shape: tuple[int, ...],
     guided: tuple[int, ...] | None,
 ) -> list[PlannedProgram]:
-    def array(*sizes: int) -> jax.ShapeDtypeStruct:
+    def array(*sizes: int) -> Any:
         return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
     conditions = Conditions(

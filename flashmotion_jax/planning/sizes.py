@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 from collections.abc import Generator
@@ -24,6 +23,7 @@ from flashmotion_jax.config import (
     TrainConfig,
     VAEConfig,
     to_dict,
+    with_overrides,
 )
 from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.models import checkpoint
@@ -92,8 +92,8 @@ def with_sizes(run: TrainConfig) -> Generator[tuple[TrainConfig, list[str]]]:
     }
     adapter = getattr(run.stage, "adapter", None)
     with published(None if isinstance(adapter, str) else adapter) as folder:
-        stage: Any = dataclasses.replace(run.stage, **dict.fromkeys(missing, str(folder)))
-        yield dataclasses.replace(run, stage=stage), sorted(set(missing.values()))
+        assignments = [f"stage.{role}={folder}" for role in missing]
+        yield with_overrides(run, assignments), sorted(set(missing.values()))
 
 
 class PlannedInputs(NamedTuple):
