@@ -23,13 +23,6 @@ def shard_batch(mesh, *arrays):
     return [jax.device_put(x, NamedSharding(mesh, sharding.BATCH)) for x in arrays]
 
 
-def put(mesh, *arrays):
-    """Arrays split over the batch where that divides; a single video is whole on all devices."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    spec = sharding.BATCH if parts > 1 else PartitionSpec()
-    return [jax.device_put(x, NamedSharding(mesh, spec)) for x in arrays]
-
-
 def make_adapter(kind):
     config = {"resnet": ResNetAdapterConfig(width=16), "controlnet": ControlNetConfig()}[kind]
     make = {"resnet": ResNetAdapter, "controlnet": ControlNet}[kind]
@@ -70,7 +63,7 @@ def test_gradients_over_tokens_equal_those_of_one_device(shape):
     expected = gradients(dit, adapter, latents, timesteps, text)
     mesh = sharding.make_mesh(*shape)
     with jax.set_mesh(mesh):
-        inputs = put(mesh, latents, timesteps, text)
+        inputs = shard_batch(mesh, latents, timesteps, text)
         actual = gradients(*sharding.place((dit, adapter), mesh), *inputs)
     for found, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(np.asarray(found), wanted, atol=1e-5)
@@ -97,7 +90,7 @@ def test_collectives_of_one_video_equal_the_budget(context, trades, gathers):
     """
     mesh = sharding.make_mesh(1, 1, context)
     with jax.set_mesh(mesh):
-        inputs = put(mesh, *tiny.dit_inputs(batch=1))
+        inputs = shard_batch(mesh, *tiny.dit_inputs(batch=1))
         velocity = jax.jit(lambda dit, *inputs: dit(*inputs))
         text = velocity.lower(sharding.place(tiny.make_dit(), mesh), *inputs).compile().as_text()
     collectives = {kind: found.runs for kind, found in count(text).collectives.items()}
