@@ -30,12 +30,20 @@ def add_parser(commands: Any) -> None:
         nargs="?",
         const="",
         metavar="DIR",
-        help="making a video with a checkpoint, on each device one (default: published sizes)",
+        help="making a video with a checkpoint (default: published sizes), on each device one or "
+        "on --devices of them",
     )
     add(
         "--adapter",
         choices=("resnet", "controlnet", "none"),
         help="of --sample (default: resnet)",
+    )
+    add(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of --sample, that share each video (default: 1)",
     )
     add(
         "--set",
@@ -90,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         kind = args.adapter or "resnet"
         adapter = None if kind == "none" else kind
-        plan = plan_sampling(args.sample, adapter, topology, size, _say)
+        plan = plan_sampling(args.sample, adapter, topology, size, _say, args.devices)
     for line in to_lines(plan):
         print(line)
     if args.json:

@@ -102,8 +102,9 @@ def plan_sampling(
     topology: Topology,
     size: VideoSize | None,
     progress: Progress,
+    devices: int = 1,
 ) -> Plan:
-    """Compiles what makes a video on one device; the others make others at the same time.
+    """Compiles what makes a video; devices that do not share it make others at the same time.
 
     Args:
       folder: of a checkpoint; empty for the published sizes.
@@ -111,11 +112,19 @@ def plan_sampling(
       topology: whose device it is.
       size: of the video; by default that of the checkpoint.
       progress: hears what is being compiled.
+      devices: that share a video.
 
     Raises:
-      ValueError: the checkpoint lacks a part, or does not take videos of that size.
+      ValueError: the checkpoint lacks a part, or does not take videos of that size; the topology
+        cannot be shared out so.
     """
-    mesh = sharding.make_mesh(devices=topology.devices)
+    count = len(topology.devices)
+    if devices < 1 or count % devices:
+        raise ValueError(
+            f"--devices {devices} for a video; expected a divisor of the {count} devices of "
+            f"{topology.name}"
+        )
+    mesh = sharding.make_mesh(context=devices, devices=topology.devices)
     with (
         compiling_for(topology.kind.platform),
         without_cudnn(),
@@ -126,7 +135,7 @@ def plan_sampling(
         results = _compile(programs, topology, progress)
     settings = {"sample": folder, "adapter": adapter, "sampling": to_dict(sampling)}
     published = [] if folder else ["the checkpoint"]
-    return Plan(settings, topology, dict(mesh.shape), len(topology.devices), published, results)
+    return Plan(settings, topology, dict(mesh.shape), count // devices, published, results)
 
 
 def _compile(

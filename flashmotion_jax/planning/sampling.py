@@ -1,4 +1,4 @@
-"""The programs that make a video, as the pipeline runs them: one video on one device."""
+"""The programs that make a video, as the pipeline runs them: one video on the mesh that is set."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def open_sizes(folder: str, adapter: str | None, size: VideoSize | None) -> Gene
 
 
 def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedProgram]]:
-    """What makes a video from image, prompt and trajectory, on the mesh of one device that is set.
+    """What makes a video from image, prompt and trajectory, on the mesh that is set.
 
     Returns:
       How the checkpoint is sampled, and the programs in the order in which they run.

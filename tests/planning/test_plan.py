@@ -11,6 +11,7 @@ import jax
 import pytest
 from training import run_small
 
+import tiny
 from flashmotion_jax import cli
 from flashmotion_jax.config import with_overrides
 from flashmotion_jax.planning import compiled, plan, report, topology
@@ -110,6 +111,19 @@ def test_a_suggestion_is_one_that_was_compiled_and_fits(prepared, monkeypatch):
     assignments, _ = plan.suggest(run, devices(GIB), None, lambda text: None)
     assert assignments == ["remat=full", "mesh.data=1", "mesh.fsdp=8"]
     assert len(asked) == 2
+
+
+def test_devices_that_share_a_video_trade_tokens_for_heads(prepared, monkeypatch):
+    monkeypatch.setattr(compiled, "peak_flops", lambda device: PEAK)
+    target = devices(GIB)
+    given = (str(prepared / "base"), "resnet", target, None, lambda text: None)
+    shared = plan.plan_sampling(*given, devices=2)
+    assert (shared.mesh["context"], shared.videos, shared.faults) == (2, 4, [])
+    (step,) = [one for one in shared.compiled if one.program.name == "a step"]
+    num_layers = tiny.DIT.num_layers
+    assert step.counts.collectives["all-to-all"].runs % (4 * num_layers) == 0
+    with pytest.raises(ValueError, match="a divisor of the 8 devices of test:8"):
+        plan.plan_sampling(*given, devices=3)
 
 
 def test_a_mesh_that_leaves_devices_over_is_refused(prepared):
