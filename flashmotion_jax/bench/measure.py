@@ -12,9 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flashmotion_jax.planning.programs import PlannedProgram
 from flashmotion_jax.training.player import Player
+
+#: How many random numbers arrays are made of.
+NUMBERS = 65_521
 
 
 class Measured(NamedTuple):
@@ -83,7 +87,7 @@ def _measure(program: PlannedProgram, repeat: int) -> Measured:
             seconds.append(time.perf_counter() - start)
         for index in _donated(program):
             args[index] = _successor(result, args[index])
-    analysis = compiled.memory_analysis()
+    analysis: Any = compiled.memory_analysis()
     memory = max(
         analysis.peak_memory_in_bytes,
         analysis.argument_size_in_bytes + analysis.temp_size_in_bytes,
@@ -98,29 +102,30 @@ def fill(tree: Any, seed: int = 0) -> Any:
       tree: of `jax.ShapeDtypeStruct`s.
       seed: of the numbers.
     """
+    # A few numbers over and over, for drawing billions would take minutes.
+    numbers = 0.02 * np.random.default_rng(seed).standard_normal(NUMBERS, np.float32)
+
+    def of_array(array: jax.ShapeDtypeStruct) -> jax.Array:
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            keys = jax.random.split(jax.random.key(seed), max(1, array.size))
+            return keys.reshape(array.shape)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            values = np.ones(array.shape, array.dtype)
+        elif array.ndim == 0:
+            values = np.full((), 0.5, array.dtype)
+        else:
+            values = np.resize(numbers, array.shape).astype(array.dtype)
+        return jax.device_put(values, array.sharding)
 
     def of_node(node: Any) -> Any:
-        if isinstance(node, Player):
-            zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype, device=a.sharding), node)
-            return zeros._replace(params=fill(node.params, seed))
-        return _random(node, seed)
+        if not isinstance(node, Player):
+            return of_array(node)
+        zeros = jax.tree.map(
+            lambda array: jax.device_put(np.zeros(array.shape, array.dtype), array.sharding), node
+        )
+        return zeros._replace(params=jax.tree.map(of_array, node.params))
 
     return jax.tree.map(of_node, tree, is_leaf=lambda node: isinstance(node, Player))
-
-
-def _random(array: jax.ShapeDtypeStruct, seed: int) -> jax.Array:
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        keys = jax.random.split(jax.random.key(seed), max(1, array.size))
-        return keys.reshape(array.shape)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        return jnp.ones(array.shape, array.dtype, device=array.sharding)
-    if array.ndim == 0:
-        return jnp.full((), 0.5, array.dtype)
-    draw = jax.jit(
-        lambda key: (0.02 * jax.random.normal(key, array.shape)).astype(array.dtype),
-        out_shardings=array.sharding,
-    )
-    return draw(jax.random.key(seed))
 
 
 def _donated(program: PlannedProgram) -> list[int]:
