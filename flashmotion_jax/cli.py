@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from flashmotion_jax.bench.command import add_parser as add_bench
 from flashmotion_jax.commands import exit_status
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.evaluation.command import add_parser as add_evaluate
@@ -63,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_new(commands)
     add_evaluate(commands)
     add_plan(commands)
+    add_bench(commands)
     return parser
 
 

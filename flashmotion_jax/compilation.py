@@ -49,11 +49,13 @@ class Program(Generic[P, T]):
 
     Attributes:
       function: as it was before, for tracing it as a part of something else.
+      donated: names of the arguments that a run uses up.
     """
 
     def __init__(self, function: Callable[P, T], **options: Any):
         functools.update_wrapper(self, function)
         self.function, self._options = function, options
+        self.donated: tuple[str, ...] = options.get("donate_argnames", ())
         self._compiled: dict[str, Any] = {}  # by backend
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -23,7 +23,7 @@ LAYERS = [
     {"config", "wan22", "files", "sharding", "compilation", "commands", "distributed"},
     {"models", "diffusion"},
     {"data", "trajectory"},
-    {"prompts", "request", "pipeline", "caching", "training", "evaluation", "planning"},
+    {"prompts", "request", "pipeline", "caching", "training", "evaluation", "planning", "bench"},
     {"cli"},
 ]
 

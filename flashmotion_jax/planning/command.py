@@ -116,18 +116,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _video_size(args: argparse.Namespace) -> VideoSize | None:
-    from flashmotion_jax.planning.sizes import VideoSize
+    from flashmotion_jax.planning.sizes import VideoSize, read_size
 
     if args.size is None and args.frames is None:
         return None
-    size = VideoSize()
-    if args.size:
-        try:
-            height, width = (int(side) for side in args.size.lower().split("x"))
-        except ValueError:
-            raise ValueError(f"--size {args.size}; expected HxW, for instance 704x1280") from None
-        size = size._replace(height=height, width=width)
-    return size._replace(frames=args.frames) if args.frames else size
+    return read_size(args.size, args.frames, VideoSize())
 
 
 def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
+from flashmotion_jax.compilation import Program
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.planning.sizes import VideoSize, planned_inputs
 from flashmotion_jax.training.flops import count_flops
@@ -27,7 +27,9 @@ class PlannedProgram(NamedTuple):
     Attributes:
       name: of what it does.
       runs: in a step of training, on average, or in the making of a video.
-      lower: traces it; to be compiled.
+      program: to be compiled.
+      args: its arguments, abstract.
+      options: its static arguments.
       flops: of one run, all devices together, with what is computed twice.
       model_flops: without it.
       resident: bytes on a device while it runs, its arguments among them.
@@ -35,10 +37,16 @@ class PlannedProgram(NamedTuple):
 
     name: str
     runs: float
-    lower: Callable[[], jax.stages.Lowered]
+    program: Program[..., Any]
+    args: tuple[Any, ...]
+    options: dict[str, Any]
     flops: float
     model_flops: float
     resident: int
+
+    def lower(self) -> jax.stages.Lowered:
+        """Traces it for the mesh that is set."""
+        return self.program.lower(*self.args, **self.options)
 
 
 def training_programs(run: TrainConfig, size: VideoSize | None) -> list[PlannedProgram]:
@@ -65,7 +73,9 @@ def training_programs(run: TrainConfig, size: VideoSize | None) -> list[PlannedP
             PlannedProgram(
                 name=f"{turn.player}'s turn",
                 runs=1 / turn.every,
-                lower=lambda step=step, given=given: step.lower(*given),
+                program=step,
+                args=given,
+                options={},
                 flops=count_flops(step.function, *given),
                 model_flops=model_flops[turn.player],
                 resident=resident,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,7 +59,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 def _program(one: Any, plan: Plan) -> dict[str, Any]:
     if not isinstance(one, Compiled):
         return {"name": one.program.name, "needed": one.needed, "reason": one.reason}
-    size = plan.mesh["data"] * plan.mesh["fsdp"] * plan.mesh["context"]
+    size = math.prod(plan.mesh.values())
     return {
         "name": one.program.name,
         "runs": one.program.runs,
@@ -90,8 +91,9 @@ def to_lines(plan: Plan) -> Iterator[str]:
     if plan.published:
         missing = ", ".join(plan.published)
         yield f"sizes of Wan2.2-TI2V-5B for {missing}, which are not there"
+    size = math.prod(plan.mesh.values())
     for one in plan.compiled:
-        yield from _program_lines(one)
+        yield from _program_lines(one, one.program.flops / size)
     for fault in plan.faults:
         yield f"does not fit: {fault}"
     if not plan.faults:
@@ -101,7 +103,7 @@ def to_lines(plan: Plan) -> Iterator[str]:
         )
 
 
-def _program_lines(one: Compiled) -> Iterator[str]:
+def _program_lines(one: Compiled, flops: float) -> Iterator[str]:
     memory, seconds = one.memory, one.seconds
     runs = one.program.runs
     yield f"{one.program.name}, {runs:g} times, compiled in {one.compile_seconds:.0f} s"
@@ -111,8 +113,9 @@ def _program_lines(one: Compiled) -> Iterator[str]:
         f"{memory.temporaries / GIB:.2f} in sum) + {memory.beside / GIB:.2f} beside it"
     )
     yield (
-        f"  work: {one.counts.flops / TERA:,.1f} TFLOP in matmuls and convolutions, "
-        f"{sum(one.counts.kernels.values())} kernels, {one.traffic / 1e12:.2f} TB read and written"
+        f"  work: {flops / TERA:,.1f} TFLOP as traced; compiled, {one.counts.flops / TERA:,.1f} "
+        f"outside of {sum(one.counts.kernels.values())} kernels; {one.traffic / TERA:.2f} TB read "
+        "and written"
     )
     for name, each in sorted(one.counts.collectives.items()):
         yield f"  {name}: {each.runs} runs, {each.payload_bytes / GB:.2f} GB"
@@ -165,6 +168,6 @@ def to_row(name: str, plan: dict[str, Any]) -> str:
     mesh = " x ".join(str(size) for size in plan["mesh"].values())
     return (
         f"| {name} | {topology['name']} | {mesh} | {plan['videos']} | {needed / GIB:.1f} of "
-        f"{topology['memory'] / GIB:.1f} | {traced / TERA:,.0f} | {total('traffic') / 1e12:.2f} | "
+        f"{topology['memory'] / GIB:.1f} | {traced / TERA:,.0f} | {total('traffic') / TERA:.2f} | "
         f"{collectives / GB:.1f} | {seconds} | {plan['least_seconds']:.2f} s |"
     )

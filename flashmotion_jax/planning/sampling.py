@@ -28,7 +28,8 @@ from flashmotion_jax.prompts import encode_tokens
 from flashmotion_jax.training.flops import count_flops
 from flashmotion_jax.training.layout import bytes_per_device, on_mesh
 
-POLICY = Policy(compute="bfloat16", params="bfloat16")
+#: Programs that differ from adapter to adapter.
+ADAPTED = ("preparing", "a step")
 
 
 class SampleSizes(NamedTuple):
@@ -38,11 +39,13 @@ class SampleSizes(NamedTuple):
       folder: of a checkpoint, whose weights are not read.
       adapter: "resnet", "controlnet", or None for no trajectory.
       size: of the video; by default that of the checkpoint.
+      dtype: of matmuls and convolutions, and of their weights.
     """
 
     folder: Path
     adapter: str | None
     size: VideoSize | None
+    dtype: str = "bfloat16"
 
 
 @contextmanager
@@ -66,8 +69,8 @@ def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedP
     """
     sampling = checkpoint.read_sampling(sizes.folder)
     size = sizes.size or VideoSize(sampling.num_frames, sampling.height, sampling.width)
-    models = {kind: _module(sizes.folder, kind) for kind in ("dit", "vae", "text_encoder")}
-    adapter = _module(sizes.folder, f"adapters/{sizes.adapter}") if sizes.adapter else None
+    models = {kind: _module(sizes, kind) for kind in ("dit", "vae", "text_encoder")}
+    adapter = _module(sizes, f"adapters/{sizes.adapter}") if sizes.adapter else None
     dit_config = checkpoint.read_component(sizes.folder, "dit").config
     vae_config = checkpoint.read_component(sizes.folder, "vae").config
     Grid.of(dit_config, vae_config).check(*size)
@@ -97,9 +100,10 @@ def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedP
     return sampling, programs
 
 
-def _module(folder: Path, kind: str) -> Any:
-    component = checkpoint.read_component(folder, kind)
-    return on_mesh(checkpoint.abstract_module(kind, component.config, POLICY, component.dit_config))
+def _module(sizes: SampleSizes, kind: str) -> Any:
+    component = checkpoint.read_component(sizes.folder, kind)
+    policy = Policy(compute=sizes.dtype, params=sizes.dtype)
+    return on_mesh(checkpoint.abstract_module(kind, component.config, policy, component.dit_config))
 
 
 def _coding(
@@ -161,7 +165,9 @@ def _program(
     return PlannedProgram(
         name=name,
         runs=runs,
-        lower=lambda: program.lower(*args, **options),
+        program=program,
+        args=args,
+        options=options,
         flops=flops,
         model_flops=flops,
         resident=bytes_per_device(args),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from flashmotion_jax.config import (
     Grid,
     ResNetAdapterConfig,
     SamplingConfig,
+    SlowAdapterConfig,
     TextEncoderConfig,
     TrainConfig,
     VAEConfig,
@@ -42,12 +43,28 @@ class VideoSize(NamedTuple):
     width: int = 1280
 
 
+def read_size(text: str | None, frames: int | None, default: VideoSize) -> VideoSize:
+    """A size as it is given on a command line, `HxW` and a number of frames.
+
+    Raises:
+      ValueError: it is none.
+    """
+    size = default
+    if text:
+        try:
+            height, width = (int(side) for side in text.lower().split("x"))
+        except ValueError:
+            raise ValueError(f"--size {text}; expected HxW, for instance 704x1280") from None
+        size = size._replace(height=height, width=width)
+    return size if frames is None else size._replace(frames=frames)
+
+
 @contextmanager
-def published(adapter: Any = None) -> Generator[Path]:
+def published(changed: Mapping[str, Any] | None = None) -> Generator[Path]:
     """A checkpoint folder with the sizes of Wan2.2-TI2V-5B and no weights, for as long as needed.
 
     Args:
-      adapter: sizes of an adapter other than the published ones.
+      changed: kind of a component to sizes other than the published ones.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -58,16 +75,14 @@ def published(adapter: Any = None) -> Generator[Path]:
             "text_encoder": TextEncoderConfig(),
             "adapters/resnet": ResNetAdapterConfig(),
             "adapters/controlnet": ControlNetConfig(),
+            **(changed or {}),
         }
-        if adapter is not None:
-            kind = "controlnet" if isinstance(adapter, ControlNetConfig) else "resnet"
-            sizes[f"adapters/{kind}"] = adapter
         for kind, config in sizes.items():
             component = checkpoint.Component(
                 kind=kind,
                 dtype="bfloat16",
                 config=config,
-                dit_config=DiTConfig() if kind.startswith("adapters/") else None,
+                dit_config=sizes["dit"] if kind.startswith("adapters/") else None,
                 num_bytes=0,
                 key=kind,
             )
@@ -77,11 +92,14 @@ def published(adapter: Any = None) -> Generator[Path]:
 
 
 @contextmanager
-def with_sizes(run: TrainConfig) -> Generator[tuple[TrainConfig, list[str]]]:
+def with_sizes(
+    run: TrainConfig, changed: Mapping[str, Any] | None = None
+) -> Generator[tuple[TrainConfig, list[str]]]:
     """The run with published sizes for those of its checkpoints that are not there.
 
     Args:
       run: to plan.
+      changed: see `published`.
 
     Yields:
       The run to build, and the checkpoints that were replaced.
@@ -90,8 +108,11 @@ def with_sizes(run: TrainConfig) -> Generator[tuple[TrainConfig, list[str]]]:
     missing = {
         role: path for role, path in named.items() if path and not Path(path, "model.json").exists()
     }
-    adapter = getattr(run.stage, "adapter", None)
-    with published(None if isinstance(adapter, str) else adapter) as folder:
+    if isinstance(run.stage, SlowAdapterConfig):
+        is_controlnet = isinstance(run.stage.adapter, ControlNetConfig)
+        kind = "adapters/controlnet" if is_controlnet else "adapters/resnet"
+        changed = {**(changed or {}), kind: run.stage.adapter}
+    with published(changed) as folder:
         assignments = [f"stage.{role}={folder}" for role in missing]
         yield with_overrides(run, assignments), sorted(set(missing.values()))
 

@@ -31,6 +31,7 @@ TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+KillWait=5
 ReturnToService=2
 JobRequeue=1
 NodeName=$node NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
@@ -39,9 +40,17 @@ END
 echo "CgroupAutomount=no" >"$folder/cgroup.conf"
 export SLURM_CONF="$folder/slurm.conf"
 
+job=""
 pids=()
 finish() {
-  scancel --full --signal=KILL "${job:-0}" 2>/dev/null || true
+  if [ -n "$job" ]; then
+    scontrol update JobId="$job" Requeue=0 2>/dev/null || true
+    scancel "$job" 2>/dev/null || true
+    for _ in $(seq 60); do
+      squeue --noheader -j "$job" 2>/dev/null | grep -q . || break
+      sleep 1
+    done
+  fi
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
   wait
 }
@@ -77,7 +86,7 @@ def get_config():
     from pathlib import Path
 
     folder = Path("$folder")
-    return run_small.config(folder, folder / "run", "slow_adapter", "steps=600", "save_every=100")
+    return run_small.config(folder, folder / "run", "slow_adapter", "steps=150", "save_every=20")
 END
 PYTHONPATH=$root:$root/tests JAX_PLATFORMS=cpu python3 -c \
   "import sys, pathlib; from training import run_small; run_small.prepare(pathlib.Path(sys.argv[1]))" "$folder"
@@ -98,7 +107,7 @@ wait_for() { # PATTERN SECONDS
   return 1
 }
 
-wait_for "saved step 100" 400
+wait_for "saved step 20" 400
 echo "asking one task to stop"
 scancel --signal=TERM "$job"
 wait_for "stopped after step" 60
@@ -109,7 +118,7 @@ for _ in $(seq 30); do
   sleep 1
 done
 wait_for "going on from step" 400
-wait_for "600 steps of" 400
+wait_for "150 steps of" 600
 for _ in $(seq 30); do
   squeue --noheader -j "$job" 2>/dev/null | grep -q . || break
   sleep 1

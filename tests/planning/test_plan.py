@@ -164,3 +164,17 @@ def test_committed_plans_are_those_of_the_documentation(file):
     assert {"jax", "jaxlib"} < values["versions"].keys()
     assert all("memory" in one and not one["unknown_loops"] for one in values["programs"])
     assert report.to_row(file.stem, values) in (DOCS / "planning.md").read_text()
+
+
+def write_table():
+    """Puts the committed plans into docs/planning.md, between its marks."""
+    file = DOCS / "planning.md"
+    before, _, rest = file.read_text().partition("<!-- table -->\n")
+    _, _, after = rest.partition("<!-- end -->")
+    rows = [report.to_row(plan.stem, json.loads(plan.read_text())) for plan in PLANS]
+    table = "".join(f"{line}\n" for line in (*report.HEADER, *rows))
+    file.write_text(f"{before}<!-- table -->\n{table}<!-- end -->{after}")
+
+
+if __name__ == "__main__":
+    write_table()

@@ -1,0 +1,1 @@
+"""How fast this machine is: full-size models with random weights, stage by stage."""

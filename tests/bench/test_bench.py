@@ -1,0 +1,97 @@
+"""Measurements of tiny models: what is measured, and that it is told."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tiny
+from flashmotion_jax import cli
+from flashmotion_jax.bench import measure, stages
+from flashmotion_jax.compilation import program
+from flashmotion_jax.config import OptimizerConfig
+from flashmotion_jax.planning import sizes
+from flashmotion_jax.planning.programs import PlannedProgram
+from flashmotion_jax.sharding import make_mesh
+from flashmotion_jax.training.player import new_player
+
+
+def planned(function, *args, donated=(), runs=1):
+    compiled = program(function, donate_argnames=donated)
+    return PlannedProgram("toy", runs, compiled, args, {}, 2e6, 1e6, 0)
+
+
+def test_arguments_are_filled_as_programs_need_them():
+    abstract = (
+        jax.ShapeDtypeStruct((4, 8), jnp.bfloat16),
+        jax.ShapeDtypeStruct((3,), jnp.int32),
+        jax.ShapeDtypeStruct((), jnp.float32),
+        jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2)),
+    )
+    weights, ids, level, keys = measure.fill(abstract)
+    assert weights.dtype == jnp.bfloat16 and 0 < float(jnp.abs(weights).max()) < 0.2
+    np.testing.assert_array_equal(ids, [1, 1, 1])
+    assert 0 < float(level) < 1
+    assert keys.shape == (2,) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+
+
+def test_a_player_begins_without_moments():
+    player = jax.eval_shape(
+        lambda: new_player(tiny.make_dit(), OptimizerConfig(learning_rate=1e-3))
+    )
+    filled = measure.fill(player)
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(filled.opt_state))
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(filled.params))
+
+
+def test_what_a_run_uses_up_the_next_gets_from_its_result():
+    seen = []
+
+    def step(state, x):
+        jax.debug.callback(lambda total: seen.append(float(total)), state["total"])
+        return {"total": state["total"] + x.sum() * 0 + 1}, x
+
+    abstract = {"total": jax.ShapeDtypeStruct((), jnp.float32)}
+    x = jax.ShapeDtypeStruct((4,), jnp.float32)
+    with jax.set_mesh(make_mesh()):
+        result = measure.measure(planned(step, abstract, x, donated=("state",)), repeat=2)
+        jax.effects_barrier()
+    assert seen == [0.5, 1.5, 2.5]
+    assert len(result.seconds) == 2 and result.devices == 1
+    assert result.rate == pytest.approx(1e6 / result.median)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The command, with the tiny models in place of those that are published."""
+    monkeypatch.setattr(sizes, "VAEConfig", lambda: tiny.VAE_CONFIG)
+    monkeypatch.setattr(stages, "DiTConfig", lambda num_layers=None: tiny.DIT)
+    monkeypatch.setattr(stages, "_text_encoder", lambda *_: tiny.TEXT)
+
+
+def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    words = ["--adapter", "none", "--repeat", "1", "--size", "32x32", "--frames", "5"]
+    assert cli.main(["bench", *words, "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "TFLOP/s in a matmul" in out and "sample, none, in all" in out
+    values = json.loads(file.read_text())
+    names = [one["name"] for one in values["programs"]]
+    assert names.count("a step") == 1 and "text" in names
+    assert "decoding the first frame" in names and "decoding 1 more" in names
+    assert all(one["seconds"] and one["memory"] > 0 for one in values["programs"])
+    total = sum(one["runs"] * one["seconds"][0] for one in values["programs"])
+    assert values["total_seconds"]["sample, none"] == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--repeat", "0"], "--repeat 0"), (["--size", "64"], "--size 64; expected HxW")],
+)
+def test_wrong_arguments_end_with_status_2(words, message, capsys):
+    assert cli.main(["bench", *words]) == 2
+    assert message in capsys.readouterr().err
