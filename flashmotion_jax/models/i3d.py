@@ -15,20 +15,24 @@ from flashmotion_jax.models.frozen import FrozenConv, average_pool, max_pool
 #: Fewer frames leave less than the two steps in time that the last pooling takes together.
 MIN_FRAMES = 9
 
-#: Channels of b0, b1a, b1b, b2a, b2b, b3b of each block, or window and strides of a pooling.
-_LAYOUT: dict[str, tuple[int, ...] | tuple[tuple[int, int, int], tuple[int, int, int]]] = {
-    "MaxPool3d_3a_3x3": ((1, 3, 3), (1, 2, 2)),
+#: Channels of b0, b1a, b1b, b2a, b2b, b3b of each block.
+_BLOCKS = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
-    "MaxPool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
     "Mixed_4b": (192, 96, 208, 16, 48, 64),
     "Mixed_4c": (160, 112, 224, 24, 64, 64),
     "Mixed_4d": (128, 128, 256, 24, 64, 64),
     "Mixed_4e": (112, 144, 288, 32, 64, 64),
     "Mixed_4f": (256, 160, 320, 32, 128, 128),
-    "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+
+#: Window and strides of the poolings, by the block that they come before.
+_POOLS = {
+    "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
+    "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
+    "Mixed_5b": ((2, 2, 2), (2, 2, 2)),
 }
 
 
@@ -59,10 +63,8 @@ class I3D(nnx.Module):
         )
         self.blocks = nnx.Dict()
         channels = 192 // divide
-        for name, layout in _LAYOUT.items():
-            if not name.startswith("Mixed"):
-                continue
-            b0, b1a, b1b, b2a, b2b, b3b = (int(width) // divide for width in layout)  # type: ignore
+        for name, widths in _BLOCKS.items():
+            b0, b1a, b1b, b2a, b2b, b3b = (width // divide for width in widths)
             self.blocks[name] = nnx.Dict(
                 b0=conv(channels, b0),
                 b1a=conv(channels, b1a),
@@ -94,11 +96,10 @@ class I3D(nnx.Module):
         x = self.stem["Conv3d_1a_7x7"](x_BFHWC)
         x = max_pool(x, (1, 3, 3), (1, 2, 2), "SAME")
         x = self.stem["Conv3d_2c_3x3"](self.stem["Conv3d_2b_1x1"](x))
-        for name, layout in _LAYOUT.items():
-            if name.startswith("Mixed"):
-                x = _mixed(self.blocks[name], x)
-            else:
-                x = max_pool(x, *layout, "SAME")  # type: ignore
+        for name in _BLOCKS:
+            if name in _POOLS:
+                x = max_pool(x, *_POOLS[name], "SAME")
+            x = _mixed(self.blocks[name], x)
         return self.logits(average_pool(x, (2, 7, 7), "VALID")).mean(axis=(1, 2, 3))
 
 

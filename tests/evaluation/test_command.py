@@ -26,8 +26,8 @@ def test_the_truth_of_a_folder_is_perfect_and_what_is_missing_is_told(tmp_path, 
     printed = capsys.readouterr().out
     assert "not scored: v1: no generated video" in printed
     assert printed.splitlines()[-1].endswith("2 videos, 1 not scored")
-    row = "| all | 100.00 [100.00, 100.00] | 100.00 [100.00, 100.00] | 0.00 [0.00, 0.00] | 2 |"
-    assert row in (out / "table.md").read_text() and row in printed
+    row = "| all | 100.00 [100.00, 100.00] (N 2) | 100.00 [100.00, 100.00] (N 2) | 0.00 [0.00,"
+    assert row in (out / "report.md").read_text() and row in printed
     result = json.loads((out / "result.json").read_text())
     assert result["protocol"] == {
         "bench": "folder",
@@ -35,6 +35,10 @@ def test_the_truth_of_a_folder_is_perfect_and_what_is_missing_is_told(tmp_path, 
         "method_frames": None,
         "count_frame_0": False,
         "average": "video",
+        "overlaps": "smallest",
+        "fid": None,
+        "fvd": None,
+        "sam2": None,
     }
     assert result["faults"] == [{"id": "v1", "reason": "no generated video"}]
     assert [video["id"] for video in result["videos"]] == ["v0", "v2"]
@@ -55,7 +59,7 @@ def test_sprites_need_no_masks(tmp_path):
 @pytest.mark.parametrize(
     "bench, pred, words",
     [
-        ("davis", "videos", "needs --masks"),
+        ("davis", "videos", "needs masks of the generated videos: --masks DIR"),
         ("sprites", "gone", "no folder"),
         ("sprites", "masks", "none of 1 videos could be scored"),
     ],
