@@ -120,8 +120,8 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         "--part",
         type=_part,
         metavar="N/M",
-        help="make and score part N of M, the other parts elsewhere, one a device (default: all; "
-        "processes of jax.distributed share)",
+        help="make and score part N of M; other processes, each on a device, the others "
+        "(default: all)",
     )
 
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from flashmotion_jax.evaluation.benchmarks import Fault
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
-from flashmotion_jax.evaluation.features import PRESETS
 from flashmotion_jax.evaluation.moments import distance_of_videos
+from flashmotion_jax.evaluation.presets import PRESETS
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.report import Rows, to_plain
 from flashmotion_jax.evaluation.scoring import Score, summarise, totals

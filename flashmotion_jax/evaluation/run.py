@@ -6,13 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
 
 from flashmotion_jax.evaluation.asked import with_requests
 from flashmotion_jax.evaluation.benchmarks import Fault, Item, read_benchmark
-from flashmotion_jax.evaluation.features import Extractor
 from flashmotion_jax.evaluation.generate import Part, generate, of_part
 from flashmotion_jax.evaluation.page import write_report
 from flashmotion_jax.evaluation.protocol import Protocol
@@ -26,6 +25,9 @@ from flashmotion_jax.evaluation.segmenters import (
 )
 from flashmotion_jax.evaluation.store import Store
 from flashmotion_jax.evaluation.tables import table_of_groups
+
+if TYPE_CHECKING:
+    from flashmotion_jax.evaluation.features import Extractor
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     benchmark = read_benchmark(args.bench, args.root)
     requested = Path(args.requested) if args.requested else None
     items = [with_requests(item, requested) for item in benchmark.items]
-    part = args.part or _own_part()
+    part = args.part or (1, 1)
     if args.generate:
         _generate(args, items, pred, part)
     weights = {name: extractor.file.name for name, extractor in extractors.items()}
@@ -103,6 +105,11 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
 
 def _extractors(args: argparse.Namespace, protocol: Protocol) -> dict[str, Extractor]:
     presets = {"fid": protocol.fid, "fvd": protocol.fvd}
+    if not any(presets.values()):
+        return {}
+    # jax is imported only where a network computes.
+    from flashmotion_jax.evaluation.features import Extractor
+
     return {
         name: Extractor(preset, args.weights, args.batch_size)
         for name, preset in presets.items()
@@ -135,13 +142,6 @@ def _depends(
         "masks": args.masks and str(Path(args.masks).resolve()),
         "tracks": args.tracks and str(Path(args.tracks).resolve()),
     }
-
-
-def _own_part() -> Part:
-    """Of a process of `jax.distributed`, its share; else everything."""
-    import jax
-
-    return jax.process_index() + 1, jax.process_count()
 
 
 def _generate(args: argparse.Namespace, items: Sequence[Item], pred: Path, part: Part) -> None:

@@ -69,7 +69,7 @@ def test_wrong_input_is_status_2(tmp_path, capsys, bench, pred, words):
     folders = ("--root", tmp_path, "--pred", tmp_path / pred)
     assert evaluate("--bench", bench, *folders, "--out", tmp_path / "out") == 2
     assert words in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "result.json").exists()
 
 
 def test_the_command_offers_every_bench():

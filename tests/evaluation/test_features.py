@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flashmotion_jax.evaluation.features import FID_PRESETS, FVD_PRESETS, PRESETS, Extractor
+from flashmotion_jax.evaluation.features import Extractor
 from flashmotion_jax.evaluation.frechet import frechet_distance
+from flashmotion_jax.evaluation.presets import FID_PRESETS, FVD_PRESETS, PRESETS
 from flashmotion_jax.models.metric_networks import abstract_network, parameters, save_network
 
 

@@ -92,8 +92,8 @@ def test_sprites_are_found_by_their_colours_and_noise_makes_it_worse(tmp_path):
             noisy = source[i].video + rng.normal(size=source[i].video.shape) * strength
             frames = noisy.clip(0, 255).astype(np.uint8)
             write_video(tmp_path / f"noise{strength}" / item.id, frames)
-        segmenter = sprite_colours(tmp_path)
-        scores = [score_video(one, tmp_path / f"noise{strength}", segmenter) for one in items]
+        scorer = Scorer(tmp_path / f"noise{strength}", sprite_colours(tmp_path))
+        scores = [scorer(one) for one in items]
         means.append(summarise(scores, protocol)["mask_iou"].estimate)
         assert summarise(scores[::-1], protocol)["mask_iou"].estimate == pytest.approx(means[-1])
     assert means[0] > 0.85 and means[0] > means[1] > means[2]
@@ -103,9 +103,8 @@ def test_what_the_protocol_says_is_what_is_averaged():
     long = np.array([[1.0, 0.5, 0.5, np.nan], [1.0, 0.5, 0.5, 0.5]])
     short = np.array([[1.0, 1.0, np.nan, np.nan]])
     unseen = np.full((1, 4), np.nan)
-    scores = [
-        Score(id, "1", {"mask_iou": v}) for id, v in (("l", long), ("s", short), ("u", unseen))
-    ]
+    videos = {"l": long, "s": short, "u": unseen}
+    scores = [Score(id, "1", {"mask_iou": values}) for id, values in videos.items()]
 
     def estimate(**choices):
         figure = summarise(scores, Protocol("folder", **choices))["mask_iou"]
