@@ -71,7 +71,10 @@ def _segmenter(model: Any, device: str) -> Segmenter:
             height, width = frame.shape[:2]
             if session is None:
                 session = Sam2VideoInferenceSession(
-                    video_height=height, video_width=width, inference_device=device
+                    video_height=height,
+                    video_width=width,
+                    inference_device=device,
+                    dtype=cast(Any, torch.float32),
                 )
                 _prompt(session, prompts_KHW, side)
             with torch.inference_mode(), _quiet():
