@@ -34,7 +34,7 @@ def sprites(tmp_path_factory):
     """Four clips of one and two objects, and generated ones: the truth, and with noise."""
     root = tmp_path_factory.mktemp("sprites")
     size = SpritesConfig(num_frames=9, height=48, width=48)
-    sources = [Sprites(2, config=size, num_objects=count) for count in (1, 2)]
+    sources = [Sprites(2, seed=count, config=size, num_objects=count) for count in (1, 2)]
     export(sources, root / "data")
     rng = np.random.default_rng(0)
     for source in sources:
