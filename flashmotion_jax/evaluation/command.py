@@ -175,7 +175,7 @@ def _compare(args: argparse.Namespace) -> int:
     print(found.to_markdown(args.first, args.second), end="")
     if args.json:
         with replacing(Path(args.json)) as scratch:
-            text = json.dumps(found.to_dict(), indent=1).replace("NaN", "null")
+            text = json.dumps(found.to_dict(), indent=1)
             scratch.write_text(text + "\n", encoding="utf-8")
         print(f"wrote {args.json}")
     return 0

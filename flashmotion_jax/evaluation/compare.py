@@ -14,6 +14,7 @@ import numpy as np
 
 from flashmotion_jax.evaluation.bootstrap import Interval, interval, paired_difference
 from flashmotion_jax.evaluation.figures import DISTANCES, FIGURES
+from flashmotion_jax.evaluation.report import to_plain
 from flashmotion_jax.evaluation.scoring import STATISTICS, rows_of
 from flashmotion_jax.evaluation.tables import Table, cell
 
@@ -95,15 +96,7 @@ class Comparison(NamedTuple):
         """The same as JSON can hold it."""
         return {
             "groups": {
-                group: {
-                    one.name: {
-                        "first": one.first._asdict(),
-                        "second": one.second._asdict(),
-                        "difference": one.difference._asdict(),
-                        "verdict": one.verdict,
-                    }
-                    for one in differences
-                }
+                group: {one.name: {**_plain(one), "verdict": one.verdict} for one in differences}
                 for group, differences in self.differences.items()
             },
             "only_first": self.only_first,
@@ -213,6 +206,11 @@ def _distances(
             )
         )
     return found
+
+
+def _plain(one: Difference) -> dict[str, Any]:
+    intervals = {"first": one.first, "second": one.second, "difference": one.difference}
+    return to_plain({one.name: intervals})[one.name]
 
 
 def _sum(figure: Mapping[str, Any] | None) -> tuple[float, int]:

@@ -10,8 +10,9 @@ import magicdata_tree as tree
 from flashmotion_jax.cli import main
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
+from flashmotion_jax.evaluation import command, presets
 from flashmotion_jax.evaluation.benchmarks import Bench
-from flashmotion_jax.evaluation.command import BENCHES
+from flashmotion_jax.evaluation.exports import Method
 
 
 def evaluate(*args):
@@ -72,5 +73,8 @@ def test_wrong_input_is_status_2(tmp_path, capsys, bench, pred, words):
     assert not (tmp_path / "out" / "result.json").exists()
 
 
-def test_the_command_offers_every_bench():
-    assert get_args(Bench) == BENCHES
+def test_the_command_offers_everything():
+    assert get_args(Bench) == command.BENCHES
+    assert get_args(Method) == command.METHODS
+    assert presets.FID_PRESETS == command.FID_PRESETS
+    assert presets.FVD_PRESETS == command.FVD_PRESETS

@@ -3,12 +3,12 @@ from __future__ import annotations
 import csv
 import json
 
-import movebench_tree
 import numpy as np
 import pytest
 from PIL import Image
 
 import magicdata_tree as tree
+import movebench_tree
 from flashmotion_jax.cli import main
 from flashmotion_jax.data.video import read_video
 from flashmotion_jax.evaluation.benchmarks import read_benchmark

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import movebench_tree as tree
 import numpy as np
 import pytest
 
+import movebench_tree as tree
 from flashmotion_jax.evaluation.asked import asked_boxes, trajectory_of
 from flashmotion_jax.evaluation.benchmarks import read_benchmark
 from flashmotion_jax.evaluation.protocol import Protocol

@@ -51,7 +51,7 @@ def sprites(tmp_path_factory):
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     write_network(folder, "inception", divide=32)
-    write_network(folder, "i3d", divide=32, classes=6)
+    write_network(folder, "i3d", divide=16, classes=6)
     return folder
 
 
