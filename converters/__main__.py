@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_flashmotion(commands)
     _add_inspect(commands)
     _add_export(commands)
+    _add_metrics(commands)
     return parser
 
 
@@ -110,6 +111,15 @@ def _add_export(commands: Any) -> None:
         "--dtype", choices=("float32", "bfloat16"), help="of all tensors (default: as stored)"
     )
     parser.set_defaults(run=_run_export)
+
+
+def _add_metrics(commands: Any) -> None:
+    parser = commands.add_parser(
+        "metrics", help="convert the networks of FID and FVD, Inception and I3D"
+    )
+    parser.add_argument("source", metavar="SRC", help=".pth, .pt or .safetensors")
+    parser.add_argument("destination", type=Path, metavar="DST", help="folder of the result")
+    parser.set_defaults(run=_run_metrics)
 
 
 def _add_destination(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +210,12 @@ def _run_export(args: argparse.Namespace) -> str:
         kinds=[KINDS[part] for part in args.only],
         dtype=args.dtype,
     )
+
+
+def _run_metrics(args: argparse.Namespace) -> str:
+    from converters.metrics import convert_metrics
+
+    return convert_metrics(args.source, args.destination)
 
 
 if __name__ == "__main__":

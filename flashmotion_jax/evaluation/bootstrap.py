@@ -61,7 +61,7 @@ def interval(
             f"values of shape {values.shape}, resamples={resamples}, level={level}: expected rows "
             "[N, ...], at least one resample and a level between 0 and 1"
         )
-    values = values[~np.isnan(values.reshape(len(values), -1)).any(axis=1)]
+    values = values[~np.isnan(values).any(axis=tuple(range(1, values.ndim)))]
     count = len(values)
     if not count:
         return Interval(np.nan, np.nan, np.nan, 0)

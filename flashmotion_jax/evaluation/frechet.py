@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from flashmotion_jax.evaluation.moments import Moments, distance_of_moments
+
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     """The squared Frechet distance of the Gaussians with the moments of two sets of features.
@@ -34,15 +36,7 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
             f"features of shape {a.shape} and {b.shape}: expected [N, D] and [M, D] with at least "
             "two rows each"
         )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("features are not finite: look for NaN in the videos or latents")
-    cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
-    root_a = _root(cov_a)
-    # Rounding leaves eigenvalues that are 0 slightly below it.
-    shared = np.linalg.eigvalsh(root_a @ cov_b @ root_a).clip(min=0)
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    distance = difference @ difference + np.trace(cov_a) + np.trace(cov_b)
-    return max(float(distance - 2 * np.sqrt(shared).sum()), 0.0)
+    return distance_of_moments(Moments.of(a), Moments.of(b))
 
 
 def frechet_of_pairs(pairs: np.ndarray) -> float:
@@ -104,12 +98,6 @@ def latent_features(latents: np.ndarray) -> np.ndarray:
         ],
         axis=1,
     )
-
-
-def _root(matrix_DD: np.ndarray) -> np.ndarray:
-    """The square root of a symmetric positive semi-definite matrix."""
-    values_D, vectors_DD = np.linalg.eigh(matrix_DD)
-    return (vectors_DD * np.sqrt(values_D.clip(min=0))) @ vectors_DD.T
 
 
 def _mean_square(x_NTHWC: np.ndarray) -> np.ndarray:

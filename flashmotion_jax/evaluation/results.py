@@ -1,132 +1,173 @@
 """What an evaluation leaves: figures with all that they depend on, and every score.
 
-OUT/result.json     protocol, folders, versions, figures of groups and videos, faults
-OUT/scores.npz      <id>/mask_iou, <id>/box_iou, <id>/centroid_error, each float32 [K, F]
-OUT/table.md        groups by number of objects, in the layout of the paper's tables
+OUT/result.json     protocol, folders, weights, versions, figures of groups and videos, faults
+OUT/scores.npz      <id>/<figure>, each float32: of objects [K, F], tracks [N, F] or frames [F]
+OUT/report.md       groups by number of objects, and the layout of the paper's tables
+OUT/report.html     the same with plots and the best and worst videos, one file
+OUT/videos/         what was measured of each video, so that a run can go on
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from flashmotion_jax.data.frames import find_video, image_files
 from flashmotion_jax.evaluation.benchmarks import Fault
-from flashmotion_jax.evaluation.bootstrap import Interval
-from flashmotion_jax.evaluation.published import beside_published
+from flashmotion_jax.evaluation.bootstrap import Interval, interval
+from flashmotion_jax.evaluation.moments import distance_of_videos
+from flashmotion_jax.evaluation.presets import PRESETS
+from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.report import Rows, to_plain
-from flashmotion_jax.evaluation.scoring import FIGURES, Protocol, Score, summarise
+from flashmotion_jax.evaluation.scoring import Score, summarise, totals
+from flashmotion_jax.evaluation.store import Store
 from flashmotion_jax.files import replacing
 
-_HEADINGS = {"mask_iou": "mask IoU (%)", "box_iou": "box IoU (%)", "centroid_error": "centroid (%)"}
+_PACKAGES = ("flashmotion_jax", "jax", "flax", "numpy", "av", "pillow", "transformers", "torch")
+
+Values = Mapping[str, Mapping[str, np.ndarray]]
+"""Group -> "fid" or "fvd" -> what each of its videos adds, of which the distance is the mean."""
 
 
-def figures_of_groups(scores: Sequence[Score], protocol: Protocol) -> Rows:
-    """The figures of each group by number of objects, and of "all" videos."""
-    groups = {
-        name: [score for score in scores if score.group == name]
-        for name in sorted({score.group for score in scores})
-    }
-    return {
-        name: summarise(some, protocol) for name, some in (groups | {"all": list(scores)}).items()
-    }
+@dataclass(frozen=True)
+class Results:
+    """All that is known at the end.
 
-
-def to_table(protocol: Protocol, rows: Rows, num_faults: int) -> str:
-    """A line for each group, centroids off by a share of the diagonal; then the paper's rows.
-
-    Args:
+    Attributes:
       protocol: of the scores.
-      rows: of `figures_of_groups`.
-      num_faults: how many videos are not in it.
-
-    Returns:
-      Markdown that ends with a line break.
-    """
-    published = beside_published(protocol.bench, rows)
-    lines = [["objects", *_HEADINGS.values(), "N"], ["---"] * (len(_HEADINGS) + 2)]
-    for group, figures in rows.items():
-        cells = [_percent(figures[name]) for name in _HEADINGS]
-        lines.append([group, *cells, str(figures["mask_iou"].count)])
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return (
-        f"{table}\n95 % intervals over videos; {num_faults} videos could not be scored. "
-        "Blur raises IoU: look at the videos, too.\n" + f"\n{published}" * bool(published)
-    )
-
-
-def write_results(
-    out: Path,
-    protocol: Protocol,
-    folders: Mapping[str, str | None],
-    scores: Sequence[Score],
-    faults: Sequence[Fault],
-) -> Rows:
-    """Writes the three files, each whole or not at all.
-
-    Args:
-      out: the folder; made if it is not there.
-      protocol: of the scores.
-      folders: what was read, "pred" being that of the generated videos.
-      scores: one or more.
+      about: folders and weights, by name.
+      scores: in the benchmark's order.
+      digests: of the generated videos, in the same order.
       faults: the videos without scores.
-
-    Returns:
-      `figures_of_groups`.
+      groups: figures of each group by number of objects, and of "all".
+      values: what each video adds to the distances of its group, and of "all".
     """
-    rows = figures_of_groups(scores, protocol)
-    videos = [
-        {
-            "id": score.id,
-            "group": score.group,
-            "sha256": _digest(find_video(Path(str(folders["pred"])), score.id)),
-            **to_plain({"video": summarise([score], protocol)})["video"],
+
+    protocol: Protocol
+    about: Mapping[str, Any]
+    scores: Sequence[Score]
+    digests: Sequence[str]
+    faults: Sequence[Fault]
+    groups: Rows
+    values: Values
+
+    @classmethod
+    def of(
+        cls,
+        protocol: Protocol,
+        about: Mapping[str, Any],
+        scored: Sequence[tuple[Score, str]],
+        faults: Sequence[Fault],
+        store: Store,
+    ) -> Results:
+        """Puts results together.
+
+        Args:
+          protocol: of the scores.
+          about: folders and weights.
+          scored: scores in the benchmark's order, and the sha256 of each generated video.
+          faults: the videos without scores.
+          store: reads their features.
+        """
+        scores = [score for score, _ in scored]
+        members = {
+            name: [score for score in scores if score.group == name]
+            for name in sorted({score.group for score in scores})
+        } | {"all": scores}
+        distances = [name for name in ("fid", "fvd") if getattr(protocol, name) is not None]
+        values = {
+            group: {name: _values(store, some, name) for name in distances}
+            for group, some in members.items()
         }
-        for score in scores
-    ]
-    result = {
-        "protocol": asdict(protocol),
-        "folders": dict(folders),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("flashmotion_jax", "numpy", "av", "pillow")},
-        },
-        "groups": to_plain(rows),
-        "videos": videos,
-        "faults": [fault._asdict() for fault in faults],
-    }
-    arrays = {
-        f"{score.id}/{name}": getattr(score, name).astype(np.float32)
-        for score in scores
-        for name in FIGURES
-    }
-    with replacing(out / "scores.npz") as scratch, scratch.open("wb") as file:
-        np.savez_compressed(file, **cast(Any, arrays))
-    for name, text in (
-        ("table.md", to_table(protocol, rows, len(faults))),
-        ("result.json", json.dumps(result, indent=1) + "\n"),
-    ):
-        with replacing(out / name) as scratch:
+        rows = {
+            group: summarise(some, protocol)
+            | {name: _distance(one) for name, one in values[group].items()}
+            for group, some in members.items()
+        }
+        digests = [sha256 for _, sha256 in scored]
+        return cls(protocol, about, scores, digests, faults, rows, values)
+
+    def write(self, out: Path) -> None:
+        """Writes `result.json` and `scores.npz`, each whole or not at all."""
+        arrays = {
+            f"{score.id}/{name}": values.astype(np.float32)
+            for score in self.scores
+            for name, values in score.values.items()
+        }
+        with replacing(out / "scores.npz") as scratch, scratch.open("wb") as file:
+            np.savez_compressed(file, **cast(Any, arrays))
+        text = json.dumps(self.to_dict(), indent=1) + "\n"
+        with replacing(out / "result.json") as scratch:
             scratch.write_text(text, encoding="utf-8")
-    return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        presets = {
+            name: asdict(PRESETS[preset])
+            for name in ("fid", "fvd")
+            if (preset := getattr(self.protocol, name)) is not None
+        }
+        return {
+            "protocol": asdict(self.protocol),
+            "presets": presets,
+            **self.about,
+            "versions": _versions(_PACKAGES),
+            "groups": to_plain(self.groups),
+            "videos": list(self._videos()),
+            "faults": [fault._asdict() for fault in self.faults],
+        }
+
+    def _videos(self) -> Iterable[dict[str, Any]]:
+        rank: dict[str, int] = {}
+        for i, (score, sha256) in enumerate(zip(self.scores, self.digests, strict=True)):
+            in_group = rank[score.group] = rank.get(score.group, -1) + 1
+            added = {
+                name: {
+                    "all": _plain(of_all[i]),
+                    "group": _plain(self.values[score.group][name][in_group]),
+                }
+                for name, of_all in self.values["all"].items()
+            }
+            figures = {
+                name: {"mean": total / count if count else None, "count": count}
+                for name, (total, count) in totals(score, self.protocol).items()
+            }
+            yield {
+                "id": score.id,
+                "group": score.group,
+                "sha256": sha256,
+                "figures": figures,
+                "adds_to": added,
+            }
 
 
-def _percent(figure: Interval) -> str:
-    estimate, low, high = (100 * value for value in figure[:3])
-    return f"{estimate:.2f}" if np.isnan(low) else f"{estimate:.2f} [{low:.2f}, {high:.2f}]"
+def _values(store: Store, scores: Sequence[Score], name: str) -> np.ndarray:
+    _, values = distance_of_videos(lambda i: store.features(scores[i].id, name), len(scores))
+    return values
 
 
-def _digest(video: Path) -> str:
-    """sha256 of a file, or of the images of a folder one after the other."""
-    digest = hashlib.sha256()
-    for path in image_files(video) if video.is_dir() else [video]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _distance(values: np.ndarray) -> Interval:
+    found = interval(values)
+    # The rows of one video alone, FVD's, have no distance.
+    return found if found.count else Interval(np.nan, np.nan, np.nan, len(values))
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of what is installed."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -42,6 +42,24 @@ def precomputed(folder: str | Path) -> Segmenter:
     return masks
 
 
+def smallest_on_top(segmenter: Segmenter) -> Segmenter:
+    """Gives each pixel to the smallest of the objects that were found there.
+
+    MagicData's pictures of masks are painted so: large objects first, small ones over them.
+    """
+
+    def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for found_KHW in segmenter(item, frames):
+            result = np.zeros_like(found_KHW)
+            taken = np.zeros(found_KHW.shape[1:], bool)
+            for k in np.argsort(found_KHW.sum(axis=(1, 2)), kind="stable"):
+                result[k] = found_KHW[k] & ~taken
+                taken |= found_KHW[k]
+            yield result
+
+    return masks
+
+
 def sprite_colours(root: str | Path) -> Segmenter:
     """Finds Sprites by their colours, which are known exactly.
 

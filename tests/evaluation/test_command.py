@@ -10,8 +10,9 @@ import magicdata_tree as tree
 from flashmotion_jax.cli import main
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
+from flashmotion_jax.evaluation import command, presets
 from flashmotion_jax.evaluation.benchmarks import Bench
-from flashmotion_jax.evaluation.command import BENCHES
+from flashmotion_jax.evaluation.exports import Method
 
 
 def evaluate(*args):
@@ -26,8 +27,8 @@ def test_the_truth_of_a_folder_is_perfect_and_what_is_missing_is_told(tmp_path, 
     printed = capsys.readouterr().out
     assert "not scored: v1: no generated video" in printed
     assert printed.splitlines()[-1].endswith("2 videos, 1 not scored")
-    row = "| all | 100.00 [100.00, 100.00] | 100.00 [100.00, 100.00] | 0.00 [0.00, 0.00] | 2 |"
-    assert row in (out / "table.md").read_text() and row in printed
+    row = "| all | 100.00 [100.00, 100.00] (N 2) | 100.00 [100.00, 100.00] (N 2) | 0.00 [0.00,"
+    assert row in (out / "report.md").read_text() and row in printed
     result = json.loads((out / "result.json").read_text())
     assert result["protocol"] == {
         "bench": "folder",
@@ -35,6 +36,10 @@ def test_the_truth_of_a_folder_is_perfect_and_what_is_missing_is_told(tmp_path, 
         "method_frames": None,
         "count_frame_0": False,
         "average": "video",
+        "overlaps": "smallest",
+        "fid": None,
+        "fvd": None,
+        "sam2": None,
     }
     assert result["faults"] == [{"id": "v1", "reason": "no generated video"}]
     assert [video["id"] for video in result["videos"]] == ["v0", "v2"]
@@ -55,7 +60,7 @@ def test_sprites_need_no_masks(tmp_path):
 @pytest.mark.parametrize(
     "bench, pred, words",
     [
-        ("davis", "videos", "needs --masks"),
+        ("davis", "videos", "needs masks of the generated videos: --masks DIR"),
         ("sprites", "gone", "no folder"),
         ("sprites", "masks", "none of 1 videos could be scored"),
     ],
@@ -65,8 +70,11 @@ def test_wrong_input_is_status_2(tmp_path, capsys, bench, pred, words):
     folders = ("--root", tmp_path, "--pred", tmp_path / pred)
     assert evaluate("--bench", bench, *folders, "--out", tmp_path / "out") == 2
     assert words in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "result.json").exists()
 
 
-def test_the_command_offers_every_bench():
-    assert get_args(Bench) == BENCHES
+def test_the_command_offers_everything():
+    assert get_args(Bench) == command.BENCHES
+    assert get_args(Method) == command.METHODS
+    assert presets.FID_PRESETS == command.FID_PRESETS
+    assert presets.FVD_PRESETS == command.FVD_PRESETS

@@ -9,17 +9,17 @@ from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
 from flashmotion_jax.data.video import write_video
 from flashmotion_jax.evaluation.benchmarks import Fault, read_benchmark
+from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import (
-    FIGURES,
-    Protocol,
     Score,
+    Scorer,
     sampled_frames,
-    score_video,
     summarise,
 )
 from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colours
 
 FOLDER = Protocol("folder")
+OF_MASKS = ("mask_iou", "box_iou", "centroid_error")
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def shifted(root, name, shift, enlarge=1):
 
 def score(root, masks, **options):
     (item,) = read_benchmark("folder", root).items
-    return score_video(item, root / "videos", precomputed(masks), **options)
+    return Scorer(root / "videos", precomputed(masks), **options)(item)
 
 
 def test_truth_against_itself_is_1(root):
     found = score(root, root / "masks")
     summary = summarise([found], FOLDER)
-    assert found.mask_iou.shape == (1, tree.FRAMES)
-    assert [summary[name].estimate for name in FIGURES] == [1, 1, 0]
+    assert found.values["mask_iou"].shape == (1, tree.FRAMES)
+    assert [summary[name].estimate for name in OF_MASKS] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("enlarge", [1, 3])
@@ -52,16 +52,16 @@ def test_truth_against_itself_is_1(root):
 def test_a_shift_of_k_pixels_gives_the_analytic_iou(root, shift, enlarge):
     found = score(root, shifted(root, "shifted", shift, enlarge))
     expected = (10 - shift) / (10 + shift)
-    np.testing.assert_allclose(found.mask_iou, expected)
-    np.testing.assert_allclose(found.box_iou, expected)
-    np.testing.assert_allclose(found.centroid_error, shift / np.hypot(*tree.SIZE))
+    np.testing.assert_allclose(found.values["mask_iou"], expected)
+    np.testing.assert_allclose(found.values["box_iou"], expected)
+    np.testing.assert_allclose(found.values["centroid_error"], shift / np.hypot(*tree.SIZE))
 
 
 def test_a_shorter_method_is_held_against_uniform_frames(root):
     frames = tree.map_frames(0, "masks")
     tree.write_maps(root / "fewer" / "v0", frames[[0, 4, 8]])
     found = score(root, root / "fewer", method_frames=3)
-    np.testing.assert_array_equal(found.mask_iou, np.ones((1, 3)))
+    np.testing.assert_array_equal(found.values["mask_iou"], np.ones((1, 3)))
     np.testing.assert_array_equal(sampled_frames(121, 14)[[0, 1, -1]], [0, 9, 120])
     np.testing.assert_array_equal(sampled_frames(9, 16), np.arange(9))
 
@@ -92,8 +92,8 @@ def test_sprites_are_found_by_their_colours_and_noise_makes_it_worse(tmp_path):
             noisy = source[i].video + rng.normal(size=source[i].video.shape) * strength
             frames = noisy.clip(0, 255).astype(np.uint8)
             write_video(tmp_path / f"noise{strength}" / item.id, frames)
-        segmenter = sprite_colours(tmp_path)
-        scores = [score_video(one, tmp_path / f"noise{strength}", segmenter) for one in items]
+        scorer = Scorer(tmp_path / f"noise{strength}", sprite_colours(tmp_path))
+        scores = [scorer(one) for one in items]
         means.append(summarise(scores, protocol)["mask_iou"].estimate)
         assert summarise(scores[::-1], protocol)["mask_iou"].estimate == pytest.approx(means[-1])
     assert means[0] > 0.85 and means[0] > means[1] > means[2]
@@ -103,7 +103,8 @@ def test_what_the_protocol_says_is_what_is_averaged():
     long = np.array([[1.0, 0.5, 0.5, np.nan], [1.0, 0.5, 0.5, 0.5]])
     short = np.array([[1.0, 1.0, np.nan, np.nan]])
     unseen = np.full((1, 4), np.nan)
-    scores = [Score(id, "1", v, v, v) for id, v in (("l", long), ("s", short), ("u", unseen))]
+    videos = {"l": long, "s": short, "u": unseen}
+    scores = [Score(id, "1", {"mask_iou": values}) for id, values in videos.items()]
 
     def estimate(**choices):
         figure = summarise(scores, Protocol("folder", **choices))["mask_iou"]
@@ -128,5 +129,5 @@ def test_a_generated_video_may_be_images_of_any_size(root):
     for i in range(tree.FRAMES):
         Image.new("RGB", (7, 5)).save(frames / f"{i}.png")
     (item,) = read_benchmark("folder", root).items
-    found = score_video(item, root / "generated", precomputed(root / "masks"))
-    assert isinstance(found, Score) and found.mask_iou.min() == 1
+    found = Scorer(root / "generated", precomputed(root / "masks"))(item)
+    assert isinstance(found, Score) and found.values["mask_iou"].min() == 1

@@ -1,0 +1,103 @@
+"""Features of frames and videos for FID and FVD.
+
+Frames are resized on the host, one at a time, and go through a network in batches of one size, so
+that neither a long video nor a large one is ever held, and one program serves all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import jax.numpy as jnp
+import numpy as np
+
+from flashmotion_jax.compilation import program
+from flashmotion_jax.evaluation.presets import PRESETS
+from flashmotion_jax.models.i3d import MIN_FRAMES
+from flashmotion_jax.models.metric_networks import file_digest, find_network, load_network
+
+
+class Extractor:
+    """Makes the features of a preset.
+
+    Args:
+      preset: a name of `PRESETS`.
+      weights: file of the network, or a folder that holds it.
+      batch_size: frames that go through Inception together; it changes no result by more than
+        rounding. I3D takes a video at a time.
+
+    Attributes:
+      preset: the choices.
+      file: of the weights; its name holds its sha256.
+
+    Raises:
+      ValueError: the preset is unknown, or there are no such weights.
+    """
+
+    def __init__(self, preset: str, weights: str | Path, batch_size: int = 16):
+        if preset not in PRESETS or batch_size < 1:
+            raise ValueError(
+                f"preset={preset!r}, batch_size={batch_size}; expected one of {', '.join(PRESETS)} "
+                "and at least 1"
+            )
+        self.preset = PRESETS[preset]
+        self.file = find_network(weights, self.preset.network)
+        options: dict[str, Any] = {} if self.preset.eps is None else {"eps": self.preset.eps}
+        self._module = load_network(self.file, self.preset.network, **options)
+        self._batch_size = batch_size
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the weights."""
+        return file_digest(self.file)
+
+    def __call__(self, frames: Iterable[np.ndarray]) -> np.ndarray:
+        """The features of a video.
+
+        Args:
+          frames: uint8 `[H, W, 3]`, of any size.
+
+        Returns:
+          float32 `[F, 2048]` of Inception, `[1, 400]` of I3D.
+
+        Raises:
+          ValueError: there are no frames, or fewer than I3D can look at.
+        """
+        preset = self.preset
+        resized = (preset.resize(frame) for frame in frames)
+        if preset.network == "inception":
+            return self._of_frames(resized)
+        size = preset.resize.size
+        # Kept as bytes would round what was resized; as float32 121 frames are 73 MB.
+        video = np.array(list(resized), np.float32).reshape(-1, size, size, 3)
+        if len(video) < MIN_FRAMES:
+            raise ValueError(f"{len(video)} frames; I3D, which FVD is of, needs {MIN_FRAMES}")
+        return np.asarray(self._compute(video[None]))
+
+    def _of_frames(self, frames: Iterable[np.ndarray]) -> np.ndarray:
+        features, batch = [], []
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) == self._batch_size:
+                features.append(np.asarray(self._compute(np.stack(batch))))
+                batch = []
+        if batch:
+            # Filled up, so that all have one program.
+            missing = self._batch_size - len(batch)
+            full = np.stack(batch + [np.zeros_like(batch[0])] * missing)
+            features.append(np.asarray(self._compute(full))[: len(batch)])
+        if not features:
+            raise ValueError("a video without frames has no features")
+        return np.concatenate(features)
+
+    def _compute(self, pixels: np.ndarray) -> Any:
+        preset = self.preset
+        scaled = (jnp.asarray(pixels) - preset.centre) / preset.half_range
+        return _apply(cast(Any, self._module), scaled)
+
+
+@program
+def _apply(module: Any, x: Any) -> Any:
+    return module(x)

@@ -1,0 +1,133 @@
+"""SAM 2 of transformers follows the objects of frame 0 through a generated video.
+
+A frame goes in at a time, and what is no longer looked back at is let go: memory does not grow with
+the video. torch is imported here alone, and only when SAM 2 is asked for (the extra `eval`).
+
+Source: Ravi et al., SAM 2 (2024); the sizes and the normalisation are those of its image processor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from flashmotion_jax.evaluation.benchmarks import Item, object_masks
+from flashmotion_jax.evaluation.segmenters import Segmenter
+
+#: What MagicMotion's tools segment with, SAM 2.0; the papers name no version.
+DEFAULT = "facebook/sam2-hiera-large"
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def sam2(model: str | Path = DEFAULT, device: str | None = None) -> Segmenter:
+    """A segmenter that is given the benchmark's masks on frame 0.
+
+    Args:
+      model: folder of a `Sam2VideoModel`, or owner/name on Hugging Face.
+      device: torch's name of one; None takes a GPU if there is one.
+
+    Returns:
+      A segmenter.
+
+    Raises:
+      ImportError: torch is not installed.
+      ValueError: there is no such model.
+    """
+    try:
+        import torch
+        from transformers import Sam2VideoModel
+    except ImportError as error:
+        raise ImportError(
+            'the segmenter SAM 2 needs torch: pip install "flashmotion_jax[eval]", or give --masks'
+        ) from error
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        loaded: Any = Sam2VideoModel.from_pretrained(str(model)).to(cast(Any, device))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no Sam2VideoModel at {model} ({error}); give a folder of it, or a name such as "
+            f"{DEFAULT}"
+        ) from error
+    return _segmenter(loaded.eval(), device)
+
+
+def _segmenter(model: Any, device: str) -> Segmenter:
+    import torch
+    from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
+
+    size = model.config.image_size
+    side = size if isinstance(size, int) else size[0]
+
+    def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        prompts_KHW = object_masks(item.masks[0], item.labels)
+        session: Any = None
+        for number, frame in enumerate(frames):
+            height, width = frame.shape[:2]
+            if session is None:
+                session = Sam2VideoInferenceSession(
+                    video_height=height,
+                    video_width=width,
+                    inference_device=device,
+                    dtype=cast(Any, torch.float32),
+                )
+                _prompt(session, prompts_KHW, side)
+            with torch.inference_mode(), _quiet():
+                output = model(
+                    inference_session=session, frame=_pixels(frame, side, device), frame_idx=number
+                )
+                logits = torch.nn.functional.interpolate(
+                    output.pred_masks.float(), (height, width), mode="bilinear"
+                )
+            # By the number of the object: the order of the output is that of the prompts.
+            yield (logits[:, 0] > 0).cpu().numpy()
+            _forget(session, number, model.config)
+
+    return masks
+
+
+def _prompt(session: Any, masks_KHW: np.ndarray, side: int) -> None:
+    """Hands the masks of frame 0 over, at the model's size."""
+    import torch
+
+    for k, mask_HW in enumerate(masks_KHW):
+        mask = torch.from_numpy(mask_HW.astype(np.float32))[None, None]
+        mask = torch.nn.functional.interpolate(
+            mask, (side, side), mode="bilinear", align_corners=False, antialias=True
+        )
+        index = session.obj_id_to_idx(k + 1)
+        session.add_mask_inputs(index, 0, (mask >= 0.5).float())
+    session.obj_with_new_inputs = [k + 1 for k in range(len(masks_KHW))]
+
+
+def _pixels(frame: np.ndarray, side: int, device: str) -> Any:
+    """Stretched to the model's square and normalised, float32 [3, side, side]."""
+    import torch
+
+    pixels = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.nn.functional.interpolate(
+        pixels, (side, side), mode="bilinear", align_corners=False, antialias=True
+    )
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (_MEAN, _DEVIATION))
+    return ((pixels[0] - mean) / deviation).to(device)
+
+
+def _forget(session: Any, number: int, config: Any) -> None:
+    """Drops frames, and results that lie further back than the model looks."""
+    session.processed_frames.pop(number, None)
+    oldest = number - max(config.num_maskmem, config.max_object_pointers_in_encoder)
+    for outputs in session.output_dict_per_obj.values():
+        outputs["non_cond_frame_outputs"].pop(oldest, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remarks about its own operators, which no user can act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

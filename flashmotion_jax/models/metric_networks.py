@@ -1,0 +1,129 @@
+"""Files of the networks that metrics are features of: `<network>-<sha256>.npz`.
+
+The name holds the sha256 of the file, so that a result can say which weights it was made with, and
+a file that is damaged or renamed is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from flashmotion_jax.files import replacing
+from flashmotion_jax.models.i3d import I3D
+from flashmotion_jax.models.inception import Inception
+
+Network = Literal["inception", "i3d"]
+
+_BUILD: dict[Network, Callable[..., nnx.Module]] = {"inception": Inception, "i3d": I3D}
+
+#: A kernel, and how many output channels it has in the published network.
+_WIDTHS: dict[Network, tuple[str, int]] = {
+    "inception": ("stem.Conv2d_1a_3x3.kernel", 32),
+    "i3d": ("stem.Conv3d_1a_7x7.kernel", 64),
+}
+
+
+def abstract_network(network: Network, **sizes: Any) -> nnx.Module:
+    """A network with shapes in place of arrays.
+
+    Args:
+      network: which.
+      **sizes: as its constructor takes them.
+    """
+    return nnx.eval_shape(lambda: _BUILD[network](**sizes))
+
+
+def parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
+    """Dotted path to variable of every parameter."""
+    flat = nnx.to_flat_state(nnx.state(module))
+    return {".".join(map(str, keys)): variable for keys, variable in flat}
+
+
+def save_network(folder: Path, network: Network, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Writes the weights of a network.
+
+    Args:
+      folder: made if it is not there.
+      network: which.
+      arrays: dotted path to float32 array, of all its parameters.
+
+    Returns:
+      The file. The same weights give the same one.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, **cast(Any, {name: arrays[name] for name in sorted(arrays)}))
+    named = folder / f"{network}-{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npz"
+    with replacing(named) as scratch:
+        scratch.write_bytes(buffer.getbuffer())
+    return named
+
+
+def load_network(path: str | Path, network: Network, **options: Any) -> nnx.Module:
+    """Reads a network.
+
+    Args:
+      path: of the file, or of a folder that holds one of this network.
+      network: which.
+      **options: of its constructor, but for sizes, which the file tells.
+
+    Raises:
+      ValueError: there is no such file or there are several, or it is damaged or another's.
+    """
+    file = find_network(path, network)
+    digest = file_digest(file)
+    if file.stem != f"{network}-{digest}":
+        raise ValueError(
+            f"{file} has the sha256 {digest}, which is not in its name: it is damaged or renamed; "
+            "convert it again with `python -m converters metrics SRC DST`"
+        )
+    with np.load(file, allow_pickle=False) as stored:
+        name, width = _WIDTHS[network]
+        if name not in stored:
+            raise ValueError(f"{file} holds no {network}, {name} is missing; convert it again")
+        sizes = {"divide": width // stored[name].shape[-1]}
+        if network == "i3d":
+            sizes["classes"] = stored["logits.bias"].shape[0]
+        module = abstract_network(network, **options, **sizes)
+        for target, variable in parameters(module).items():
+            expected = variable.get_value().shape
+            if target not in stored or stored[target].shape != expected:
+                raise ValueError(f"{file}: {target} is not there in the shape {expected}")
+            variable.set_value(jnp.asarray(stored[target]))
+    return module
+
+
+def find_network(path: str | Path, network: Network) -> Path:
+    """The file of a network: the path itself, or the one of that network in the folder.
+
+    Raises:
+      ValueError: there is none, or there are several.
+    """
+    if network not in get_args(Network):
+        raise ValueError(f"network={network!r}; expected one of {', '.join(get_args(Network))}")
+    path = Path(path)
+    if path.is_file():
+        return path
+    there = sorted(path.glob(f"{network}-*.npz")) if path.is_dir() else []
+    found = [one for one in there if re.fullmatch(rf"{network}-[0-9a-f]{{64}}", one.stem)]
+    if len(found) != 1:
+        what = f"{len(found)} of them" if found else "none"
+        raise ValueError(
+            f"expected a file {network}-<sha256>.npz at {path}, there is {what}; make it with "
+            "`python -m converters metrics SRC DST`, or give the file itself"
+        )
+    return found[0]
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converters.__main__ import main
+from converters.mapping import make_entries
+from converters.metrics import table
+from flashmotion_jax.models.metric_networks import abstract_network, load_network, parameters
+
+SIZES = {"inception": {"divide": 16}, "i3d": {"divide": 16, "classes": 10}}
+
+
+def tensors(network):
+    """Random tensors under the published keys, and what else the files hold."""
+    abstract = parameters(abstract_network(network, **SIZES[network]))
+    rng = np.random.default_rng(3)
+    arrays = {
+        entry.keys[0]: rng.standard_normal(entry.source_shape).astype(np.float32)
+        for entry in make_entries(abstract, table(network, list(abstract)))
+    }
+    if network == "inception":
+        arrays |= {"fc.weight": np.ones((8, 128), np.float32), "fc.bias": np.ones(8, np.float32)}
+        arrays["Mixed_5b.branch1x1.bn.num_batches_tracked"] = np.zeros((), np.int64)
+    return arrays
+
+
+def written(folder, arrays, suffix):
+    path = folder / f"weights{suffix}"
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors.numpy").save_file(arrays, path)
+    else:
+        torch = pytest.importorskip("torch")
+        torch.save({key: torch.from_numpy(array) for key, array in arrays.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("network", SIZES)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_every_tensor_arrives(tmp_path, capsys, network, suffix):
+    arrays = tensors(network)
+    assert main(["metrics", str(written(tmp_path, arrays, suffix)), str(tmp_path / "out")]) == 0
+    (file,) = (tmp_path / "out").iterdir()
+    assert f"wrote {file}" in capsys.readouterr().out
+    module = load_network(file, network)
+    entries = parameters(module)
+    checked = set()
+    for entry in make_entries(entries, table(network, list(entries))):
+        for key, array in entry.scatter(np.asarray(entries[entry.target].get_value())):
+            np.testing.assert_array_equal(array, arrays[key])
+            checked.add(key)
+    left = {key for key in arrays if key.startswith("fc.") or key.endswith("tracked")}
+    assert checked == arrays.keys() - left
+
+
+def test_all_faults_are_told_and_nothing_is_written(tmp_path, capsys):
+    arrays = tensors("i3d")
+    del arrays["Mixed_3b.b0.bn.running_mean"]
+    arrays["Mixed_3b.b3b.bn.bias"] = np.full_like(arrays["Mixed_3b.b3b.bn.bias"], np.nan)
+    arrays["other"] = np.ones(3, np.float32)
+    path = written(tmp_path, arrays, ".safetensors")
+    assert main(["metrics", str(path), str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    for words in ("3 faults", "missing: Mixed_3b.b0.bn.running_mean", "unused: other", "NaN"):
+        assert words in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_network_is_refused(tmp_path, capsys):
+    path = written(tmp_path, {"layer1.weight": np.ones(3, np.float32)}, ".safetensors")
+    assert main(["metrics", str(path), str(tmp_path / "out")]) == 2
+    assert "the file holds layer1.weight; expected the weights of" in capsys.readouterr().err

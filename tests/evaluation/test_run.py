@@ -1,0 +1,250 @@
+"""The whole of `flashmotion evaluate`: results, resuming, parts, generation, comparison."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from test_features import write_network
+
+import magicdata_tree as tree
+import tiny
+from flashmotion_jax.cli import main
+from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.data.sprites import Sprites, SpritesConfig
+from flashmotion_jax.data.sprites.export import export
+from flashmotion_jax.data.video import read_video, write_video
+
+FOLDER = ("--bench", "folder", "--root", "x", "--pred", ".")
+
+
+def evaluate(*args):
+    return main(["evaluate", *map(str, args)])
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def sprites(tmp_path_factory):
+    """Four clips of one and two objects, and generated ones: the truth, and with noise."""
+    root = tmp_path_factory.mktemp("sprites")
+    size = SpritesConfig(num_frames=9, height=48, width=48)
+    sources = [Sprites(2, seed=count, config=size, num_objects=count) for count in (1, 2)]
+    export(sources, root / "data")
+    rng = np.random.default_rng(0)
+    for source in sources:
+        for i in range(2):
+            video = source[i].video
+            for strength in (4, 40):
+                noisy = (video + rng.normal(0, strength, video.shape)).clip(0, 255)
+                path = root / f"noise{strength}" / f"{source.id(i)}.mp4"
+                write_video(path, noisy.astype(np.uint8), lossless=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    write_network(folder, "inception", divide=32)
+    write_network(folder, "i3d", divide=16, classes=6)
+    return folder
+
+
+def score_sprites(sprites, pred, out, *more):
+    inputs = ("--bench", "sprites", "--root", sprites / "data", "--pred", pred, "--out", out)
+    return evaluate(*inputs, *more)
+
+
+def test_truth_has_no_distance_and_noise_the_larger_the_stronger(
+    sprites, weights, tmp_path, capsys
+):
+    figures = []
+    for pred in ("data/videos", "noise4", "noise40"):
+        out = tmp_path / pred.replace("/", "_")
+        assert score_sprites(sprites, sprites / pred, out, "--weights", weights) == 0
+        figures.append(result(out)["groups"]["all"])
+    printed = capsys.readouterr().out
+    assert "fid: pytorch-fid" in printed and "count_frame_0: False" in printed
+    for name in ("fid", "fvd"):
+        values = [one[name]["estimate"] for one in figures]
+        assert values[0] == pytest.approx(0, abs=1e-5 * values[2])
+        assert values[0] < values[1] < values[2]
+        assert figures[2][name]["low"] <= values[2] <= figures[2][name]["high"]
+        assert figures[2][name]["count"] == 4
+    flicker = [one["flicker"]["estimate"] for one in figures]
+    assert flicker == sorted(flicker)
+    assert figures[0]["flicker"] == figures[0]["true_flicker"]
+    assert figures[0]["mask_iou"]["estimate"] > figures[2]["mask_iou"]["estimate"]
+    about = result(tmp_path / "noise40")
+    assert about["presets"]["fid"]["resize"]["size"] == 299
+    assert re.fullmatch(r"inception-[0-9a-f]{64}\.npz", about["weights"]["fid"])
+    assert about["videos"][0]["adds_to"].keys() == {"fid", "fvd"}
+    page = (tmp_path / "noise40" / "report.html").read_text()
+    assert page.count("<svg") > 8 and page.count("data:video/mp4;base64,") == 4
+    assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
+    assert "N 4" in page
+    check_comparison(tmp_path, capsys)
+
+
+def check_comparison(folder, capsys):
+    """Of the results above, which take a while to make."""
+    command = ("compare", folder / "noise4" / "result.json", folder / "noise40")
+    assert evaluate(*command, "--json", folder / "compare.json") == 0
+    printed = capsys.readouterr().out
+    assert "| flicker (levels) |" in printed and "A is better" in printed
+    found = json.loads((folder / "compare.json").read_text())["groups"]
+    assert found.keys() == {"1", "2", "all"}
+    assert found["all"]["flicker"]["verdict"] == "A is better"
+    assert found["all"]["fid"]["difference"]["estimate"] < 0
+    assert found["all"]["true_flicker"]["verdict"] == "not told apart"
+    same = ("compare", folder / "noise4", folder / "noise4")
+    assert evaluate(*same) == 0
+    assert " is better" not in capsys.readouterr().out
+
+
+def test_parts_batches_and_orders_give_the_same_results(sprites, weights, tmp_path, capsys):
+    pred = sprites / "noise4"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert score_sprites(sprites, pred, whole, "--weights", weights) == 0
+    more = ("--weights", weights, "--batch-size", 5)
+    assert score_sprites(sprites, pred, parts, *more, "--part", "2/2") == 0
+    assert "2 videos of other parts are still missing" in capsys.readouterr().out
+    assert not (parts / "result.json").exists()
+    assert score_sprites(sprites, pred, parts, *more, "--part", "1/2") == 0
+    one, two = result(whole), result(parts)
+    assert [video["id"] for video in one["videos"]] == [video["id"] for video in two["videos"]]
+    for name, figure in one["groups"]["all"].items():
+        assert two["groups"]["all"][name] == pytest.approx(figure, rel=1e-3), name
+    with np.load(whole / "scores.npz") as a, np.load(parts / "scores.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_a_run_goes_on_and_looks_again_at_what_changed(tmp_path, capsys, monkeypatch):
+    root = tree.make_tree(tmp_path / "data", 3)
+    pred, out = tmp_path / "pred", tmp_path / "out"
+    shutil.copytree(root / "videos", pred)
+    (pred / "v1.mp4").write_bytes(b"no video")
+    folders = ("--root", root, "--pred", pred, "--masks", root / "masks", "--out", out)
+    assert evaluate("--bench", "folder", *folders) == 0
+    assert "not scored: v1: " in capsys.readouterr().out
+    scored = []
+    from flashmotion_jax.evaluation import run
+
+    class Watched(run.Scorer):
+        def __call__(self, item):
+            scored.append(item.id)
+            return super().__call__(item)
+
+    monkeypatch.setattr(run, "Scorer", Watched)
+    assert evaluate("--bench", "folder", *folders) == 0
+    assert scored == []
+    shutil.copy(root / "videos" / "v1.mp4", pred)
+    (out / "videos" / "v2.npz").write_bytes(b"cut off")
+    assert evaluate("--bench", "folder", *folders) == 0
+    assert scored == ["v1", "v2"]
+    assert "3 videos, 0 not scored" in capsys.readouterr().out
+    # Frame 0 and averages are chosen when results are put together.
+    assert evaluate("--bench", "folder", *folders, "--count-frame-0") == 0
+    assert scored == ["v1", "v2"]
+    assert evaluate("--bench", "folder", *folders, "--method-frames", 5) == 0
+    assert scored[2:] == ["v0", "v1", "v2"]
+
+
+class Painter:
+    """In place of a pipeline: a video of the seed's level, as long as it is asked for."""
+
+    sampling = SamplingConfig(height=32, width=64, num_frames=5, fps=8)
+
+    def __call__(self, image, prompt, maps, *, seed, frames):
+        assert image.shape == (*tree.SIZE, 3) and prompt.startswith("a dog runs to v")
+        assert len(maps.objects) == 1
+        return np.full((frames, 32, 64, 3), 50 + seed, np.uint8)
+
+
+def generate(root, folder, *more):
+    inputs = ("--bench", "folder", "--root", root, "--masks", root / "masks", "--generate")
+    return evaluate(*inputs, "--pred", folder / "pred", "--out", folder / "out", *more)
+
+
+def test_videos_are_made_once_and_by_the_place_in_the_benchmark(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("flashmotion_jax.pipeline.Pipeline.load", lambda *args: Painter())
+    root = tree.make_tree(tmp_path / "data", 2)
+    assert generate(root, tmp_path) == 2
+    assert "the model makes 5; add --method-frames 5" in capsys.readouterr().err
+    more = ("--method-frames", 5, "--seed", 7)
+    assert generate(root, tmp_path, *more) == 0
+    assert "made 2 videos in" in capsys.readouterr().out
+    assert len(result(tmp_path / "out")["videos"]) == 2
+    first, second = (tmp_path / "pred" / f"v{i}.mp4" for i in range(2))
+    whole = first.read_bytes(), second.read_bytes()
+    second.unlink()
+    assert generate(root, tmp_path, *more, "--part", "2/2") == 0
+    assert "made 1 videos in" in capsys.readouterr().out
+    assert (first.read_bytes(), second.read_bytes()) == whole
+    assert read_video(second)[0][0, 0, 0].tolist() == [50 + 7 + 1] * 3
+
+
+def test_our_pipeline_makes_the_videos_of_sprites_and_they_are_scored(tmp_path, capsys):
+    source = Sprites(1, config=SpritesConfig(num_frames=5, height=32, width=32), num_objects=1)
+    export(source, tmp_path / "data")
+    sampling = SamplingConfig(height=32, width=32, num_frames=5, fps=8, denoising_steps=(1000,))
+    model = tiny.save_checkpoint(tmp_path / "model", sampling)
+    more = ("--generate", "--model", model)
+    assert score_sprites(tmp_path, tmp_path / "pred", tmp_path / "out", *more) == 0
+    assert "made 1 videos in" in capsys.readouterr().out
+    groups = result(tmp_path / "out")["groups"]
+    assert groups["all"]["requested_box_iou"]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--root", "x"], "--bench and --pred missing"),
+        (["--bench", "davis", "--root", "x", "--pred", "."], "needs masks"),
+        (
+            [
+                "--bench",
+                "folder",
+                "--root",
+                "x",
+                "--pred",
+                ".",
+                "--masks",
+                "x",
+                "--fid",
+                "clean-fid",
+            ],
+            "need --weights",
+        ),
+        (
+            ["--bench", "folder", "--root", "x", "--pred", ".", "--masks", "x", "--sam2"],
+            "give one of them",
+        ),
+        (["compare", "gone.json", "gone.json"], "gone.json is no result of"),
+    ],
+)
+def test_arguments_that_do_not_fit(capsys, arguments, words):
+    assert main(["evaluate", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_results_that_were_not_measured_alike_are_not_compared(tmp_path, capsys):
+    root = tree.make_tree(tmp_path / "data", 2)
+    folders = ("--root", root, "--pred", root / "videos", "--masks", root / "masks")
+    assert evaluate("--bench", "folder", *folders, "--out", tmp_path / "a") == 0
+    assert evaluate("--bench", "folder", *folders, "--out", tmp_path / "b", "--count-frame-0") == 0
+    assert evaluate("compare", tmp_path / "a", tmp_path / "b") == 2
+    assert "count_frame_0: False and True" in capsys.readouterr().err
+    (root / "videos" / "v1.mp4").unlink()
+    assert evaluate("--bench", "folder", *folders, "--out", tmp_path / "c") == 0
+    capsys.readouterr()
+    assert evaluate("compare", tmp_path / "a", tmp_path / "c") == 0
+    printed = capsys.readouterr().out
+    assert "1 videos only in A: v1" in printed and "FID and FVD are not compared" in printed

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import magicdata_tree as tree
+from flashmotion_jax.evaluation.benchmarks import read_benchmark
+from flashmotion_jax.evaluation.sam2 import sam2
+from flashmotion_jax.evaluation.scoring import Scorer
+from flashmotion_jax.evaluation.segmenters import smallest_on_top
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A Sam2VideoModel with random weights and little width, in its own format."""
+    import torch
+    from transformers import Sam2VideoConfig, Sam2VideoModel
+
+    torch.manual_seed(0)
+    config = Sam2VideoConfig(
+        image_size=64,
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 8,
+                "image_size": [64, 64],
+                "blocks_per_stage": [1, 1, 2, 1],
+                "embed_dim_per_stage": [8, 16, 32, 64],
+                "num_attention_heads_per_stage": [1, 1, 2, 4],
+                "global_attention_blocks": [3],
+                "window_positional_embedding_background_size": [4, 4],
+            },
+            "backbone_channel_list": [64, 32, 16, 8],
+            "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+            "fpn_hidden_size": 128,
+        },
+        prompt_encoder_config={"hidden_size": 128, "image_size": 64, "mask_input_channels": 4},
+        # 64 is written into the model's attention to memories, and all else must be wider.
+        mask_decoder_config={
+            "hidden_size": 128,
+            "mlp_dim": 16,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 16,
+        },
+        memory_attention_hidden_size=128,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=16,
+        memory_attention_rope_feat_sizes=[4, 4],
+        memory_encoder_hidden_size=128,
+        memory_encoder_output_channels=64,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=16,
+        max_object_pointers_in_encoder=3,
+        num_maskmem=3,
+    )
+    folder = tmp_path_factory.mktemp("sam2")
+    Sam2VideoModel(config).save_pretrained(folder)
+    return folder
+
+
+def two_objects(root):
+    tree.make_tree(root, 1)
+    frames = tree.map_frames(0, "masks")
+    frames[:, 40:46, 60:70] = (80, 10, 10)
+    for file in (root / "masks" / "v0").iterdir():
+        file.unlink()
+    (root / "masks" / "v0").rmdir()
+    tree.write_maps(root / "masks" / "v0", frames)
+    (item,) = read_benchmark("folder", root).items
+    return item
+
+
+def test_objects_begin_as_they_were_given_and_are_followed_to_the_end(tmp_path, model):
+    item = two_objects(tmp_path)
+    frames = tree.video_frames(0)
+    masks = list(sam2(model)(item, iter(frames)))
+    assert len(masks) == tree.FRAMES
+    assert {(mask.shape, mask.dtype.name) for mask in masks} == {((2, *tree.SIZE), "bool")}
+    given = tree.map_frames(0, "masks")[0].any(axis=-1)
+    # At the model's quarter of 64 pixels: a mask is known to about four pixels.
+    overlap = (masks[0][1] & given).sum() / (masks[0][1] | given).sum()
+    assert overlap > 0.4
+    again = list(sam2(model)(item, iter(frames)))
+    np.testing.assert_array_equal(np.array(masks), np.array(again))
+
+
+def test_what_is_let_go_changes_nothing(tmp_path, model, monkeypatch):
+    item = two_objects(tmp_path)
+    frames = tree.video_frames(0)
+    lean = np.array(list(sam2(model)(item, iter(frames))))
+    monkeypatch.setattr("flashmotion_jax.evaluation.sam2._forget", lambda *args: None)
+    np.testing.assert_array_equal(lean, np.array(list(sam2(model)(item, iter(frames)))))
+
+
+def test_scores_come_of_it(tmp_path, model):
+    item = two_objects(tmp_path)
+    found = Scorer(tmp_path / "videos", smallest_on_top(sam2(model)))(item)
+    assert found.values["mask_iou"].shape == (2, tree.FRAMES)
+    assert np.isfinite(found.values["mask_iou"]).all()
+
+
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(ValueError, match="no Sam2VideoModel at"):
+        sam2(tmp_path)
