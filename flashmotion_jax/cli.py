@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.commands import exit_status
 from flashmotion_jax.config import MapKind
+from flashmotion_jax.editor.command import add_parser as add_edit
 from flashmotion_jax.evaluation.command import add_parser as add_evaluate
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_new(commands)
     add_evaluate(commands)
+    add_edit(commands)
     return parser
 
 
