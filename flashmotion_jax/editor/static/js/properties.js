@@ -112,8 +112,8 @@ export class Properties {
 
   /** A field for a side of the box on the present frame, in per cent of the canvas. */
   #number(key) {
-    const input = h("input", { type: "number", id: `box-${key}`, step: 0.5, onchange: () => this.#setSide(key, Number(input.value) / 100) });
-    return h("label", {}, `${{ x: "Left", y: "Top", width: "Width", height: "Height" }[key]} %`, input);
+    const input = h("input", { type: "number", id: `box-${key}`, step: 0.5, title: "In per cent of the canvas", onchange: () => this.#setSide(key, Number(input.value) / 100) });
+    return h("label", {}, `${{ x: "Left", y: "Top", width: "Width", height: "Height" }[key]}`, input);
   }
 
   #setSide(key, value) {

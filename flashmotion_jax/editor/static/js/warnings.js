@@ -20,7 +20,7 @@ export class WarningList {
   draw() {
     const { project } = this.store;
     const found = findWarnings(project, this.model, this.video.get());
-    const text = JSON.stringify(found);
+    const text = JSON.stringify([found, project.objects.length > 0]);
     if (text === this.shown) return;
     this.shown = text;
     $("#warning-count").textContent = found.length ? `(${found.length})` : "";
