@@ -277,20 +277,12 @@ def _checked_image(form: Form, as_png: bool) -> Response:
     path = form.file("image")
     if path is None:
         raise ValueError("image: missing, expected a file")
-    pixels = _named(path, read_image)
+    pixels = read_image(path)
     if as_png:
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, "PNG", compress_level=1)
         return Response(png.getvalue(), media_type="image/png")
     return JSONResponse({"height": pixels.shape[0], "width": pixels.shape[1]})
-
-
-def _named(path: Path, read: Any) -> Any:
-    """Reads a file; errors name it as its owner does, not where it was received."""
-    try:
-        return read(path)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(path), path.name)) from None
 
 
 def _selected(form: Form) -> Response:
@@ -302,7 +294,7 @@ def _selected(form: Form) -> Response:
     path = form.file("image")
     if path is None:
         raise ValueError("image: missing, expected a file")
-    pixels = _named(path, read_image)
+    pixels = read_image(path)
     numbers = {
         name: float(form.fields[name])
         for name in ("x", "y", "x0", "y0", "x1", "y1", "tolerance")

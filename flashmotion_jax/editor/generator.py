@@ -20,7 +20,7 @@ _WHOLE = ("seed", "steps", "frames")
 _REAL = ("guidance", "adapter_scale")
 
 
-class _Facts(NamedTuple):
+class Facts(NamedTuple):
     """What a checkpoint says without its weights."""
 
     sampling: SamplingConfig
@@ -39,7 +39,7 @@ class Generator:
     def __init__(self, path: Path | None = None):
         self._path = path
         self._pipelines: dict[str, Pipeline] = {}
-        self._facts: _Facts | None = None
+        self._facts: Facts | None = None
 
     def describe(self) -> dict[str, Any]:
         """What the page needs to know; also where there is no model, which then says why."""
@@ -47,7 +47,7 @@ class Generator:
             facts, reason = self.facts(), None
         except (ValueError, OSError) as error:
             grid = Grid.of(DiTConfig(), VAEConfig())
-            facts, reason = _Facts(SamplingConfig(), grid, (), None), str(error)
+            facts, reason = Facts(SamplingConfig(), grid, (), None), str(error)
         sampling = facts.sampling
         return {
             "available": reason is None,
@@ -68,7 +68,7 @@ class Generator:
             "grid": facts.grid._asdict(),
         }
 
-    def facts(self) -> _Facts:
+    def facts(self) -> Facts:
         """Reads the checkpoint's configuration, once.
 
         Raises:
@@ -82,7 +82,7 @@ class Generator:
             config = open_checkpoint(path).config
             there = tuple(kind for kind in ADAPTERS if (path / "adapters" / kind).is_dir())
             grid = Grid.of(config.dit, config.vae)
-            self._facts = _Facts(config.sampling, grid, there, _words(path))
+            self._facts = Facts(config.sampling, grid, there, _words(path))
         return self._facts
 
     def request(self, settings: dict[str, Any], image: Path | None, trajectory: Any) -> Request:

@@ -132,15 +132,7 @@ def _json(files: list[Path], given: Given) -> Imported:
         raise ValueError(f"{file.name} is not JSON ({error})") from None
     if isinstance(data, list | str):
         return _tracks("ComfyUI splines", read_spline(file), given)
-    return Imported("trajectory.json", _load(file))
-
-
-def _load(file: Path) -> Trajectory:
-    try:
-        return Trajectory.load(file)
-    except ValueError as error:
-        # People know their file, and not the folder it was received in.
-        raise ValueError(str(error).replace(str(file), file.name)) from None
+    return Imported("trajectory.json", Trajectory.load(file))
 
 
 def _npy(files: list[Path], given: Given) -> Imported:
@@ -200,7 +192,7 @@ def _magicdata(files: list[Path], given: Given) -> Imported:
     row = there[0]
     trajectory_file = root / "trajectories" / f"{row.id}.json"
     if trajectory_file.is_file():
-        trajectory = _load(trajectory_file)
+        trajectory = Trajectory.load(trajectory_file)
     else:
         # Frame 0 holds the masks, as in the maps that the model is given.
         mask_files, box_files = (

@@ -44,22 +44,26 @@ async def received(request: Request) -> AsyncGenerator[Form, None]:
     """Enters with the form of a request; its files are gone afterwards.
 
     Raises:
-      ValueError: the request is no multipart form, or a file's name leads out of its folder.
+      ValueError: the request is no multipart form, a file's name leads out of its folder, or the
+        block raised it: its message then names files as their sender does, without that folder.
     """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise ValueError("expected a form as multipart/form-data, see /openapi.json")
     limits = {"max_files": _MAX_FILES, "max_fields": 100, "max_part_size": _MAX_FIELD}
     with TemporaryDirectory(prefix="flashmotion-") as scratch:
-        async with request.form(**limits) as data:
-            form = Form(Path(scratch), {}, [])
-            for name, value in data.multi_items():
-                if isinstance(value, UploadFile):
-                    path = inside(form.folder, value.filename or "unnamed")
-                    await run_in_threadpool(_copy, value, path)
-                    form.files.append((name, path))
-                else:
-                    form.fields[name] = value
-        yield form
+        form = Form(Path(scratch), {}, [])
+        try:
+            async with request.form(**limits) as data:
+                for name, value in data.multi_items():
+                    if isinstance(value, UploadFile):
+                        path = inside(form.folder, value.filename or "unnamed")
+                        await run_in_threadpool(_copy, value, path)
+                        form.files.append((name, path))
+                    else:
+                        form.fields[name] = value
+            yield form
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{scratch}/", "")) from error
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import threading
-import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 import tiny
+from editor_server import serving
 from flashmotion_jax import SamplingConfig
 from flashmotion_jax.data.sprites import VOCABULARY
-from flashmotion_jax.editor.app import make_app
 from flashmotion_jax.editor.generator import Generator
 from flashmotion_jax.models.word_tokenizer import write_word_tokenizer
 
@@ -44,27 +39,10 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-@contextmanager
-def serving(home, model, **options):
-    """A server in a thread of this process; yields its address."""
-    app = make_app(Generator(model), home, **options)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.fixture(scope="session")
 def address(checkpoint, tmp_path_factory):
     """The address of a server that all tests of a process share."""
-    with serving(tmp_path_factory.mktemp("history"), checkpoint) as url:
+    with serving(tmp_path_factory.mktemp("history"), Generator(checkpoint)) as url:
         yield url
 
 
