@@ -86,7 +86,7 @@ class Editor:
         ]
 
     def _page(self, request: Request) -> Response:
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(STATIC / "index.html")
 
     def _openapi(self, request: Request) -> Response:
         return JSONResponse(document())

@@ -21,6 +21,7 @@ MAX_UPLOAD = 96 * 2**20
 _MAX_DRAINED = 2**31
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _HEADERS = {
+    "Cache-Control": "no-cache",
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
         "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

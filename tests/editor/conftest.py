@@ -15,7 +15,9 @@ from flashmotion_jax.data.sprites import VOCABULARY
 from flashmotion_jax.editor.generator import Generator
 from flashmotion_jax.models.word_tokenizer import write_word_tokenizer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",

@@ -1,6 +1,7 @@
 // What the pointer does on the stage, tool by tool. Each tool returns a drag: move(), end(), cancel().
 
 import { api } from "./api.js";
+import { refuseCamera } from "./commands.js";
 import { attempt, say } from "./dom.js";
 import { handleAt, markAt, objectsAt, resizedBox, seenKeyframe, visibleBox } from "./geometry.js";
 import { smallPng } from "./images.js";
@@ -69,6 +70,10 @@ function boxDrag(stage, track, start, handle) {
   const before = visibleBox(store.project, track, frame);
   const camera = isCamera || track.pinned ? null : cameraAt(store.project, frame);
   const name = isCamera ? "the camera" : track.name;
+  if (isCamera && frame === 0) {
+    refuseCamera();
+    return null;
+  }
   let moved = false;
   return {
     move(point, event) {

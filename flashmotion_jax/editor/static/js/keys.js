@@ -39,8 +39,9 @@ export function listenToKeys({ store, stage, playback, files, undo, redo, choose
     }
     if (event.altKey || isText(event.target)) return;
     if (event.target.closest("button, summary, a, select") && (key === " " || key === "Enter")) return;
-    if (key === " " && event.target === stage.canvas && stage.pointers.size === 0 && event.repeat) {
-      stage.spaceHeld = true;
+    if (key === " " && event.target === stage.canvas) {
+      // Held, it moves the view; let go without a drag, it plays.
+      if (!event.repeat) Object.assign(stage, { spaceHeld: true, panned: false });
       event.preventDefault();
       return;
     }
@@ -62,7 +63,11 @@ export function listenToKeys({ store, stage, playback, files, undo, redo, choose
       plain[key](event);
     }
   });
-  document.addEventListener("keyup", (event) => { if (event.key === " ") stage.spaceHeld = false; });
+  document.addEventListener("keyup", (event) => {
+    if (event.key !== " " || !stage.spaceHeld) return;
+    stage.spaceHeld = false;
+    if (!stage.panned) playback.toggle();
+  });
 }
 
 function togglePreviewMode() {

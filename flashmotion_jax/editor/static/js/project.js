@@ -19,7 +19,7 @@ export function newProject(model) {
     objects: [],
     camera: null,
     settings: {
-      prompt: "", seed: 0, adapter: model.adapters[0] ?? "resnet", steps: null, size: null,
+      prompt: "", seed: 0, adapter: model.adapters[0] ?? "none", steps: null, size: null,
       frames: null, guidance: null, adapter_scale: 1, kind: null,
     },
   };

@@ -80,7 +80,8 @@ function boxesOf(stage, { project, box, start, samples, rate, first, end, follow
     points.push([0, 1].map((axis) => a.point[axis] + part * (b.point[axis] - a.point[axis])));
   }
   return points.map((point, i) => {
-    const [before, after] = [points[i - 1] ?? point, points[i + 1] ?? point];
+    // The first frame is where the object is already.
+    const [before, after] = i ? [points[i - 1], points[i + 1] ?? point] : [point, point];
     const [x, y] = [0, 1].map((axis) => (before[axis] + 2 * point[axis] + after[axis]) / 4 - start[axis]);
     const moved = shifted(box, x / place.width, y / place.height);
     const scene = follows && project.camera ? outOfCamera(cameraAt(project, first + i), moved) : moved;

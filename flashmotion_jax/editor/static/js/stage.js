@@ -19,6 +19,7 @@ export class Stage {
     this.pointers = new Map();
     this.drag = null;
     this.spaceHeld = false;
+    this.panned = false;
     this.redraw = this.redraw.bind(this);
     new ResizeObserver(() => this.#resize()).observe(this.canvas);
     store.addEventListener("any", () => this.request());
@@ -99,6 +100,7 @@ export class Stage {
     if (this.store.view.playing) this.store.show({ playing: false });
     const point = this.#point(event);
     const pans = event.button === 1 || this.spaceHeld;
+    this.panned ||= this.spaceHeld;
     this.drag = pans ? panDrag(this, point) : beginDrag(this, point, event);
   }
 
