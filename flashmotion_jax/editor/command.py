@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import secrets
 import socket
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_open:
         threading.Timer(0.5, webbrowser.open, [link]).start()
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # raised again when all is put away
+        uvicorn.Server(config).run(sockets=[listener])
     print(f"ended; results are in {home}")
     return 0
 

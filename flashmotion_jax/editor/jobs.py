@@ -44,7 +44,7 @@ class Job:
     """A video that was asked for.
 
     Attributes:
-      id: name of its folder; later ones sort behind.
+      id: name of its folder.
       session: of the page that asked.
       settings: what was chosen, see `generator.read_settings`.
       name: of its project, for people.
@@ -145,7 +145,7 @@ class History:
         """The jobs, newest first; only those of a session, or all."""
         with self._lock:
             jobs = [job for job in self._jobs.values() if session in (None, job.session)]
-        return sorted(jobs, key=lambda job: job.id, reverse=True)
+        return sorted(jobs, key=lambda job: job.created, reverse=True)
 
     def path(self, job: Job, name: str) -> Path:
         """The path of a job's file, there or not."""
@@ -172,7 +172,8 @@ class History:
         """A job as the API gives it."""
         with self._lock:
             facts: dict[str, Any] = asdict(job)
-            waiting = sorted(one.id for one in self._jobs.values() if one.state == "queued")
+            queued = [one for one in self._jobs.values() if one.state == "queued"]
+        waiting = [one.id for one in sorted(queued, key=lambda one: one.created)]
         del facts["server"]
         facts["ahead"] = waiting.index(job.id) if job.id in waiting else 0
         facts["files"] = [kind for kind, name in FILES.items() if self.path(job, name).is_file()]

@@ -106,6 +106,10 @@ def test_the_keyboard_alone_makes_a_motion(editor):
     page = editor.page
     page.focus("#stage")
     page.keyboard.press("Escape")
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    assert len(editor.objects) == 2
+    page.keyboard.press("Delete")
     page.keyboard.press("n")
     page.keyboard.press("End")
     for _ in range(3):

@@ -169,7 +169,9 @@ def test_a_killed_server_is_told_from_one_that_is_at_work(tmp_path):
     assert other.list() == []  # the first one is alive, and its jobs are its own
     other.close()
     history._held.close()  # what the system does when a process is killed
-    (found,) = History(tmp_path / "home").list()
+    third = History(tmp_path / "home")
+    (found,) = third.list()
+    third.close()
     assert (found.id, found.state) == (job.id, "interrupted")
 
 
@@ -177,7 +179,9 @@ def test_foreign_files_in_the_history_are_left_alone(tmp_path):
     for name in ("notes", "20260101-000000-00000000"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "job.json").write_text('{"a": 1}')
-    assert History(tmp_path).list() == []
+    history = History(tmp_path)
+    history.close()
+    assert history.list() == []
 
 
 def test_boxes_of_sprites_are_measured():

@@ -30,7 +30,7 @@ export function select(id, options) {
 const SHORTCUTS = [
   ["Space", "play or pause"], ["← →", "a frame back or on (timeline) · move the object (stage)"],
   ["Home End", "first and last frame"], [", .", "previous and next keyframe"],
-  ["V B W P E", "tools: move, box, click, paint, erase"], ["R", "record a way in real time"],
+  ["V B W P E", "tools: move, box, click, paint, erase; B Enter draws a box without a mouse"], ["R", "record a way in real time"],
   ["K", "keyframe here, or not"], ["N Shift+N", "next and previous object"], ["H L", "hide, lock"],
   ["[ ]", "behind, in front"], ["Ctrl+D", "duplicate"], ["Delete", "delete the object"],
   ["Ctrl+Z Ctrl+Shift+Z", "undo, redo"], ["Ctrl+S Ctrl+O", "save, open a project"],

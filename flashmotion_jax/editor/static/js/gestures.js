@@ -125,7 +125,8 @@ function bandDrag(stage, start, onBox, onClick = () => say("Drag to draw a box."
   };
 }
 
-function drawBox(stage, box) {
+/** A new object of a box that is seen on the present frame. */
+export function drawBox(stage, box) {
   const { store } = stage;
   attempt(() => {
     let uid;

@@ -1,6 +1,7 @@
 // Keyboard shortcuts. Where somebody types, only those with Ctrl count.
 
 import { $ } from "./dom.js";
+import { drawBox } from "./gestures.js";
 import { duplicate, goToKeyframe, nudge, removeSelected, restack, selectNext, selectedTrack, toggleFlag, toggleKeyframe } from "./commands.js";
 
 const TOOLS = { v: "select", b: "box", w: "wand", p: "paint", e: "erase" };
@@ -43,6 +44,10 @@ export function listenToKeys({ store, stage, playback, files, undo, redo, choose
       // Held, it moves the view; let go without a drag, it plays.
       if (!event.repeat) Object.assign(stage, { spaceHeld: true, panned: false });
       event.preventDefault();
+      return;
+    }
+    if (key === "Enter" && event.target === stage.canvas && store.view.tool === "box") {
+      drawBox(stage, [0.4, 0.4, 0.6, 0.6]);
       return;
     }
     if (key in ARROWS && event.target === stage.canvas) {
