@@ -52,7 +52,7 @@ class EditorPage:
         """What is previewed, exported and generated from."""
         return Trajectory.from_dict(self.page.evaluate(TRAJECTORY))
 
-    def until(self, expression, seconds=60):
+    def until(self, expression, seconds=240):
         """Waits for an expression of the page; its policy forbids Playwright's own way."""
         for _ in range(int(seconds / 0.05)):
             if value := self.page.evaluate(expression):

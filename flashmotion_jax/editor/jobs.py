@@ -29,6 +29,7 @@ except ImportError:  # Windows
 #: Of a job that has not ended.
 ACTIVE = ("queued", "running")
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 #: What a request may ask for of a job, and the file it gets.
 FILES = {
     "result": "video.mp4",
@@ -180,7 +181,11 @@ class History:
         return facts
 
     def _input_name(self, kind: str, source: Path) -> str:
-        return f"image{source.suffix.lower()}" if kind == "image" else FILES[kind]
+        suffix = source.suffix.lower()
+        if kind == "image":
+            # A browser goes by the suffix: none that could be a page or a script.
+            return f"image{suffix if suffix in _PICTURES else ''}"
+        return FILES[kind]
 
     def _read(self) -> None:
         for file in sorted(self._home.glob("*/job.json")):

@@ -55,7 +55,9 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=ARGUMENTS, timeout=240_000
+        )
         yield chromium
         chromium.close()
 
@@ -69,7 +71,7 @@ def open_page(browser):
         if context is None:
             options = {"viewport": {"width": 1280, "height": 800}, **options}
             context = browser.new_context(**options)
-            context.set_default_timeout(60_000)
+            context.set_default_timeout(240_000)
             contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
