@@ -62,7 +62,7 @@ def test_from_a_drawing_to_a_video(editor, picture, tmp_path):
     name = editor.download("#save-project", tmp_path / "saved.json")
     assert name == "picture.flashmotion.json"
     before = editor.project
-    editor.page.wait_for_timeout(800)
+    editor.until("!editor.files.unsaved")
     page.reload()
     page.wait_for_selector("body[data-ready]")
     assert editor.project == before  # autosave
@@ -221,8 +221,8 @@ def test_sessions_do_not_disturb_each_other(editor, open_page, address):
     assert other.objects == [] and stranger.objects == []
     other.draw_box((0.5, 0.5), (0.7, 0.7))
     kept = editor.objects, other.objects
-    page.wait_for_timeout(800)
     for one, objects in zip((editor, other), kept, strict=True):
+        one.until("!editor.files.unsaved")
         one.page.reload()
         one.page.wait_for_selector("body[data-ready]")
         assert one.objects == objects

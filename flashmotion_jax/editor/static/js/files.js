@@ -113,13 +113,16 @@ export class Files {
   }
 
   #saveSoon() {
+    this.unsaved = true;
     clearTimeout(this.waiting);
     this.waiting = setTimeout(() => this.saveNow(), AUTOSAVE_MS);
   }
 
-  saveNow() {
+  async saveNow() {
     clearTimeout(this.waiting);
-    return attempt(() => autosave.save(this.session, this.store.project));
+    const { project } = this.store;
+    await attempt(() => autosave.save(this.session, project));
+    if (project === this.store.project) this.unsaved = false;
   }
 
   #drops() {
