@@ -232,7 +232,6 @@ def make_app(
     *,
     image: Path | None = None,
     token: str | None = None,
-    max_upload: int = MAX_UPLOAD,
 ) -> Starlette:
     """Builds the application.
 
@@ -241,13 +240,12 @@ def make_app(
       home: folder of the history.
       image: a first image for the page.
       token: that every request needs; None: only this machine may ask.
-      max_upload: bytes of a request.
     """
     editor = Editor(generator, home, image)
     return Starlette(
         routes=editor.routes(),
         lifespan=editor.lifespan,
-        middleware=[Middleware(Guard, token=token, max_upload=max_upload)],
+        middleware=[Middleware(Guard, token=token)],
         exception_handlers={HTTPException: _http_error, ValueError: _bad_input, Exception: _failed},
     )
 

@@ -43,11 +43,10 @@ class Guard:
       app: what it protects.
       token: every request needs it, as a cookie, a bearer token or once as `?token=`; None: only
         requests to this machine's own names are served, without one.
-      max_upload: bytes of a request's body.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, max_upload: int = MAX_UPLOAD):
-        self._app, self._token, self._max_upload = app, token, max_upload
+    def __init__(self, app: ASGIApp, token: str | None):
+        self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -70,11 +69,11 @@ class Guard:
             await refusal(scope, receive, answer)
             return
         try:
-            await self._app(scope, self._counted(receive), answer)
+            await self._app(scope, _counted(receive), answer)
         except _TooLargeError:
             await _drain(receive)
             if not started:
-                await self._too_large(None)(scope, receive, answer)
+                await _too_large(None)(scope, receive, answer)
 
     def _refusal(self, request: Request) -> Response | None:
         host = urlsplit(f"//{request.headers.get('host', '')}")
@@ -86,8 +85,8 @@ class Guard:
         if self._token is not None and (answer := self._unauthorised(request, self._token)):
             return answer
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._max_upload:
-            return self._too_large(int(length) if length.isdecimal() else None)
+        if not length.isdecimal() or int(length) > MAX_UPLOAD:
+            return _too_large(int(length) if length.isdecimal() else None)
         return None
 
     def _unauthorised(self, request: Request, token: str) -> Response | None:
@@ -103,27 +102,6 @@ class Guard:
             return answer
         return _error(401, "open the link with the token that `flashmotion edit` printed")
 
-    def _counted(self, receive: Receive) -> Receive:
-        """Bodies of unknown length end in `_TooLargeError` when they have grown too long."""
-        total = 0
-
-        async def counted() -> Message:
-            nonlocal total
-            message = await receive()
-            total += len(message.get("body", b""))
-            if total > self._max_upload:
-                raise _TooLargeError
-            return message
-
-        return counted
-
-    def _too_large(self, length: int | None) -> Response:
-        size = "" if length is None else f" of {length / 2**20:.0f} MB"
-        limit = self._max_upload / 2**20
-        return _error(
-            413, f"an upload{size} is too large: at most {limit:.0f} MB; save the image smaller"
-        )
-
 
 def _error(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status)
@@ -136,3 +114,26 @@ async def _drain(receive: Receive) -> None:
         message = await receive()
         total += len(message.get("body", b""))
         more = message["type"] == "http.request" and message.get("more_body", False)
+
+
+def _counted(receive: Receive) -> Receive:
+    """Bodies of unknown length end in `_TooLargeError` when they have grown too long."""
+    total = 0
+
+    async def counted() -> Message:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        if total > MAX_UPLOAD:
+            raise _TooLargeError
+        return message
+
+    return counted
+
+
+def _too_large(length: int | None) -> Response:
+    size = "" if length is None else f" of {length / 2**20:.0f} MB"
+    limit = MAX_UPLOAD / 2**20
+    return _error(
+        413, f"an upload{size} is too large: at most {limit:.0f} MB; save the image smaller"
+    )
