@@ -71,7 +71,7 @@ def open_page(browser):
         if context is None:
             options = {"viewport": {"width": 1280, "height": 800}, **options}
             context = browser.new_context(**options)
-            context.set_default_timeout(240_000)
+            context.set_default_timeout(90_000)
             contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))

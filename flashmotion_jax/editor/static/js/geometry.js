@@ -64,10 +64,14 @@ export function markAt(project, place, track, point, reach) {
 export function objectsAt(project, frame, place, point, slack) {
   return [...project.objects].sort((a, b) => b.id - a.id).filter((object) => {
     if (object.hidden) return false;
-    const [x0, y0, x1, y1] = place.box(shownBox(project, object, frame));
-    const [x, y] = point;
-    return x >= x0 - slack && x <= x1 + slack && y >= y0 - slack && y <= y1 + slack;
+    return isInside(place, shownBox(project, object, frame), point, slack);
   });
+}
+
+/** Whether a point of the stage is in a box of the canvas, or so many pixels from it. */
+export function isInside(place, box, [x, y], slack = 0) {
+  const [x0, y0, x1, y1] = place.box(box);
+  return x >= x0 - slack && x <= x1 + slack && y >= y0 - slack && y <= y1 + slack;
 }
 
 /** A box with one handle dragged; `keep` keeps its proportions. */

@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { refuseCamera } from "./commands.js";
 import { attempt, say } from "./dom.js";
-import { handleAt, markAt, objectsAt, resizedBox, seenKeyframe, visibleBox } from "./geometry.js";
+import { handleAt, isInside, markAt, objectsAt, resizedBox, visibleBox } from "./geometry.js";
 import { smallPng } from "./images.js";
 import { boxOf, resized } from "./masks.js";
 import { cameraAt, outOfCamera, shifted } from "./motion.js";
@@ -41,7 +41,9 @@ function selectDrag(stage, point, event) {
     const handle = handleAt(place, visibleBox(project, selected, view.frame), point, reach);
     const isSide = handle && (handle[0] === 0.5 || handle[1] === 0.5);
     if (handle && !(isSide && selected === project.camera)) return boxDrag(stage, selected, point, handle);
-    const mark = markAt(project, place, selected, point, reach);
+    // Within the box the pointer takes the box: at rest its keyframes' marks lie in its middle.
+    const mark = isInside(place, visibleBox(project, selected, view.frame), point)
+      ? null : markAt(project, place, selected, point, reach);
     if (mark) {
       store.show({ frame: mark.frame });
       return boxDrag(stage, selected, point, null);
@@ -186,9 +188,8 @@ export function cursorAt(stage, point) {
       if (handle[1] === 0.5) return "ew-resize";
       return handle[0] === handle[1] ? "nwse-resize" : "nesw-resize";
     }
-    const marked = selected.keyframes.some((key) => seenKeyframe(project, selected, key)) &&
-      markAt(project, place, selected, point, 9);
-    if (marked) return "pointer";
+    if (isInside(place, visibleBox(project, selected, view.frame), point)) return "move";
+    if (markAt(project, place, selected, point, 9)) return "pointer";
   }
   if (selected && selected === project.camera) return "move";
   return objectsAt(project, view.frame, place, point, 3).length ? "move" : "default";
