@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 import zipfile
 
 import numpy as np
@@ -256,7 +255,8 @@ def test_files_that_are_large_broken_or_malicious(editor, tmp_path):
     assert editor.project == before
 
 
-def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path):
+def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path, monkeypatch):
+    monkeypatch.setattr("flashmotion_jax.editor.worker._PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     slow = Slow()
@@ -269,7 +269,7 @@ def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path):
         page.wait_for_selector("#queue .job[data-state=running] progress")
         slow.step.release(1)
     editor.says("does not answer")
-    time.sleep(0.2)
+    slow.step.release(1000)
     again = Slow()
     again.step.release(100)
     with serving(tmp_path, again, port):

@@ -148,7 +148,8 @@ def test_what_does_not_fit_is_refused_before_it_waits(client, fields, message):
     assert client.get("/api/jobs").json()["jobs"] == []
 
 
-def test_a_server_that_ends_leaves_interrupted_jobs_that_run_again(tmp_path, slow):
+def test_a_server_that_ends_leaves_interrupted_jobs_that_run_again(tmp_path, slow, monkeypatch):
+    monkeypatch.setattr("flashmotion_jax.editor.worker._PATIENCE", 0.2)
     with client_of(tmp_path, generator=slow) as client:
         job, waiting = submit(client), submit(client)
         wait(client, job, "running")
