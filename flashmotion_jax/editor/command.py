@@ -42,12 +42,17 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
       ValueError: the image or the model cannot be read.
+      ImportError: the packages of the extra `edit` are not there.
       OSError: the port is taken, or the address is not this machine's.
     """
-    import uvicorn
+    try:
+        import uvicorn
 
+        from flashmotion_jax.editor.app import make_app
+    except ImportError as error:
+        install = 'pip install "flashmotion_jax[edit]"'
+        raise ImportError(f"the editor needs {error.name}: {install}") from error
     from flashmotion_jax.data.video import read_image
-    from flashmotion_jax.editor.app import make_app
     from flashmotion_jax.editor.generator import Generator
 
     image = Path(args.image) if args.image else None

@@ -28,6 +28,12 @@ def test_bad_input_is_status_2(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["edit", "--no-open"]) == 1
+    assert 'needs uvicorn: pip install "flashmotion_jax[edit]"' in capsys.readouterr().err
+
+
 def test_a_port_that_is_taken_is_status_1(tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
