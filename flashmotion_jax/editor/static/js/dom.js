@@ -55,6 +55,11 @@ export async function attempt(action) {
   }
 }
 
+/** Plays a video; that a pause came before it began is no fault. */
+export function play(video) {
+  video.play().catch(() => {});
+}
+
 /** Gives bytes or text to the user as a file. */
 export function download(blob, name) {
   const link = h("a", { href: URL.createObjectURL(blob), download: name });

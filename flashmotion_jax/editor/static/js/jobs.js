@@ -1,7 +1,7 @@
 // The queue and the history: asks the server while something is going on.
 
 import { api } from "./api.js";
-import { $, attempt, h, say } from "./dom.js";
+import { $, attempt, h, play, say } from "./dom.js";
 
 const EVERY_MS = 400;
 const ACTIVE = ["queued", "running"];
@@ -64,7 +64,7 @@ export class Jobs {
     const again = async () => { await api.again(job.id, this.session); await this.refresh(); say("Once more."); };
     const card = h("article", { className: "job", ariaLabel: `${job.name || "job"}: ${job.state}` },
       h("div", { className: "head" }, h("b", {}, job.name || "Untitled"), h("span", { className: `state ${job.state}` }, stateOf(job))),
-      done ? h("video", { src: api.jobFile(job.id, "result"), muted: true, loop: true, playsInline: true, preload: "metadata", onmouseenter: (event) => event.target.play(), onmouseleave: (event) => event.target.pause(), onclick: () => this.open(job) }) : null,
+      done ? h("video", { src: api.jobFile(job.id, "result"), muted: true, loop: true, playsInline: true, preload: "metadata", onmouseenter: (event) => play(event.target), onmouseleave: (event) => event.target.pause(), onclick: () => this.open(job) }) : null,
       h("p", { className: "prompt" }, job.settings.prompt || "no prompt", ` · seed ${job.settings.seed} · ${job.settings.adapter}`),
       job.error ? h("p", { className: "error" }, job.error) : null,
       active ? progressOf(job) : null,

@@ -1,7 +1,7 @@
 // A result beside the map it was made from, with requested and measured boxes on every frame.
 
 import { api } from "./api.js";
-import { $, h, icon } from "./dom.js";
+import { $, h, icon, play } from "./dom.js";
 import { displayColour } from "./palette.js";
 import { Renderer } from "./render.js";
 
@@ -89,7 +89,7 @@ class Viewer {
   }
 
   toggle() {
-    if (this.video.paused) this.video.play();
+    if (this.video.paused) play(this.video);
     else this.video.pause();
   }
 
