@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from flashmotion_jax.bench.command import add_parser as add_bench
 from flashmotion_jax.commands import exit_status
 from flashmotion_jax.config import MapKind
+from flashmotion_jax.editor.command import add_parser as add_edit
 from flashmotion_jax.evaluation.command import add_parser as add_evaluate
 from flashmotion_jax.planning.command import add_parser as add_plan
 
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_plan(commands)
     add_bench(commands)
+    add_edit(commands)
     return parser
 
 

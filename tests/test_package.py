@@ -24,7 +24,7 @@ LAYERS = [
     {"models", "diffusion"},
     {"data", "trajectory"},
     {"prompts", "request", "pipeline", "caching", "training", "evaluation", "planning", "bench"},
-    {"cli"},
+    {"cli", "editor"},
 ]
 
 

@@ -1,0 +1,1 @@
+"""The trajectory editor: a small local server and one static page, `flashmotion edit`."""

@@ -1,0 +1,334 @@
+"""The web application: the page, and the HTTP API that the page and scripts use.
+
+Routes are described for people and programs in `openapi.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from flashmotion_jax.data.video import best_size, read_image
+from flashmotion_jax.editor.exporting import Wanted, export
+from flashmotion_jax.editor.generator import Generator, read_settings
+from flashmotion_jax.editor.guard import MAX_UPLOAD, Guard
+from flashmotion_jax.editor.importing import Given, import_files
+from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
+from flashmotion_jax.editor.openapi import document
+from flashmotion_jax.editor.uploads import Form, received
+from flashmotion_jax.editor.worker import Worker
+from flashmotion_jax.trajectory import Canvas, Trajectory
+
+STATIC = Path(__file__).parent / "static"
+_MAX_NAME = 200
+
+
+class Editor:
+    """The state of a server, and its routes.
+
+    Args:
+      generator: makes the videos.
+      home: folder of the history.
+      image: a first image for the page.
+    """
+
+    def __init__(self, generator: Generator, home: Path, image: Path | None = None):
+        self._generator, self._home, self._image = generator, home, image
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncGenerator[None, None]:
+        """Opens the history and starts the queue; at the end lets both go."""
+        self._history = History(self._home)
+        self._worker = Worker(self._history, self._generator)
+        self._worker.start()
+        yield
+        await run_in_threadpool(self._worker.stop)
+        self._history.close()
+
+    def routes(self) -> list[Route | Mount]:
+        """All routes."""
+        return [
+            Route("/", self._page),
+            Route("/openapi.json", self._openapi),
+            Route("/api/model", self._model),
+            Route("/api/size", self._size),
+            Route("/api/start", self._start),
+            Route("/api/start/image", self._start_image),
+            Route("/api/image", self._check_image, methods=["POST"]),
+            Route("/api/select", self._select, methods=["POST"]),
+            Route("/api/import", self._import, methods=["POST"]),
+            Route("/api/export", self._export, methods=["POST"]),
+            Route("/api/jobs", self._list_jobs, methods=["GET"]),
+            Route("/api/jobs", self._submit, methods=["POST"]),
+            Route("/api/jobs/{id}", self._status, methods=["GET"]),
+            Route("/api/jobs/{id}", self._remove, methods=["DELETE"]),
+            Route("/api/jobs/{id}/cancel", self._cancel, methods=["POST"]),
+            Route("/api/jobs/{id}/again", self._again, methods=["POST"]),
+            Route("/api/jobs/{id}/{file}", self._file, methods=["GET"]),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ]
+
+    def _page(self, request: Request) -> Response:
+        return FileResponse(STATIC / "index.html")
+
+    def _openapi(self, request: Request) -> Response:
+        return JSONResponse(document())
+
+    def _model(self, request: Request) -> Response:
+        return JSONResponse(self._generator.describe() | {"max_upload": MAX_UPLOAD})
+
+    def _size(self, request: Request) -> Response:
+        height, width = (_whole(request.query_params, name) for name in ("height", "width"))
+        model = self._generator.describe()
+        multiples = (model["grid"]["height"], model["grid"]["width"])
+        size = best_size(height, width, model["height"] * model["width"], multiples)
+        return JSONResponse({"height": size[0], "width": size[1]})
+
+    def _start(self, request: Request) -> Response:
+        return JSONResponse({"image": self._image and self._image.name})
+
+    def _start_image(self, request: Request) -> Response:
+        if self._image is None:
+            raise HTTPException(404, "the editor was started without --image")
+        return FileResponse(self._image)
+
+    async def _check_image(self, request: Request) -> Response:
+        async with received(request) as form:
+            return await run_in_threadpool(_checked_image, form, "as" in request.query_params)
+
+    async def _select(self, request: Request) -> Response:
+        async with received(request) as form:
+            return await run_in_threadpool(_selected, form)
+
+    async def _import(self, request: Request) -> Response:
+        async with received(request) as form:
+            given = _given(form.fields)
+            imported = await run_in_threadpool(import_files, form.folder, given)
+            return JSONResponse(await run_in_threadpool(imported.to_dict))
+
+    async def _export(self, request: Request) -> Response:
+        async with received(request) as form:
+            return await run_in_threadpool(self._exported, form)
+
+    def _exported(self, form: Form) -> Response:
+        fields = form.fields
+        trajectory = _read_trajectory(form)
+        if trajectory is None:
+            raise ValueError("trajectory: missing, expected a trajectory.json")
+        canvas = trajectory.canvas
+        settings = read_settings({**fields, "adapter": "none"}, ())
+        size = settings["size"] or (canvas.height, canvas.width)
+        frames, fps, video = settings["frames"] or trajectory.num_frames, trajectory.fps, None
+        if fields.get("job"):
+            job = self._job(fields["job"])
+            video = self._history.path(job, FILES["result"])
+            if job.state != "done":
+                raise ValueError(f"job {job.id} is {job.state}: only a finished one has a video")
+            size, frames = (job.video["height"], job.video["width"]), job.video["frames"]
+            fps = job.video["fps"]
+        wanted = Wanted(
+            trajectory=trajectory,
+            name=fields.get("name", ""),
+            size=size,
+            num_frames=frames,
+            fps=float(fields.get("fps") or fps),
+            kind=settings["kind"] or self._generator.describe()["kind"],
+            prompt=settings["prompt"],
+            image=form.file("image"),
+            video=video,
+        )
+        folder = Path(tempfile.mkdtemp(prefix="flashmotion-"))
+        try:
+            file = export(wanted, fields.get("format", ""), folder)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        cleanup = BackgroundTask(shutil.rmtree, folder)
+        return FileResponse(file, filename=file.name, background=cleanup)
+
+    def _list_jobs(self, request: Request) -> Response:
+        jobs = self._history.list(request.query_params.get("session"))
+        return JSONResponse({"jobs": [self._history.describe(job) for job in jobs]})
+
+    async def _submit(self, request: Request) -> Response:
+        async with received(request) as form:
+            job = await run_in_threadpool(self._new_job, form)
+        self._worker.submit(job)
+        return JSONResponse(self._history.describe(job), 201)
+
+    def _new_job(self, form: Form) -> Job:
+        settings = read_settings(form.fields, self._generator.facts().adapters)
+        trajectory = _read_trajectory(form)
+        image = form.file("image")
+        # What does not fit is refused now, and not when its turn comes.
+        self._generator.request(settings, image, trajectory)
+        inputs = {}
+        if trajectory is not None:
+            inputs["trajectory"] = form.folder / ".trajectory.json"
+            trajectory.save(inputs["trajectory"])
+        for name, path in (("image", image), ("project", form.file("project"))):
+            if path is not None:
+                inputs[name] = path
+        session, name = (form.fields.get(key, "")[:_MAX_NAME] for key in ("session", "name"))
+        return self._history.new(session, name, settings, inputs)
+
+    def _status(self, request: Request) -> Response:
+        return JSONResponse(self._history.describe(self._job(request.path_params["id"])))
+
+    def _remove(self, request: Request) -> Response:
+        job = self._job(request.path_params["id"])
+        if job.state in ACTIVE:
+            raise HTTPException(409, f"the job is {job.state}: cancel it first")
+        self._history.remove(job)
+        return Response(status_code=204)
+
+    def _cancel(self, request: Request) -> Response:
+        job = self._job(request.path_params["id"])
+        if not self._worker.cancel(job):
+            raise HTTPException(409, f"the job has ended already, it is {job.state}")
+        return JSONResponse(self._history.describe(job))
+
+    def _again(self, request: Request) -> Response:
+        job = self._job(request.path_params["id"])
+        again = self._history.again(job, request.query_params.get("session", job.session))
+        self._worker.submit(again)
+        return JSONResponse(self._history.describe(again), 201)
+
+    def _file(self, request: Request) -> Response:
+        job, kind = self._job(request.path_params["id"]), request.path_params["file"]
+        name = job.image if kind == "image" else FILES.get(kind)
+        path = None if name is None else self._history.path(job, name)
+        if path is None or not path.is_file():
+            raise HTTPException(404, f"the job has no {kind!r}; it is {job.state}")
+        return FileResponse(path, filename=path.name, content_disposition_type="inline")
+
+    def _job(self, job_id: str) -> Job:
+        job = self._history.get(job_id)
+        if job is None:
+            raise HTTPException(404, f"there is no job {job_id!r}")
+        return job
+
+
+def make_app(
+    generator: Generator,
+    home: Path,
+    *,
+    image: Path | None = None,
+    token: str | None = None,
+) -> Starlette:
+    """Builds the application.
+
+    Args:
+      generator: makes the videos.
+      home: folder of the history.
+      image: a first image for the page.
+      token: that every request needs; None: only this machine may ask.
+    """
+    editor = Editor(generator, home, image)
+    return Starlette(
+        routes=editor.routes(),
+        lifespan=editor.lifespan,
+        middleware=[Middleware(Guard, token=token)],
+        exception_handlers={HTTPException: _http_error, ValueError: _bad_input, Exception: _failed},
+    )
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _bad_input(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 400)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500)
+
+
+def _whole(fields: Any, name: str, default: int | None = None) -> int:
+    text = fields.get(name, "")
+    if text == "" and default is not None:
+        return default
+    if not str(text).isdecimal() or int(text) < 1:
+        raise ValueError(f"{name}={text!r}; expected a whole number from 1")
+    return int(text)
+
+
+def _checked_image(form: Form, as_png: bool) -> Response:
+    path = form.file("image")
+    if path is None:
+        raise ValueError("image: missing, expected a file")
+    pixels = read_image(path)
+    if as_png:
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG", compress_level=1)
+        return Response(png.getvalue(), media_type="image/png")
+    return JSONResponse({"height": pixels.shape[0], "width": pixels.shape[1]})
+
+
+def _selected(form: Form) -> Response:
+    try:
+        from flashmotion_jax.editor.selection import select_in_box, select_region
+    except ImportError as error:
+        raise ValueError(f"selecting needs OpenCV ({error}): pip install .[edit]") from error
+
+    path = form.file("image")
+    if path is None:
+        raise ValueError("image: missing, expected a file")
+    pixels = read_image(path)
+    numbers = {
+        name: float(form.fields[name])
+        for name in ("x", "y", "x0", "y0", "x1", "y1", "tolerance")
+        if name in form.fields
+    }
+    if "x0" in numbers:
+        x0, y0, x1, y1 = (numbers.get(name, 0.0) for name in ("x0", "y0", "x1", "y1"))
+        mask = select_in_box(pixels, (x0, y0, x1, y1))
+    else:
+        x, y = numbers.get("x", -1.0), numbers.get("y", -1.0)
+        mask = select_region(pixels, x, y, numbers.get("tolerance", 24.0))
+    return JSONResponse({"size": list(mask.size), "counts": list(mask.counts)})
+
+
+def _given(fields: dict[str, str]) -> Given:
+    canvas = Canvas(_whole(fields, "canvas_width", 1280), _whole(fields, "canvas_height", 704))
+    side = max(1, min(canvas.width, canvas.height) // 5)
+    return Given(
+        canvas=canvas,
+        num_frames=_whole(fields, "frames", 121),
+        fps=float(fields.get("fps") or 24),
+        box_size=(_whole(fields, "box_width", side), _whole(fields, "box_height", side)),
+        kind=fields.get("kind") or "box",  # type: ignore[arg-type]
+        id=fields.get("id", ""),
+    )
+
+
+def _read_trajectory(form: Form) -> Trajectory | None:
+    """The trajectory of a form, sent as a file or as a field; run lengths only."""
+    path, text = form.file("trajectory"), form.fields.get("trajectory", "")
+    if path is not None:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    if not text.strip():
+        return None
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"trajectory is not JSON ({error})") from None
+    return Trajectory.from_dict(data)

@@ -1,0 +1,105 @@
+// Warnings that matter: what the model cannot follow, or the author may not have meant.
+
+import { cropOf } from "./geometry.js";
+import { boxOf } from "./masks.js";
+import { interpolate, toTrajectory } from "./motion.js";
+import { linspace } from "./numbers.js";
+
+const SMALL = 0.01; // of the picture's area
+const STRETCH = 1.35; // change of width over height between two latent frames
+
+/** [{text, uid, frame, note}] of a project; `note` is what may well be meant. */
+export function findWarnings(project, model, video) {
+  const found = [];
+  const { frames: step } = model.grid;
+  if ((video.frames - 1) % step) {
+    const nearest = Math.max(0, Math.round((video.frames - 1) / step)) * step + 1;
+    found.push({ text: `${video.frames} frames: the model takes ${step} n + 1, for instance ${nearest}.` });
+  }
+  const trajectory = toTrajectory(project);
+  const crop = cropOf(project.canvas, video);
+  const times = linspace(project.num_frames - 1, video.frames);
+  for (const object of trajectory.objects) {
+    const source = project.objects.find((one) => one.id === object.id);
+    const boxes = times.map((time) => inCrop(interpolate(object.keyframes, time), crop));
+    const say = (text, frame = 0, note = false) =>
+      found.push({ text: `${object.name}: ${text}`, uid: source.uid, frame: Math.round(times[frame]), note });
+    checkSize(boxes, video, say);
+    checkOutside(boxes, say);
+    checkSpeed(boxes, step, say);
+    checkMask(object, project.canvas, say);
+  }
+  return found.concat(checkPrompt(project, model));
+}
+
+/** A box in 0..1 of the part of the canvas that the model sees. */
+function inCrop([x0, y0, x1, y1], [left, top, right, bottom]) {
+  const [width, height] = [right - left, bottom - top];
+  return [(x0 - left) / width, (y0 - top) / height, (x1 - left) / width, (y1 - top) / height];
+}
+
+const isOutside = ([x0, y0, x1, y1]) => x1 <= 0 || y1 <= 0 || x0 >= 1 || y0 >= 1;
+
+function checkSize(boxes, video, say) {
+  const areas = boxes.map(([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0));
+  const frame = areas.indexOf(Math.min(...areas));
+  if (areas[frame] >= SMALL) return;
+  const [x0, y0, x1, y1] = boxes[frame];
+  const pixels = `${Math.round((x1 - x0) * video.width)} × ${Math.round((y1 - y0) * video.height)} pixels`;
+  say(`under 1 % of the picture (${pixels}): the model hardly sees it.`, frame);
+}
+
+function checkOutside(boxes, say) {
+  const outside = boxes.map(isOutside);
+  if (outside.every(Boolean)) {
+    say("outside the picture all the time.", 0);
+    return;
+  }
+  const first = outside.indexOf(true);
+  if (first >= 0) say(`outside the picture on ${outside.filter(Boolean).length} frames.`, first, true);
+}
+
+/** The model sees motion once a latent frame: what a box jumps over between two of them is lost. */
+function checkSpeed(boxes, step, say) {
+  let [fastest, speed, sharpest, change] = [0, 0, 0, 1];
+  for (let frame = 0; frame + 1 < boxes.length; frame = next(frame, step)) {
+    const to = Math.min(next(frame, step), boxes.length - 1);
+    const [a, b] = [boxes[frame], boxes[to]];
+    if (isOutside(a) && isOutside(b)) continue;
+    const jumps = [0, 1].map((axis) => {
+      const size = Math.max(1e-6, (a[axis + 2] - a[axis] + b[axis + 2] - b[axis]) / 2);
+      return Math.abs(a[axis] + a[axis + 2] - b[axis] - b[axis + 2]) / 2 / size;
+    });
+    if (Math.max(...jumps) > speed) [fastest, speed] = [frame, Math.max(...jumps)];
+    const ratio = aspect(a) / aspect(b);
+    if (Math.max(ratio, 1 / ratio) > change) [sharpest, change] = [frame, Math.max(ratio, 1 / ratio)];
+  }
+  if (speed > 1) say(`too fast: it moves by ${speed.toFixed(1)} of its own size within a latent frame (${step} frames).`, fastest);
+  if (change > STRETCH) say(`its shape changes by ${Math.round((change - 1) * 100)} % within a latent frame.`, sharpest);
+}
+
+/** Latent frame 0 is frame 0 alone; each later one holds `step` frames. */
+const next = (frame, step) => (frame === 0 ? 1 : frame + step);
+const aspect = ([x0, y0, x1, y1]) => Math.max(x1 - x0, 1e-6) / Math.max(y1 - y0, 1e-6);
+
+const boxes = new WeakMap();
+
+function checkMask(object, canvas, say) {
+  if (!object.mask) return;
+  if (!boxes.has(object.mask)) boxes.set(object.mask, boxOf(object.mask));
+  const around = boxes.get(object.mask);
+  const first = interpolate(object.keyframes, 0);
+  const reach = [canvas.width, canvas.height, canvas.width, canvas.height];
+  const apart = Math.max(...first.map((edge, i) => Math.abs(edge - around[i]) * reach[i])) / Math.max(canvas.width, canvas.height);
+  if (apart > 0.02) say("its box on frame 0 is not around its mask (Properties: Box to mask).", 0);
+}
+
+function checkPrompt(project, model) {
+  const found = [];
+  if (model.words) {
+    const words = project.settings.prompt.toLowerCase().match(/\p{L}+/gu) ?? [];
+    const unknown = [...new Set(words.filter((word) => !model.words.includes(word)))];
+    if (unknown.length) found.push({ text: `Prompt: the model does not know ${unknown.map((word) => `“${word}”`).join(", ")}.`, note: true });
+  }
+  return found;
+}

@@ -1,0 +1,143 @@
+// Import and export: the formats of other projects.
+
+import { api, jsonFile } from "./api.js";
+import { chooseFiles, download, h, say } from "./dom.js";
+import { field, select, showDialog } from "./dialogs.js";
+import { decodeImage } from "./images.js";
+import { resized } from "./masks.js";
+import { toTrajectory } from "./motion.js";
+import { takeTrajectory } from "./project.js";
+
+const FORMATS = [
+  ["trajectory", "trajectory.json · this project's own, for `flashmotion sample`"],
+  ["magicmotion_mp4", "MagicMotion map video (mp4, lossless)"],
+  ["magicmotion_png", "MagicMotion maps as PNGs (zip)"],
+  ["wan_move", "Wan-Move tracks (npy, zip)"],
+  ["ati", "ATI tracks (pth)"],
+  ["spline", "ComfyUI spline JSON (KJNodes)"],
+  ["magicdata", "MagicData folder (zip)"],
+];
+const KIND_OPTIONS = [["box", "outlines"], ["filled_box", "filled boxes"], ["mask", "masks"]];
+
+export class Exchange {
+  constructor(store, model, video, jobs) {
+    Object.assign(this, { store, model, video, jobs });
+  }
+
+  showImport() {
+    const { canvas } = this.store.project;
+    const side = Math.round(Math.min(canvas.width, canvas.height) / 5);
+    const kind = select("import-kind", KIND_OPTIONS);
+    const into = select("import-into", [["replace", "replace the objects"], ["add", "add to the objects"]]);
+    const size = ["width", "height"].map((name) => h("input", { type: "number", id: `import-${name}`, min: 1, value: side, ariaLabel: `Box ${name} in pixels` }));
+    const row = h("input", { type: "text", id: "import-id", placeholder: "its first" });
+    const take = async (choose) => {
+      const files = await choose();
+      if (!files.length) return;
+      await this.importFiles(files, { kind: kind.value, replace: into.value === "replace", box_width: size[0].value, box_height: size[1].value, id: row.value });
+      dialog.close();
+    };
+    const run = (choose) => () => take(choose).catch((error) => say(error.message, true));
+    const dialog = showDialog("Import", [
+      h("p", { className: "hint" }, "trajectory.json, MagicMotion mp4 or PNGs, Wan-Move npy, ATI pth, ComfyUI spline JSON, a MagicData folder, a label picture (an object of each label), or a zip of these. You can also drop files anywhere."),
+      field("Objects", into), field("What a map video shows after frame 0", kind),
+      h("div", { className: "row" }, h("span", { className: "hint" }, "Boxes around point tracks, in pixels"), ...size),
+      field("Row of a MagicData folder", row),
+      h("div", { className: "row" },
+        h("button", { type: "button", className: "primary", id: "import-files", onclick: run(() => chooseFiles({ multiple: true })) }, "Choose files"),
+        h("button", { type: "button", id: "import-folder", onclick: run(() => chooseFiles({ folder: true })) }, "Choose a folder")),
+    ]);
+  }
+
+  /** Reads files on the server and takes what they hold. */
+  async importFiles(files, { kind = "box", replace = true, ...fields } = {}) {
+    const wanted = fields.id ? files.filter((file) => !/\//.test(file.webkitRelativePath) || isOfRow(file, fields.id)) : files;
+    const total = wanted.reduce((sum, file) => sum + file.size, 0);
+    if (total > this.model.max_upload) {
+      throw new Error(`${wanted.length} files of ${Math.round(total / 2 ** 20)} MB are too much at once: name one row, or choose fewer.`);
+    }
+    say("Reading …");
+    const { canvas, num_frames: frames, fps } = this.store.project;
+    const imported = await api.import({ files: wanted, kind, canvas_width: canvas.width, canvas_height: canvas.height, frames, fps, ...fields });
+    await this.#take(imported, replace);
+    say(`${imported.format}: ${imported.trajectory.objects.length} objects.`);
+  }
+
+  async #take({ trajectory, image, prompt, format }, replace) {
+    const { project } = this.store;
+    const decoded = image && await decodeImage(await (await fetch(`data:image/png;base64,${image}`)).blob(), `${format}.png`, this.model);
+    const labels = format === "label picture";
+    const keeps = project.image && !decoded;
+    const canvas = keeps ? project.canvas : trajectory.canvas;
+    const aspect = (trajectory.canvas.width * canvas.height) / (trajectory.canvas.height * canvas.width);
+    if (keeps && Math.abs(aspect - 1) > 0.03) {
+      throw new Error(`The file is for a picture of ${trajectory.canvas.width} × ${trajectory.canvas.height}, and the image has ${canvas.width} × ${canvas.height}: another shape. Load its own image, or none, first.`);
+    }
+    // What comes from a file of another size is brought to that of the canvas.
+    const objects = trajectory.objects.map((object) => ({ ...object, mask: object.mask && resized(object.mask, canvas.height, canvas.width) }));
+    this.store.change(`Import ${format}`, (draft) => {
+      if (decoded) Object.assign(draft, { image: decoded });
+      if (prompt) draft.settings.prompt = prompt;
+      draft.canvas = { height: canvas.height, width: canvas.width };
+      takeTrajectory(draft, { ...trajectory, objects }, replace && !labels);
+    });
+    this.store.show({ frame: 0, selected: null });
+  }
+
+  showExport() {
+    const format = select("export-format", FORMATS);
+    const kind = select("export-kind", [["", "as previewed"], ...KIND_OPTIONS]);
+    const done = this.jobs.jobs.filter((job) => job.state === "done");
+    const job = select("export-job", [["", "none: add videos/ yourself"], ...done.map((one) => [one.id, `${one.name || one.id}, seed ${one.settings.seed}`])]);
+    const [kindField, jobField] = [field("Maps show", kind), field("Video of the MagicData row", job)];
+    const command = h("p", { className: "hint" });
+    const update = () => {
+      kindField.hidden = !/magic/.test(format.value);
+      jobField.hidden = format.value !== "magicdata";
+      command.textContent = format.value === "trajectory" ? `Then: ${this.command()}` : "";
+    };
+    format.addEventListener("change", update);
+    update();
+    showDialog("Export", [field("Format", format), kindField, jobField, command], {
+      action: "Download",
+      submit: async () => {
+        const { blob, name } = await this.export(format.value, { kind: kind.value, job: job.value });
+        download(blob, name);
+        say(`Saved ${name}.`);
+        return true;
+      },
+    });
+  }
+
+  /** A file of the project in a format. */
+  export(format, { kind = "", job = "" } = {}) {
+    const { project } = this.store;
+    const video = this.video.get();
+    return api.export({
+      format, job, name: project.name, prompt: project.settings.prompt,
+      trajectory: jsonFile(toTrajectory(project), "trajectory.json"),
+      size: `${video.height}x${video.width}`, frames: video.frames, fps: video.fps, kind: kind || video.kind,
+      image: format === "magicdata" && project.image ? new File([project.image.blob], project.image.name) : null,
+    });
+  }
+
+  /** The command that makes the same video without the page. */
+  command() {
+    const { settings, image } = this.store.project;
+    const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+    const options = [
+      ["image", image && quote(image.name)], ["trajectory", "trajectory.json"],
+      ["prompt", settings.prompt && quote(settings.prompt)], ["adapter", settings.adapter], ["seed", settings.seed],
+      ["steps", settings.steps], ["frames", settings.frames], ["kind", settings.kind], ["guidance", settings.guidance],
+      ["adapter-scale", settings.adapter_scale === 1 ? null : settings.adapter_scale],
+      ["size", settings.size && `${settings.size.height}x${settings.size.width}`],
+    ];
+    return ["flashmotion sample", ...options.filter(([, value]) => value !== null && value !== "" && value !== undefined).map(([name, value]) => `--${name} ${value}`)].join(" ");
+  }
+}
+
+/** Whether a file of a MagicData folder belongs to a row, or to all. */
+function isOfRow(file, id) {
+  const path = file.webkitRelativePath;
+  return path.endsWith(".csv") || path.split("/").some((part) => part.replace(/\.\w+$/, "") === id);
+}

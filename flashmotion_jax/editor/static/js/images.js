@@ -1,0 +1,30 @@
+// Images: checked by the server, decoded by the browser, kept as the bytes they came in.
+
+import { api } from "./api.js";
+
+/** {name, blob, width, height, bitmap} of a file; the server refuses what it could not read. */
+export async function decodeImage(blob, name, model) {
+  if (blob.size > model.max_upload) {
+    const [has, limit] = [blob.size, model.max_upload].map((size) => Math.round(size / 2 ** 20));
+    throw new Error(`${name} has ${has} MB, more than ${limit} MB: save it smaller.`);
+  }
+  const size = await api.checkImage(new File([blob], name));
+  let bitmap = await createImageBitmap(blob).catch(() => null);
+  if (!bitmap || bitmap.width !== size.width || bitmap.height !== size.height) {
+    // A format, or a rotation, that this browser does not know.
+    blob = await api.asPng(new File([blob], name));
+    name = name.replace(/\.\w+$/, "") + ".png";
+    bitmap = await createImageBitmap(blob);
+  }
+  return { name, blob, width: bitmap.width, height: bitmap.height, bitmap };
+}
+
+/** The image as a PNG of at most so many pixels on its longer side. */
+export function smallPng(image, longSide) {
+  const scale = Math.min(1, longSide / Math.max(image.width, image.height));
+  const canvas = new OffscreenCanvas(
+    Math.max(1, Math.round(image.width * scale)), Math.max(1, Math.round(image.height * scale)),
+  );
+  canvas.getContext("2d").drawImage(image.bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas.convertToBlob();
+}

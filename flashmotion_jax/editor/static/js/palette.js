@@ -1,0 +1,29 @@
+// MagicData's colours, those that the models know; object `id` has row id % 21.
+
+export const PALETTE = [
+  [82, 40, 126], [128, 32, 32], [128, 80, 80], [128, 59, 26], [128, 91, 26], [104, 106, 26],
+  [38, 126, 9], [74, 104, 13], [32, 111, 69], [14, 75, 32], [0, 107, 96], [23, 78, 85],
+  [0, 98, 128], [27, 36, 76], [51, 58, 128], [0, 12, 120], [67, 29, 128], [42, 0, 68],
+  [102, 29, 128], [128, 76, 101], [128, 28, 100],
+];
+
+export function paletteColour(id) {
+  return PALETTE[id % PALETTE.length];
+}
+
+export function toHex(rgb) {
+  return "#" + rgb.map((channel) => channel.toString(16).padStart(2, "0")).join("");
+}
+
+/** [r, g, b] of an object in the maps. */
+export function rgbOf(object) {
+  if (!object.colour) return paletteColour(object.id);
+  return [1, 3, 5].map((at) => parseInt(object.colour.slice(at, at + 2), 16));
+}
+
+/** An object's colour for the eye: the same hue as in the maps, light enough on a dark page. */
+export function displayColour(object) {
+  const rgb = rgbOf(object);
+  const factor = 255 / Math.max(...rgb, 1);
+  return `rgb(${rgb.map((channel) => Math.round(70 + (channel * factor * 185) / 255)).join(" ")})`;
+}

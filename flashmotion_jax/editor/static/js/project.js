@@ -1,0 +1,190 @@
+// The document: everything that is saved, undone and restored. Masks and the image are shared
+// between versions and never changed in place.
+
+import { EASINGS, UNIT, boxAt, tidied } from "./motion.js";
+import { PALETTE, paletteColour, rgbOf, toHex } from "./palette.js";
+
+export const FORMAT = "flashmotion-project";
+const VERSION = 1;
+export const MAX_OBJECTS = PALETTE.length;
+
+export function newProject(model) {
+  return {
+    name: "Untitled",
+    image: null,
+    canvas: { width: model.width, height: model.height },
+    num_frames: model.frames,
+    fps: model.fps,
+    sparse_frames: null,
+    objects: [],
+    camera: null,
+    settings: {
+      prompt: "", seed: 0, adapter: model.adapters[0] ?? "none", steps: null, size: null,
+      frames: null, guidance: null, adapter_scale: 1, kind: null,
+    },
+  };
+}
+
+/** A copy whose lists and objects can be changed. */
+export function draftOf(project) {
+  return {
+    ...project,
+    canvas: { ...project.canvas },
+    settings: { ...project.settings },
+    objects: project.objects.map(copyTrack),
+    camera: project.camera && copyTrack(project.camera),
+  };
+}
+
+export function copyTrack(track) {
+  return { ...track, keyframes: track.keyframes.map((key) => ({ ...key, box: [...key.box] })) };
+}
+
+/** A new object on top of the others, at rest from a frame on. */
+export function addObject(project, { box, mask = null, name }) {
+  if (project.objects.length >= MAX_OBJECTS) {
+    throw new Error(`There are ${MAX_OBJECTS} objects, as many as the models have colours for.`);
+  }
+  const id = Math.max(0, ...project.objects.map((object) => object.id)) + 1;
+  const object = {
+    uid: crypto.getRandomValues(new Uint32Array(2)).join("-"),
+    id,
+    name: name ?? `object ${id}`,
+    colour: freeColour(project, id),
+    mask,
+    path: "straight",
+    hidden: false,
+    locked: false,
+    anchored: false,
+    pinned: false,
+    keyframes: [{ frame: 0, box: tidied(box), ease: "linear" }],
+  };
+  project.objects.push(object);
+  return object;
+}
+
+/** A colour for an id that no other object has: null for the palette's own. */
+function freeColour(project, id) {
+  const taken = new Set(project.objects.map((object) => toHex(rgbOf(object))));
+  if (!taken.has(toHex(paletteColour(id)))) return null;
+  return toHex(PALETTE.find((rgb) => !taken.has(toHex(rgb))));
+}
+
+/** Objects get the ids of the order they are in, and keep their colours. */
+export function renumber(project) {
+  const ids = project.objects.map((object) => object.id).sort((a, b) => a - b);
+  project.objects.forEach((object, k) => {
+    const hex = toHex(rgbOf(object));
+    object.id = ids[k];
+    object.colour = hex === toHex(paletteColour(ids[k])) ? null : hex;
+  });
+}
+
+export function findTrack(project, uid) {
+  if (uid === "camera") return project.camera;
+  return project.objects.find((object) => object.uid === uid) ?? null;
+}
+
+export function keyframeAt(track, frame) {
+  return track.keyframes.find((key) => key.frame === frame) ?? null;
+}
+
+/** Puts a box on a frame: changes the keyframe there, or makes one. */
+export function setBox(track, frame, box, ease) {
+  const there = keyframeAt(track, frame);
+  if (track.anchored) {
+    track.keyframes = [{ frame: 0, box: tidied(box), ease: "linear" }];
+  } else if (there) {
+    there.box = tidied(box);
+  } else {
+    const before = track.keyframes.filter((key) => key.frame < frame).at(-1);
+    track.keyframes.push({ frame, box: tidied(box), ease: ease ?? before?.ease ?? "linear" });
+    track.keyframes.sort((a, b) => a.frame - b.frame);
+  }
+}
+
+/** The keyframe whose motion leads through a frame. */
+export function segmentAt(track, frame) {
+  return track.keyframes.filter((key) => key.frame <= frame).at(-1) ?? track.keyframes[0];
+}
+
+/** Another length: keyframes are stretched with it, or stay and what is beyond is cut. */
+export function setFrames(project, count, stretch) {
+  const [last, before] = [count - 1, Math.max(project.num_frames - 1, 1)];
+  for (const track of [...project.objects, project.camera].filter(Boolean)) {
+    const kept = new Map();
+    if (!stretch && track.keyframes.at(-1).frame > last) {
+      kept.set(last, { frame: last, box: boxAt(track, last), ease: "linear" });
+    }
+    for (const key of track.keyframes) {
+      const frame = stretch ? Math.round((key.frame * last) / before) : key.frame;
+      if (frame <= last) kept.set(frame, { ...key, frame });
+    }
+    track.keyframes = [...kept.values()].sort((a, b) => a.frame - b.frame);
+  }
+  project.num_frames = count;
+  project.sparse_frames = null;
+}
+
+/** Makes objects of a trajectory (format v1); they replace those that are there, or come on top. */
+export function takeTrajectory(project, trajectory, replace) {
+  if (replace) {
+    project.objects = [];
+    project.camera = null;
+    project.num_frames = trajectory.num_frames;
+    project.fps = trajectory.fps;
+    project.sparse_frames = trajectory.sparse_frames ?? null;
+  }
+  const scale = (project.num_frames - 1) / Math.max(trajectory.num_frames - 1, 1);
+  for (const item of [...trajectory.objects].sort((a, b) => a.id - b.id)) {
+    const object = addObject(project, { box: UNIT, mask: item.mask ?? null, name: item.name });
+    if (replace) Object.assign(object, { id: item.id, colour: item.colour ?? null });
+    const keys = new Map();
+    for (const { frame, box, ease } of item.keyframes) {
+      const at = Math.round(frame * scale);
+      keys.set(at, { frame: at, box: [...box], ease: ease ?? "linear" });
+    }
+    object.keyframes = [...keys.values()];
+    object.name ||= `object ${object.id}`;
+  }
+}
+
+/** The project as what a file holds, the image in base64. */
+export async function toFile(project) {
+  const { image, ...rest } = project;
+  const packed = image && { name: image.name, type: image.blob.type, data: await base64(image.blob) };
+  return { format: FORMAT, version: VERSION, ...rest, image: packed };
+}
+
+/** The project of a file's data; `decode` makes an image of a Blob and a name. */
+export async function fromFile(data, model, decode) {
+  if (data?.format !== FORMAT) throw new Error("This is no project of the editor: import it instead.");
+  if (data.version !== VERSION) throw new Error(`The project has version ${data.version}, expected ${VERSION}.`);
+  const empty = newProject(model);
+  const project = { ...empty, ...data, settings: { ...empty.settings, ...data.settings } };
+  delete project.format;
+  delete project.version;
+  for (const track of [...project.objects, project.camera].filter(Boolean)) checkTrack(track);
+  if (data.image) {
+    const bytes = Uint8Array.from(atob(data.image.data), (letter) => letter.charCodeAt(0));
+    project.image = await decode(new Blob([bytes], { type: data.image.type }), data.image.name);
+  }
+  return project;
+}
+
+function checkTrack(track) {
+  const sound = track.keyframes?.length > 0 && track.keyframes.every(
+    (key) => Number.isInteger(key.frame) && key.ease in EASINGS
+      && key.box?.length === 4 && key.box.every(Number.isFinite),
+  );
+  if (!sound) throw new Error("The project is damaged: an object has no sound keyframes.");
+}
+
+function base64(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
+}

@@ -1,0 +1,157 @@
+// Trajectory maps, equal to trajectory/render.py and trajectory/drawing.py pixel for pixel.
+
+import { interpolate } from "./motion.js";
+import { pixelsOf } from "./masks.js";
+import { coverGeometry, linspace, roundHalfEven } from "./numbers.js";
+import { rgbOf } from "./palette.js";
+
+const BLACK = new Uint32Array(Uint8Array.of(0, 0, 0, 255).buffer)[0];
+
+/** Renders single frames of a trajectory's maps. */
+export class Renderer {
+  /**
+   * @param {object} trajectory - format v1, masks as run lengths.
+   * @param {{height, width, frames, kind}} wanted - sizes in pixels; kind: box, filled_box or mask.
+   */
+  constructor(trajectory, { height, width, frames, kind }) {
+    Object.assign(this, { height, width, kind });
+    const { canvas, objects } = trajectory;
+    this.frames = frames ?? trajectory.num_frames;
+    this.covered = coverGeometry(canvas, { height, width });
+    const times = linspace(trajectory.num_frames - 1, this.frames);
+    this.drawn = drawnFrames(trajectory, this.frames);
+    this.radius = strokeRadius(height, width);
+    this.objects = objects.map((object) => ({
+      id: object.id,
+      rgb: rgbOf(object),
+      mask: object.mask,
+      boxes: times.map((time) => this.#toPixels(interpolate(object.keyframes, time))),
+    }));
+    this.byId = [...this.objects].sort((a, b) => a.id - b.id);
+  }
+
+  /** Paints a frame into RGBA pixels, which it returns; new ones if none are given. */
+  render(frame, rgba = new Uint8ClampedArray(4 * this.height * this.width)) {
+    new Uint32Array(rgba.buffer, rgba.byteOffset, rgba.length / 4).fill(BLACK);
+    if (!this.drawn[frame]) return rgba;
+    if (frame > 0 && this.kind === "box") {
+      for (const { boxes, rgb } of this.byId) {
+        this.#outline(rgba, boxes[frame].map(roundHalfEven), rgb);
+      }
+      return rgba;
+    }
+    const carriesMasks = frame === 0 || this.kind === "mask";
+    const areas = this.objects.map((object) =>
+      object.mask && carriesMasks ? this.#carried(object, frame) : this.#filled(object.boxes[frame]),
+    );
+    const order = areas.map((_, k) => k).sort((a, b) => areas[a].count - areas[b].count || a - b);
+    for (const k of order.reverse()) this.#paint(rgba, areas[k], this.objects[k].rgb);
+    return rgba;
+  }
+
+  #toPixels(box) {
+    const { height, width, top, left } = this.covered;
+    return [box[0] * width - left, box[1] * height - top, box[2] * width - left, box[3] * height - top];
+  }
+
+  #outline(rgba, [x0, y0, x1, y1], rgb) {
+    const { radius, height, width } = this;
+    const top = Math.max(y0 - radius, 0);
+    const left = Math.max(x0 - radius, 0);
+    const bottom = Math.min(y1 + radius + 1, height);
+    const right = Math.min(x1 + radius + 1, width);
+    for (let y = top; y < bottom; y += 1) {
+      const beyondY = Math.max(0, y0 - y, y - y1);
+      const innerY = y > y0 + radius && y < y1 - radius;
+      for (let x = left; x < right; x += 1) {
+        if (innerY && x > x0 + radius && x < x1 - radius) {
+          x = Math.max(x, Math.min(x1 - radius, right) - 1); // nothing is drawn inside
+          continue;
+        }
+        const beyondX = Math.max(0, x0 - x, x - x1);
+        if (beyondY ** 2 + beyondX ** 2 <= radius ** 2) this.#dot(rgba, y * width + x, rgb);
+      }
+    }
+  }
+
+  /** The pixels whose centres are in a box. */
+  #filled([x0, y0, x1, y1]) {
+    const [left, right] = centresWithin(x0, x1, this.width);
+    const [top, bottom] = centresWithin(y0, y1, this.height);
+    return { left, right, top, bottom, count: Math.max(0, right - left) * Math.max(0, bottom - top) };
+  }
+
+  /** The mask of frame 0, carried along from its box to another one. */
+  #carried({ mask, boxes }, frame) {
+    const { covered, height, width } = this;
+    const [sourceHeight, sourceWidth] = mask.size;
+    const [first, now] = [boxes[0], boxes[frame]];
+    const rows = carriedBack(height, first[1], first[3], now[1], now[3], covered.top, covered.height, sourceHeight);
+    const columns = carriedBack(width, first[0], first[2], now[0], now[2], covered.left, covered.width, sourceWidth);
+    const source = pixelsOf(mask);
+    const inside = new Uint8Array(height * width);
+    let count = 0;
+    for (let y = 0; y < height; y += 1) {
+      if (rows[y] < 0) continue;
+      for (let x = 0; x < width; x += 1) {
+        if (columns[x] < 0 || !source[rows[y] * sourceWidth + columns[x]]) continue;
+        inside[y * width + x] = 1;
+        count += 1;
+      }
+    }
+    return { inside, count };
+  }
+
+  #paint(rgba, area, rgb) {
+    if (area.inside) {
+      area.inside.forEach((value, i) => value && this.#dot(rgba, i, rgb));
+      return;
+    }
+    for (let y = area.top; y < area.bottom; y += 1) {
+      for (let x = area.left; x < area.right; x += 1) this.#dot(rgba, y * this.width + x, rgb);
+    }
+  }
+
+  #dot(rgba, i, rgb) {
+    [rgba[4 * i], rgba[4 * i + 1], rgba[4 * i + 2]] = rgb;
+  }
+}
+
+/** Half the width of an outline, by OpenCV's rule. */
+function strokeRadius(height, width) {
+  const thickness = Math.floor(Math.min(height, width) / 100);
+  return thickness > 1 ? Math.floor((thickness + 1) / 2) : 0;
+}
+
+/** Which frames are not left black: all, or those of `sparse_frames`, stretched. */
+function drawnFrames(trajectory, length) {
+  const sparse = trajectory.sparse_frames;
+  const drawn = new Array(length).fill(!sparse);
+  drawn[0] = true;
+  for (const frame of sparse ?? []) {
+    const at = roundHalfEven((frame * (length - 1)) / Math.max(trajectory.num_frames - 1, 1));
+    drawn[Math.min(Math.max(at, frame > 0 ? 1 : 0), length - 1)] = true;
+  }
+  return drawn;
+}
+
+/** The first and one past the last of the pixels whose centres are in low <= centre < high. */
+function centresWithin(low, high, length) {
+  let start = 0;
+  while (start < length && start + 0.5 < low) start += 1;
+  let end = start;
+  while (end < length && end + 0.5 < high) end += 1;
+  return [start, end];
+}
+
+/** For each pixel of a line the index of its mask pixel, -1 outside. */
+function carriedBack(length, first0, first1, now0, now1, offset, covered, sourceLength) {
+  const extent = now1 - now0;
+  if (extent < 1e-3) return new Int32Array(length).fill(-1);
+  const scale = (first1 - first0) / extent;
+  const shift = first0 - now0 * scale;
+  return Int32Array.from({ length }, (_, i) => {
+    const index = Math.floor((((i + 0.5) * scale + shift + offset) / covered) * sourceLength);
+    return index >= 0 && index < sourceLength ? index : -1;
+  });
+}

@@ -1,0 +1,36 @@
+// The list of warnings; each leads to its object and frame.
+
+import { $, h } from "./dom.js";
+import { findWarnings } from "./checks.js";
+
+export class WarningList {
+  constructor(store, model, video) {
+    Object.assign(this, { store, model, video });
+    store.addEventListener("project", () => this.request());
+    video.addEventListener("size", () => this.request());
+    this.request();
+  }
+
+  /** Looks a moment after the last change: a drag makes many. */
+  request() {
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(() => this.draw(), 150);
+  }
+
+  draw() {
+    const { project } = this.store;
+    const found = findWarnings(project, this.model, this.video.get());
+    const text = JSON.stringify([found, project.objects.length > 0]);
+    if (text === this.shown) return;
+    this.shown = text;
+    $("#warning-count").textContent = found.length ? `(${found.length})` : "";
+    const items = found.map((warning) => h("li", { className: warning.note ? "note" : "" },
+      h("button", {
+        type: "button", disabled: !warning.uid,
+        onclick: () => this.store.show({ selected: warning.uid, frame: warning.frame }),
+      }, h("span", { className: "mark", ariaHidden: "true" }, warning.note ? "i" : "!"), h("span", {}, warning.text))));
+    if (!items.length && project.objects.length) items.push(h("li", { className: "fine" }, "✓ Nothing the model could not follow."));
+    $("#warnings").replaceChildren(...items);
+    $("#warnings-panel").hidden = !items.length;
+  }
+}

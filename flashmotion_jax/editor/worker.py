@@ -1,0 +1,123 @@
+"""One thread that makes the videos of the queue, one after the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import time
+
+import numpy as np
+
+from flashmotion_jax.data.video import write_video
+from flashmotion_jax.editor.generator import Generator, is_of_sprites
+from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
+from flashmotion_jax.editor.measure import report
+from flashmotion_jax.files import replacing
+from flashmotion_jax.trajectory import Trajectory
+
+_LOGGER = logging.getLogger(__name__)
+#: Seconds that a server waits at its end for the step that is running.
+_PATIENCE = 10
+
+
+class _CancelledError(Exception):
+    pass
+
+
+class Worker:
+    """The queue and its thread.
+
+    Args:
+      history: where jobs and results are kept.
+      generator: what makes the videos.
+    """
+
+    def __init__(self, history: History, generator: Generator):
+        self._history, self._generator = history, generator
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._cancelled: set[str] = set()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it; the job that runs is interrupted at its next step."""
+        self._stopping = True
+        self._queue.put(None)
+        self._thread.join(_PATIENCE)
+
+    def submit(self, job: Job) -> None:
+        """Puts a job at the end of the queue."""
+        self._queue.put(job)
+
+    def cancel(self, job: Job) -> bool:
+        """Cancels a job: at once if it waits, else at its next step. False if it has ended."""
+        if job.state not in ACTIVE:
+            return False
+        self._cancelled.add(job.id)
+        if job.state == "queued":
+            self._history.end(job, "cancelled")
+        return True
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None and not self._stopping:
+            if job.state != "queued":
+                continue
+            job.state, job.started = "running", time.time()
+            self._history.save(job)
+            try:
+                self._make(job)
+            except _CancelledError:
+                state = "interrupted" if self._stopping else "cancelled"
+                self._history.end(job, state)
+            except Exception as error:  # whatever it is, the queue goes on and the page says it
+                _LOGGER.exception("job %s failed", job.id)
+                self._history.end(job, "failed", f"{type(error).__name__}: {error}")
+            else:
+                self._history.end(job, "done")
+            self._cancelled.discard(job.id)
+
+    def _make(self, job: Job) -> None:
+        began: dict[str, float] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if job.id in self._cancelled or self._stopping:
+                raise _CancelledError
+            began.setdefault(stage, time.perf_counter())
+            job.progress[stage] = [done, total]
+            if done == total:
+                job.seconds[stage] = round(time.perf_counter() - began[stage], 3)
+
+        def path(name: str):
+            return self._history.path(job, name)
+
+        has_trajectory = path("trajectory.json").is_file()
+        trajectory = Trajectory.load(path("trajectory.json")) if has_trajectory else None
+        image = path(job.image) if job.image else None
+        request = self._generator.request(job.settings, image, trajectory)
+        fps = request.sampling.fps
+        job.video = {
+            "height": request.height,
+            "width": request.width,
+            "frames": request.num_frames,
+            "fps": fps,
+        }
+        video = self._generator.run(job.settings["adapter"], request, progress)
+        progress("save", 0, 1)
+        if request.maps is not None:
+            write_video(path(FILES["map"]), request.maps[0], fps)
+        if trajectory is not None:
+            self._measure(job, trajectory, video)
+        write_video(path(FILES["result"]), video, fps)
+        progress("save", 1, 1)
+
+    def _measure(self, job: Job, trajectory: Trajectory, video: np.ndarray) -> None:
+        of_sprites = is_of_sprites(self._generator.facts().words)
+        with replacing(self._history.path(job, FILES["boxes"])) as scratch:
+            boxes = report(trajectory, video, of_sprites)
+            scratch.write_text(json.dumps(boxes), encoding="utf-8")

@@ -1,0 +1,298 @@
+"""Who may ask, what is refused, and the answers that need no model."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import zipfile
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from editor_server import client_of, jpeg, png, serving
+from flashmotion_jax.data.video import write_video
+from flashmotion_jax.editor.openapi import document
+from flashmotion_jax.trajectory import Trajectory, render
+
+TRAJECTORY = {
+    "version": 1,
+    "canvas": {"width": 96, "height": 64},
+    "num_frames": 9,
+    "fps": 8,
+    "objects": [
+        {
+            "id": 1,
+            "name": "ball",
+            "keyframes": [
+                {"frame": 0, "box": [0.1, 0.2, 0.4, 0.6], "ease": "smooth"},
+                {"frame": 8, "box": [0.5, 0.3, 0.9, 0.7]},
+            ],
+        },
+        {"id": 2, "name": "moon", "keyframes": [{"frame": 0, "box": [0.6, 0.05, 0.8, 0.3]}]},
+    ],
+}
+
+
+@pytest.fixture
+def client(tmp_path):
+    with client_of(tmp_path / "history") as client:
+        yield client
+
+
+def export(client, name, **fields):
+    data = {"format": name, "trajectory": json.dumps(TRAJECTORY), "name": "my scene", **fields}
+    # A form without a file would not be sent as multipart.
+    return client.post("/api/export", data=data, files={"image": ("image.png", png(96, 64))})
+
+
+def import_(client, *files, **fields):
+    answer = client.post(
+        "/api/import",
+        data={"canvas_width": 96, "canvas_height": 64, **fields},
+        files=[("files", file) for file in files],
+    )
+    return answer.json()
+
+
+def test_the_page_and_its_files_come_without_any_other_site(client):
+    page = client.get("/")
+    assert page.status_code == 200 and "http://" not in page.text and "https://" not in page.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert client.get("/static/js/main.js").headers["content-type"].startswith("text/javascript")
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"host": "evil.example"}, "answers to localhost"),
+        ({"host": "127.0.0.1.evil.example:8017"}, "answers to localhost"),
+        ({"origin": "http://evil.example"}, "requests from pages of http://evil.example"),
+        ({"origin": "null"}, "requests from pages of null"),
+    ],
+)
+def test_other_hosts_and_pages_of_other_sites_are_refused(client, headers, message):
+    answer = client.get("/api/jobs", headers=headers)
+    assert answer.status_code == 403 and message in answer.json()["error"]
+    assert client.get("/api/jobs", headers={"origin": "http://127.0.0.1"}).status_code == 200
+
+
+def test_a_public_address_needs_the_token(tmp_path):
+    with client_of(tmp_path, token="secret") as client:
+        assert client.get("/api/jobs", headers={"host": "box.example"}).status_code == 401
+        assert client.get("/?token=wrong").status_code == 401
+        bearer = {"authorization": "Bearer secret"}
+        assert client.get("/api/jobs", headers=bearer).status_code == 200
+        # The link puts the token into a cookie and takes it out of the address.
+        linked = client.get("/?token=secret", follow_redirects=False)
+        assert (linked.status_code, linked.headers["location"]) == (303, "/")
+        assert "HttpOnly" in linked.headers["set-cookie"]
+        assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/static/js/..%2f..%2f..%2fapp.py",
+        "/api/jobs/..",
+        "/api/jobs/../result",
+        "/api/jobs/%2e%2e%2f%2e%2e/result",
+        "/api/jobs/20260101-000000-00000000/job.json",
+    ],
+)
+def test_no_path_leaves_its_folder(client, path):
+    assert client.get(path).status_code == 404
+
+
+def test_no_name_of_a_file_leaves_its_folder(client):
+    for name in ("../evil.json", "a/../../evil.json", "/etc/evil.json"):
+        answer = import_(client, (name, b"{}"))
+        assert "leads out of its folder" in answer["error"], name
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("../evil.json", "{}")
+    assert "leads out of its folder" in import_(client, ("a.zip", archive.getvalue()))["error"]
+    outside = json.loads(json.dumps(TRAJECTORY))
+    outside["objects"][0]["mask"] = "../mask.png"
+    answer = import_(client, ("trajectory.json", json.dumps(outside).encode()))
+    assert "leaves the trajectory's folder" in answer["error"]
+
+
+@pytest.mark.parametrize("length_is_known", [True, False])
+def test_200_mb_are_refused_politely_and_never_held(tmp_path, length_is_known):
+    part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    chunk, count = part.ljust(2**20, b"a"), 200
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    if length_is_known:
+        headers["content-length"] = str(len(chunk) * count)
+    with serving(tmp_path) as url:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answer = httpx.post(
+            f"{url}/api/image", content=(chunk for _ in range(count)), headers=headers, timeout=120
+        )
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert answer.status_code == 413
+        assert "is too large: at most 96 MB; save the image smaller" in answer.json()["error"]
+        assert grown < 100_000  # KiB; the limit is what may lie in memory and on disk
+        assert httpx.get(f"{url}/api/jobs").status_code == 200
+
+
+def test_images_are_checked(client):
+    def check(name, content, **query):
+        return client.post("/api/image", files={"image": (name, content)}, params=query)
+
+    assert check("a.png", png(3840, 2160)).json() == {"height": 2160, "width": 3840}
+    for content in (b"", b"text", jpeg(64, 64)[:300]):
+        answer = check("bad.jpg", content)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("bad.jpg is not a readable image")
+    as_png = check("a.jpg", jpeg(20, 10), **{"as": "png"})
+    assert Image.open(io.BytesIO(as_png.content)).size == (20, 10)
+
+
+def test_without_a_model_all_but_generating_works(client):
+    model = client.get("/api/model").json()
+    assert not model["available"] and "no model comes with" in model["reason"]
+    assert (model["height"], model["width"], model["frames"]) == (704, 1280, 121)
+    assert client.get("/api/size?height=2160&width=3840").json() == {"height": 704, "width": 1248}
+    assert client.get("/api/size?height=0&width=3").status_code == 400
+    answer = client.post("/api/jobs", data={"prompt": "a"}, files={"image": ("a.png", png(8, 8))})
+    assert answer.status_code == 400 and "no model comes with" in answer.json()["error"]
+
+
+def test_a_trajectory_comes_back_as_it_was(client):
+    answer = export(client, "trajectory")
+    assert answer.headers["content-disposition"].endswith('filename="trajectory.json"')
+    imported = import_(client, ("trajectory.json", answer.content))
+    assert imported["trajectory"] == Trajectory.from_dict(TRAJECTORY).to_dict()
+
+
+@pytest.mark.parametrize("kind", ["magicmotion_mp4", "magicmotion_png"])
+def test_maps_come_back_as_they_were_rendered(client, kind, tmp_path):
+    answer = export(client, kind, size="64x96", frames="9", fps="8", kind="box")
+    name = answer.headers["content-disposition"].split('"')[1]
+    imported = import_(client, (name, answer.content), kind="box")
+    again = Trajectory.from_dict(imported["trajectory"])
+    np.testing.assert_array_equal(
+        render(again, 64, 96), render(Trajectory.from_dict(TRAJECTORY), 64, 96)
+    )
+
+
+@pytest.mark.parametrize("kind", ["wan_move", "spline", "ati"])
+def test_point_tracks_keep_the_centres(client, kind):
+    if kind == "ati":
+        pytest.importorskip("torch")
+    answer = export(client, kind)
+    assert answer.status_code == 200, answer.json()
+    name = answer.headers["content-disposition"].split('"')[1]
+    imported = import_(client, (name, answer.content), box_width=20, box_height=10)
+    again = Trajectory.from_dict(imported["trajectory"])
+    ours, theirs = (
+        (one[:, [0, -1], :2] + one[:, [0, -1], 2:]) / 2
+        for one in (again.boxes(), Trajectory.from_dict(TRAJECTORY).boxes())
+    )
+    np.testing.assert_allclose(ours, theirs, atol=0.01)
+
+
+def test_a_magicdata_folder_comes_back(client):
+    answer = export(client, "magicdata", size="64x96", prompt="a ball rolls", kind="box")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        names = archive.namelist()
+        csv = archive.read("MagicData.csv").decode()
+        files = [(name, archive.read(name)) for name in names if not name.endswith("/")]
+    assert "videos/my-scene.mp4,a ball rolls,9,64,96" in csv
+    for folder in ("masks", "boxs"):
+        assert f"{folder}/my-scene/annotated_frame_00008.png" in names
+    imported = import_(client, ("scene.zip", answer.content))
+    assert imported["format"] == "MagicData" and imported["prompt"] == "a ball rolls"
+    assert imported["trajectory"] == Trajectory.from_dict(TRAJECTORY).to_dict()
+    assert imported["image"]
+    # As a folder of a browser, and without the trajectory that only we write.
+    sent = [(f"data/{name}", content) for name, content in files if "trajectories" not in name]
+    imported = import_(client, *sent, kind="box", id="my-scene")
+    again = Trajectory.from_dict(imported["trajectory"])
+    np.testing.assert_array_equal(
+        render(again, 64, 96)[1:], render(Trajectory.from_dict(TRAJECTORY), 64, 96)[1:]
+    )
+    assert "row 'other'" in import_(client, *sent, id="other")["error"]
+
+
+def test_label_pictures_and_map_arrays_are_read(client, tmp_path):
+    labels = np.zeros((64, 96), np.uint8)
+    labels[5:20, 10:30] = 1
+    labels[30:50, 40:80] = 2
+    buffer = io.BytesIO()
+    Image.fromarray(labels).save(buffer, "PNG")
+    imported = import_(client, ("labels.png", buffer.getvalue()), frames=9)
+    assert [item["name"] for item in imported["trajectory"]["objects"]] == ["label 1", "label 2"]
+    write_video(tmp_path / "maps.npy", render(Trajectory.from_dict(TRAJECTORY), 64, 96))
+    imported = import_(client, ("maps.npy", (tmp_path / "maps.npy").read_bytes()))
+    assert len(imported["trajectory"]["objects"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"x", "no known format"),
+        ("a.json", b"{", "a.json is not JSON"),
+        ("a.json", b"{}", "version: missing"),
+        ("a.json", b"[]", "no track in them"),
+        ("a.npy", b"x", "a.npy is not an npy file of numbers"),
+        ("a.mp4", b"x", "a.mp4 is not a readable video"),
+        ("a.zip", b"x", "a.zip is not a readable zip"),
+        ("a.csv", b"x,y\n", "a.csv has the columns"),
+        ("a.png", b"x", "a.png is not a readable picture"),
+    ],
+)
+def test_what_cannot_be_imported_is_named(client, name, content, message):
+    answer = import_(client, (name, content))
+    assert message in answer["error"]
+    assert "flashmotion-" not in answer["error"]  # the folder it was received in
+
+
+def test_exports_that_make_no_sense_are_refused(client):
+    assert "format='x'" in export(client, "x").json()["error"]
+    assert "no job" in export(client, "magicdata", job="x").json()["error"]
+    empty = json.dumps({**TRAJECTORY, "objects": []})
+    answer = export(client, "wan_move", trajectory=empty)
+    assert "there is no object to export" in answer.json()["error"]
+    answer = export(client, "magicmotion_mp4", size="16384x16384")
+    assert "more than 2 GB" in answer.json()["error"]
+
+
+def test_a_click_and_a_box_select(client):
+    pixels = np.full((60, 80, 3), 90, np.uint8)
+    pixels[20:40, 30:50] = 200, 40, 40
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+
+    def select(**fields):
+        files = {"image": ("a.png", buffer.getvalue())}
+        return client.post("/api/select", data=fields, files=files).json()
+
+    expected = np.zeros((60, 80), bool)
+    expected[20:40, 30:50] = True
+    for fields in ({"x": 0.5, "y": 0.5}, {"x0": 0.2, "y0": 0.15, "x1": 0.8, "y1": 0.85}):
+        found = select(**fields)
+        inside = np.arange(len(found["counts"])) % 2 == 1
+        mask = np.repeat(inside, found["counts"]).reshape(found["size"], order="F")
+        assert (mask != expected).mean() < 0.01
+    assert "expected a point" in select(x=2, y=0)["error"]
+    assert "at least 3 pixels" in select(x0=0.1, y0=0.1, x1=0.11, y1=0.9)["error"]
+
+
+def test_every_route_is_documented(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert paths == document()["paths"]
+    documented = {(path, method.upper()) for path, entry in paths.items() for method in entry}
+    served = {
+        (route.path, method)
+        for route in client.app.routes
+        if route.path.startswith("/api/")
+        for method in route.methods - {"HEAD"}
+    }
+    assert documented == served
