@@ -59,7 +59,8 @@ def splash_attention(
     segments = splash.SegmentIds(
         jnp.zeros(shape[0], jnp.int32), (jnp.arange(shape[1]) >= num_keys).astype(jnp.int32)
     )
-    out_BANE = jax.vmap(functools.partial(kernel, segment_ids=segments))(q_BANE, k_BASE, v_BASE)
+    attend = functools.partial(kernel, segment_ids=segments)
+    out_BANE: jax.Array = jax.vmap(attend)(q_BANE, k_BASE, v_BASE)  # pyrefly: ignore
     return out_BANE.swapaxes(1, 2)[:, :num_queries].astype(q_BNAE.dtype)
 
 
