@@ -102,6 +102,13 @@ def _add_sample(commands: Any) -> None:
         metavar="F.mp4",
         help="also write the video beside its trajectory map, small ones enlarged",
     )
+    _add_sampling(parser)
+    parser.set_defaults(run=_sample)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How it is sampled, and by what."""
+    add = parser.add_argument
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     add("--size", type=_size, metavar="HxW", help="pixels (default: fits the model and the image)")
     add("--frames", type=int, metavar="N", help="4 n + 1 (default: the model's)")
@@ -134,7 +141,6 @@ def _add_sample(commands: Any) -> None:
         help="that share the video; each holds the model (default: 1)",
     )
     add("--prompt-cache", metavar="DIR", help="keep embeddings of prompts there for the next time")
-    parser.set_defaults(run=_sample)
 
 
 def _add_cache(commands: Any) -> None:

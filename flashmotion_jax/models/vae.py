@@ -18,6 +18,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from flashmotion_jax.config import VAEConfig
+from flashmotion_jax.models.cells import join_cells, split_cells
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.vae_blocks import (
     CausalConv,
@@ -25,10 +26,8 @@ from flashmotion_jax.models.vae_blocks import (
     DownLevel,
     Stream,
     UpLevel,
-    join_cells,
     middle,
     pointwise,
-    split_cells,
 )
 from flashmotion_jax.sharding import context_size, join_columns, split_like
 

@@ -23,6 +23,7 @@ from flax import nnx
 from flashmotion_jax.compilation import backend
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.cells import average_down, duplicate_up
 from flashmotion_jax.models.convolution import convolve, double_and_convolve
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.sharding import context_size, is_one_device
@@ -367,47 +368,3 @@ def _double_time(time_conv: CausalConv, x: jax.Array, stream: Stream) -> jax.Arr
         return x
     # The two halves of the channels become alternating frames.
     return rearrange(time_conv(x, stream), "b t h w (n c) -> b (t n) h w c", n=2)
-
-
-def split_cells(x_BTHWC: jax.Array, factors: tuple[int, int, int]) -> jax.Array:
-    """Splits time, height and width into cells: `[B, T, H, W, C, f, q, r]`.
-
-    One dimension at a time: explicit sharding follows no other reshape.
-    """
-    f, q, r = factors
-    x = rearrange(x_BTHWC, "b (t f) h w c -> b t h w c f", f=f)
-    x = rearrange(x, "b t (h q) w c f -> b t h w c f q", q=q)
-    return rearrange(x, "b t h (w r) c f q -> b t h w c f q r", r=r)
-
-
-def join_cells(cells_BTHWCfqr: jax.Array) -> jax.Array:
-    """The inverse of `split_cells`."""
-    x = rearrange(cells_BTHWCfqr, "b t h w c f q r -> b t h w r c f q")
-    x = rearrange(x, "b t h w r c f q -> b t h (w r) c f q")
-    x = rearrange(x, "b t h w c f q -> b t (h q) w c f")
-    return rearrange(x, "b t h w c f -> b (t f) h w c")
-
-
-def average_down(
-    x_BTHWC: jax.Array, out_channels: int, time_factor: int, space_factor: int
-) -> jax.Array:
-    """Space(-time) to depth, then the mean over groups of channels; time is padded in front."""
-    padding = [(0, 0), (-x_BTHWC.shape[1] % time_factor, 0), (0, 0), (0, 0), (0, 0)]
-    cells = split_cells(jnp.pad(x_BTHWC, padding), (time_factor, space_factor, space_factor))
-    folded = rearrange(cells, "b t h w c f q r -> b t h w (c f q r)")
-    return rearrange(folded, "b t h w (o g) -> b t h w o g", o=out_channels).mean(axis=-1)
-
-
-def duplicate_up(
-    x_BTHWC: jax.Array, out_channels: int, time_factor: int, space_factor: int
-) -> jax.Array:
-    """Repeats channels, then depth to space(-time)."""
-    repeats = out_channels * time_factor * space_factor**2 // x_BTHWC.shape[-1]
-    cells = rearrange(
-        jnp.repeat(x_BTHWC, repeats, axis=-1),
-        "b t h w (c f q r) -> b t h w c f q r",
-        f=time_factor,
-        q=space_factor,
-        r=space_factor,
-    )
-    return join_cells(cells)
