@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.planning.programs import PlannedProgram
 from flashmotion_jax.training.player import Player
@@ -115,17 +116,26 @@ def fill(tree: Any, seed: int = 0) -> Any:
             values = np.full((), 0.5, array.dtype)
         else:
             values = np.resize(numbers, array.shape).astype(array.dtype)
-        return jax.device_put(values, array.sharding)
+        return jax.device_put(values, _place(array))
 
     def of_node(node: Any) -> Any:
         if not isinstance(node, Player):
             return of_array(node)
         zeros = jax.tree.map(
-            lambda array: jax.device_put(np.zeros(array.shape, array.dtype), array.sharding), node
+            lambda array: jax.device_put(np.zeros(array.shape, array.dtype), _place(array)), node
         )
         return zeros._replace(params=jax.tree.map(of_array, node.params))
 
     return jax.tree.map(of_node, tree, is_leaf=lambda node: isinstance(node, Player))
+
+
+def _place(array: jax.ShapeDtypeStruct) -> NamedSharding | None:
+    """Where it belongs on the devices of the mesh that is set."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return None
+    spec = array.sharding.spec if isinstance(array.sharding, NamedSharding) else PartitionSpec()
+    return NamedSharding(mesh, spec)
 
 
 def _donated(program: PlannedProgram) -> list[int]:

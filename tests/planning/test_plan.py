@@ -154,6 +154,53 @@ def test_wrong_arguments_end_with_status_2(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+CONFIG = """
+from pathlib import Path
+from training import run_small
+
+def get_config():
+    options = ["mesh.data=2", "mesh.fsdp=4", "batch_size=8"]
+    return run_small.config(Path("{prepared}"), Path("run"), "slow_adapter", *options)
+"""
+
+
+@pytest.fixture
+def command(planned, prepared, monkeypatch, tmp_path):
+    """`flashmotion plan` of a run that fits from fsdp=8 on, and the JSON it writes."""
+    (tmp_path / "config.py").write_text(CONFIG.format(prepared=prepared))
+    monkeypatch.setattr(topology, "prepare_environment", lambda: None)
+    monkeypatch.setattr(topology, "open_topology", lambda name: devices(GIB))
+
+    def plan_training(run, topology, size, progress):
+        fits = run.mesh.fsdp == 8
+        return planned if fits else planned._replace(topology=devices(1000))
+
+    monkeypatch.setattr(plan, "plan_training", plan_training)
+
+    def run(*words):
+        file = tmp_path / "plan.json"
+        words = ["--config", str(tmp_path / "config.py"), "--topology", "test:8", *words]
+        status = cli.main(["plan", *words, "--json", str(file)])
+        return status, json.loads(file.read_text())
+
+    return run
+
+
+def test_the_command_refuses_and_says_what_would_fit(command, capsys):
+    status, values = command()
+    assert status == 1 and not values["fits"]
+    out = capsys.readouterr().out
+    assert "does not fit: adapter's turn needs" in out
+    assert re.search(r"this fits, with [\d.]+ GiB: --set mesh.data=1 --set mesh.fsdp=8", out)
+
+
+def test_the_command_takes_what_fits(command, capsys):
+    status, values = command("--set", "mesh.data=1", "--set", "mesh.fsdp=8", "--frames", "9")
+    assert status == 0 and values["fits"]
+    assert values["command"].endswith("--set mesh.data=1 --set mesh.fsdp=8 --frames 9")
+    assert "it fits; wrote" in capsys.readouterr().out
+
+
 PLANS = sorted((DOCS / "plans").glob("*.json"))
 
 
