@@ -68,7 +68,7 @@ def main() -> None:
                 page.wait_for_timeout(1500)
                 path = DOCS / f"editor-{width}.png"
                 page.screenshot(path=path, full_page=width < 900)
-                Image.open(path).quantize(256).save(path, optimize=True)
+                Image.open(path).convert("RGB").save(path, optimize=True)
                 print(f"wrote {path}")
             chromium.close()
 

@@ -53,6 +53,7 @@ class Generator:
             "available": reason is None,
             "reason": reason,
             "name": self._path.name if self._path else "the package's small model",
+            "packaged": self._path is None,
             "adapters": list(facts.adapters),
             "words": facts.words and list(facts.words),
             "measures": is_of_sprites(facts.words),

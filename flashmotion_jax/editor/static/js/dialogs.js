@@ -18,6 +18,7 @@ export function showDialog(title, body, { action = null, submit = null, classNam
   h("div", { className: "actions" }, h("button", { type: "button", onclick: close }, action ? "Cancel" : "Close"), main));
   dialog.replaceChildren(form);
   dialog.showModal();
+  dialog.scrollTop = 0; // the focus may be on a button at the end of a long text
   return dialog;
 }
 
@@ -35,8 +36,8 @@ const SHORTCUTS = [
   ["[ ]", "behind, in front"], ["Ctrl+D", "duplicate"], ["Delete", "delete the object"],
   ["Ctrl+Z Ctrl+Shift+Z", "undo, redo"], ["Ctrl+S Ctrl+O", "save, open a project"],
   ["Ctrl+Enter", "generate"], ["0 + −", "fit, zoom in, zoom out"], ["G O", "ghosts · image under the map"],
-  ["Shift while dragging", "straight, or in proportion"], ["Alt+click", "the object behind"],
-  ["Space + drag", "move the view; two fingers on a touch screen"], ["Esc", "cancel, select nothing"],
+  ["Shift+drag", "straight, or in proportion"], ["Alt+click", "the object behind"],
+  ["Space+drag", "move the view; two fingers on a touch screen"], ["Esc", "cancel, select nothing"],
 ];
 
 export function showHelp() {

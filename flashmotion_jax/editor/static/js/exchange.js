@@ -9,7 +9,7 @@ import { toTrajectory } from "./motion.js";
 import { takeTrajectory } from "./project.js";
 
 const FORMATS = [
-  ["trajectory", "trajectory.json · this project's own, for `flashmotion sample`"],
+  ["trajectory", "trajectory.json, this project's own, for flashmotion sample"],
   ["magicmotion_mp4", "MagicMotion map video (mp4, lossless)"],
   ["magicmotion_png", "MagicMotion maps as PNGs (zip)"],
   ["wan_move", "Wan-Move tracks (npy, zip)"],
@@ -94,7 +94,7 @@ export class Exchange {
     const update = () => {
       kindField.hidden = !/magic/.test(format.value);
       jobField.hidden = format.value !== "magicdata";
-      command.textContent = format.value === "trajectory" ? `Then: ${this.command()}` : "";
+      command.replaceChildren(...(format.value === "trajectory" ? ["The same video without the page: ", h("code", {}, this.command())] : []));
     };
     format.addEventListener("change", update);
     update();
@@ -126,7 +126,7 @@ export class Exchange {
     const { settings, image } = this.store.project;
     const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
     const options = [
-      ["image", image && quote(image.name)], ["trajectory", "trajectory.json"],
+      ["model", this.model.packaged ? null : quote(this.model.name)], ["image", image && quote(image.name)], ["trajectory", "trajectory.json"],
       ["prompt", settings.prompt && quote(settings.prompt)], ["adapter", settings.adapter], ["seed", settings.seed],
       ["steps", settings.steps], ["frames", settings.frames], ["kind", settings.kind], ["guidance", settings.guidance],
       ["adapter-scale", settings.adapter_scale === 1 ? null : settings.adapter_scale],

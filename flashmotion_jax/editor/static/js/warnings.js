@@ -24,11 +24,12 @@ export class WarningList {
     if (text === this.shown) return;
     this.shown = text;
     $("#warning-count").textContent = found.length ? `(${found.length})` : "";
-    const items = found.map((warning) => h("li", { className: warning.note ? "note" : "" },
-      h("button", {
-        type: "button", disabled: !warning.uid,
-        onclick: () => this.store.show({ selected: warning.uid, frame: warning.frame }),
-      }, h("span", { className: "mark", ariaHidden: "true" }, warning.note ? "i" : "!"), h("span", {}, warning.text))));
+    const items = found.map((warning) => {
+      const text = [h("span", { className: "mark", ariaHidden: "true" }, warning.note ? "i" : "!"), h("span", {}, warning.text)];
+      const leads = () => this.store.show({ selected: warning.uid, frame: warning.frame });
+      const body = warning.uid ? h("button", { type: "button", onclick: leads }, ...text) : h("p", {}, ...text);
+      return h("li", { className: warning.note ? "note" : "" }, body);
+    });
     if (!items.length && project.objects.length) items.push(h("li", { className: "fine" }, "✓ Nothing the model could not follow."));
     $("#warnings").replaceChildren(...items);
     $("#warnings-panel").hidden = !items.length;
