@@ -53,7 +53,8 @@ def run_together(program: str, where: str, run: Callable[[], int]) -> int:
       not return: the process ends, with status 1 or its own.
 
     Raises:
-      ValueError: `where` is neither.
+      ValueError: `where` is neither, or there is no such cluster.
+      OSError: the processes did not find each other.
     """
     _join(where)
     if jax.process_count() == 1:
@@ -104,7 +105,18 @@ def _join(where: str) -> None:
             "coordinator_address": found.group(3),
             "cluster_detection_method": "deactivate",
         }
-    jax.distributed.initialize(**options)
+    try:
+        jax.distributed.initialize(**options)
+    except ValueError as error:
+        raise ValueError(
+            f"--distributed {where}: jax finds no cluster here ({error}); give the place of this "
+            "process as PROCESS/COUNT@HOST:PORT"
+        ) from error
+    except RuntimeError as error:
+        raise OSError(
+            f"--distributed {where}: the processes did not find each other within {JOIN_SECONDS} s "
+            f"({str(error).splitlines()[0][:200]}); is process 0 up, and its port open?"
+        ) from error
 
 
 def _client() -> Any:

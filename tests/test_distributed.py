@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import jax
 import pytest
 
 from flashmotion_jax import cli
@@ -116,6 +117,24 @@ def test_whichever_process_it_is(tmp_path, event):
 def test_one_hangs(tmp_path, process):
     statuses, _ = run_loop(tmp_path / "run", f"SIGSTOP@{process}")
     assert all(statuses)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("coordinator_address should be defined."), 2, "jax finds no cluster here"),
+        (RuntimeError("DEADLINE_EXCEEDED: barrier"), 1, "did not find each other within 300 s"),
+    ],
+)
+def test_processes_that_cannot_join_say_why(monkeypatch, capsys, error, status, message):
+    def initialize(**options):
+        assert options["heartbeat_timeout_seconds"] < LIMIT_SECONDS
+        raise error
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    words = ["train", "--config", "configs/stage2.py", "--distributed", "auto"]
+    assert cli.main(words) == status
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["2/2@host:1", "1@host:1", "host:1", "0/2@host"])
