@@ -8,7 +8,6 @@ import shutil
 
 import numpy as np
 import pytest
-from test_features import write_network
 
 import magicdata_tree as tree
 import tiny
@@ -17,6 +16,7 @@ from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
 from flashmotion_jax.data.video import read_video, write_video
+from small_networks import write_network
 
 FOLDER = ("--bench", "folder", "--root", "x", "--pred", ".")
 
