@@ -3,14 +3,16 @@
     PYTHONPATH=.:tests python tests/measure_evaluation.py FOLDER [--videos N] [--size HxW]
 
 Draws N videos of 121 frames with two objects, scores noisy ones against them with networks of full
-width and random weights, and prints what a video takes. Frames are read one at a time and what
-is kept of a video is on disk, so that the memory of more videos is that of these, but for what the
-second line tells: the moments of each group, which the third measures at its full size.
+width and random weights, and prints what FVD, FID and the distance of many videos take, each in a
+process of its own. Frames are read one at a time and what is kept of a video is on disk, so that
+scoring more videos takes no more memory; putting them together takes two rows [F, 2048] of the
+video that is read, and the moments of one group, whatever their number: the last measurement.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import time
 from pathlib import Path
@@ -80,34 +82,40 @@ def measure_moments(videos):
     print(f"FID of {videos} videos: {time.perf_counter() - start:.0f} s, peak {peak():.2f} GB")
 
 
+def score(root, number, *more):
+    start = time.perf_counter()
+    inputs = ["--bench", "folder", "--root", str(root), "--pred", str(root / "pred")]
+    networks = ["--masks", str(root / "masks"), "--weights", str(root / "weights")]
+    assert main(["evaluate", *inputs, *networks, *more, "--out", str(root / f"out{number}")]) == 0
+    print(
+        f"{' '.join(more)}: {time.perf_counter() - start:.0f} s, peak {peak():.2f} GB", flush=True
+    )
+
+
+def apart(job, *arguments):
+    """Runs a job in a process of its own, whose peak is its own."""
+    worker = multiprocessing.get_context("spawn").Process(target=job, args=arguments)
+    worker.start()
+    worker.join()
+
+
 def run():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--videos", type=int, default=1)
     parser.add_argument("--size", default="704x1280")
+    parser.add_argument("--fid-frames", type=int, default=FRAMES, help="FID's, to save time")
+    parser.add_argument("--moments", type=int, default=20, help="videos of the last measurement")
     args = parser.parse_args()
-    root = args.folder
     size = tuple(int(side) for side in args.size.split("x"))
     for number in range(args.videos):
-        draw(root, number, size)
-    random_networks(root / "weights")
-    print(f"drawn; peak of drawing {peak():.2f} GB, the rest in a process of its own", flush=True)
-
-
-def score(root):
-    start = time.perf_counter()
-    inputs = ["--bench", "folder", "--root", str(root), "--pred", str(root / "pred")]
-    more = ["--masks", str(root / "masks"), "--weights", str(root / "weights")]
-    assert main(["evaluate", *inputs, *more, "--out", str(root / "out")]) == 0
-    print(f"scored: {time.perf_counter() - start:.0f} s, peak {peak():.2f} GB", flush=True)
+        draw(args.folder, number, size)
+    random_networks(args.folder / "weights")
+    print(f"drawn; peak of drawing {peak():.2f} GB, the rest in processes of their own", flush=True)
+    apart(score, args.folder, 0, "--fid", "none")
+    apart(score, args.folder, 1, "--fvd", "none", "--method-frames", str(args.fid_frames))
+    apart(measure_moments, args.moments)
 
 
 if __name__ == "__main__":
-    import multiprocessing
-
     run()
-    folder = Path(__import__("sys").argv[1])
-    for job, argument in ((score, folder), (measure_moments, 20)):
-        worker = multiprocessing.get_context("spawn").Process(target=job, args=(argument,))
-        worker.start()
-        worker.join()

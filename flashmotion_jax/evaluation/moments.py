@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Eigenvalues below this share of the largest are rounding.
-_RANK = 1e-12
-
 Pair = tuple[np.ndarray, np.ndarray]
 """The features [F, D] of a generated video, and those of the real one with the same request."""
 
@@ -165,12 +162,17 @@ class _Coupling:
 
 
 def _eigen(matrix_DD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues, those that rounding left below 0 as 0, and vectors."""
+    """Eigenvalues, those that are rounding as 0, and vectors.
+
+    There are fewer videos than features as often as not. Roots of rounding, thousands of them,
+    would add up to a distance of equal videos.
+    """
     values, vectors = np.linalg.eigh((matrix_DD + matrix_DD.T) / 2)
-    return values.clip(min=0), vectors
+    rounding = len(values) * np.finfo(float).eps * values.max(initial=0)
+    return np.where(values > rounding, values, 0), vectors
 
 
 def _inverse_root(values_D: np.ndarray) -> np.ndarray:
-    """1 / sqrt of what is not rounding, 0 of the rest."""
-    kept = values_D > _RANK * max(values_D.max(initial=0), np.finfo(float).tiny)
+    """1 / sqrt of what is not 0, 0 of the rest."""
+    kept = values_D > 0
     return np.where(kept, 1 / np.sqrt(np.where(kept, values_D, 1)), 0)

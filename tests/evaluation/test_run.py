@@ -8,7 +8,6 @@ import shutil
 
 import numpy as np
 import pytest
-from test_features import write_network
 
 import magicdata_tree as tree
 import tiny
@@ -17,6 +16,7 @@ from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
 from flashmotion_jax.data.video import read_video, write_video
+from small_networks import write_network
 
 FOLDER = ("--bench", "folder", "--root", "x", "--pred", ".")
 
@@ -31,19 +31,18 @@ def result(folder):
 
 @pytest.fixture(scope="module")
 def sprites(tmp_path_factory):
-    """Four clips of one and two objects, and generated ones: the truth, and with noise."""
+    """A clip of one and one of two objects, and generated ones: the truth with noise."""
     root = tmp_path_factory.mktemp("sprites")
     size = SpritesConfig(num_frames=9, height=48, width=48)
-    sources = [Sprites(2, seed=count, config=size, num_objects=count) for count in (1, 2)]
+    sources = [Sprites(1, seed=count, config=size, num_objects=count) for count in (1, 2)]
     export(sources, root / "data")
     rng = np.random.default_rng(0)
     for source in sources:
-        for i in range(2):
-            video = source[i].video
-            for strength in (4, 40):
-                noisy = (video + rng.normal(0, strength, video.shape)).clip(0, 255)
-                path = root / f"noise{strength}" / f"{source.id(i)}.mp4"
-                write_video(path, noisy.astype(np.uint8), lossless=True)
+        video = source[0].video
+        for strength in (4, 40):
+            noisy = (video + rng.normal(0, strength, video.shape)).clip(0, 255)
+            path = root / f"noise{strength}" / f"{source.id(0)}.mp4"
+            write_video(path, noisy.astype(np.uint8), lossless=True)
     return root
 
 
@@ -60,67 +59,73 @@ def score_sprites(sprites, pred, out, *more):
     return evaluate(*inputs, *more)
 
 
-def test_truth_has_no_distance_and_noise_the_larger_the_stronger(
-    sprites, weights, tmp_path, capsys
-):
-    figures = []
-    for pred in ("data/videos", "noise4", "noise40"):
-        out = tmp_path / pred.replace("/", "_")
-        assert score_sprites(sprites, sprites / pred, out, "--weights", weights) == 0
-        figures.append(result(out)["groups"]["all"])
-    printed = capsys.readouterr().out
-    assert "fid: pytorch-fid" in printed and "count_frame_0: False" in printed
+@pytest.fixture(scope="module")
+def scored(sprites, weights, tmp_path_factory):
+    """The truth against itself, and with little and much noise, with FID and FVD."""
+    folder = tmp_path_factory.mktemp("scored")
+    for name, pred in (("truth", "data/videos"), ("noise4", "noise4"), ("noise40", "noise40")):
+        assert score_sprites(sprites, sprites / pred, folder / name, "--weights", weights) == 0
+    return folder
+
+
+def test_truth_has_no_distance_and_noise_the_larger_the_stronger(scored):
+    figures = [result(scored / name)["groups"]["all"] for name in ("truth", "noise4", "noise40")]
     for name in ("fid", "fvd"):
         values = [one[name]["estimate"] for one in figures]
         assert values[0] == pytest.approx(0, abs=1e-5 * values[2])
         assert values[0] < values[1] < values[2]
         assert figures[2][name]["low"] <= values[2] <= figures[2][name]["high"]
-        assert figures[2][name]["count"] == 4
+        assert figures[2][name]["count"] == 2
     flicker = [one["flicker"]["estimate"] for one in figures]
     assert flicker == sorted(flicker)
     assert figures[0]["flicker"] == figures[0]["true_flicker"]
     assert figures[0]["mask_iou"]["estimate"] > figures[2]["mask_iou"]["estimate"]
-    about = result(tmp_path / "noise40")
+    # FVD has a row a video, and one row has no distance.
+    alone = result(scored / "noise4")["groups"]["1"]
+    assert alone["fvd"]["estimate"] is None and alone["fid"]["estimate"] > 0
+
+
+def test_a_result_says_what_it_was_made_with(scored):
+    about = result(scored / "noise40")
     assert about["presets"]["fid"]["resize"]["size"] == 299
+    assert about["protocol"]["fid"] == "pytorch-fid" and about["protocol"]["fvd"] == "videogpt"
     assert re.fullmatch(r"inception-[0-9a-f]{64}\.npz", about["weights"]["fid"])
     assert about["videos"][0]["adds_to"].keys() == {"fid", "fvd"}
-    page = (tmp_path / "noise40" / "report.html").read_text()
-    assert page.count("<svg") > 8 and page.count("data:video/mp4;base64,") == 4
+    assert "- count_frame_0: `False`" in (scored / "noise40" / "report.md").read_text()
+
+
+def test_the_page_needs_no_other_file(scored):
+    page = (scored / "noise40" / "report.html").read_text()
+    assert page.count("<svg") > 8 and page.count("data:video/mp4;base64,") == 2
     assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
-    assert "N 4" in page
-    check_comparison(tmp_path, capsys)
+    assert "N 2" in page
 
 
-def check_comparison(folder, capsys):
-    """Of the results above, which take a while to make."""
-    command = ("compare", folder / "noise4" / "result.json", folder / "noise40")
-    assert evaluate(*command, "--json", folder / "compare.json") == 0
+def test_what_differs_is_told_and_what_does_not_is_not(scored, tmp_path, capsys):
+    command = ("compare", scored / "noise4" / "result.json", scored / "noise40")
+    assert evaluate(*command, "--json", tmp_path / "compare.json") == 0
     printed = capsys.readouterr().out
     assert "| flicker (levels) |" in printed and "A is better" in printed
-    found = json.loads((folder / "compare.json").read_text())["groups"]
+    found = json.loads((tmp_path / "compare.json").read_text())["groups"]
     assert found.keys() == {"1", "2", "all"}
     assert found["all"]["flicker"]["verdict"] == "A is better"
     assert found["all"]["fid"]["difference"]["estimate"] < 0
     assert found["all"]["true_flicker"]["verdict"] == "not told apart"
-    same = ("compare", folder / "noise4", folder / "noise4")
-    assert evaluate(*same) == 0
+    assert evaluate("compare", scored / "noise4", scored / "noise4") == 0
     assert " is better" not in capsys.readouterr().out
 
 
-def test_parts_batches_and_orders_give_the_same_results(sprites, weights, tmp_path, capsys):
-    pred = sprites / "noise4"
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert score_sprites(sprites, pred, whole, "--weights", weights) == 0
-    more = ("--weights", weights, "--batch-size", 5)
-    assert score_sprites(sprites, pred, parts, *more, "--part", "2/2") == 0
-    assert "2 videos of other parts are still missing" in capsys.readouterr().out
-    assert not (parts / "result.json").exists()
-    assert score_sprites(sprites, pred, parts, *more, "--part", "1/2") == 0
-    one, two = result(whole), result(parts)
+def test_parts_and_batches_give_the_same_results(sprites, weights, scored, tmp_path, capsys):
+    more = (sprites / "noise4", tmp_path, "--weights", weights, "--batch-size", 5)
+    assert score_sprites(sprites, *more, "--part", "2/2") == 0
+    assert "1 videos of other parts are still missing" in capsys.readouterr().out
+    assert not (tmp_path / "result.json").exists()
+    assert score_sprites(sprites, *more, "--part", "1/2") == 0
+    one, two = result(scored / "noise4"), result(tmp_path)
     assert [video["id"] for video in one["videos"]] == [video["id"] for video in two["videos"]]
     for name, figure in one["groups"]["all"].items():
         assert two["groups"]["all"][name] == pytest.approx(figure, rel=1e-3), name
-    with np.load(whole / "scores.npz") as a, np.load(parts / "scores.npz") as b:
+    with np.load(scored / "noise4" / "scores.npz") as a, np.load(tmp_path / "scores.npz") as b:
         assert a.files == b.files
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name])

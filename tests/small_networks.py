@@ -1,0 +1,21 @@
+"""Files of metric networks with random weights, narrow enough for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flashmotion_jax.models.metric_networks import abstract_network, parameters, save_network
+
+
+def write_network(folder, network, **sizes):
+    """Random weights of a narrow network."""
+    rng = np.random.default_rng(5)
+    arrays = {}
+    for name, variable in parameters(abstract_network(network, **sizes)).items():
+        noise = rng.standard_normal(variable.get_value().shape).astype(np.float32)
+        if name.endswith("kernel"):
+            noise *= np.sqrt(2 / np.prod(noise.shape[:-1]))
+        else:
+            noise = (1 if name.endswith(("scale", "variance")) else 0) + 0.05 * np.abs(noise)
+        arrays[name] = noise
+    return save_network(folder, network, arrays)
