@@ -68,9 +68,7 @@ def main() -> None:
                 page.wait_for_timeout(1500)
                 path = DOCS / f"editor-{width}.png"
                 page.screenshot(path=path, full_page=width < 900)
-                # Of Pillow's ways to 256 colours the one that keeps the page's few bright ones.
-                few = Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
-                few.save(path, optimize=True)
+                Image.open(path).convert("RGB").save(path, optimize=True)
                 print(f"wrote {path}")
             chromium.close()
 
