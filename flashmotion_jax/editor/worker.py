@@ -38,6 +38,7 @@ class Worker:
         self._history, self._generator = history, generator
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
+        self._turn = threading.Lock()  # a job begins, or is cancelled before it does
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
 
@@ -57,19 +58,22 @@ class Worker:
 
     def cancel(self, job: Job) -> bool:
         """Cancels a job: at once if it waits, else at its next step. False if it has ended."""
-        if job.state not in ACTIVE:
-            return False
-        self._cancelled.add(job.id)
-        if job.state == "queued":
-            self._history.end(job, "cancelled")
+        with self._turn:
+            if job.state == "queued":
+                self._history.end(job, "cancelled")
+            elif job.state in ACTIVE:
+                self._cancelled.add(job.id)
+            else:
+                return False
         return True
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None and not self._stopping:
-            if job.state != "queued":
-                continue
-            job.state, job.started = "running", time.time()
-            self._history.save(job)
+            with self._turn:
+                if job.state != "queued":
+                    continue
+                job.state, job.started = "running", time.time()
+                self._history.save(job)
             try:
                 self._make(job)
             except _CancelledError:
@@ -89,9 +93,11 @@ class Worker:
             if job.id in self._cancelled or self._stopping:
                 raise _CancelledError
             began.setdefault(stage, time.perf_counter())
-            job.progress[stage] = [done, total]
+            # New dictionaries, because other threads read them meanwhile.
+            job.progress = {**job.progress, stage: [done, total]}
             if done == total:
-                job.seconds[stage] = round(time.perf_counter() - began[stage], 3)
+                taken = round(time.perf_counter() - began[stage], 3)
+                job.seconds = {**job.seconds, stage: taken}
 
         def path(name: str):
             return self._history.path(job, name)

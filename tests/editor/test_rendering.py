@@ -73,9 +73,9 @@ def test_the_page_renders_what_python_renders(open_page, address):
     page = open_page(address)
     rng = np.random.default_rng(0)
     sizes = [(64, 64), (48, 96), (33, 70), (210, 320), (320, 230)]
-    for trial in range(90):
+    for trial in range(60):
         trajectory = random_trajectory(rng)
-        height, width = sizes[trial % 3 if trial < 75 else 3 + trial % 2]
+        height, width = sizes[trial % 3 if trial < 52 else 3 + trial % 2]
         frames = trajectory.num_frames if trial % 2 else int(rng.integers(1, 14))
         kind = ("box", "filled_box", "mask")[int(rng.integers(3))]
         ours = rendered_by_the_page(page, trajectory, height, width, frames, kind)
