@@ -150,7 +150,7 @@ def _words(args: argparse.Namespace) -> list[str]:
     for name in ("adapter", "size", "frames"):
         if getattr(args, name) is not None:
             words += [f"--{name}", str(getattr(args, name))]
-    return words
+    return words + ["--devices", str(args.devices)] * (args.devices > 1)
 
 
 def _say(text: str) -> None:
