@@ -81,7 +81,7 @@ def test_truth_has_no_distance_and_noise_the_larger_the_stronger(scored):
     assert figures[0]["flicker"] == figures[0]["true_flicker"]
     assert figures[0]["mask_iou"]["estimate"] > figures[2]["mask_iou"]["estimate"]
     # FVD has a row a video, and one row has no distance.
-    alone = result(scored / "noise4")["groups"]["1"]
+    alone = result(scored / "noise40")["groups"]["1"]
     assert alone["fvd"]["estimate"] is None and alone["fid"]["estimate"] > 0
 
 
