@@ -81,7 +81,7 @@ def test_truth_has_no_distance_and_noise_the_larger_the_stronger(scored):
     assert figures[0]["flicker"] == figures[0]["true_flicker"]
     assert figures[0]["mask_iou"]["estimate"] > figures[2]["mask_iou"]["estimate"]
     # FVD has a row a video, and one row has no distance.
-    alone = result(scored / "noise4")["groups"]["1"]
+    alone = result(scored / "noise40")["groups"]["1"]
     assert alone["fvd"]["estimate"] is None and alone["fid"]["estimate"] > 0
 
 
@@ -196,16 +196,13 @@ def test_videos_are_made_once_and_by_the_place_in_the_benchmark(tmp_path, capsys
     assert read_video(second)[0][0, 0, 0].tolist() == [50 + 7 + 1] * 3
 
 
-def test_our_pipeline_makes_the_videos_of_sprites_and_they_are_scored(tmp_path, capsys):
-    source = Sprites(1, config=SpritesConfig(num_frames=5, height=32, width=32), num_objects=1)
-    export(source, tmp_path / "data")
-    sampling = SamplingConfig(height=32, width=32, num_frames=5, fps=8, denoising_steps=(1000,))
+def test_our_pipeline_makes_videos_that_are_scored(tmp_path, capsys):
+    root = tree.make_tree(tmp_path / "data", 1)
+    sampling = SamplingConfig(height=32, width=64, num_frames=5, fps=8, denoising_steps=(1000,))
     model = tiny.save_checkpoint(tmp_path / "model", sampling)
-    more = ("--generate", "--model", model)
-    assert score_sprites(tmp_path, tmp_path / "pred", tmp_path / "out", *more) == 0
+    assert generate(root, tmp_path, "--model", model, "--method-frames", 5) == 0
     assert "made 1 videos in" in capsys.readouterr().out
-    groups = result(tmp_path / "out")["groups"]
-    assert groups["all"]["requested_box_iou"]["count"] == 1
+    assert result(tmp_path / "out")["groups"]["all"]["mask_iou"]["count"] == 1
 
 
 @pytest.mark.parametrize(
