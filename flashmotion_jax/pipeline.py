@@ -349,7 +349,9 @@ class Pipeline:
         start = time.perf_counter()
         component = self._loaded.get(name)
         if component is None:
-            component = sharding.place(self._components[name](), self._mesh)
+            component = self._components[name]()
+            if self._mesh.size > 1:
+                component = sharding.place(component, self._mesh)
         if self._keep_loaded and keep:
             self._loaded[name] = component
         self._load_seconds += time.perf_counter() - start
