@@ -1,9 +1,12 @@
-"""Puts the trained models of `sprites.sh` into one small checkpoint, which the package ships.
+"""Puts the models that `sprites.sh` trained into two small checkpoints, kept with the project.
 
-    python examples/ship_sprites.py [OUT]
+    python examples/ship_sprites.py [OUT] [--stored OUT]
 
-bfloat16 halves the files; on a CPU they are computed with in float32 all the same. Without OUT:
-`flashmotion_jax/assets/tiny`, in place of what is there.
+OUT, by default `flashmotion_jax/assets/tiny`, is the one the package ships: FastGenerator and
+FastAdapters. The other, by default `examples/sprites_stored`, is what they were made from:
+SlowGenerator and SlowAdapters, so that stages 2 and 3 can be trained without the hours before them.
+Either takes the place of what is there. bfloat16 halves the files; on a CPU they are computed with
+in float32 all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from flashmotion_jax.models import checkpoint
 
 RUNS = Path("runs/sprites")
 ADAPTERS = ("resnet", "controlnet")
-#: Of all files, in bytes: the package is to stay light.
+#: Of a checkpoint's files, in bytes: the package is to stay light.
 LIMIT = 25e6
 
 
@@ -29,13 +32,20 @@ def main() -> int:
 
 
 def run() -> int:
-    """Writes the checkpoint, whole or not at all."""
+    """Writes the checkpoints, each whole or not at all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     package = Path(flashmotion_jax.__file__).parent
-    default = package / "assets" / "tiny"
-    parser.add_argument("out", type=Path, nargs="?", default=default, metavar="OUT")
-    out = parser.parse_args().out
-    models = {adapter: RUNS / f"stage3_{adapter}" / "model" for adapter in ADAPTERS}
+    shipped, stored = package / "assets" / "tiny", Path(__file__).parent / "sprites_stored"
+    parser.add_argument("out", type=Path, nargs="?", default=shipped, metavar="OUT")
+    parser.add_argument("--stored", type=Path, default=stored, metavar="OUT")
+    args = parser.parse_args()
+    write(args.stored, {adapter: RUNS / f"stage1_box_{adapter}" / "model" for adapter in ADAPTERS})
+    write(args.out, {adapter: RUNS / f"stage3_{adapter}" / "model" for adapter in ADAPTERS})
+    return 0
+
+
+def write(out: Path, models: dict[str, Path]) -> None:
+    """One checkpoint of the adapters of several models, which share all else."""
     generators = {checkpoint.read_component(model, "dit").key for model in models.values()}
     if len(generators) > 1:
         raise ValueError(f"{' and '.join(map(str, models.values()))} have different generators")
@@ -51,7 +61,6 @@ def run() -> int:
         if size > LIMIT:
             raise ValueError(f"{size / 1e6:.1f} MB; expected at most {LIMIT / 1e6:.0f}")
     print(f"wrote {out}: {size / 1e6:.1f} MB")
-    return 0
 
 
 def copy(source: Path, out: Path, kind: str) -> None:

@@ -4,6 +4,7 @@
 # again after an interruption. Hours on two CPU cores; the whole has not been run to its end yet.
 #
 #     examples/sprites.sh              # the models
+#     examples/sprites.sh stored       # from the stored autoencoder, two hours less
 #     examples/sprites.sh ablations    # and, after them, the paper's Tables 2 and 3 in miniature
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,9 +22,15 @@ train() {
 }
 
 python -m flashmotion_jax.data.sprites data/sprites --count 6000
-[ -e checkpoints/sprites ] || flashmotion new --config configs/sprites/model.py checkpoints/sprites
-train autoencoder_images.py
-train autoencoder.py
+if [ "${1:-}" = stored ]; then
+  mkdir -p runs/sprites/autoencoder_long
+  cp -rn examples/sprites_stored runs/sprites/autoencoder_long/model
+else
+  [ -e checkpoints/sprites ] || flashmotion new --config configs/sprites/model.py checkpoints/sprites
+  train autoencoder_images.py
+  train autoencoder.py
+  train autoencoder_long.py
+fi
 flashmotion cache --config configs/sprites/cache.py
 train slow_generator.py
 for adapter in resnet controlnet; do

@@ -17,16 +17,18 @@ from flashmotion_jax.models import checkpoint
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ship_sprites.py", "shipped"])
+    monkeypatch.setattr(sys, "argv", ["ship_sprites.py", "shipped", "--stored", "stored"])
     model = tiny.save_checkpoint(ship_sprites.RUNS / "stage3_resnet" / "model", SamplingConfig())
-    shutil.copytree(model, ship_sprites.RUNS / "stage3_controlnet" / "model")
+    for name in ("stage3_controlnet", "stage1_box_resnet", "stage1_box_controlnet"):
+        shutil.copytree(model, ship_sprites.RUNS / name / "model")
     return tmp_path
 
 
-def test_one_checkpoint_in_bfloat16_with_both_adapters(runs):
+def test_two_checkpoints_in_bfloat16_with_both_adapters(runs):
     assert ship_sprites.main() == 0
     for kind in ("dit", "vae", "text_encoder", "adapters/resnet", "adapters/controlnet"):
-        assert checkpoint.read_component("shipped", kind).dtype == "bfloat16"
+        for folder in ("shipped", "stored"):
+            assert checkpoint.read_component(folder, kind).dtype == "bfloat16"
     source = checkpoint.load_models(ship_sprites.RUNS / "stage3_resnet" / "model", "bfloat16")
     shipped = checkpoint.load_models("shipped", "bfloat16")
     for name, found in checkpoint.flat_parameters(shipped.dit).items():
@@ -47,4 +49,4 @@ def test_missing_runs_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ship_sprites.py", "shipped"])
     assert ship_sprites.main() == 2
-    assert "stage3_resnet" in capsys.readouterr().err
+    assert "stage1_box_resnet" in capsys.readouterr().err

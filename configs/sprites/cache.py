@@ -1,10 +1,11 @@
-"""Sprites as latents, by the autoencoder of `autoencoder.py`.
+"""Sprites as latents, by the autoencoder of `autoencoder_long.py`.
 
     flashmotion cache --config configs/sprites/cache.py
 
 Hardware: two CPU cores. Expect: 6,000 videos, none left out.
 """
 
+from configs.sprites.common import AUTOENCODER
 from flashmotion_jax.config import CacheConfig
 
 
@@ -12,7 +13,7 @@ def get_config() -> CacheConfig:
     """All clips whole, as they were drawn."""
     return CacheConfig(
         data_root="data/sprites",
-        model="runs/sprites/autoencoder/model",
+        model=AUTOENCODER,
         output="data/sprites-cache",
         num_frames=17,
         height=64,

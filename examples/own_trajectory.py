@@ -1,0 +1,74 @@
+"""Two wishes for one picture: draws boxes in Python, samples, and shows each video beside its map.
+
+    python examples/own_trajectory.py MODEL OUT.webp
+
+MODEL is a checkpoint of Sprites (`examples/sprites.sh`); some seconds on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+
+from flashmotion_jax import Pipeline, Trajectory
+from flashmotion_jax.commands import exit_status
+from flashmotion_jax.files import replacing
+from flashmotion_jax.trajectory import Canvas, move, objects_from_label_png
+
+HERE = Path(__file__).parent
+PICTURE, LABELS = HERE / "sprites.png", HERE / "sprites_labels.png"
+#: What is said -> where triangle (1) and circle (2) go: right and down, as parts of the canvas.
+WISHES = {
+    "a dotted yellow triangle moves down, a blue circle stands still": {1: (0.0, 0.5)},
+    "a dotted yellow triangle moves down and to the right, a blue circle moves to the left": {
+        1: (0.35, 0.45),
+        2: (-0.5, 0.0),
+    },
+}
+#: A pixel of the model on the screen.
+ZOOM = 4
+
+
+def main() -> int:
+    """Runs the command line; its exit status, 2 for bad input."""
+    return exit_status("own_trajectory", run)
+
+
+def run() -> int:
+    """Writes the animation."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", help="checkpoint folder")
+    parser.add_argument("out", type=Path, metavar="OUT.webp")
+    args = parser.parse_args()
+    pipe = Pipeline.load(args.model, adapter="controlnet")
+    rows = [beside_map(pipe, prompt, draw(ways)) for prompt, ways in WISHES.items()]
+    shown = np.concatenate(rows, axis=1).repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
+    with replacing(args.out) as scratch:
+        duration = 1000 / pipe.sampling.fps
+        iio.imwrite(scratch, shown, extension=".webp", duration=duration, loop=0, lossless=True)
+    print(f"wrote {args.out}: {len(rows)} videos beside their maps, {len(shown)} frames")
+    return 0
+
+
+def draw(ways: dict[int, tuple[float, float]]) -> Trajectory:
+    """The objects of the label picture; those that are named move evenly by their way."""
+    objects = objects_from_label_png(LABELS)
+    trajectory = Trajectory(Canvas(64, 64), num_frames=17, fps=8, objects=objects)
+    for object_id, (dx, dy) in ways.items():
+        trajectory = move(trajectory, object_id, dx, dy)
+    return trajectory
+
+
+def beside_map(pipe: Pipeline, prompt: str, trajectory: Trajectory) -> np.ndarray:
+    """The map that the model gets, and the video it makes: uint8 `[F, H, 2 W, 3]`."""
+    request = pipe.request(str(PICTURE), prompt, trajectory, seed=0)
+    assert request.maps is not None  # there is a trajectory
+    return np.concatenate([request.maps[0], pipe.run(request)[0]], axis=2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
