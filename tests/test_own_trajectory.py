@@ -20,7 +20,7 @@ def test_two_wishes_beside_their_maps(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["own_trajectory.py", str(model), str(out)])
     assert own_trajectory.main() == 0
     # Two rows of a map and a video, four pixels for one.
-    assert iio.imread(out, index=None).shape[:3] == (17, 2 * 256, 2 * 256)
+    assert iio.imread(out, index=...).shape[:3] == (17, 2 * 256, 2 * 256)
     assert "2 videos beside their maps, 17 frames" in capsys.readouterr().out
 
 
