@@ -195,7 +195,8 @@ def test_dit_at_full_size():
 def test_vae_at_full_size(monkeypatch, backend):
     """As 2-D convolutions and as 3-D ones: the same work, and less than Wan2.2's.
 
-    Wan2.2 takes 2,011, 383 and 4.2: it convolves the zeros before the first frame too.
+    Wan2.2 takes 2,011, 383 and 4.2: it convolves the zeros before the first frame too, and doubles
+    images before they are convolved.
     """
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     vae = nnx.eval_shape(lambda: VAE(VAEConfig(), rngs=nnx.Rngs(0)))
@@ -206,7 +207,7 @@ def test_vae_at_full_size(monkeypatch, backend):
 
     decode = count_flops(lambda vae, z: vae.decode(z), vae, abstract(1, 31, 44, 80, 48))
     encode, image = encode_work(121), encode_work(1)
-    assert decode / 1e12 == pytest.approx(1999.1, abs=0.1)
+    assert decode / 1e12 == pytest.approx(1849.0, abs=0.1)
     assert encode / 1e12 == pytest.approx(379.9, abs=0.1)
     assert image / 1e12 == pytest.approx(1.49, abs=0.01)
 
