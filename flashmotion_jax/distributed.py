@@ -24,9 +24,10 @@ from flashmotion_jax.commands import exit_status
 
 #: How often a process tells that it is there, and after how long a silence it counts as lost.
 BEAT_SECONDS = 2.0
-SILENT_SECONDS = 20.0
-#: For jax's own watch, which ends what ours cannot; and for processes to find each other.
-HEARTBEAT_SECONDS = 40
+SILENT_SECONDS = 15.0
+#: For jax's own watch, which ends what ours cannot; and for processes to find each other. jax beats
+#: twice in that time, so it may miss a process after half of it already: ours must be quicker.
+HEARTBEAT_SECONDS = 50
 JOIN_SECONDS = 300
 #: For all to come to the end: one of them writes the result.
 END_SECONDS = 3600
