@@ -4,7 +4,7 @@
 # again after an interruption. Hours on two CPU cores; the whole has not been run to its end yet.
 #
 #     examples/sprites.sh              # the models
-#     examples/sprites.sh stored       # from the stored autoencoder, two hours less
+#     examples/sprites.sh stored       # from the stored autoencoder, an hour less
 #     examples/sprites.sh ablations    # and, after them, the paper's Tables 2 and 3 in miniature
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,14 +25,14 @@ train() {
 
 python -m flashmotion_jax.data.sprites data/sprites --count 6000
 if [ "${1:-}" = stored ]; then
-  mkdir -p runs/sprites/autoencoder_long
-  cp -rn examples/sprites_stored runs/sprites/autoencoder_long/model
+  mkdir -p runs/sprites/autoencoder
+  cp -rn examples/sprites_stored runs/sprites/autoencoder/model
 else
   [ -e checkpoints/sprites ] || flashmotion new --config configs/sprites/model.py checkpoints/sprites
   train autoencoder_images.py
   train autoencoder.py
-  train autoencoder_long.py
 fi
+train autoencoder_long.py
 flashmotion cache --config configs/sprites/cache.py
 train slow_generator.py
 for adapter in resnet controlnet; do
