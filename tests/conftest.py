@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 
+# What a shell starts in the background ignores Ctrl-C, and so would the commands that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most programs run once here, and most of their time would go into LLVM's optimisations.
 os.environ["XLA_FLAGS"] = (
