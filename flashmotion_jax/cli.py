@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.bench.command import add_parser as add_bench
-from flashmotion_jax.commands import exit_status
+from flashmotion_jax.commands import exit_status, part_of
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.editor.command import add_parser as add_edit
 from flashmotion_jax.evaluation.command import add_parser as add_evaluate
@@ -149,7 +149,7 @@ def _add_cache(commands: Any) -> None:
     add = parser.add_argument
     add(
         "--part",
-        type=_part,
+        type=part_of,
         metavar="N/M",
         help="make part N of M, the other parts elsewhere (default: all processes share)",
     )
@@ -200,16 +200,6 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a field, for instance stage.optimizer.learning_rate=1e-5; repeatable",
     )
-
-
-def _part(text: str) -> tuple[int, int]:
-    try:
-        number, count = (int(part) for part in text.split("/"))
-    except ValueError:
-        number, count = 0, 0
-    if not 1 <= number <= count:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected N/M, for instance 2/8")
-    return number, count
 
 
 def _size(text: str) -> tuple[int, int]:

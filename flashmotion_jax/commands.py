@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -28,3 +29,18 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
         status, message = 130, f"\n{program}: interrupted; no file is half written, run it again"
     print(message, file=sys.stderr)
     return status
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """The argument N/M: part N, counted from 1, of M that share some work.
+
+    Raises:
+      argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected N/M, for instance 2/8")
+    return number, count

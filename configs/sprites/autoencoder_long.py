@@ -2,7 +2,7 @@
 
     flashmotion train --config configs/sprites/autoencoder_long.py
 
-Hardware: two CPU cores, about 0.75 s a step. Expect: of real clips that went through it more than
+Hardware: two CPU cores. Expect: of real clips that went through it more than
 the box IoU of .76 at which it begins (held-out clips, `examples/measure_sprites.py`).
 """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from flashmotion_jax.commands import part_of
+
 BENCHES = ("flashbench", "magicbench", "davis", "movebench", "sprites", "folder")
 METHODS = ("tora", "draganything", "sg-i2v", "levitor", "magicmotion")
 FID_PRESETS = ("pytorch-fid", "torch-fidelity", "clean-fid")
@@ -118,7 +120,7 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="video i takes N + i (default: 0)")
     add(
         "--part",
-        type=_part,
+        type=part_of,
         metavar="N/M",
         help="make and score part N of M; other processes, each on a device, the others "
         "(default: all)",
@@ -143,16 +145,6 @@ def _add_export(words: Any) -> None:
     add("--out", required=True, metavar="DIR", help="a folder <id>/ for each video")
     add("--frames", type=int, metavar="N", help="of the method (default: as published)")
     parser.set_defaults(run=_export)
-
-
-def _part(text: str) -> tuple[int, int]:
-    try:
-        number, count = (int(part) for part in text.split("/"))
-    except ValueError:
-        number, count = 0, 0
-    if not 1 <= number <= count:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected N/M, for instance 2/8")
-    return number, count
 
 
 def _score(args: argparse.Namespace) -> int:
