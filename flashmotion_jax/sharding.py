@@ -43,9 +43,14 @@ def make_mesh(
       devices: those of this process, by default.
 
     Raises:
-      ValueError: there are fewer devices than that.
+      ValueError: there are fewer devices than that, or an axis has none.
     """
     shape = (data, fsdp, context)
+    if min(shape) < 1:
+        raise ValueError(
+            f"a mesh of data={data} x fsdp={fsdp} x context={context}; expected at least 1 device "
+            "along each"
+        )
     size = math.prod(shape)
     devices = jax.devices() if devices is None else devices
     if size > len(devices):

@@ -148,3 +148,8 @@ def test_every_parameter_of_every_model_names_its_axes():
 def test_too_few_devices_are_named():
     with pytest.raises(ValueError, match="needs 16 devices; found 8"):
         sharding.make_mesh(4, 4)
+
+
+def test_an_axis_without_devices_is_refused():
+    with pytest.raises(ValueError, match="context=0; expected at least 1"):
+        sharding.make_mesh(context=0)
