@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 def exit_status(program: str, run: Callable[[], int]) -> int:
@@ -20,7 +25,8 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
       interrupted.
     """
     try:
-        return run()
+        with _ctrl_c_asked_again():
+            return run()
     except ValueError as error:
         status, message = 2, f"{program}: {error}"
     except (OSError, ImportError, FloatingPointError) as error:
@@ -29,6 +35,24 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
         status, message = 130, f"\n{program}: interrupted; no file is half written, run it again"
     print(message, file=sys.stderr)
     return status
+
+
+@contextlib.contextmanager
+def _ctrl_c_asked_again() -> Iterator[None]:
+    """Python drops a Ctrl-C that arrives in a destructor or in a weak reference's callback."""
+    previous = sys.unraisablehook
+
+    def hook(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
+        else:
+            previous(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def part_of(text: str) -> tuple[int, int]:
