@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shlex
 import sys
@@ -46,6 +47,11 @@ def add_parser(commands: Any) -> None:
     add("--size", metavar="HxW", help="pixels of a video (default: 704x1280; CPU: 64x64)")
     add("--frames", type=int, metavar="N", help="of a video, 4 n + 1 (default: 121; CPU: 5)")
     add("--repeat", type=int, default=3, metavar="N", help="runs of each program (default: 3)")
+    add(
+        "--peer",
+        choices=("diffusers",),
+        help="also time the same models in PyTorch, in turn on the same device, and print ratios",
+    )
     add("--json", metavar="F.json", help="write the measurements there too")
     parser.set_defaults(run=run)
 
@@ -55,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
       ValueError: an argument is wrong.
+      ImportError: the peer is missing.
     """
+    if args.peer:  # both frameworks are to find memory on one GPU
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from flashmotion_jax.bench.stages import run_bench
     from flashmotion_jax.files import replacing
 
@@ -69,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         size=args.size,
         frames=args.frames,
         repeat=args.repeat,
+        with_peer=bool(args.peer),
         progress=_say,
     )
     for line in _table(bench):
@@ -98,16 +108,27 @@ def _table(bench: Bench) -> list[str]:
     lines += [
         f"{group}: {one.program.name} does not fit: {one.reason}" for group, one in bench.refused
     ]
-    return lines + [f"{group}, in all: {seconds:.3f} s" for group, seconds in bench.totals.items()]
+    lines += [f"{group}, in all: {seconds:.3f} s" for group, seconds in bench.totals.items()]
+    if bench.compared:
+        lines.append(f"{'beside diffusers':44}{'ours s':>10}{'theirs s':>10}{'theirs / ours':>15}")
+    for one in bench.compared:
+        note = f" ({one.note})" if one.note else ""
+        lines.append(
+            f"{one.name:44}{one.ours:10.4f}{one.theirs:10.4f}{one.ratio:15.2f}  {one.how}{note}"
+        )
+    return lines
 
 
 def _to_json(bench: Bench, command: str) -> dict[str, Any]:
     import jax
 
+    from flashmotion_jax.bench.peer import versions
+
+    packages = versions() if bench.compared else {}
     return {
         "command": command,
         "device": bench.device,
-        "versions": {"jax": jax.__version__, "python": platform.python_version()},
+        "versions": {"jax": jax.__version__, "python": platform.python_version(), **packages},
         "layers": bench.layers,
         "video": bench.size._asdict(),
         "matmul_flops_per_second": bench.matmul,
@@ -131,6 +152,7 @@ def _to_json(bench: Bench, command: str) -> dict[str, Any]:
             for group, one in bench.refused
         ],
         "total_seconds": bench.totals,
+        "compared": [one._asdict() | {"ratio": one.ratio} for one in bench.compared],
     }
 
 
@@ -140,7 +162,7 @@ def _words(args: argparse.Namespace) -> list[str]:
     for name in ("adapter", "train", "set"):
         for value in getattr(args, name) or []:
             words += [f"--{name}", value]
-    for name in ("layers", "size", "frames", "repeat"):
+    for name in ("layers", "size", "frames", "repeat", "peer"):
         if getattr(args, name) is not None:
             words += [f"--{name}", str(getattr(args, name))]
     return words

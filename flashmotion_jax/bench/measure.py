@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -79,21 +80,35 @@ def _measure(program: PlannedProgram, repeat: int) -> Measured:
     start = time.perf_counter()
     compiled = program.lower().compile()
     compile_seconds = time.perf_counter() - start
-    args, seconds = list(fill(program.args)), []
-    for run in range(repeat + 1):
+    args = list(fill(program.args))
+
+    def timed() -> float:
         jax.block_until_ready(args)
         start = time.perf_counter()
         result = jax.block_until_ready(compiled(*args))
-        if run:
-            seconds.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
         for index in _donated(program):
             args[index] = _successor(result, args[index])
+        return seconds
+
+    seconds = run_times(timed, repeat)
     analysis: Any = compiled.memory_analysis()
     memory = max(
         analysis.peak_memory_in_bytes,
         analysis.argument_size_in_bytes + analysis.temp_size_in_bytes,
     )
     return Measured(program, compile_seconds, seconds, memory, jax.sharding.get_mesh().size)
+
+
+def run_times(timed: Callable[[], float], repeat: int) -> list[float]:
+    """Seconds of so many runs, after one that does not count.
+
+    Args:
+      timed: runs once, and returns its seconds.
+      repeat: runs that count.
+    """
+    timed()
+    return [timed() for _ in range(repeat)]
 
 
 def fill(tree: Any, seed: int = 0) -> Any:

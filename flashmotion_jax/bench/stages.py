@@ -10,10 +10,12 @@ import jax
 
 from flashmotion_jax import sharding
 from flashmotion_jax.bench.measure import Measured, TooLarge, matmul_flops, measure
+from flashmotion_jax.bench.peer import Compared, compare, require_peer
 from flashmotion_jax.config import (
     DiTConfig,
     TextEncoderConfig,
     TrainConfig,
+    VAEConfig,
     load_config,
     with_overrides,
 )
@@ -40,6 +42,7 @@ class Bench(NamedTuple):
       measured: what was, by group.
       refused: programs that did not fit, by group.
       totals: seconds of a video or of a step, by group, of those that fit as a whole.
+      compared: with the peer, if that was asked for.
     """
 
     device: str
@@ -50,6 +53,7 @@ class Bench(NamedTuple):
     measured: list[tuple[str, Measured]]
     refused: list[tuple[str, TooLarge]]
     totals: dict[str, float]
+    compared: list[Compared]
 
 
 def run_bench(
@@ -61,6 +65,7 @@ def run_bench(
     size: str | None,
     frames: int | None,
     repeat: int,
+    with_peer: bool,
     progress: Progress,
 ) -> Bench:
     """Measures one group of programs after the other.
@@ -73,11 +78,15 @@ def run_bench(
       size: pixels, `HxW`; None takes the published ones, on a CPU smaller ones.
       frames: likewise.
       repeat: runs of each program.
+      with_peer: measure diffusers too.
       progress: hears what is being measured.
 
     Raises:
       ValueError: an argument is wrong.
+      ImportError: the peer is missing.
     """
+    if with_peer:
+        require_peer()
     on_cpu = jax.default_backend() == "cpu"
     layers = layers or (CPU_LAYERS if on_cpu else DiTConfig().num_layers)
     video = read_size(size, frames, CPU_SIZE if on_cpu else VideoSize())
@@ -92,6 +101,7 @@ def run_bench(
         measured=[],
         refused=[],
         totals={},
+        compared=[],
     )
     with published(sizes) as folder:
         for name in adapters:
@@ -107,6 +117,18 @@ def run_bench(
             with with_sizes(run, sizes) as (sized, _), jax.set_mesh(sharding.make_mesh(*axes)):
                 programs = training_programs(sized, video)
                 _measure(bench, Path(file).stem, programs, repeat, progress)
+    if with_peer:
+        compared = compare(
+            bench.measured,
+            dit=sizes["dit"],
+            vae=VAEConfig(),
+            text_encoder=sizes["text_encoder"],
+            size=video,
+            dtype=dtype,
+            repeat=repeat,
+            progress=progress,
+        )
+        bench = bench._replace(compared=compared)
     return bench
 
 

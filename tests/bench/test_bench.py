@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 import tiny
 from flashmotion_jax import cli
-from flashmotion_jax.bench import measure, stages
+from flashmotion_jax.bench import measure, peer, stages
 from flashmotion_jax.compilation import program
 from flashmotion_jax.config import OptimizerConfig
 from flashmotion_jax.planning import sizes
@@ -71,6 +72,7 @@ def small(monkeypatch):
     monkeypatch.setattr(sizes, "VAEConfig", lambda: tiny.VAE_CONFIG)
     monkeypatch.setattr(stages, "DiTConfig", lambda num_layers=None: tiny.DIT)
     monkeypatch.setattr(stages, "_text_encoder", lambda *_: tiny.TEXT)
+    monkeypatch.setattr(stages, "VAEConfig", lambda: tiny.VAE_CONFIG)
 
 
 def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_path, capsys):
@@ -95,3 +97,27 @@ def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_pat
 def test_wrong_arguments_end_with_status_2(words, message, capsys):
     assert cli.main(["bench", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_diffusers_does_the_same_work_beside_it(small, tmp_path, capsys):
+    pytest.importorskip("diffusers")
+    file = tmp_path / "bench.json"
+    words = ["--adapter", "none", "--adapter", "resnet", "--repeat", "1", "--peer", "diffusers"]
+    words += ["--size", "32x32", "--frames", "5", "--json", str(file)]
+    assert cli.main(["bench", *words]) == 0
+    assert "theirs / ours" in capsys.readouterr().out
+    values = json.loads(file.read_text())
+    assert [one["name"] for one in values["compared"]] == list(peer.OURS)
+    assert {"torch", "diffusers"} < values["versions"].keys()
+    seconds = {one["name"]: one["seconds"][0] for one in values["programs"][::-1]}
+    decoding = seconds["decoding the first frame"] + seconds["decoding 1 more"]
+    for one in values["compared"]:
+        assert one["theirs"] > 0 and one["ratio"] == pytest.approx(one["theirs"] / one["ours"])
+        assert one["how"] in ("eager", "torch.compile")
+    assert values["compared"][-1]["ours"] == pytest.approx(decoding)
+
+
+def test_without_the_peer_it_is_said_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert cli.main(["bench", "--peer", "diffusers"]) == 1
+    assert "pip install torch diffusers" in capsys.readouterr().err

@@ -1,0 +1,233 @@
+"""The same work by diffusers and transformers, in PyTorch on the same device.
+
+Models of the same sizes with random weights; attention is PyTorch's SDPA, as diffusers chooses.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from flashmotion_jax.bench.measure import Measured, run_times
+from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.planning.sampling import ADAPTED
+from flashmotion_jax.planning.sizes import VideoSize
+
+#: What is compared -> the programs of ours that do it together.
+OURS = {
+    "text": ("text",),
+    "encoding an image": ("encoding the first frame",),
+    "encoding a video": ("encoding the first frame", "encoding {factor} more"),
+    "a step, no adapter": ("a step",),
+    "decoding": ("decoding the first frame", "decoding 1 more"),
+}
+
+
+class Compared(NamedTuple):
+    """One piece of work, done by both.
+
+    Attributes:
+      name: of the work, as in `OURS`.
+      ours: seconds of ours.
+      theirs: seconds of the peer.
+      how: the peer ran, "eager" or "torch.compile".
+      note: why it was not compiled, "" otherwise.
+      memory: most bytes that PyTorch held on a GPU; 0 on a CPU.
+    """
+
+    name: str
+    ours: float
+    theirs: float
+    how: str
+    note: str
+    memory: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the peer took."""
+        return self.theirs / self.ours
+
+
+class Work(NamedTuple):
+    """A model of the peer and what it shall do: `run(model)`; `compiles` if that is worth a try."""
+
+    name: str
+    build: Callable[[], Any]
+    run: Callable[[Any], Any]
+    compiles: bool = False
+
+
+def require_peer() -> None:
+    """Raises if PyTorch or diffusers is missing.
+
+    Raises:
+      ImportError: one of them is.
+    """
+    try:
+        import diffusers  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"--peer diffusers: {error}; pip install torch diffusers") from error
+
+
+def versions() -> dict[str, str]:
+    """Of the peer's packages."""
+    import diffusers
+    import torch
+    import transformers
+
+    packages = (torch, diffusers, transformers)
+    return {package.__name__: str(package.__version__) for package in packages}
+
+
+def compare(
+    measured: list[tuple[str, Measured]],
+    *,
+    dit: DiTConfig,
+    vae: VAEConfig,
+    text_encoder: TextEncoderConfig,
+    size: VideoSize,
+    dtype: str,
+    repeat: int,
+    progress: Callable[[str], None],
+) -> list[Compared]:
+    """Runs the peer's models one after the other, beside what has been measured of ours.
+
+    Args:
+      measured: our programs, by group; those of sampling without an adapter are compared.
+      dit: sizes of the DiT.
+      vae: sizes of the VAE.
+      text_encoder: sizes of the text encoder.
+      size: of the video.
+      dtype: of weights and activations.
+      repeat: runs that count, after one that does not.
+      progress: hears what is being measured.
+
+    Returns:
+      What both did. Work of which ours has not been measured is left out.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(os.cpu_count() or 1)
+    seconds = _seconds_of_programs(measured, size, vae)
+    results = []
+    with torch.inference_mode():
+        for work in _works(dit, vae, text_encoder, size, getattr(torch, dtype)):
+            if work.name in seconds:
+                progress(f"diffusers: {work.name}")
+                results.append(_compare(work, seconds[work.name], repeat))
+    return results
+
+
+def _seconds_of_programs(
+    measured: list[tuple[str, Measured]], size: VideoSize, vae: VAEConfig
+) -> dict[str, float]:
+    """Work to our seconds: a whole video, however many programs that are."""
+    factor, chunks = vae.temporal_factor, vae.latent_shape(*size)[0] - 1
+    known = {
+        one.program.name: one.median
+        for group, one in measured
+        if group == "sample, none" or one.program.name not in ADAPTED
+    }
+    found = {}
+    for work, names in OURS.items():
+        first, *more = (name.format(factor=factor) for name in names)
+        if {first, *more} <= known.keys():
+            found[work] = known[first] + chunks * sum(known[name] for name in more)
+    return found
+
+
+def _compare(work: Work, ours: float, repeat: int) -> Compared:
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        gc.collect()  # the model before this one
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    model = work.build()
+    theirs, how, note = _time(lambda: work.run(model), repeat), "eager", ""
+    if work.compiles:
+        try:
+            compiled = torch.compile(model)
+            quicker = _time(lambda: work.run(compiled), repeat)
+        except Exception as error:  # of whatever kind: its compiler is not what is measured
+            note = f"torch.compile failed: {str(error).splitlines()[0][:120]}"
+        else:
+            if quicker < theirs:
+                theirs, how = quicker, "torch.compile"
+    memory = torch.cuda.max_memory_allocated() if on_gpu else 0
+    return Compared(work.name, ours, theirs, how, note, memory)
+
+
+def _time(run: Callable[[], Any], repeat: int) -> float:
+    import torch
+
+    def timed() -> float:
+        start = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    return statistics.median(run_times(timed, repeat))
+
+
+def _works(
+    dit: DiTConfig, vae: VAEConfig, text_encoder: TextEncoderConfig, size: VideoSize, dtype: Any
+) -> Iterator[Work]:
+    import diffusers
+    import torch
+    import transformers
+
+    from converters import dit as dit_names
+    from converters import text_encoder as text_names
+    from converters import vae as vae_names
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def build(kind: Any, config: Mapping[str, Any]) -> Callable[[], Any]:
+        def make() -> Any:
+            default = torch.get_default_dtype()
+            torch.set_default_dtype(dtype)
+            try:
+                with torch.device(device):
+                    return kind(config).eval()
+            finally:
+                torch.set_default_dtype(default)
+
+        return make
+
+    def normal(*shape: int) -> Any:
+        return torch.randn(*shape, device=device, dtype=dtype)
+
+    def from_config(kind: Any) -> Any:
+        return lambda config: kind.from_config(json.loads(json.dumps(config)))
+
+    frames, height, width = vae.latent_shape(*size)[:3]
+    video = normal(1, 3, *size)
+    latents = normal(1, dit.in_channels, frames, height, width)
+    tokens = frames * (height // dit.patch_size[0]) * (width // dit.patch_size[1])
+    timesteps = torch.full((1, tokens), 500.0, device=device)  # one for each token, as Wan2.2 has
+    text = normal(1, dit.text_len, dit.text_dim)
+    ids = torch.ones(1, dit.text_len, device=device, dtype=torch.long)
+
+    make_text = build(
+        lambda config: transformers.UMT5EncoderModel(transformers.UMT5Config(**config)),
+        text_names.write_config(text_encoder),
+    )
+    make_vae = build(from_config(diffusers.AutoencoderKLWan), vae_names.write_config(vae))
+    make_dit = build(
+        from_config(diffusers.WanTransformer3DModel), dit_names.write_config(dit, "diffusers")
+    )
+    yield Work("text", make_text, lambda model: model(ids, attention_mask=torch.ones_like(ids)))
+    yield Work("encoding an image", make_vae, lambda model: model.encode(video[:, :, :1]))
+    yield Work("encoding a video", make_vae, lambda model: model.encode(video))
+    yield Work("a step, no adapter", make_dit, lambda m: m(latents, timesteps, text), compiles=True)
+    yield Work("decoding", make_vae, lambda model: model.decode(latents))
