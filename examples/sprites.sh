@@ -4,7 +4,7 @@
 # again after an interruption. Hours on two CPU cores; the whole has not been run to its end yet.
 #
 #     examples/sprites.sh              # the models
-#     examples/sprites.sh stored       # from the stored autoencoder, an hour less
+#     examples/sprites.sh stored       # stages 2 and 3 alone, from the stored first half
 #     examples/sprites.sh ablations    # and, after them, the paper's Tables 2 and 3 in miniature
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,26 +25,29 @@ train() {
 
 python -m flashmotion_jax.data.sprites data/sprites --count 6000
 if [ "${1:-}" = stored ]; then
-  mkdir -p runs/sprites/autoencoder
-  cp -rn examples/sprites_stored runs/sprites/autoencoder/model
+  for name in autoencoder_long slow_generator stage1_box_resnet stage1_box_controlnet; do
+    mkdir -p "runs/sprites/$name"
+    cp -rn examples/sprites_stored "runs/sprites/$name/model"
+  done
+  flashmotion cache --config configs/sprites/cache.py
 else
   [ -e checkpoints/sprites ] || flashmotion new --config configs/sprites/model.py checkpoints/sprites
   train autoencoder_images.py
   train autoencoder.py
+  train autoencoder_long.py
+  flashmotion cache --config configs/sprites/cache.py
+  train slow_generator.py
+  for adapter in resnet controlnet; do
+    train "stage1_mask.py:$adapter"
+    train "stage1_box.py:$adapter"
+  done
 fi
-train autoencoder_long.py
-flashmotion cache --config configs/sprites/cache.py
-train slow_generator.py
-for adapter in resnet controlnet; do
-  train "stage1_mask.py:$adapter"
-  train "stage1_box.py:$adapter"
-done
 train stage2.py
 for adapter in resnet controlnet; do
   train "stage3.py:$adapter"
 done
 
-python examples/ship_sprites.py runs/sprites/shipped
+python examples/ship_sprites.py runs/sprites/shipped --stored runs/sprites/stored
 
 variants=(diffusion_only adversarial_only fixed_scale mean_scale paper_scale vc ss_vc tc_vc)
 seeds=(0 1 2)
