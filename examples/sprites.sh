@@ -6,6 +6,7 @@
 #     examples/sprites.sh              # the models
 #     examples/sprites.sh stored       # stages 2 and 3 alone, from the stored first half
 #     examples/sprites.sh ablations    # and, after them, the paper's Tables 2 and 3 in miniature
+#     examples/sprites.sh stored ablations
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,8 +24,11 @@ train() {
   flashmotion train --config "configs/sprites/$config" --set mesh.data=2 "$@"
 }
 
+asked() { [[ " ${arguments[*]} " == *" $1 "* ]]; }
+arguments=("$@")
+
 python -m flashmotion_jax.data.sprites data/sprites --count 6000
-if [ "${1:-}" = stored ]; then
+if asked stored; then
   for name in autoencoder_long slow_generator stage1_box_resnet stage1_box_controlnet; do
     mkdir -p "runs/sprites/$name"
     cp -rn examples/sprites_stored "runs/sprites/$name/model"
@@ -60,7 +64,7 @@ runs_of() {
 }
 
 systems=()
-if [ "${1:-}" = ablations ]; then
+if asked ablations; then
   for variant in "" "${variants[@]/#/-}"; do
     for seed in "${seeds[@]}"; do
       train "stage3.py:resnet$variant" --set "seed=$seed" \

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from examples.own_trajectory import PICTURE, WISHES, draw
 from flashmotion_jax import Pipeline
+from flashmotion_jax.cli import main
 from flashmotion_jax.data.sprites import test_groups
+from flashmotion_jax.data.sprites.__main__ import main as export
 from flashmotion_jax.evaluation.iou import bounding_boxes, box_iou
 from flashmotion_jax.evaluation.sprites import measure, segment
 
@@ -72,3 +76,15 @@ def test_a_scale_of_zero_ignores_the_trajectory(pipe):
     plain = Pipeline.load(adapter=None)(str(PICTURE), prompt, seed=0)
     # Rounded to 8 bits, by two programs.
     np.testing.assert_allclose(videos[0].astype(int), plain, atol=1)
+
+
+def test_the_harness_makes_and_scores_the_held_out_split(tmp_path):
+    root, out = tmp_path / "held_out", tmp_path / "scores"
+    assert export([str(root), "--split", "test", "--per-group", "1"]) == 0
+    inputs = ["--bench", "sprites", "--root", str(root), "--pred", str(tmp_path / "made")]
+    assert main(["evaluate", *inputs, "--generate", "--out", str(out)]) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["faults"] == [] and len(result["videos"]) == 6
+    assert result["groups"]["all"]["box_iou"]["count"] == 6
+    assert 0.2 < result["groups"]["all"]["box_iou"]["estimate"] < 1
+    assert "box IoU" in (out / "report.html").read_text()

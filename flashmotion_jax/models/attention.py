@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from flashmotion_jax.compilation import backend
+from flashmotion_jax.models.softmax_attention import softmax_attention
 from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
 from flashmotion_jax.sharding import context_size, is_mesh_hidden
 
@@ -42,24 +43,12 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
     if backend() == "tpu" and fits_splash(q_BNAE):
         return splash_attention(q_BNAE, k_BSAE, v_BSAE)
-    batch, num_queries, heads, width = q_BNAE.shape
+    num_queries, heads = q_BNAE.shape[1:3]
     own = (
         q_BNAE.shape if is_mesh_hidden() else jax.typeof(q_BNAE).sharding.shard_shape(q_BNAE.shape)
     )
     chunk = max(1, MAX_SCORES // (own[0] * heads * k_BSAE.shape[1]))
-    if num_queries <= chunk:
-        return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="xla")
-    num_chunks = -(-num_queries // chunk)
-    padded = jnp.pad(q_BNAE, ((0, 0), (0, num_chunks * chunk - num_queries), (0, 0), (0, 0)))
-    chunks = padded.reshape(batch, num_chunks, chunk, heads, width).swapaxes(0, 1)
-
-    # Rematerialised, or the backward pass would keep every chunk's scores: the N x N matrix again.
-    @jax.checkpoint
-    def attend(q_chunk: jax.Array) -> jax.Array:
-        return jax.nn.dot_product_attention(q_chunk, k_BSAE, v_BSAE, implementation="xla")
-
-    out = jax.lax.map(attend, chunks).swapaxes(0, 1)
-    return out.reshape(batch, num_chunks * chunk, heads, width)[:, :num_queries]
+    return softmax_attention(q_BNAE, k_BSAE, v_BSAE, min(chunk, num_queries))
 
 
 def attend_to_tokens(

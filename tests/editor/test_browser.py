@@ -13,6 +13,7 @@ from PIL import Image
 from editor_browser import EditorPage
 from editor_server import serving
 from editor_slow import Slow
+from examples.own_trajectory import PICTURE
 from flashmotion_jax import read_video
 from flashmotion_jax.trajectory import Trajectory, render
 
@@ -278,3 +279,27 @@ def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path, monkeypat
         page.click("text=Run again")
         page.wait_for_selector("#history .job[data-state=done]")
         page.close()
+
+
+def test_the_shipped_model_follows_what_is_drawn(open_page, tmp_path):
+    """Where it ends is measured too, for the colours of Sprites are exact."""
+    with serving(tmp_path / "history") as address:
+        editor = EditorPage(open_page(address))
+        page = editor.page
+        editor.choose("#load-image", PICTURE)
+        editor.until("editor.store.project.image?.name === 'sprites.png'")
+        editor.draw_box((0.05, 0.15), (0.43, 0.49))
+        editor.draw_box((0.64, 0.19), (0.99, 0.54))
+        editor.go_to(16)
+        editor.drag((0.8, 0.35), (0.8, 0.75))
+        page.click("#tab-generate")
+        prompt = "a dotted yellow triangle stands still, a blue circle moves down"
+        page.fill("#setting-prompt", prompt)
+        page.click("#generate")
+        page.wait_for_selector("#result[open]", timeout=300_000)
+        editor.until("document.querySelector('#result canvas[data-frame]')")
+        assert "mean IoU" in page.inner_text("#result table")
+        job = page.request.get(f"{address}/api/jobs").json()["jobs"][-1]
+        boxes = page.request.get(f"{address}/api/jobs/{job['id']}/boxes").json()
+        assert [found["colour"] for found in boxes["objects"]] == ["yellow", "blue"]
+        assert all(found["iou"][-1] > 0.5 for found in boxes["objects"])

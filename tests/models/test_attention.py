@@ -29,20 +29,41 @@ def test_equals_dense_attention_in_any_chunks(monkeypatch, max_scores):
     np.testing.assert_allclose(attention(q, k, v), dense(q, k, v), atol=2e-6)
 
 
-def test_gradients_do_not_depend_on_chunks(monkeypatch):
-    def gradients(q, k, v):
-        return jax.grad(lambda *x: jnp.sum(jnp.sin(attention(*x))), argnums=(0, 1, 2))(q, k, v)
+@pytest.mark.parametrize("max_scores", [2**26, 2 * 3 * 33 * 16])
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 2e-6), ("bfloat16", 0.06)])
+def test_gradients_equal_those_of_jax(monkeypatch, max_scores, dtype, atol):
+    monkeypatch.setattr(module, "MAX_SCORES", max_scores)
+    arrays = [x.astype(dtype) for x in inputs()]
 
-    whole = gradients(*inputs())
-    monkeypatch.setattr(module, "MAX_SCORES", 2 * 3 * 33 * 16)
-    for chunked, expected in zip(gradients(*inputs()), whole, strict=True):
-        np.testing.assert_allclose(chunked, expected, atol=2e-6)
+    def gradients(attend, arrays):
+        return jax.grad(lambda *x: jnp.sum(jnp.sin(attend(*x))), argnums=(0, 1, 2))(*arrays)
+
+    exact = gradients(jax.nn.dot_product_attention, [x.astype("float32") for x in arrays])
+    for found, expected in zip(gradients(attention, arrays), exact, strict=True):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(np.asarray(found, np.float32), expected, atol=atol)
+
+
+def test_gradients_of_gradients_equal_those_of_jax():
+    def second(attend):
+        def penalty(q, k, v):
+            return jnp.sum(jax.grad(lambda q: jnp.sum(jnp.sin(attend(q, k, v))))(q) ** 2)
+
+        return jax.grad(penalty, argnums=(0, 1, 2))(*inputs())
+
+    for found, expected in zip(
+        second(attention), second(jax.nn.dot_product_attention), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_no_matrix_of_all_scores_exists_at_the_full_token_count():
     shape = jax.ShapeDtypeStruct((1, 27280, 24, 128), jnp.bfloat16)
     compiled = jax.jit(attention).lower(shape, shape, shape).compile()
     scores = 27280**2 * 24 * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < scores / 20
+    gradients = jax.jit(jax.grad(lambda *x: attention(*x).sum(), argnums=(0, 1, 2)))
+    compiled = gradients.lower(shape, shape, shape).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < scores / 20
 
 
