@@ -1,4 +1,4 @@
-"""Draws a trajectory over its image, beside the map the model gets; makes the README's animation.
+"""Draws a trajectory over its image, beside the map the model gets.
 
     python examples/draw_trajectory.py [trajectory.json photo.png out.webp]
 
