@@ -121,7 +121,8 @@ class AutoencoderConfig:
     """Before the stages: a video autoencoder, on the pixels of a MagicData folder.
 
     Raises:
-      ValueError: a share of maps that is none, or windows that do not fit the videos.
+      ValueError: a share of maps that is none, windows that do not fit the videos, or a decay or
+        an average that would move a frozen encoder.
     """
 
     autoencoder: str = _checkpoint()  # checkpoint folder
@@ -134,6 +135,7 @@ class AutoencoderConfig:
     window: int = 17  # frames of a window, 4 n + 1
     windows: int = 1  # that are drawn of each video
     maps: float = 0.3  # share of the windows that are of trajectory maps, which it encodes too
+    decoder_only: bool = False  # the encoder and so the latents of a cache stay as they are
     optimizer: OptimizerConfig
     prior_scale: float = 1e-6  # weight of the KL divergence from a unit Gaussian
 
@@ -143,6 +145,15 @@ class AutoencoderConfig:
         require(
             1 <= self.window <= self.num_frames,
             f"window={self.window}; expected 1 to num_frames={self.num_frames}",
+        )
+        moving = [
+            f"{name}={value}"
+            for name in ("weight_decay", "ema_decay")
+            if (value := getattr(self.optimizer, name))
+        ]
+        require(
+            not (self.decoder_only and moving),
+            f"decoder_only with {' and '.join(moving)}, which moves the encoder too; expected 0",
         )
 
 

@@ -28,7 +28,7 @@ from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term
 
 
 def autoencoder_losses(config: AutoencoderConfig) -> Losses:
-    """The losses of "autoencoder": pixels and the prior."""
+    """The losses of "autoencoder": pixels and, unless the encoder is frozen, the prior."""
 
     def losses(
         models: Models, batch: PixelBatch, draws: Draws, step: jax.Array
@@ -39,14 +39,16 @@ def autoencoder_losses(config: AutoencoderConfig) -> Losses:
         video = to_float(_side_by_side(jnp.stack(windows, axis=1)))
         chunk = max(1, (config.window - 1) // models["autoencoder"].config.temporal_factor)
         mean, log_variance = models["autoencoder"].moments(video, chunk=chunk)
-        noise = _side_by_side(draw_noise(for_latents.videos, (config.windows, *mean.shape[1:])))
-        latents = mean + jnp.exp(0.5 * log_variance) * noise
+        terms = {}
+        if config.decoder_only:
+            latents = jax.lax.stop_gradient(mean)  # of which a cache is made
+        else:
+            noise = _side_by_side(draw_noise(for_latents.videos, (config.windows, *mean.shape[1:])))
+            latents = mean + jnp.exp(0.5 * log_variance) * noise
+            terms["prior"] = Term(divergence(mean, log_variance), config.prior_scale)
         error = models["autoencoder"].reconstruct(latents, chunk=chunk) - video
-        terms = {
-            # Squared: the absolute error is least with the median, which leaves small objects out.
-            "pixels": Term(jnp.mean(error**2)),
-            "prior": Term(divergence(mean, log_variance), config.prior_scale),
-        }
+        # Squared: the absolute error is least with the median, which leaves small objects out.
+        terms["pixels"] = Term(jnp.mean(error**2))
         return terms, {"psnr": psnr(error)}
 
     return losses

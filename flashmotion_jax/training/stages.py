@@ -76,6 +76,8 @@ def build_autoencoder(run: TrainConfig, config: AutoencoderConfig) -> Stage:
     old = source.read().config
 
     def with_statistics(vae: Any) -> Any:
+        if config.decoder_only:
+            return old
         videos = inputs.open_videos(config)
         some = (videos[i].video for i in range(min(STATISTICS_VIDEOS, len(videos))))
         mean, std = autoencoder.latent_statistics(vae, some)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
@@ -81,6 +82,41 @@ def test_latents_of_the_result_are_normalised(folder, run):
     latents = np.concatenate([encode(jnp.asarray(videos[i].video)) for i in range(3)])
     np.testing.assert_allclose(latents.mean((0, 1, 2, 3)), 0, atol=1e-3)
     np.testing.assert_allclose(latents.std((0, 1, 2, 3)), 1, atol=1e-3)
+
+
+def test_a_decoder_alone_leaves_the_latents_as_they_are(folder):
+    config = TrainConfig(
+        stage=stage(folder, decoder_only=True, maps=0.0),
+        output=str(folder / "decoder"),
+        steps=2,
+        batch_size=2,
+        dtype="float32",
+        remat="none",
+        sample_every=2,
+    )
+    outcome = train(config, quiet=True)
+    read = [
+        checkpoint.read_component(path, "vae").config for path in (folder / "base", outcome.model)
+    ]
+    assert read[0] == read[1]
+    before, after = (
+        checkpoint.flat_parameters(checkpoint.load_component(path, "vae", "float32"))
+        for path in (folder / "base", outcome.model)
+    )
+    moved = {
+        name.split(".")[0]
+        for name, variable in after.items()
+        if (np.asarray(variable.get_value()) != np.asarray(before[name].get_value())).any()
+    }
+    assert moved == {"conv2", "decoder"}
+
+
+@pytest.mark.parametrize("changes", [{"weight_decay": 0.01}, {"ema_decay": 0.9}])
+def test_nothing_may_move_a_frozen_encoder(folder, changes):
+    settings = {"learning_rate": 3e-3, "weight_decay": 0.0} | changes
+    fields = dataclasses.asdict(stage(folder)) | {"optimizer": OptimizerConfig(**settings)}
+    with pytest.raises(ValueError, match=f"decoder_only with {next(iter(changes))}="):
+        AutoencoderConfig(**fields | {"decoder_only": True})
 
 
 def test_a_dry_run_describes_pixels(run):
