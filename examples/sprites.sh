@@ -29,7 +29,7 @@ arguments=("$@")
 
 python -m flashmotion_jax.data.sprites data/sprites --count 6000
 if asked stored; then
-  for name in autoencoder_long slow_generator stage1_box_resnet stage1_box_controlnet; do
+  for name in autoencoder slow_generator stage1_box_resnet stage1_box_controlnet; do
     mkdir -p "runs/sprites/$name"
     cp -rn examples/sprites_stored "runs/sprites/$name/model"
   done
@@ -38,7 +38,6 @@ else
   [ -e checkpoints/sprites ] || flashmotion new --config configs/sprites/model.py checkpoints/sprites
   train autoencoder_images.py
   train autoencoder.py
-  train autoencoder_long.py
   flashmotion cache --config configs/sprites/cache.py
   train slow_generator.py
   for adapter in resnet controlnet; do

@@ -1,4 +1,4 @@
-"""Sprites as latents, by the autoencoder of `autoencoder_long.py`.
+"""Sprites as latents, by the autoencoder of `autoencoder.py`.
 
     flashmotion cache --config configs/sprites/cache.py
 

@@ -23,7 +23,7 @@ ADAPTERS = {"resnet": ResNetAdapterConfig(width=128), "controlnet": ControlNetCo
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)
 
-AUTOENCODER = "runs/sprites/autoencoder_long/model"
+AUTOENCODER = "runs/sprites/autoencoder/model"
 SLOW_GENERATOR = "runs/sprites/slow_generator/model"
 FAST_GENERATOR = "runs/sprites/stage2/model"
 

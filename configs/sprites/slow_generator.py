@@ -8,13 +8,13 @@ Hardware: two CPU cores, 0.35 s a step. Expect: shapes that last until sprites m
 from configs.sprites.common import AUTOENCODER, TIMESTEPS, adamw, run
 from flashmotion_jax.config import SlowGeneratorConfig, TrainConfig
 
-STEPS = 10_000
+STEPS = 5000
 #: At which the rate would reach 0; a mean of the weights settles them at the end.
-DECAYED = 14_000
+DECAYED = 6000
 
 
 def get_config() -> TrainConfig:
-    """80,000 videos, of 6,000 clips."""
+    """40,000 videos, of 6,000 clips."""
     return run(
         "slow_generator",
         SlowGeneratorConfig(

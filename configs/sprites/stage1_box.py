@@ -11,7 +11,7 @@ it, and 33 % [27, 41] without. Three sprites and more take each other's colours.
 from configs.sprites.common import Adapter, stage1
 from flashmotion_jax.config import TrainConfig
 
-STEPS = 2500
+STEPS = 1200
 RATES = {"resnet": 1e-3, "controlnet": 4e-4}
 
 

@@ -10,7 +10,7 @@ generator's 0.29 for 300 steps, until it tells objects apart, and ends at 0.23.
 from configs.sprites.common import Adapter, stage1
 from flashmotion_jax.config import TrainConfig
 
-STEPS = 1500
+STEPS = 1000
 RATES = {"resnet": 2e-3, "controlnet": 7e-4}
 
 

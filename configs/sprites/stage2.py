@@ -14,12 +14,12 @@ from flashmotion_jax.config import (
     TrainConfig,
 )
 
-STEPS = 2000
+STEPS = 1500
 EVERY = 5
 
 
 def get_config() -> TrainConfig:
-    """400 updates of the student; its fake score is to outrun it, with four times its rate."""
+    """300 updates of the student; its fake score is to outrun it, with four times its rate."""
     return run(
         "stage2",
         FastGeneratorConfig(

@@ -26,7 +26,7 @@ from flashmotion_jax.config import (
     TrainConfig,
 )
 
-STEPS = 600
+STEPS = 400
 EVERY = 5
 #: Of the diffusion loss at the end: a first guess, to be set from the gradient norms of a run.
 LAST_SCALE = 50.0
@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def get_config(variant: str = "resnet") -> TrainConfig:
-    """200 updates of the adapter."""
+    """80 updates of the adapter."""
     adapter, _, name = variant.partition("-")
     if adapter not in ADAPTERS or name not in VARIANTS:
         raise ValueError(

@@ -75,8 +75,8 @@ def attend_to_tokens(
     return _on_each_device(local, q_BTPAE, k_BTPAE, v_BTPAE)
 
 
-def attend_to_text(q_BTPAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Array:
-    """Attention of a video's tokens, perhaps split over "context", to a text that is whole."""
+def attend_to_whole(q_BTPAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Array:
+    """Attention of tokens, perhaps split over "context", to what every device has whole: a text."""
 
     def local(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         out = attention(_merge(q), k, v)

@@ -21,7 +21,7 @@ from flax import nnx
 
 from flashmotion_jax.config import DiscriminatorConfig, DiTConfig
 from flashmotion_jax.models import layers
-from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.attention import attend_to_whole
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import axis_dims
@@ -51,9 +51,10 @@ class QueryAttention(nnx.Module):
             return rearrange(x, "b n (a e) -> b n a e", a=self.num_heads)
 
         tokens_BND = self.norm(tokens_BND)
-        q_B1AE = heads(self.q(self.norm(query_B1D)))
-        out_B1AE = attention(q_B1AE, heads(self.k(tokens_BND)), heads(self.v(tokens_BND)))
-        return query_B1D + self.o(rearrange(out_B1AE, "b n a e -> b n (a e)"))
+        q_B11AE = heads(self.q(self.norm(query_B1D)))[:, None]
+        k_BNAE, v_BNAE = heads(self.k(tokens_BND)), heads(self.v(tokens_BND))
+        out_B11AE = attend_to_whole(q_B11AE, k_BNAE, v_BNAE)
+        return query_B1D + self.o(rearrange(out_B11AE[:, 0], "b n a e -> b n (a e)"))
 
 
 class Classifier(nnx.Module):

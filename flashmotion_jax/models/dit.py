@@ -20,7 +20,7 @@ from flax import nnx
 
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.models import layers
-from flashmotion_jax.models.attention import attend_to_text, attend_to_tokens
+from flashmotion_jax.models.attention import attend_to_tokens, attend_to_whole
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import apply_rope, rope_table
 from flashmotion_jax.sharding import gather, join_tokens, pad_tokens, split_tokens
@@ -110,7 +110,7 @@ class CrossAttention(Attention):
     def __call__(self, x_BTPD: jax.Array, keys_values: tuple[jax.Array, jax.Array]) -> jax.Array:
         """Attends from all tokens to the text of `keys_values`."""
         q_BTPAE = self.heads(self.norm_q(self.q(x_BTPD))).astype(self.compute_dtype)
-        return self.join(attend_to_text(q_BTPAE, *keys_values))
+        return self.join(attend_to_whole(q_BTPAE, *keys_values))
 
 
 class Block(nnx.Module):
