@@ -10,7 +10,7 @@ import pytest
 from examples.own_trajectory import PICTURE, WISHES, draw
 from flashmotion_jax import Pipeline
 from flashmotion_jax.cli import main
-from flashmotion_jax.data.sprites import test_groups
+from flashmotion_jax.data.sprites import test_groups as held_out
 from flashmotion_jax.data.sprites.__main__ import main as export
 from flashmotion_jax.evaluation.iou import bounding_boxes, box_iou
 from flashmotion_jax.evaluation.sprites import measure, segment
@@ -28,7 +28,7 @@ def pipe(request):
 @pytest.fixture(scope="module")
 def clips():
     """Held-out ones, of one, two and three objects."""
-    groups = test_groups(PER_GROUP)
+    groups = held_out(PER_GROUP)
     return [clip for name in ("1", "2", "3") for clip in groups[name]]
 
 
