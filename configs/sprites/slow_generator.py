@@ -2,19 +2,20 @@
 
     flashmotion train --config configs/sprites/slow_generator.py
 
-Hardware: two CPU cores, 0.35 s a step. Expect: shapes that last until sprites meet.
+Hardware: two CPU cores, 0.6 s a step. Expect: a loss of 0.31 over the last 400 steps, and shapes that
+last until sprites meet.
 """
 
 from configs.sprites.common import AUTOENCODER, TIMESTEPS, adamw, run
 from flashmotion_jax.config import SlowGeneratorConfig, TrainConfig
 
-STEPS = 5000
+STEPS = 4000
 #: At which the rate would reach 0; a mean of the weights settles them at the end.
-DECAYED = 6000
+DECAYED = 4800
 
 
 def get_config() -> TrainConfig:
-    """40,000 videos, of 6,000 clips."""
+    """32,000 videos, of 6,000 clips."""
     return run(
         "slow_generator",
         SlowGeneratorConfig(
