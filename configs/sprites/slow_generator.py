@@ -2,8 +2,8 @@
 
     flashmotion train --config configs/sprites/slow_generator.py
 
-Hardware: two CPU cores, 0.6 s a step. Expect: a loss of 0.31 over the last 400 steps, and shapes that
-last until sprites meet.
+Hardware: two CPU cores, 0.6 s a step. Expect: a loss of 0.31 over the last 400 steps, and shapes
+that last until sprites meet.
 """
 
 from configs.sprites.common import AUTOENCODER, TIMESTEPS, adamw, run
