@@ -5,7 +5,7 @@
     flashmotion train --config configs/sprites/stage3.py:resnet-vc     # an ablation, see VARIANTS
 
 Hardware: two CPU cores, 0.9 s a step. Expect: discriminator/accuracy rises to 0.66; at the end the
-losses weigh alike: gradient norms at the adapter of 4.6 (adversarial) and 50 x 0.14 (diffusion).
+losses are of one order: gradients at the adapter of 4.6 (adversarial), 50 x 0.14 (diffusion).
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from flashmotion_jax.config import (
 
 STEPS = 400
 EVERY = 5
-#: Of the diffusion loss at the end, from the gradient norms above.
+#: Of the diffusion loss at the end, a guess that the gradient norms above bear out.
 LAST_SCALE = 50.0
 SCALE = ScaleConfig(slope=LAST_SCALE / STEPS)
 DISCRIMINATOR = DiscriminatorConfig(taps=(2, 3, 5), dim=128, num_heads=4)

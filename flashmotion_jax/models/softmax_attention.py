@@ -70,7 +70,7 @@ def _backward(
         weights_BAnS = jnp.exp(_scores(q_BAnE, k_BASE) - log_sum_BAn[..., None])
         to_weights_BAnS = _einsum("bane,base->bans", gradient_BAnE, v_BASE)
         # What all weights of a query have in common does not change their softmax.
-        common_BAn = jnp.sum(gradient_BAnE * out_BAnE, axis=-1, dtype=jnp.float32)
+        common_BAn = jnp.sum(gradient_BAnE.astype(jnp.float32) * out_BAnE, axis=-1)
         to_scores_BAnS = weights_BAnS * (to_weights_BAnS - common_BAn[..., None])
         to_scores_BAnS = (to_scores_BAnS * q_BAnE.shape[-1] ** -0.5).astype(dtype)
         to_k_BASE = _einsum("bans,bane->base", to_scores_BAnS, q_BAnE)
