@@ -154,7 +154,8 @@ def test_images_are_checked(client):
     assert Image.open(io.BytesIO(as_png.content)).size == (20, 10)
 
 
-def test_without_a_model_all_but_generating_works(client):
+def test_without_a_model_all_but_generating_works(client, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / package)
     model = client.get("/api/model").json()
     assert not model["available"] and "no model comes with" in model["reason"]
     assert (model["height"], model["width"], model["frames"]) == (704, 1280, 121)

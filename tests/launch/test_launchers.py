@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -22,9 +23,9 @@ SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch"]
 
 
 def shellcheck(text, *options):
-    checked = subprocess.run(
-        ["shellcheck", *options, "-"], input=text, capture_output=True, text=True
-    )
+    # Beside the interpreter: an environment that is not activated is not on the path.
+    program = Path(sys.executable).with_name("shellcheck")
+    checked = subprocess.run([program, *options, "-"], input=text, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 
 
