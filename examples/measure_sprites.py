@@ -4,11 +4,13 @@ Each system is NAME=KIND:RUN[,RUN...], several runs being its training seeds. KI
 (resnet, controlnet), none, or a reference: autoencoder (the real clips through it), held (their
 first frames). GENERATOR+RUN takes the adapter alone from RUN. All systems get the same images,
 captions, boxes and noise. What is measured is kept in OUT, so that more can be added later.
+--against NAME adds a table of differences from that system, clip by clip, whose intervals are
+narrower: what excludes 0 there is told apart.
 
     python examples/measure_sprites.py runs/sprites/measured \
       slow=resnet:runs/sprites/stage1_box_resnet/model \
       "slow adapter=resnet:runs/sprites/stage2/model+runs/sprites/stage1_box_resnet/model" \
-      full=resnet:runs/sprites/stage3_resnet/model
+      full=resnet:runs/sprites/stage3_resnet/model --against full
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +34,7 @@ from flashmotion_jax.evaluation.bootstrap import Interval, interval
 from flashmotion_jax.evaluation.frechet import frechet_of_pairs, latent_features
 from flashmotion_jax.evaluation.networks import FixedNetwork
 from flashmotion_jax.evaluation.report import to_json, to_markdown
-from flashmotion_jax.evaluation.sprites import Measures, measure, summarise
+from flashmotion_jax.evaluation.sprites import Measures, compare, measure, summarise
 from flashmotion_jax.files import replacing
 from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.adapters import Adapter
@@ -41,6 +44,7 @@ BATCH = 16
 KINDS = ("resnet", "controlnet", "none", "autoencoder", "held")
 #: Of the bootstrap of a distance, which costs an eigen-decomposition each.
 RESAMPLES = 200
+DISTANCES = ("video_distance", "image_distance", "latent_distance")
 
 
 def main() -> int:
@@ -49,30 +53,47 @@ def main() -> int:
 
 
 def run() -> int:
-    """Prints a table, and writes it to OUT/table.md and OUT/table.json."""
+    """Prints tables, and writes them to OUT: `table` and `differences`, .md and .json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder of what is measured")
     parser.add_argument("systems", nargs="+", metavar="NAME=KIND:RUN[,RUN...]")
     parser.add_argument("--per-group", type=int, default=16, help="clips of each of six groups")
+    parser.add_argument("--against", metavar="NAME", help="also the differences from this system")
     args = parser.parse_args()
+    wanted = dict(parsed(system) for system in args.systems)
+    if args.against and args.against not in wanted:
+        raise ValueError(f"--against {args.against!r}; expected one of {', '.join(wanted)}")
     clips = [clip for group in test_groups(args.per_group).values() for clip in group]
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = {}
-    for system in args.systems:
-        name, _, rest = system.partition("=")
-        kind, _, runs = rest.partition(":")
-        if kind not in KINDS or not runs:
-            raise ValueError(
-                f"system {system!r}; expected NAME=KIND:RUN[,RUN...] of kind {', '.join(KINDS)}"
-            )
-        files = [measured(args.out, kind, run, clips) for run in runs.split(",")]
-        rows[name] = figures([dict(np.load(file)) for file in files])
-    for file, text in (("table.md", to_markdown(rows)), ("table.json", to_json(rows))):
-        with replacing(args.out / file) as scratch:
-            scratch.write_text(text)
-    print(to_markdown(rows))
-    print(f"wrote {args.out}/table.md and table.json: {len(clips)} clips, {len(rows)} systems")
+    systems = {
+        name: System([dict(np.load(measured(args.out, kind, run, clips))) for run in runs])
+        for name, (kind, runs) in wanted.items()
+    }
+    tables = {"table": {name: system.figures() for name, system in systems.items()}}
+    if args.against:
+        other = systems.pop(args.against)
+        tables["differences"] = {
+            f"{name} - {args.against}": system.minus(other) for name, system in systems.items()
+        }
+    for table, rows in tables.items():
+        for suffix, text in (("md", to_markdown(rows)), ("json", to_json(rows))):
+            with replacing(args.out / f"{table}.{suffix}") as scratch:
+                scratch.write_text(text)
+        print(to_markdown(rows))
+    written = " and ".join(f"{args.out}/{table}.md" for table in tables)
+    print(f"wrote {written} (and .json): {len(clips)} clips, {len(wanted)} systems")
     return 0
+
+
+def parsed(system: str) -> tuple[str, tuple[str, list[str]]]:
+    """The name, the kind and the runs of a system on the command line."""
+    name, _, rest = system.partition("=")
+    kind, _, runs = rest.partition(":")
+    if kind not in KINDS or not runs:
+        raise ValueError(
+            f"system {system!r}; expected NAME=KIND:RUN[,RUN...] of kind {', '.join(KINDS)}"
+        )
+    return name, (kind, runs.split(","))
 
 
 def measured(out: Path, kind: str, run: str, clips: list[Clip]) -> Path:
@@ -152,16 +173,45 @@ def pairs_of_features(model: Path, videos: np.ndarray, real: np.ndarray) -> dict
     }
 
 
-def figures(seeds: list[dict[str, np.ndarray]]) -> dict[str, Interval]:
-    """Estimates and intervals over clips; training seeds are averaged within each clip."""
-    means = {field: np.mean([seed[field] for seed in seeds], axis=0) for field in Measures._fields}
-    per_clip = [Measures(*values) for values in zip(*means.values(), strict=True)]
-    distances = {}
-    for name in ("video_distance", "image_distance", "latent_distance"):
-        pairs = [seed[name].reshape(len(per_clip), 2, -1, seed[name].shape[-1]) for seed in seeds]
-        pooled = np.concatenate(pairs, axis=2)
-        distances[name] = interval(pooled, frechet_of_pairs, resamples=RESAMPLES)
-    return summarise(per_clip) | distances
+class System:
+    """What its training seeds measured, pooled clip by clip.
+
+    Args:
+      seeds: of each seed, what `measured` keeps.
+    """
+
+    def __init__(self, seeds: list[dict[str, np.ndarray]]):
+        means = [np.mean([seed[field] for seed in seeds], axis=0) for field in Measures._fields]
+        self.clips = [Measures(*values) for values in zip(*means, strict=True)]
+        self.features = {
+            name: np.concatenate([self._rows(seed[name]) for seed in seeds], axis=2)
+            for name in DISTANCES
+        }
+
+    def _rows(self, pairs: np.ndarray) -> np.ndarray:
+        return pairs.reshape(len(self.clips), 2, -1, pairs.shape[-1])
+
+    def figures(self) -> dict[str, Interval]:
+        """Estimates and intervals over clips."""
+        return summarise(self.clips) | {
+            name: interval(pairs, frechet_of_pairs, resamples=RESAMPLES)
+            for name, pairs in self.features.items()
+        }
+
+    def minus(self, other: System) -> dict[str, Interval]:
+        """The differences from another system on the same clips."""
+
+        def difference(name: str, drawn: np.ndarray) -> float:
+            rows = drawn.astype(int)  # of both: what makes a clip hard cancels
+            ours, theirs = (frechet_of_pairs(s.features[name][rows]) for s in (self, other))
+            return ours - theirs
+
+        return compare(self.clips, other.clips) | {
+            name: interval(
+                np.arange(len(self.clips)), partial(difference, name), resamples=RESAMPLES
+            )
+            for name in DISTANCES
+        }
 
 
 if __name__ == "__main__":

@@ -44,13 +44,24 @@ def test_references_and_an_adapter_of_another_run(model, tmp_path, monkeypatch):
     assert table["held"]["motion"]["estimate"] == 0
     assert table["held"]["image_distance"]["estimate"] < table["auto"]["image_distance"]["estimate"]
     assert len(list(tmp_path.glob("*.npz"))) == 3
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--against", "auto"])
+    assert measure_sprites.main() == 0
+    differences = json.loads((tmp_path / "differences.json").read_text())
+    assert set(differences) == {"held - auto", "both - auto"}
+    for name in ("psnr", "image_distance"):
+        expected = table["held"][name]["estimate"] - table["auto"][name]["estimate"]
+        assert differences["held - auto"][name]["estimate"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("system", "message"),
-    [("full", "expected NAME="), ("full=resnet:missing", "missing")],
+    ("arguments", "message"),
+    [
+        (["full"], "expected NAME="),
+        (["full=resnet:missing"], "missing"),
+        (["full=resnet:missing", "--against", "slow"], "--against 'slow'; expected one of full"),
+    ],
 )
-def test_bad_input_is_status_2(tmp_path, monkeypatch, capsys, system, message):
-    monkeypatch.setattr(sys, "argv", ["measure_sprites.py", str(tmp_path), system])
+def test_bad_input_is_status_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["measure_sprites.py", str(tmp_path), *arguments])
     assert measure_sprites.main() == 2
     assert message in capsys.readouterr().err
