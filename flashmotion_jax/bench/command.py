@@ -169,4 +169,4 @@ def _words(args: argparse.Namespace) -> list[str]:
 
 
 def _say(text: str) -> None:
-    print(f"{text} ...", file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ What a program is given is made from its abstract arguments, so that no checkpoi
 
 from __future__ import annotations
 
+import functools
 import inspect
 import statistics
 import time
@@ -118,30 +119,42 @@ def fill(tree: Any, seed: int = 0) -> Any:
       tree: of `jax.ShapeDtypeStruct`s.
       seed: of the numbers.
     """
-    # A few numbers over and over, for drawing billions would take minutes.
     numbers = 0.02 * np.random.default_rng(seed).standard_normal(NUMBERS, np.float32)
 
     def of_array(array: jax.ShapeDtypeStruct) -> jax.Array:
+        place = _place(array)
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             keys = jax.random.split(jax.random.key(seed), max(1, array.size))
-            return keys.reshape(array.shape)
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            values = np.ones(array.shape, array.dtype)
-        elif array.ndim == 0:
-            values = np.full((), 0.5, array.dtype)
-        else:
-            values = np.resize(numbers, array.shape).astype(array.dtype)
-        return jax.device_put(values, _place(array))
+            return jax.device_put(keys.reshape(array.shape), place)
+        if jnp.issubdtype(array.dtype, jnp.floating) and array.ndim > 0:
+            return _repeater(array.shape, array.dtype, place)(numbers)
+        value = 0.5 if jnp.issubdtype(array.dtype, jnp.floating) else 1
+        return jnp.full(array.shape, value, array.dtype, device=place)
 
     def of_node(node: Any) -> Any:
         if not isinstance(node, Player):
             return of_array(node)
         zeros = jax.tree.map(
-            lambda array: jax.device_put(np.zeros(array.shape, array.dtype), _place(array)), node
+            lambda array: jnp.zeros(array.shape, array.dtype, device=_place(array)),
+            node._replace(params=None),
         )
         return zeros._replace(params=jax.tree.map(of_array, node.params))
 
     return jax.tree.map(of_node, tree, is_leaf=lambda node: isinstance(node, Player))
+
+
+@functools.cache
+def _repeater(
+    shape: tuple[int, ...], dtype: Any, place: NamedSharding | None
+) -> Callable[[Any], jax.Array]:
+    """Makes an array of the same few numbers over and over where it belongs.
+
+    Drawing billions on the host, or moving them from there, would take minutes.
+    """
+    return jax.jit(
+        lambda numbers: jnp.resize(numbers, shape).astype(dtype),
+        out_shardings=place,
+    )
 
 
 def _place(array: jax.ShapeDtypeStruct) -> NamedSharding | None:

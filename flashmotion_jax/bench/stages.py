@@ -159,9 +159,11 @@ def _measure(
         progress(f"{group}: {program.name}")
         result = measure(program, repeat)
         if isinstance(result, TooLarge):
+            progress(f"{group}: {program.name} does not fit")
             bench.refused.append((group, result))
             fits = False
             continue
+        progress(f"{group}: {program.name} took {result.median:.4f} s")
         bench.measured.append((group, result))
         total += program.runs * result.median
     if fits:

@@ -60,10 +60,11 @@ class Stream:
 def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.Array:
     """Convolution `[kt, kh, kw, C_in, C_out]`, valid in time, same in space.
 
-    On a CPU it is a 2-D convolution of each frame with its past side by side in channels, which XLA
-    runs faster there than a 3-D one or one for each time tap.
+    Except on a TPU it is a 2-D convolution of each frame with its past side by side in channels. On
+    a CPU XLA runs that faster than a 3-D one or one for each time tap; on a GPU it lays out only
+    images with their channels last, as the matrix units want them.
     """
-    if backend() != "cpu":
+    if backend() == "tpu":
         return jax.lax.conv_general_dilated(
             x_BTHWC,
             kernel,
@@ -77,8 +78,11 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
     taps = [x_BTHWC[:, i : i + span : time_stride] for i in range(time_size)]
     flat_kernel = rearrange(kernel, "t h w i o -> h w (t i) o")
 
+    # The CPU would sum in bfloat16; cuDNN sums in float32, but does not return that.
+    sum_dtype = jnp.float32 if backend() == "cpu" else None
+
     def convolve_frames(x_NHWC: jax.Array) -> jax.Array:
-        return convolve(x_NHWC, flat_kernel, (1, 1), "SAME", preferred_element_type=jnp.float32)
+        return convolve(x_NHWC, flat_kernel, (1, 1), "SAME", preferred_element_type=sum_dtype)
 
     return layers.per_frame(convolve_frames, jnp.concatenate(taps, axis=-1)).astype(x_BTHWC.dtype)
 
