@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
         "--adapter",
         action="append",
         choices=("none", "resnet", "controlnet"),
-        help="of the denoising steps; repeatable (default: all)",
+        help="of the denoising steps; repeatable (default: all; with --train, none)",
     )
     add(
         "--train",
@@ -70,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.repeat < 1:
         raise ValueError(f"--repeat {args.repeat}; expected 1 or more")
+    adapters = args.adapter or ([] if args.train else ["none", "resnet", "controlnet"])
     bench = run_bench(
-        adapters=args.adapter or ["none", "resnet", "controlnet"],
+        adapters=adapters,
         trained=args.train,
         overrides=args.set,
         layers=args.layers,
@@ -109,6 +110,10 @@ def _table(bench: Bench) -> list[str]:
         f"{group}: {one.program.name} does not fit: {one.reason}" for group, one in bench.refused
     ]
     lines += [f"{group}, in all: {seconds:.3f} s" for group, seconds in bench.totals.items()]
+    for group, one in bench.whole.items():
+        stages = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in one.stages.items())
+        memory = f"; {one.memory / 1e9:.1f} GB held at most" if one.memory else ""
+        lines.append(f"{group}, a video by the pipeline: {one.median:.3f} s ({stages}){memory}")
     if bench.compared:
         lines.append(f"{'beside diffusers':44}{'ours s':>10}{'theirs s':>10}{'theirs / ours':>15}")
     for one in bench.compared:
@@ -152,6 +157,7 @@ def _to_json(bench: Bench, command: str) -> dict[str, Any]:
             for group, one in bench.refused
         ],
         "total_seconds": bench.totals,
+        "pipeline": {group: one._asdict() for group, one in bench.whole.items()},
         "compared": [one._asdict() | {"ratio": one.ratio} for one in bench.compared],
     }
 

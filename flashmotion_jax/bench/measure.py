@@ -72,16 +72,40 @@ def measure(program: PlannedProgram, repeat: int) -> Measured | TooLarge:
     try:
         return _measure(program, repeat)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_for_want_of_memory(error):
             raise
         return TooLarge(program, str(error).splitlines()[0][:200])
+
+
+def is_for_want_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether a program failed because it needs more than the device has."""
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _measure(program: PlannedProgram, repeat: int) -> Measured:
     start = time.perf_counter()
     compiled = program.lower().compile()
     compile_seconds = time.perf_counter() - start
-    args = list(fill(program.args))
+    seconds = time_runs(program, compiled, list(fill(program.args)), repeat)
+    analysis: Any = compiled.memory_analysis()
+    memory = max(
+        analysis.peak_memory_in_bytes,
+        analysis.argument_size_in_bytes + analysis.temp_size_in_bytes,
+    )
+    return Measured(program, compile_seconds, seconds, memory, jax.sharding.get_mesh().size)
+
+
+def time_runs(
+    program: PlannedProgram, compiled: jax.stages.Compiled, args: list[Any], repeat: int
+) -> list[float]:
+    """Seconds of so many runs, after one that does not count.
+
+    Args:
+      program: as it was planned.
+      compiled: of it.
+      args: what it runs on; what a run uses up is replaced by what it returns.
+      repeat: runs that count.
+    """
 
     def timed() -> float:
         jax.block_until_ready(args)
@@ -92,13 +116,7 @@ def _measure(program: PlannedProgram, repeat: int) -> Measured:
             args[index] = _successor(result, args[index])
         return seconds
 
-    seconds = run_times(timed, repeat)
-    analysis: Any = compiled.memory_analysis()
-    memory = max(
-        analysis.peak_memory_in_bytes,
-        analysis.argument_size_in_bytes + analysis.temp_size_in_bytes,
-    )
-    return Measured(program, compile_seconds, seconds, memory, jax.sharding.get_mesh().size)
+    return run_times(timed, repeat)
 
 
 def run_times(timed: Callable[[], float], repeat: int) -> list[float]:

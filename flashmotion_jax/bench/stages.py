@@ -9,8 +9,15 @@ from typing import NamedTuple
 import jax
 
 from flashmotion_jax import sharding
-from flashmotion_jax.bench.measure import Measured, TooLarge, matmul_flops, measure
+from flashmotion_jax.bench.measure import (
+    Measured,
+    TooLarge,
+    is_for_want_of_memory,
+    matmul_flops,
+    measure,
+)
 from flashmotion_jax.bench.peer import Compared, compare, require_peer
+from flashmotion_jax.bench.whole import WholeRun, measure_pipeline
 from flashmotion_jax.config import (
     DiTConfig,
     TextEncoderConfig,
@@ -42,6 +49,7 @@ class Bench(NamedTuple):
       measured: what was, by group.
       refused: programs that did not fit, by group.
       totals: seconds of a video or of a step, by group, of those that fit as a whole.
+      whole: videos by the pipeline, by group, of those that fit.
       compared: with the peer, if that was asked for.
     """
 
@@ -53,6 +61,7 @@ class Bench(NamedTuple):
     measured: list[tuple[str, Measured]]
     refused: list[tuple[str, TooLarge]]
     totals: dict[str, float]
+    whole: dict[str, WholeRun]
     compared: list[Compared]
 
 
@@ -101,6 +110,7 @@ def run_bench(
         measured=[],
         refused=[],
         totals={},
+        whole={},
         compared=[],
     )
     with published(sizes) as folder:
@@ -110,6 +120,7 @@ def run_bench(
                 asked = SampleSizes(folder, adapter, video, dtype)
                 _, programs = sampling_programs(asked)
                 _measure(bench, f"sample, {name}", programs, repeat, progress)
+            _measure_whole(bench, f"sample, {name}", asked, repeat, progress)
         for file in trained:
             run = load_config(file, TrainConfig)
             run = with_overrides(run, [f"dtype={dtype}", *overrides])
@@ -168,3 +179,18 @@ def _measure(
         total += program.runs * result.median
     if fits:
         bench.totals[group] = total
+
+
+def _measure_whole(
+    bench: Bench, group: str, sizes: SampleSizes, repeat: int, progress: Progress
+) -> None:
+    """Adds videos by the pipeline, if each of its programs fits and all models do."""
+    if group not in bench.totals:
+        return
+    progress(f"{group}: whole videos")
+    try:
+        bench.whole[group] = measure_pipeline(sizes, repeat)
+    except jax.errors.JaxRuntimeError as error:
+        if not is_for_want_of_memory(error):
+            raise
+        progress(f"{group}: all models at a time do not fit")

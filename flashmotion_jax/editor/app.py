@@ -164,7 +164,7 @@ class Editor:
         return FileResponse(file, filename=file.name, background=cleanup)
 
     def _list_jobs(self, request: Request) -> Response:
-        jobs = self._history.list(request.query_params.get("session"))
+        jobs = self._history.all_jobs(request.query_params.get("session"))
         return JSONResponse({"jobs": [self._history.describe(job) for job in jobs]})
 
     async def _submit(self, request: Request) -> Response:

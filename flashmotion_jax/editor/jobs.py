@@ -142,7 +142,7 @@ class History:
         with self._lock:
             return self._jobs.get(job_id)
 
-    def list(self, session: str | None = None) -> list[Job]:
+    def all_jobs(self, session: str | None = None) -> list[Job]:
         """The jobs, newest first; only those of a session, or all."""
         with self._lock:
             jobs = [job for job in self._jobs.values() if session in (None, job.session)]

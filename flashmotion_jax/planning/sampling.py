@@ -58,6 +58,13 @@ def open_sizes(folder: str, adapter: str | None, size: VideoSize | None) -> Gene
         yield SampleSizes(made, adapter, size)
 
 
+def abstract_component(sizes: SampleSizes, kind: str) -> Any:
+    """A component with shapes, dtypes and places on the mesh that is set in place of arrays."""
+    component = checkpoint.read_component(sizes.folder, kind)
+    policy = Policy(compute=sizes.dtype, params=sizes.dtype)
+    return on_mesh(checkpoint.abstract_module(kind, component.config, policy, component.dit_config))
+
+
 def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedProgram]]:
     """What makes a video from image, prompt and trajectory, on the mesh that is set.
 
@@ -69,8 +76,8 @@ def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedP
     """
     sampling = checkpoint.read_sampling(sizes.folder)
     size = sizes.size or VideoSize(sampling.num_frames, sampling.height, sampling.width)
-    models = {kind: _module(sizes, kind) for kind in ("dit", "vae", "text_encoder")}
-    adapter = _module(sizes, f"adapters/{sizes.adapter}") if sizes.adapter else None
+    models = {kind: abstract_component(sizes, kind) for kind in ("dit", "vae", "text_encoder")}
+    adapter = abstract_component(sizes, f"adapters/{sizes.adapter}") if sizes.adapter else None
     dit_config = checkpoint.read_component(sizes.folder, "dit").config
     vae_config = checkpoint.read_component(sizes.folder, "vae").config
     Grid.of(dit_config, vae_config).check(*size)
@@ -98,12 +105,6 @@ def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedP
         "decoding", decode_chunk, models["vae"], (1, *shape[1:]), jnp.float32, 1, 1, chunks
     )
     return sampling, programs
-
-
-def _module(sizes: SampleSizes, kind: str) -> Any:
-    component = checkpoint.read_component(sizes.folder, kind)
-    policy = Policy(compute=sizes.dtype, params=sizes.dtype)
-    return on_mesh(checkpoint.abstract_module(kind, component.config, policy, component.dit_config))
 
 
 def _coding(

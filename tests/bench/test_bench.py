@@ -88,6 +88,10 @@ def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_pat
     assert all(one["seconds"] and one["memory"] > 0 for one in values["programs"])
     total = sum(one["runs"] * one["seconds"][0] for one in values["programs"])
     assert values["total_seconds"]["sample, none"] == pytest.approx(total)
+    whole = values["pipeline"]["sample, none"]
+    assert "sample, none, a video by the pipeline" in out and len(whole["seconds"]) == 1
+    assert list(whole["stages"]) == ["text", "encode", "denoise", "decode"]
+    assert 0 < sum(whole["stages"].values()) <= whole["seconds"][0]
 
 
 @pytest.mark.parametrize(

@@ -167,11 +167,11 @@ def test_a_killed_server_is_told_from_one_that_is_at_work(tmp_path):
     history = History(tmp_path / "home")
     job = history.new("a", "b", {}, {"trajectory": source})
     other = History(tmp_path / "home")
-    assert other.list() == []  # the first one is alive, and its jobs are its own
+    assert other.all_jobs() == []  # the first one is alive, and its jobs are its own
     other.close()
     history._held.close()  # what the system does when a process is killed
     third = History(tmp_path / "home")
-    (found,) = third.list()
+    (found,) = third.all_jobs()
     third.close()
     assert (found.id, found.state) == (job.id, "interrupted")
 
@@ -182,7 +182,7 @@ def test_foreign_files_in_the_history_are_left_alone(tmp_path):
         (tmp_path / name / "job.json").write_text('{"a": 1}')
     history = History(tmp_path)
     history.close()
-    assert history.list() == []
+    assert history.all_jobs() == []
 
 
 def test_boxes_of_sprites_are_measured():
