@@ -286,17 +286,19 @@ class Pipeline:
             return None, None
         with self._use("vae") as vae:
 
-            def encode(videos: np.ndarray | None) -> jax.Array | None:
+            def encode(videos: np.ndarray | None, dtype: str) -> jax.Array | None:
                 if videos is None:
                     return None
+                code = functools.partial(encode_chunk, dtype=dtype)
                 factor = self._vae_config.temporal_factor
                 latents = [
-                    jnp.concatenate(list(self._code(encode_chunk, vae, video, factor)), axis=1)
+                    jnp.concatenate(list(self._code(code, vae, video, factor)), axis=1)
                     for video in videos
                 ]
                 return jnp.concatenate(latents)
 
-            return encode(request.images), encode(request.maps)
+            # An image's latents are in every step as they are; those of maps only guide.
+            return encode(request.images, "float32"), encode(request.maps, vae.compute_dtype.name)
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
         with self._use("dit") as dit, self._use("adapter") as adapter:
@@ -369,10 +371,12 @@ class Pipeline:
         self.stage_times.append(StageTime(name, self._load_seconds, elapsed - self._load_seconds))
 
 
-@program
-def encode_chunk(vae: VAE, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+@functools.partial(program, static_argnames=("dtype",))
+def encode_chunk(
+    vae: VAE, video: jax.Array, past: Past | None, dtype: str
+) -> tuple[jax.Array, Past]:
     """The next frames of a video uint8 `[1, F, H, W, 3]`, and what the frames after them need."""
-    return vae.encode_chunk(to_float(video), past)
+    return vae.encode_chunk(to_float(video), past, dtype)
 
 
 @functools.partial(program, donate_argnames=("past",))

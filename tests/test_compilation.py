@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashmotion_jax.compilation import CPU_OPTIONS, program
+from flashmotion_jax.compilation import OPTIONS, program
 
 
 def test_a_program_is_the_function():
@@ -29,7 +29,7 @@ def test_layers_of_a_stack_are_not_converted_all_at_once():
     def forward(weights, x):
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
 
-    compiled = jax.jit(forward, compiler_options=CPU_OPTIONS).lower(weights, x).compile()
+    compiled = jax.jit(forward, compiler_options=OPTIONS["cpu"]).lower(weights, x).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 64 * 256 * 256 * 4 / 8
 
 

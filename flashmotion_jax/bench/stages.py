@@ -189,8 +189,11 @@ def _measure_whole(
         return
     progress(f"{group}: whole videos")
     try:
-        bench.whole[group] = measure_pipeline(sizes, repeat)
+        whole = measure_pipeline(sizes, repeat)
     except jax.errors.JaxRuntimeError as error:
         if not is_for_want_of_memory(error):
             raise
         progress(f"{group}: all models at a time do not fit")
+        return
+    progress(f"{group}: a whole video took {whole.median:.4f} s")
+    bench.whole[group] = whole

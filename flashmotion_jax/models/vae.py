@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.models.cells import join_cells, split_cells
@@ -108,11 +109,16 @@ class Decoder(nnx.Module):
 
 
 class VAE(nnx.Module):
-    """Encoder, decoder and the normalisation of the latents."""
+    """Encoder, decoder and the normalisation of the latents.
+
+    Attributes:
+      config: sizes.
+      compute_dtype: of decoding.
+    """
 
     def __init__(self, config: VAEConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
         self.config = config
-        # Latents enter every step of the sampler: encoding stays in float32, decoding need not.
+        # An image's latents enter every step of the sampler: by default encoding is in float32.
         self.encoder = Encoder(config, policy=FLOAT32, rngs=rngs)
         self.conv1 = pointwise(
             2 * config.latent_channels, 2 * config.latent_channels, policy=FLOAT32, rngs=rngs
@@ -121,6 +127,7 @@ class VAE(nnx.Module):
             config.latent_channels, config.latent_channels, policy=policy, rngs=rngs
         )
         self.decoder = Decoder(config, policy=policy, rngs=rngs)
+        self.compute_dtype = jnp.dtype(policy.compute)
 
     def encode(self, video: jax.Array) -> jax.Array:
         """Normalised mean latents of a video or an image.
@@ -137,17 +144,20 @@ class VAE(nnx.Module):
         mean, _ = self.moments(video)
         return self._normalise(mean)
 
-    def encode_chunk(self, video: jax.Array, past: Past | None = None) -> tuple[jax.Array, Past]:
+    def encode_chunk(
+        self, video: jax.Array, past: Past | None = None, dtype: DTypeLike = jnp.float32
+    ) -> tuple[jax.Array, Past]:
         """`encode` of the first frame of a video, or of the `4 n` frames after a past.
 
         Args:
           video: `[B, 1 or 4 n, H, W, 3]` in [-1, 1].
           past: of the chunk before; None at the first frame.
+          dtype: of the convolutions. For maps, which only guide, `compute_dtype` will do.
 
         Returns:
           float32 latents `[B, 1 or n, H / 16, W / 16, latent_channels]`, and the next chunk's past.
         """
-        features, past = self._features(video, past)
+        features, past = computing_in(self, dtype)._features(video, past)
         return self._normalise(jnp.split(features, 2, axis=-1)[0]), past
 
     def moments(self, video: jax.Array, chunk: int = 1) -> tuple[jax.Array, jax.Array]:
@@ -292,6 +302,15 @@ class VAE(nnx.Module):
             raise ValueError(
                 f"video is {video.shape[2]} x {video.shape[3]}; expected multiples of {space}"
             )
+
+
+def computing_in(vae: VAE, dtype: DTypeLike) -> VAE:
+    """The same weights, whose encoder computes in another dtype."""
+    other = nnx.clone(vae)
+    for _, part in nnx.iter_modules(other.encoder):
+        if isinstance(part, CausalConv | nnx.Conv | nnx.Linear):
+            part.dtype = dtype
+    return other
 
 
 def _scan_chunks(

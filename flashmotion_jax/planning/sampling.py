@@ -90,40 +90,35 @@ def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedP
         )
     ]
     factor, chunks = vae_config.temporal_factor, shape[0] - 1
-    programs += _coding(
-        "encoding",
-        encode_chunk,
-        models["vae"],
-        (1, size.height, size.width, 3),
-        jnp.uint8,
-        factor,
-        first=1 + (adapter is not None),
-        later=chunks if adapter is not None else 0,
+    vae, image = models["vae"], jax.ShapeDtypeStruct((1, 1, size.height, size.width, 3), jnp.uint8)
+    programs.append(
+        _program("encoding the image", 1, encode_chunk, vae, image, None, dtype="float32")
     )
+    if adapter is not None:
+        names = "encoding the first map", f"encoding {factor} more maps"
+        programs += _stream(names, encode_chunk, vae, image, factor, chunks, dtype=sizes.dtype)
     programs += _denoising(models["dit"], adapter, sampling, shape, guided)
-    programs += _coding(
-        "decoding", decode_chunk, models["vae"], (1, *shape[1:]), jnp.float32, 1, 1, chunks
-    )
+    latents = jax.ShapeDtypeStruct((1, 1, *shape[1:]), jnp.float32)
+    names = "decoding the first frame", "decoding 1 more"
+    programs += _stream(names, decode_chunk, vae, latents, 1, chunks)
     return sampling, programs
 
 
-def _coding(
-    name: str,
-    code: Any,
+def _stream(
+    names: tuple[str, str],
+    code: Program[..., Any],
     vae: Any,
-    frame: tuple[int, ...],
-    dtype: Any,
+    frame: jax.ShapeDtypeStruct,
     step: int,
-    first: int,
     later: int,
+    **options: Any,
 ) -> list[PlannedProgram]:
-    """A video's first frame, and `step` frames of those after it."""
-    one = jax.ShapeDtypeStruct((1, *frame), dtype)
-    some = jax.ShapeDtypeStruct((1, step, *frame[1:]), dtype)
-    programs = [_program(f"{name} the first frame", first, code, vae, one, None)]
+    """A video's first frame, and `step` frames of those after it, `later` times."""
+    programs = [_program(names[0], 1, code, vae, frame, None, **options)]
     if later:
-        past = jax.eval_shape(code.function, vae, one, None)[1]
-        programs.append(_program(f"{name} {step} more", later, code, vae, some, past))
+        some = jax.ShapeDtypeStruct((1, step, *frame.shape[2:]), frame.dtype)
+        past = jax.eval_shape(lambda *given: code.function(*given, **options), vae, frame, None)[1]
+        programs.append(_program(names[1], later, code, vae, some, past, **options))
     return programs
 
 

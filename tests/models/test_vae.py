@@ -11,8 +11,8 @@ from flax import nnx
 
 import tiny
 from converters import vae as names
+from flashmotion_jax.compilation import compiling_for
 from flashmotion_jax.config import VAEConfig
-from flashmotion_jax.models import vae_blocks
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.models.vae_blocks import SpatialAttention, Stream, conv3d
@@ -145,11 +145,12 @@ def test_middle_attention_mixes_positions_of_a_frame_and_no_frames():
 
 @pytest.mark.parametrize("time_stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_convolution_for_cpus_is_the_one_for_accelerators(monkeypatch, size, time_stride):
+def test_all_backends_spell_the_same_convolution(size, time_stride):
     x, kernel = tiny.normal(0, 2, 7, 6, 5, 4), tiny.normal(1, 3, size, size, 4, 8)
-    as_2d = conv3d(x, kernel, time_stride)
-    monkeypatch.setattr(vae_blocks.jax, "default_backend", lambda: "gpu")
-    np.testing.assert_allclose(as_2d, conv3d(x, kernel, time_stride), atol=2e-5)
+    expected = conv3d(x, kernel, time_stride)
+    for backend in ("gpu", "tpu"):
+        with compiling_for(backend):
+            np.testing.assert_allclose(conv3d(x, kernel, time_stride), expected, atol=2e-5)
 
 
 def test_bfloat16_decode_stays_near_float32_and_encode_is_float32():
@@ -159,6 +160,16 @@ def test_bfloat16_decode_stays_near_float32_and_encode_is_float32():
     exact = decode(vae, latents)
     error = np.linalg.norm(decode(rounded, latents) - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < 3e-2
+
+
+def test_encoding_in_bfloat16_is_asked_for_and_stays_near_float32():
+    vae, video, _ = golden_outputs()
+    first, past = vae.encode_chunk(video[:, :1], dtype=jnp.bfloat16)
+    assert {x.dtype for x in past} == {jnp.dtype(jnp.bfloat16)}
+    more, _ = vae.encode_chunk(video[:, 1:], past, jnp.bfloat16)
+    rounded, exact = jnp.concatenate([first, more], axis=1), encode(vae, video)
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert rounded.dtype == jnp.float32 and 1e-4 < error < 3e-2
 
 
 def test_latents_are_normalised_and_the_video_is_clipped():
