@@ -321,19 +321,30 @@ class Pipeline:
             videos = []
             for video in latents:
                 chunks = self._code(decode_chunk, vae, video, 1)
-                videos.append(np.concatenate([to_uint8(np.asarray(x[0])) for x in chunks]))
+                videos.append(np.concatenate([np.asarray(chunk[0]) for chunk in chunks]))
         return np.stack(videos)
 
     def _code(
         self, code: Callable[..., tuple[jax.Array, Past]], vae: VAE, video: Any, num_frames: int
     ) -> Iterator[jax.Array]:
-        """Encodes or decodes one video: its first frame, then `num_frames` at a time."""
-        past = None
+        """Encodes or decodes one video: its first frame, then `num_frames` at a time.
+
+        While a chunk runs, the host has the one before it: neither waits for the other.
+        """
+        past: Past | None = None
+        running: list[jax.Array] = []
         for start in (0, *range(1, len(video), num_frames)):
             chunk = video[start : start + (num_frames if start else 1)]
-            result, past = jax.block_until_ready(code(vae, jnp.asarray(chunk)[None], past))
-            self._steps.advance()
-            yield result
+            result, past = code(vae, jnp.asarray(chunk)[None], past)
+            running.append(result)
+            if len(running) > 1:
+                yield self._finished(running.pop(0))
+        yield self._finished(running.pop())
+
+    def _finished(self, chunk: jax.Array) -> jax.Array:
+        jax.block_until_ready(chunk)
+        self._steps.advance()
+        return chunk
 
     def _frames_to_encode(self, request: Request) -> int:
         """Latent frames of all images and maps."""
@@ -381,5 +392,6 @@ def encode_chunk(
 
 @functools.partial(program, donate_argnames=("past",))
 def decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-    """The next latent frames `[1, T, h, w, C]`, and what the frames after them need."""
-    return vae.decode_chunk(latents, past)
+    """The next frames uint8 of latent frames `[1, T, h, w, C]`, and what those after them need."""
+    pixels, past = vae.decode_chunk(latents, past)
+    return to_uint8(pixels), past

@@ -315,13 +315,13 @@ def to_float(frames: Frames) -> Frames:
     return frames.astype(np.float32) / 127.5 - 1.0
 
 
-def to_uint8(video: np.ndarray) -> np.ndarray:
+def to_uint8(video: Frames) -> Frames:
     """The models' [-1, 1] to pixels 0..255, rounded and clipped: the inverse of `to_float`.
 
     Args:
-      video: Floats, any shape.
+      video: Floats, any shape; a numpy array or a jax one.
 
     Returns:
       uint8, the same shape.
     """
-    return np.rint(np.clip((video + 1.0) * 127.5, 0.0, 255.0)).astype(np.uint8)
+    return ((video + 1.0) * 127.5).clip(0.0, 255.0).round().astype(np.uint8)
