@@ -10,7 +10,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from flashmotion_jax.bench.measure import Measured, run_times
@@ -53,6 +53,16 @@ class Compared(NamedTuple):
         return self.theirs / self.ours
 
 
+class Theirs(NamedTuple):
+    """What the peer took for a piece of work; see `Compared`."""
+
+    name: str
+    seconds: float
+    how: str
+    note: str
+    memory: int
+
+
 class Work(NamedTuple):
     """A model of the peer and what it shall do: `run(model)`; `compiles` if that is worth a try."""
 
@@ -85,8 +95,8 @@ def versions() -> dict[str, str]:
     return {package.__name__: str(package.__version__) for package in packages}
 
 
-def compare(
-    measured: list[tuple[str, Measured]],
+def measure_peer(
+    names: Collection[str],
     *,
     dit: DiTConfig,
     vae: VAEConfig,
@@ -95,11 +105,13 @@ def compare(
     dtype: str,
     repeat: int,
     progress: Callable[[str], None],
-) -> list[Compared]:
-    """Runs the peer's models one after the other, beside what has been measured of ours.
+) -> list[Theirs]:
+    """Runs the peer's models one after the other.
+
+    Before ours: PyTorch gives a GPU's memory back, JAX keeps what it once had.
 
     Args:
-      measured: our programs, by group; those of sampling without an adapter are compared.
+      names: of the work, see `OURS`.
       dit: sizes of the DiT.
       vae: sizes of the VAE.
       text_encoder: sizes of the text encoder.
@@ -107,26 +119,38 @@ def compare(
       dtype: of weights and activations.
       repeat: runs that count, after one that does not.
       progress: hears what is being measured.
-
-    Returns:
-      What both did. Work of which ours has not been measured is left out.
     """
     import torch
 
     if not torch.cuda.is_available():
         torch.set_num_threads(os.cpu_count() or 1)
-    seconds = _seconds_of_programs(measured, size, vae)
     results = []
     with torch.inference_mode():
         for work in _works(dit, vae, text_encoder, size, getattr(torch, dtype)):
-            if work.name in seconds:
+            if work.name in names:
                 progress(f"diffusers: {work.name}")
-                one = _compare(work, seconds[work.name], repeat)
-                progress(
-                    f"diffusers: {work.name} took {one.theirs:.4f} s, {one.ratio:.2f} times ours"
-                )
-                results.append(one)
+                results.append(_measure(work, repeat))
+                progress(f"diffusers: {work.name} took {results[-1].seconds:.4f} s")
+    _free()
     return results
+
+
+def compare(
+    theirs: list[Theirs], measured: list[tuple[str, Measured]], size: VideoSize, vae: VAEConfig
+) -> list[Compared]:
+    """Puts ours beside theirs.
+
+    Args:
+      theirs: from `measure_peer`.
+      measured: our programs, by group; those of sampling without an adapter are compared.
+      size: of the video.
+      vae: sizes of the VAE.
+
+    Returns:
+      What both did. Work of which ours has not been measured is left out.
+    """
+    ours = _seconds_of_programs(measured, size, vae)
+    return [Compared(one.name, ours[one.name], *one[1:]) for one in theirs if one.name in ours]
 
 
 def _seconds_of_programs(
@@ -147,16 +171,15 @@ def _seconds_of_programs(
     return found
 
 
-def _compare(work: Work, ours: float, repeat: int) -> Compared:
+def _measure(work: Work, repeat: int) -> Theirs:
     import torch
 
     on_gpu = torch.cuda.is_available()
+    _free()  # the model before this one
     if on_gpu:
-        gc.collect()  # the model before this one
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     model = work.build()
-    theirs, how, note = _time(lambda: work.run(model), repeat), "eager", ""
+    seconds, how, note = _time(lambda: work.run(model), repeat), "eager", ""
     if work.compiles:
         try:
             compiled = torch.compile(model)
@@ -164,10 +187,20 @@ def _compare(work: Work, ours: float, repeat: int) -> Compared:
         except Exception as error:  # of whatever kind: its compiler is not what is measured
             note = f"torch.compile failed: {str(error).splitlines()[0][:120]}"
         else:
-            if quicker < theirs:
-                theirs, how = quicker, "torch.compile"
+            if quicker < seconds:
+                seconds, how = quicker, "torch.compile"
     memory = torch.cuda.max_memory_allocated() if on_gpu else 0
-    return Compared(work.name, ours, theirs, how, note, memory)
+    return Theirs(work.name, seconds, how, note, memory)
+
+
+def _free() -> None:
+    """Lets go of models and programs that are no longer used."""
+    import torch
+
+    torch.compiler.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _time(run: Callable[[], Any], repeat: int) -> float:

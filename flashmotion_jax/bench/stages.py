@@ -16,7 +16,7 @@ from flashmotion_jax.bench.measure import (
     matmul_flops,
     measure,
 )
-from flashmotion_jax.bench.peer import Compared, compare, require_peer
+from flashmotion_jax.bench.peer import OURS, Compared, compare, measure_peer, require_peer
 from flashmotion_jax.bench.whole import WholeRun, measure_pipeline
 from flashmotion_jax.config import (
     DiTConfig,
@@ -101,6 +101,18 @@ def run_bench(
     video = read_size(size, frames, CPU_SIZE if on_cpu else VideoSize())
     dtype = "float32" if on_cpu else "bfloat16"
     sizes = {"dit": DiTConfig(num_layers=layers), "text_encoder": _text_encoder(layers, on_cpu)}
+    theirs = []
+    if with_peer:
+        theirs = measure_peer(
+            _comparable(adapters),
+            dit=sizes["dit"],
+            vae=VAEConfig(),
+            text_encoder=sizes["text_encoder"],
+            size=video,
+            dtype=dtype,
+            repeat=repeat,
+            progress=progress,
+        )
     bench = Bench(
         device=jax.devices()[0].device_kind,
         peak=peak_flops(jax.devices()[0]),
@@ -128,19 +140,15 @@ def run_bench(
             with with_sizes(run, sizes) as (sized, _), jax.set_mesh(sharding.make_mesh(*axes)):
                 programs = training_programs(sized, video)
                 _measure(bench, Path(file).stem, programs, repeat, progress)
-    if with_peer:
-        compared = compare(
-            bench.measured,
-            dit=sizes["dit"],
-            vae=VAEConfig(),
-            text_encoder=sizes["text_encoder"],
-            size=video,
-            dtype=dtype,
-            repeat=repeat,
-            progress=progress,
-        )
-        bench = bench._replace(compared=compared)
-    return bench
+    return bench._replace(compared=compare(theirs, bench.measured, video, VAEConfig()))
+
+
+def _comparable(adapters: Sequence[str]) -> set[str]:
+    """Work of the peer that ours will be measured of: maps need an adapter, the DiT's step none."""
+    missing = set() if "none" in adapters else {"a step, no adapter"}
+    if set(adapters) <= {"none"}:
+        missing.add("encoding a video")
+    return set(OURS) - missing if adapters else set()
 
 
 def _text_encoder(layers: int, on_cpu: bool) -> TextEncoderConfig:
