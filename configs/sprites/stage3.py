@@ -30,8 +30,8 @@ from flashmotion_jax.config import (
 #: Longer runs only blur: there is little to repair (docs/results.md, "Sprites: Tables 2 and 3").
 STEPS = 150
 EVERY = 5
-#: Of the diffusion loss at the end: its gradient grows with the adversarial one, see above. Ten times
-#: as much, for 400 steps, gave the same IoU and a sharpness of 0.27 in place of 0.33.
+#: Of the diffusion loss at the end: its gradient grows with the adversarial one, see above.
+#: 50, and 400 steps, gave the same IoU and a sharpness of 0.27 in place of 0.33.
 LAST_SCALE = 5.0
 SCALE = ScaleConfig(slope=LAST_SCALE / STEPS)
 DISCRIMINATOR = DiscriminatorConfig(taps=(2, 3, 5), dim=128, num_heads=4)
