@@ -53,27 +53,8 @@ done
 
 python examples/ship_sprites.py runs/sprites/shipped --stored runs/sprites/stored
 
-variants=(diffusion_only adversarial_only fixed_scale mean_scale paper_scale vc ss_vc tc_vc)
-seeds=(0 1 2)
-
-# The folders of a variant's seeds, with commas between them.
-runs_of() {
-  local name="$1" runs
-  runs=$(printf "runs/sprites/stage3_$name-seed%s/model," "${seeds[@]}")
-  echo "${runs%,}"
-}
-
-systems=()
-if asked ablations; then
-  for variant in "" "${variants[@]/#/-}"; do
-    for seed in "${seeds[@]}"; do
-      train "stage3.py:resnet$variant" --set "seed=$seed" \
-        --set "output=runs/sprites/stage3_resnet$variant-seed$seed"
-    done
-    systems+=("resnet$variant=resnet:$(runs_of "resnet$variant")")
-  done
-fi
 slow=runs/sprites/slow_generator/model fast=runs/sprites/stage2/model
+systems=()
 for adapter in resnet controlnet; do
   slow_adapter=runs/sprites/stage1_box_$adapter/model
   systems+=(
@@ -82,6 +63,23 @@ for adapter in resnet controlnet; do
     "fast generator, fast $adapter=$adapter:runs/sprites/stage3_$adapter/model"
   )
 done
-python examples/measure_sprites.py runs/sprites/measured --per-group 64 \
+python examples/measure_sprites.py runs/sprites/measured --per-group 16 \
   "first frame held=held:$slow" "autoencoder=autoencoder:$slow" \
   "slow generator=none:$slow" "fast generator=none:$fast" "${systems[@]}"
+
+asked ablations || exit 0
+variants=(diffusion_only adversarial_only fixed_scale mean_scale paper_scale vc ss_vc tc_vc)
+for adapter in resnet controlnet; do
+  systems=("untouched=$adapter:$fast+runs/sprites/stage1_box_$adapter/model")
+  for variant in "" "${variants[@]/#/-}"; do
+    runs=""
+    for seed in 0 1 2; do
+      run="runs/sprites/stage3_$adapter$variant-seed$seed"
+      train "stage3.py:$adapter$variant" --set "seed=$seed" --set "output=$run"
+      runs+="${runs:+,}$run/model"
+    done
+    systems+=("full$variant=$adapter:$runs")
+  done
+  python examples/measure_sprites.py "runs/sprites/ablated_$adapter" --per-group 12 \
+    --against full "${systems[@]}"
+done
