@@ -1,4 +1,4 @@
-"""A stage whose videos are shared by several devices, against the same stage on one."""
+"""A stage whose videos, weights and tokens are shared out, against the same stage on one device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training import run_small
 
 from flashmotion_jax.training.loop import train
 
-MESHES = ("mesh.data=2", "mesh.context=2")
+MESH = ("mesh.data=2", "mesh.fsdp=2", "mesh.context=2")
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +29,15 @@ def logged(folder):
     ]
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "fast_adapter",
-        pytest.param("slow_adapter", marks=pytest.mark.slow),
-        pytest.param("fast_generator", marks=pytest.mark.slow),
-    ],
-)
-def test_a_stage_over_tokens_is_that_of_one_device(prepared, tmp_path, stage):
-    runs = {"one": (), "several": MESHES}
+@pytest.mark.parametrize("stage", ["slow_adapter", "fast_generator", "fast_adapter"])
+def test_a_stage_on_eight_devices_is_that_of_one(prepared, tmp_path, stage):
+    runs = {"one": (), "several": MESH}
     for name, mesh in runs.items():
-        train(run_small.config(prepared, tmp_path / name, stage, "steps=2", *mesh))
+        options = ("steps=2", "batch_size=4", *mesh)
+        train(run_small.config(prepared, tmp_path / name, stage, *options))
     one, several = (logged(tmp_path / name) for name in runs)
     assert len(one) == len(several) == 2
     for expected, found in zip(one, several, strict=True):
         assert expected.keys() == found.keys() and len(expected) > 1
         for key, value in expected.items():
-            np.testing.assert_allclose(found[key], value, rtol=2e-4, atol=1e-6, err_msg=key)
+            np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-5, err_msg=key)
