@@ -2,7 +2,7 @@
 # The small model from nothing: data, autoencoder, multi-step generator, and the three stages with
 # both adapters. Every step is a command of its own that goes on where it was stopped, so run this
 # again after an interruption. About three hours on two CPU cores, without the
-# ablations; run so far command by command, not as a whole.
+# ablations.
 #
 #     examples/sprites.sh              # the models
 #     examples/sprites.sh stored       # stages 2 and 3 alone, from the stored first half
