@@ -35,7 +35,10 @@ def main():
     size, dtype = (CPU_SIZE, "float32") if on_cpu else (VideoSize(), "bfloat16")
     with published() as folder, jax.set_mesh(sharding.make_mesh()):
         _, programs = sampling_programs(SampleSizes(folder, given.adapter, size, dtype))
-        program = next(one for one in programs if one.name == given.program)
+        named = {one.name: one for one in programs}
+        if given.program not in named:
+            parser.error(f"no program {given.program!r}; expected one of {', '.join(named)}")
+        program = named[given.program]
         args = list(fill(program.args))
         for words in ["", *given.options]:
             pairs = [word.split("=") for word in words.split(",") if word]
