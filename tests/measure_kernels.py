@@ -8,6 +8,7 @@ at the shapes of 121 frames of 704 x 1280: what a program could reach with these
 
 from __future__ import annotations
 
+import functools
 import time
 
 import jax
@@ -17,6 +18,8 @@ from flashmotion_jax.models.attention import attention
 
 RUNS = 10
 TOKENS, WIDTH, HEADS, HIDDEN, TEXT = 27_280, 3072, 24, 14_336, 512
+#: Tokens filled up to blocks of 128, with which cuDNN is quicker.
+WHOLE_BLOCKS = 27_392
 #: Frames, height, width, channels of the decoder's levels, and of the encoder's in float32.
 LEVELS = ((1, 44, 80, 1024), (2, 88, 160, 1024), (4, 176, 320, 512), (4, 352, 640, 256))
 ENCODER_LEVELS = ((4, 176, 320, 320), (4, 352, 640, 160))
@@ -66,19 +69,31 @@ def a_convolution_a_tap(x, kernel):
 SPELLINGS = (in_three_dimensions, frames_side_by_side, a_convolution_a_tap)
 
 
+def pallas_attention(q, k, v):
+    from jax.experimental.pallas.ops.gpu import attention_mgpu
+
+    config = attention_mgpu.TuningConfig(block_q=64, block_kv=192, max_concurrent_steps=2)
+    return attention_mgpu.attention(q, k, v, config)
+
+
 def main():
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
     for rows, columns in ((WIDTH, WIDTH), (WIDTH, HIDDEN), (HIDDEN, WIDTH)):
         taken = seconds(jnp.matmul, normal(TOKENS, rows), normal(rows, columns))
         report(f"matmul {TOKENS} x {rows} x {columns}", 2 * TOKENS * rows * columns, taken)
     head = WIDTH // HEADS
-    for keys in (TOKENS, TEXT):
-        q, k = normal(1, TOKENS, HEADS, head), normal(1, keys, HEADS, head)
-        report(
-            f"attention of {TOKENS} to {keys}",
-            4 * TOKENS * keys * WIDTH,
-            seconds(attention, q, k, k),
-        )
+    for queries, keys in ((TOKENS, TOKENS), (WHOLE_BLOCKS, WHOLE_BLOCKS), (TOKENS, TEXT)):
+        q, k = normal(1, queries, HEADS, head), normal(1, keys, HEADS, head)
+        flops = 4 * TOKENS * min(keys, TOKENS) * WIDTH
+        report(f"attention of {queries} to {keys}", flops, seconds(attention, q, k, k))
+        if jax.default_backend() == "gpu" and keys == WHOLE_BLOCKS:
+            length = jnp.full(1, TOKENS, jnp.int32)
+            masked = functools.partial(
+                jax.nn.dot_product_attention, key_value_seq_lengths=length, implementation="cudnn"
+            )
+            report(f"... of them {TOKENS} keys", flops, seconds(masked, q, k, k))
+            q, k = q.astype(jnp.float16), k[:, : TOKENS // 192 * 192].astype(jnp.float16)
+            report("jax's Pallas kernel, float16", flops, seconds(pallas_attention, q, k, k))
     for levels, dtype in ((LEVELS, jnp.bfloat16), (ENCODER_LEVELS, jnp.float32)):
         for frames, height, width, channels in levels:
             x = normal(1, frames + 2, height, width, channels, dtype=dtype)

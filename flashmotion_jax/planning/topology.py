@@ -45,6 +45,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")  # libtpu warns without one
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What is compiled for devices that are not there cannot be read back: jax would warn and go on.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 
 def open_topology(name: str) -> Topology:

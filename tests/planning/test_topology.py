@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from flashmotion_jax.planning import topology
 from flashmotion_jax.planning.devices import GPUS, KINDS, target_config
-from flashmotion_jax.planning.topology import open_topology
+from flashmotion_jax.planning.topology import open_topology, prepare_environment
 
 
 @pytest.mark.parametrize("name", ["v5p", "v5p:", "v9:2x2", "v5p:2xa", "h200:8:8", "8"])
@@ -62,3 +63,11 @@ def test_topologies_of_the_compilers(name, devices, hosts):
     pytest.importorskip("libtpu")
     topology = open_topology(name)
     assert (len(topology.devices), topology.num_hosts) == (devices, hosts)
+
+
+def test_what_is_compiled_for_devices_elsewhere_is_not_kept(monkeypatch):
+    """jax cannot read it back: a second plan warned of each program."""
+    monkeypatch.setattr(topology.os, "environ", {"JAX_PLATFORMS": "cuda"})
+    prepare_environment()
+    assert topology.os.environ["JAX_PLATFORMS"] == "cpu"
+    assert topology.os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
