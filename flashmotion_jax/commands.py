@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 
@@ -38,7 +38,7 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
 
 
 @contextlib.contextmanager
-def _ctrl_c_asked_again() -> Iterator[None]:
+def _ctrl_c_asked_again() -> Generator[None]:
     """Python drops a Ctrl-C that arrives in a destructor or in a weak reference's callback."""
     previous = sys.unraisablehook
 

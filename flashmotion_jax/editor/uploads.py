@@ -94,7 +94,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with file.open(member) as source, path.open("wb") as target:
                     shutil.copyfileobj(source, target)
-    except (BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (BadZipFile, OSError, RuntimeError, EOFError) as error:
         raise ValueError(f"{archive.name} is not a readable zip: {error}") from error
 
 

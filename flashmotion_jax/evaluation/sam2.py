@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -126,7 +126,7 @@ def _forget(session: Any, number: int, config: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Without torch's remarks about its own operators, which no user can act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
