@@ -21,7 +21,7 @@ T = TypeVar("T")
 #: stack of layers out of their scan: 19 GB of scratch for the DiT instead of one layer's 0.7 GB.
 #:
 #: GPU: without Triton's matmuls, biases and GELU become parts of cuBLAS's. A step of the DiT takes
-#: 1.7 % less time, and 3.3 s to compile in place of 8.1 (an H200, `tests/measure_options.py`).
+#: 1.7 % less time (an H200, `tests/measure_options.py`).
 OPTIONS: dict[str, dict[str, str | bool]] = {
     "cpu": {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"},
     "gpu": {"xla_gpu_enable_triton_gemm": False},

@@ -8,7 +8,6 @@ at the shapes of 121 frames of 704 x 1280: what a program could reach with these
 
 from __future__ import annotations
 
-import functools
 import time
 
 import jax
@@ -69,6 +68,13 @@ def a_convolution_a_tap(x, kernel):
 SPELLINGS = (in_three_dimensions, frames_side_by_side, a_convolution_a_tap)
 
 
+def masked_attention(q, k, v):
+    lengths = jnp.full(1, TOKENS, jnp.int32)
+    return jax.nn.dot_product_attention(
+        q, k, v, key_value_seq_lengths=lengths, implementation="cudnn"
+    )
+
+
 def pallas_attention(q, k, v):
     from jax.experimental.pallas.ops.gpu import attention_mgpu
 
@@ -76,24 +82,28 @@ def pallas_attention(q, k, v):
     return attention_mgpu.attention(q, k, v, config)
 
 
+ATTENTION = [
+    ("attention", attention, TOKENS, TOKENS, jnp.bfloat16),
+    ("attention", attention, TOKENS, TEXT, jnp.bfloat16),
+]
+if "H200" in (kind := jax.devices()[0].device_kind) or "H100" in kind:
+    ATTENTION += [
+        ("attention", attention, WHOLE_BLOCKS, WHOLE_BLOCKS, jnp.bfloat16),
+        ("masked attention", masked_attention, WHOLE_BLOCKS, WHOLE_BLOCKS, jnp.bfloat16),
+        ("jax's Pallas kernel", pallas_attention, WHOLE_BLOCKS, TOKENS // 192 * 192, jnp.float16),
+    ]
+
+
 def main():
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
     for rows, columns in ((WIDTH, WIDTH), (WIDTH, HIDDEN), (HIDDEN, WIDTH)):
         taken = seconds(jnp.matmul, normal(TOKENS, rows), normal(rows, columns))
         report(f"matmul {TOKENS} x {rows} x {columns}", 2 * TOKENS * rows * columns, taken)
-    head = WIDTH // HEADS
-    for queries, keys in ((TOKENS, TOKENS), (WHOLE_BLOCKS, WHOLE_BLOCKS), (TOKENS, TEXT)):
-        q, k = normal(1, queries, HEADS, head), normal(1, keys, HEADS, head)
+    for name, attend, queries, keys, dtype in ATTENTION:
+        q = normal(1, queries, HEADS, WIDTH // HEADS, dtype=dtype)
+        k = normal(1, keys, HEADS, WIDTH // HEADS, dtype=dtype)
         flops = 4 * TOKENS * min(keys, TOKENS) * WIDTH
-        report(f"attention of {queries} to {keys}", flops, seconds(attention, q, k, k))
-        if jax.default_backend() == "gpu" and keys == WHOLE_BLOCKS:
-            length = jnp.full(1, TOKENS, jnp.int32)
-            masked = functools.partial(
-                jax.nn.dot_product_attention, key_value_seq_lengths=length, implementation="cudnn"
-            )
-            report(f"... of them {TOKENS} keys", flops, seconds(masked, q, k, k))
-            q, k = q.astype(jnp.float16), k[:, : TOKENS // 192 * 192].astype(jnp.float16)
-            report("jax's Pallas kernel, float16", flops, seconds(pallas_attention, q, k, k))
+        report(f"{name} of {queries} to {keys}", flops, seconds(attend, q, k, k))
     for levels, dtype in ((LEVELS, jnp.bfloat16), (ENCODER_LEVELS, jnp.float32)):
         for frames, height, width, channels in levels:
             x = normal(1, frames + 2, height, width, channels, dtype=dtype)

@@ -66,10 +66,12 @@ def run(args: argparse.Namespace) -> int:
     if args.peer:  # both frameworks are to find memory on one GPU
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from flashmotion_jax.bench.stages import run_bench
-    from flashmotion_jax.files import replacing
+    from flashmotion_jax.files import check_file, replacing
 
     if args.repeat < 1:
         raise ValueError(f"--repeat {args.repeat}; expected 1 or more")
+    if args.json:
+        check_file(args.json)
     adapters = args.adapter or ([] if args.train else ["none", "resnet", "controlnet"])
     bench = run_bench(
         adapters=adapters,

@@ -87,10 +87,12 @@ def run(args: argparse.Namespace) -> int:
 
     prepare_environment()
     from flashmotion_jax.config import TrainConfig, load_config, with_overrides
-    from flashmotion_jax.files import replacing
+    from flashmotion_jax.files import check_file, replacing
     from flashmotion_jax.planning.plan import plan_sampling, plan_training
     from flashmotion_jax.planning.report import to_json, to_lines
 
+    if args.json:
+        check_file(args.json)
     topology, size, config = open_topology(args.topology), _video_size(args), None
     if args.config:
         config = with_overrides(load_config(args.config, TrainConfig), args.set)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from flashmotion_jax.planning import topology
 from flashmotion_jax.planning.devices import GPUS, KINDS, target_config
 from flashmotion_jax.planning.topology import open_topology, prepare_environment
 
@@ -67,7 +68,7 @@ def test_topologies_of_the_compilers(name, devices, hosts):
 
 def test_what_is_compiled_for_devices_elsewhere_is_not_kept(monkeypatch):
     """jax cannot read it back: a second plan warned of each program."""
-    monkeypatch.setattr(topology.os, "environ", {"JAX_PLATFORMS": "cuda"})
+    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cuda"})
     prepare_environment()
-    assert topology.os.environ["JAX_PLATFORMS"] == "cpu"
-    assert topology.os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
