@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flashmotion_jax.commands import exit_status
+from flashmotion_jax.runtime.errors import exit_status
 
 KINDS = {
     "dit": "dit",

@@ -16,10 +16,10 @@ from converters.folders import LAYOUTS, TOKENIZERS
 from converters.importing import TABLES
 from converters.mapping import Entry, Row, make_entries
 from converters.writer import Spec, write_safetensors, write_shards, write_torch
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.arrays import read_array, require_complete
 from flashmotion_jax.config import DiTConfig
-from flashmotion_jax.files import replacing
-from flashmotion_jax.models import checkpoint
-from flashmotion_jax.models.arrays import read_array, require_complete
+from flashmotion_jax.runtime.atomic import replacing
 
 #: What `WanPipeline.from_pretrained` of diffusers asks for beside the models.
 MODEL_INDEX = {
@@ -88,11 +88,11 @@ def export_folder(
     Raises:
       ValueError: the source lacks a component, or the destination exists.
     """
-    checkpoint.read_sampling(source)
-    components = {kind: checkpoint.read_component(source, kind) for kind in kinds}
+    components.read_sampling(source)
+    found = {kind: components.read_component(source, kind) for kind in kinds}
     _require_new(destination)
     with replacing(destination) as scratch:
-        for kind, component in components.items():
+        for kind, component in found.items():
             files = LAYOUTS[layout][kind]
             rows = TABLES[kind].table(component.config, layout)
             is_bfloat16 = files.weights.endswith("bf16.pth")
@@ -107,7 +107,7 @@ def export_folder(
                 _write_json(scratch / files.config, _config(component, layout))
         if "text_encoder" in kinds:
             shutil.copytree(source / "tokenizer", scratch / TOKENIZERS[layout])
-        if layout == "diffusers" and components.keys() == TABLES.keys():
+        if layout == "diffusers" and found.keys() == TABLES.keys():
             _write_json(scratch / "model_index.json", MODEL_INDEX)
             _write_json(scratch / "scheduler" / "scheduler_config.json", SCHEDULER)
     return f"wrote {', '.join(kinds)} in the {layout} layout to {destination}"
@@ -128,8 +128,8 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
     Raises:
       ValueError: the source lacks the adapter, or the destination exists.
     """
-    checkpoint.read_sampling(source)
-    component = checkpoint.read_component(source, f"adapters/{name}")
+    components.read_sampling(source)
+    component = components.read_component(source, f"adapters/{name}")
     _require_new(destination)
     if destination.suffix not in (".safetensors", ".pt", ".pth"):
         raise ValueError(f"{destination} has no known suffix; use .safetensors, .pt or .pth")
@@ -142,7 +142,7 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
 
 
 def open_tensors(
-    source: Path, component: checkpoint.Component, rows: Sequence[Row], dtype: str | None
+    source: Path, component: components.Component, rows: Sequence[Row], dtype: str | None
 ) -> Tensors:
     """The tensors of a component under the names of `rows`.
 
@@ -155,10 +155,10 @@ def open_tensors(
     Raises:
       ValueError: files are missing or cut off.
     """
-    module = checkpoint.abstract_module(
+    module = components.abstract_module(
         component.kind, component.config, component.dtype, component.dit_config
     )
-    entries = make_entries(checkpoint.flat_parameters(module), rows)
+    entries = make_entries(components.flat_parameters(module), rows)
     folder = source / component.kind / "params"
     require_complete(folder, component.num_bytes)
     return Tensors(folder, entries, dtype)
@@ -169,7 +169,7 @@ def _write_file(file: Path, tensors: Tensors) -> None:
     write(file, [spec for group in tensors.specs() for spec in group], tensors.arrays())
 
 
-def _config(component: checkpoint.Component, layout: str) -> dict[str, Any]:
+def _config(component: components.Component, layout: str) -> dict[str, Any]:
     if component.kind == "dit":
         return dit.write_config(component.config, layout)
     module = vae if component.kind == "vae" else text_encoder

@@ -30,9 +30,9 @@ from converters.mapping import (
 )
 from converters.reader import Source, read_file
 from converters.recognition import recognise, select_weights, strip_prefixes
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DiTConfig, SamplingConfig
-from flashmotion_jax.files import replacing
-from flashmotion_jax.models import checkpoint
+from flashmotion_jax.runtime.atomic import replacing
 
 TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
 
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
     """A component, and where each of its parameters comes from.
 
     Attributes:
-      kind: one of `checkpoint.KINDS`.
+      kind: one of `components.KINDS`.
       config: its sizes.
       dit_config: of an adapter, the DiT it belongs to.
       dtype: to store matmul and convolution weights in.
@@ -92,7 +92,7 @@ class Plan(NamedTuple):
                 bar.update()
                 return entry.gather(self.source)
 
-            checkpoint.save_component(
+            components.save_component(
                 folder,
                 self.kind,
                 self.config,
@@ -170,7 +170,7 @@ def convert_file(
     tensors = open_file(locate(source, ()), weights)
     dit_config = DiTConfig()
     if (destination / "dit").is_dir():
-        dit_config = checkpoint.read_component(destination, "dit").config
+        dit_config = components.read_component(destination, "dit").config
     plan = plan_file(tensors, dit_config, dtype, component, names)
     _require_free(destination, [plan.kind], overwrite)
     _require_no_faults([], [plan])
@@ -271,8 +271,8 @@ def _plan(
     source: Source,
     names: Names = NO_NAMES,
 ) -> Plan:
-    module = checkpoint.abstract_module(kind, config, dtype, dit_config)
-    parameters = checkpoint.flat_parameters(module)
+    module = components.abstract_module(kind, config, dtype, dit_config)
+    parameters = components.flat_parameters(module)
     rows = override(parameters, rows, names.keys)
     # An adapter's projections may be Linear or any convolution of size one.
     is_guess = dit_config is not None
@@ -298,7 +298,7 @@ def _require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> N
         raise ValueError(
             f"{destination} exists and is no checkpoint of this project; choose another folder"
         )
-    checkpoint.read_sampling(destination)
+    components.read_sampling(destination)
     taken = [kind for kind in kinds if (destination / kind).exists()]
     if taken and not overwrite:
         raise ValueError(f"{destination} has {', '.join(taken)}; add --overwrite to replace them")
@@ -314,14 +314,14 @@ def _write(
     with _opened(destination) as folder:
         sampling = SamplingConfig()
         if (folder / "model.json").is_file():
-            sampling = checkpoint.read_sampling(folder)
+            sampling = components.read_sampling(folder)
         for plan in plans:
             plan.write(folder, overwrite)
         if tokenizer:
-            checkpoint.save_tokenizer(folder, tokenizer)
+            components.save_tokenizer(folder, tokenizer)
         if any(plan.kind == "dit" for plan in plans):
             sampling = dataclasses.replace(sampling, sampler=sampler)
-        checkpoint.write_sampling(folder, sampling)
+        components.write_sampling(folder, sampling)
 
 
 @contextmanager

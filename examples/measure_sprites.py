@@ -27,17 +27,17 @@ import numpy as np
 from tqdm import tqdm
 
 from flashmotion_jax import Pipeline
-from flashmotion_jax.commands import exit_status
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.data.sprites import Clip, test_groups
-from flashmotion_jax.data.video import to_float, to_uint8
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
 from flashmotion_jax.evaluation.frechet import frechet_of_pairs, latent_features
 from flashmotion_jax.evaluation.networks import FixedNetwork
 from flashmotion_jax.evaluation.report import to_json, to_markdown
 from flashmotion_jax.evaluation.sprites import Measures, compare, measure, summarise
-from flashmotion_jax.files import replacing
-from flashmotion_jax.models import checkpoint
+from flashmotion_jax.media.videos import to_float, to_uint8
 from flashmotion_jax.models.adapters import Adapter
+from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import exit_status
 from flashmotion_jax.training.autoencoder import reconstruct
 
 BATCH = 16
@@ -102,7 +102,7 @@ def measured(out: Path, kind: str, run: str, clips: list[Clip]) -> Path:
     model, source = Path(generator), Path(source or generator)
     adapter = kind if kind in ("resnet", "controlnet") else None
     parts = [(model, "vae"), (model, "dit")] + [(source, f"adapters/{adapter}")] * bool(adapter)
-    keys = [checkpoint.read_component(*part).key[:8] for part in parts]
+    keys = [components.read_component(*part).key[:8] for part in parts]
     file = out / f"{kind}-{'-'.join(keys)}-{len(clips)}.npz"
     if not file.exists():
         real = np.stack([clip.video for clip in clips])
@@ -120,7 +120,7 @@ def measured(out: Path, kind: str, run: str, clips: list[Clip]) -> Path:
 
 def reconstructed(model: Path, real: np.ndarray) -> np.ndarray:
     """What the autoencoder makes of videos uint8 `[N, F, H, W, 3]`."""
-    vae = checkpoint.load_component(model, "vae", "float32")
+    vae = components.load_component(model, "vae", "float32")
     return np.stack([to_uint8(np.asarray(reconstruct(vae, video[None])[0])) for video in real])
 
 
@@ -128,7 +128,7 @@ def generate(
     model: Path, source: Path, kind: str | None, clips: list[Clip]
 ) -> Iterator[np.ndarray]:
     """A video of each clip's first frame, caption and boxes; clip i has the noise of seed i."""
-    adapter = checkpoint.load_component(source, f"adapters/{kind}", "float32") if kind else None
+    adapter = components.load_component(source, f"adapters/{kind}", "float32") if kind else None
     pipeline = Pipeline.load(model, cast(Adapter | None, adapter))
     bar = tqdm(total=len(clips), desc=f"{source.parent.name:28}", unit="clip", file=sys.stderr)
     for start in range(0, len(clips), BATCH):
@@ -152,7 +152,7 @@ def measures(videos: np.ndarray, clips: list[Clip]) -> dict[str, np.ndarray]:
 def pairs_of_features(model: Path, videos: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
     """Features of generated and real videos `[N, 2, D]`, of their frames and of their latents."""
     network = FixedNetwork()
-    vae = checkpoint.load_component(model, "vae", "float32")
+    vae = components.load_component(model, "vae", "float32")
     encode = jax.jit(lambda vae, video: vae.encode(video))
 
     def of_frames(some: np.ndarray) -> np.ndarray:

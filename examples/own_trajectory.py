@@ -15,8 +15,8 @@ import imageio.v3 as iio
 import numpy as np
 
 from flashmotion_jax import Pipeline, Trajectory
-from flashmotion_jax.commands import exit_status
-from flashmotion_jax.files import replacing
+from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import exit_status
 from flashmotion_jax.trajectory import Canvas, move, objects_from_label_png
 
 HERE = Path(__file__).parent

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 import flashmotion_jax
-from flashmotion_jax.commands import exit_status
-from flashmotion_jax.files import replacing_folder
-from flashmotion_jax.models import checkpoint
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.runtime.atomic import replacing_folder
+from flashmotion_jax.runtime.errors import exit_status
 
 RUNS = Path("runs/sprites")
 ADAPTERS = ("resnet", "controlnet")
@@ -46,13 +46,13 @@ def run() -> int:
 
 def write(out: Path, models: dict[str, Path]) -> None:
     """One checkpoint of the adapters of several models, which share all else."""
-    generators = {checkpoint.read_component(model, "dit").key for model in models.values()}
+    generators = {components.read_component(model, "dit").key for model in models.values()}
     if len(generators) > 1:
         raise ValueError(f"{' and '.join(map(str, models.values()))} have different generators")
     with replacing_folder(out) as scratch:
         source = models["resnet"]
-        checkpoint.save_tokenizer(scratch, source / "tokenizer")
-        checkpoint.write_sampling(scratch, checkpoint.read_sampling(source))
+        components.save_tokenizer(scratch, source / "tokenizer")
+        components.write_sampling(scratch, components.read_sampling(source))
         for kind in ("dit", "vae", "text_encoder"):
             copy(source, scratch, kind)
         for adapter, model in models.items():
@@ -65,13 +65,13 @@ def write(out: Path, models: dict[str, Path]) -> None:
 
 def copy(source: Path, out: Path, kind: str) -> None:
     """Copies a component in bfloat16, compressed."""
-    component = checkpoint.read_component(source, kind)
-    module = checkpoint.load_component(source, kind, "float32")
-    checkpoint.save_component(
+    component = components.read_component(source, kind)
+    module = components.load_component(source, kind, "float32")
+    components.save_component(
         out,
         kind,
         component.config,
-        checkpoint.parameter_readers(module),
+        components.parameter_readers(module),
         "bfloat16",
         dit_config=component.dit_config,
         compress=True,

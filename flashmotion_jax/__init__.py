@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flashmotion_jax.checkpoints.components import Models, load_models
     from flashmotion_jax.config import SamplingConfig
-    from flashmotion_jax.data.video import read_video, write_video
-    from flashmotion_jax.models.checkpoint import Models, load_models
-    from flashmotion_jax.pipeline import Pipeline
+    from flashmotion_jax.inference.pipeline import Pipeline
+    from flashmotion_jax.media.videos import read_video, write_video
     from flashmotion_jax.trajectory import Keyframe, TrackedObject, Trajectory, load_maps
 
 __all__ = [
@@ -30,15 +30,15 @@ __all__ = [
 
 _MODULES = {
     "Keyframe": "trajectory",
-    "Models": "models.checkpoint",
-    "Pipeline": "pipeline",
+    "Models": "checkpoints.components",
+    "Pipeline": "inference.pipeline",
     "SamplingConfig": "config",
     "TrackedObject": "trajectory",
     "Trajectory": "trajectory",
     "load_maps": "trajectory",
-    "load_models": "models.checkpoint",
-    "read_video": "data.video",
-    "write_video": "data.video",
+    "load_models": "checkpoints.components",
+    "read_video": "media.videos",
+    "write_video": "media.videos",
 }
 
 

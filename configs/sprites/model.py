@@ -6,9 +6,9 @@ Hardware: a CPU, for some seconds.
 Expect: a checkpoint whose videos are noise: its velocity is zero.
 """
 
+from flashmotion_jax.checkpoints.init import FreshConfig
 from flashmotion_jax.config import DiTConfig, SamplingConfig, TextEncoderConfig, VAEConfig
 from flashmotion_jax.data.sprites import MAPS, VOCABULARY
-from flashmotion_jax.models.fresh import FreshConfig
 
 CHANNELS = 32  # of the latents
 TEXT_DIM = 64

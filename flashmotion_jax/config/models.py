@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
-from flashmotion_jax import wan22
+from flashmotion_jax.config import wan22
 from flashmotion_jax.config.checks import require, require_sizes
 
 MapKind = Literal["box", "filled_box", "mask"]

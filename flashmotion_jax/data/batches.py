@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from flashmotion_jax.data.latent_cache import LatentCache, pad_text
 from flashmotion_jax.data.records import Record
-from flashmotion_jax.sharding import BATCH
+from flashmotion_jax.runtime.sharding import BATCH
 
 Kind = Literal["mask", "box"]
 Array = TypeVar("Array", jax.Array, np.ndarray)

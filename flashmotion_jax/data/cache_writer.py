@@ -28,7 +28,7 @@ from flashmotion_jax.data.latent_cache import (
 )
 from flashmotion_jax.data.magicdata import RowError
 from flashmotion_jax.data.records import Record, record_to_bytes
-from flashmotion_jax.files import replacing
+from flashmotion_jax.runtime.atomic import replacing
 
 #: One video a group, so that any is read alone; latents are noise to a compressor.
 _WRITER_OPTIONS = "group_size:1,uncompressed"

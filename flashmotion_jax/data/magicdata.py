@@ -24,8 +24,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from flashmotion_jax.data.frames import VIDEO_SUFFIXES, find_video, image_files, iterate_frames
-from flashmotion_jax.data.video import cover_crop, read_image
+from flashmotion_jax.media.frames import VIDEO_SUFFIXES, find_video, image_files, iterate_frames
+from flashmotion_jax.media.videos import cover_crop, read_image
 
 Resize = Literal["stretch", "crop"]
 

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from flashmotion_jax.compilation import program
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
 from flashmotion_jax.diffusion.samplers import FewStep, PredictVelocity, State
 from flashmotion_jax.diffusion.solvers import Solver
-from flashmotion_jax.sharding import split_batch_like
+from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.sharding import split_batch_like
 
 
 class Generator(Protocol):

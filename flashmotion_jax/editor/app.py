@@ -25,7 +25,6 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from flashmotion_jax.data.video import best_size, read_image
 from flashmotion_jax.editor.exporting import Wanted, export
 from flashmotion_jax.editor.generator import Generator, read_settings
 from flashmotion_jax.editor.guard import MAX_UPLOAD, Guard
@@ -34,6 +33,7 @@ from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.openapi import document
 from flashmotion_jax.editor.uploads import Form, received
 from flashmotion_jax.editor.worker import Worker
+from flashmotion_jax.media.videos import best_size, read_image
 from flashmotion_jax.trajectory import Canvas, Trajectory
 
 STATIC = Path(__file__).parent / "static"

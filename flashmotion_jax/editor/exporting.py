@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.data.video import cover_crop, read_image, write_video
+from flashmotion_jax.media.videos import cover_crop, read_image, write_video
 from flashmotion_jax.trajectory import Trajectory, render, tracks_from_boxes
-from flashmotion_jax.trajectory.interchange import write_ati, write_spline, write_wan_move
+from flashmotion_jax.trajectory.formats import write_ati, write_spline, write_wan_move
 
 #: Bytes of maps that are made at once.
 _MAX_MAPS = 2 * 2**30

@@ -12,8 +12,9 @@ from flashmotion_jax.data.sprites import VOCABULARY
 if TYPE_CHECKING:
     import numpy as np
 
-    from flashmotion_jax.pipeline import Pipeline, Progress
-    from flashmotion_jax.request import Request
+    from flashmotion_jax.inference.pipeline import Pipeline
+    from flashmotion_jax.inference.request import Request
+    from flashmotion_jax.runtime.progress import Progress
 
 ADAPTERS = ("resnet", "controlnet")
 _WHOLE = ("seed", "steps", "frames")
@@ -76,8 +77,8 @@ class Generator:
           ValueError: it is no checkpoint, or none comes with the package.
         """
         if self._facts is None:
-            from flashmotion_jax.models.checkpoint import open_checkpoint
-            from flashmotion_jax.pipeline import shipped_model
+            from flashmotion_jax.checkpoints.components import open_checkpoint
+            from flashmotion_jax.inference.pipeline import shipped_model
 
             path = self._path or shipped_model()
             config = open_checkpoint(path).config
@@ -121,7 +122,7 @@ class Generator:
     def _pipeline(self, adapter: str) -> Pipeline:
         pipeline = self._pipelines.get(adapter)
         if pipeline is None:
-            from flashmotion_jax.pipeline import Pipeline
+            from flashmotion_jax.inference.pipeline import Pipeline
 
             pipeline = Pipeline.load(self._path, None if adapter == "none" else adapter)
             self._pipelines[adapter] = pipeline

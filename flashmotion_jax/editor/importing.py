@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.data.frames import find_video, iterate_frames
 from flashmotion_jax.data.magicdata import Row, read_rows
-from flashmotion_jax.data.video import read_image
 from flashmotion_jax.editor.uploads import unpack
+from flashmotion_jax.media.frames import find_video, iterate_frames
+from flashmotion_jax.media.videos import read_image
 from flashmotion_jax.trajectory import (
     Canvas,
     Tracks,
@@ -23,7 +23,7 @@ from flashmotion_jax.trajectory import (
     boxes_from_tracks,
     objects_from_label_png,
 )
-from flashmotion_jax.trajectory.interchange import (
+from flashmotion_jax.trajectory.formats import (
     import_magicmotion,
     read_ati,
     read_spline,

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashmotion_jax.files import replacing
+from flashmotion_jax.runtime.atomic import replacing
 
 try:
     import fcntl

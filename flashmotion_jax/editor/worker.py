@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 
-from flashmotion_jax.data.video import write_video
 from flashmotion_jax.editor.generator import Generator, is_of_sprites
 from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.measure import report
-from flashmotion_jax.files import replacing
+from flashmotion_jax.media.videos import write_video
+from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.trajectory import Trajectory
 
 _LOGGER = logging.getLogger(__name__)

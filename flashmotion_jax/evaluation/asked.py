@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.data.frames import iterate_frames
-from flashmotion_jax.data.video import read_image
 from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.evaluation.steadiness import nearest
-from flashmotion_jax.trajectory.interchange import read_wan_move
+from flashmotion_jax.media.frames import iterate_frames
+from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.trajectory.formats import read_wan_move
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.masks import Mask, bounding_box
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory

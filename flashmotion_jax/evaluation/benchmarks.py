@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from flashmotion_jax.data.frames import find_video, image_files
 from flashmotion_jax.data.magicdata import Row, find_csv, read_rows
+from flashmotion_jax.media.frames import find_video, image_files
 from flashmotion_jax.trajectory.labels import read_labels
 
 Bench = Literal["flashbench", "magicbench", "davis", "movebench", "sprites", "folder"]

@@ -24,10 +24,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
-from flashmotion_jax.data.video import cover_crop, write_video
 from flashmotion_jax.evaluation.asked import first_frame, trajectory_of
 from flashmotion_jax.evaluation.benchmarks import Fault, Item
-from flashmotion_jax.files import replacing, replacing_folder
+from flashmotion_jax.media.videos import cover_crop, write_video
+from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Trajectory
 

@@ -13,10 +13,10 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
-from flashmotion_jax.compilation import program
 from flashmotion_jax.evaluation.presets import PRESETS
 from flashmotion_jax.models.i3d import MIN_FRAMES
 from flashmotion_jax.models.metric_networks import file_digest, find_network, load_network
+from flashmotion_jax.runtime.jit import program
 
 
 class Extractor:

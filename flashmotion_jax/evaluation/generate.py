@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flashmotion_jax.data.frames import find_video
-from flashmotion_jax.data.video import write_video
 from flashmotion_jax.evaluation.asked import first_frame, trajectory_of
 from flashmotion_jax.evaluation.benchmarks import Item, object_masks
+from flashmotion_jax.media.frames import find_video
+from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.render import render_masks
 from flashmotion_jax.trajectory.schema import Trajectory
 
 if TYPE_CHECKING:
-    from flashmotion_jax.pipeline import Pipeline
+    from flashmotion_jax.inference.pipeline import Pipeline
 
 Part = tuple[int, int]
 """Number, from 1, and how many."""

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.data.frames import find_video
 from flashmotion_jax.evaluation.benchmarks import Fault, Item
-from flashmotion_jax.trajectory.interchange import read_wan_move
+from flashmotion_jax.media.frames import find_video
+from flashmotion_jax.trajectory.formats import read_wan_move
 from flashmotion_jax.trajectory.labels import read_labels
 
 KINDS = ("single", "multi")

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashmotion_jax.compilation import program
+from flashmotion_jax.runtime.jit import program
 
 #: Filters, stride in time and stride in space of each layer: 2 x 32 = 64 features.
 _LAYERS = ((8, 1, 1), (12, 1, 2), (12, 2, 2))

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flashmotion_jax.data.frames import find_video, iterate_frames
-from flashmotion_jax.data.video import write_video
 from flashmotion_jax.evaluation.asked import trajectory_of
 from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
@@ -23,7 +21,9 @@ from flashmotion_jax.evaluation.plots import bars, curves
 from flashmotion_jax.evaluation.results import Results
 from flashmotion_jax.evaluation.scoring import Score, sampled_frames
 from flashmotion_jax.evaluation.tables import Table, table_of_groups, tables_of_the_paper
-from flashmotion_jax.files import replacing
+from flashmotion_jax.media.frames import find_video, iterate_frames
+from flashmotion_jax.media.videos import write_video
+from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.trajectory.drawing import paint_masks
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.render import render

@@ -27,7 +27,7 @@ from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.report import Rows, to_plain
 from flashmotion_jax.evaluation.scoring import Score, summarise, totals
 from flashmotion_jax.evaluation.store import Store
-from flashmotion_jax.files import replacing
+from flashmotion_jax.runtime.atomic import replacing
 
 _PACKAGES = ("flashmotion_jax", "jax", "flax", "numpy", "av", "pillow", "transformers", "torch")
 

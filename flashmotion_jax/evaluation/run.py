@@ -145,7 +145,7 @@ def _depends(
 
 
 def _generate(args: argparse.Namespace, items: Sequence[Item], pred: Path, part: Part) -> None:
-    from flashmotion_jax.pipeline import Pipeline
+    from flashmotion_jax.inference.pipeline import Pipeline
 
     adapter = None if args.adapter == "none" else args.adapter
     pipeline = Pipeline.load(args.model, adapter)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from flashmotion_jax.data.frames import find_video, iterate_frames
 from flashmotion_jax.evaluation.asked import asked_boxes, first_frame
 from flashmotion_jax.evaluation.benchmarks import Fault, Item, object_masks
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
@@ -21,7 +20,8 @@ from flashmotion_jax.evaluation.iou import bounding_boxes, box_iou, centroid_err
 from flashmotion_jax.evaluation.protocol import Average, Protocol
 from flashmotion_jax.evaluation.segmenters import Segmenter
 from flashmotion_jax.evaluation.steadiness import Steadiness, nearest
-from flashmotion_jax.trajectory.interchange import read_wan_move
+from flashmotion_jax.media.frames import find_video, iterate_frames
+from flashmotion_jax.trajectory.formats import read_wan_move
 
 Features = Callable[[Iterable[np.ndarray]], np.ndarray]
 """Frames uint8 [H, W, 3] -> features [F, D]."""

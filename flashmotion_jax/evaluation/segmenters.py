@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.data.frames import image_files
 from flashmotion_jax.data.sprites import PALETTE
 from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.evaluation.sprites import segment
+from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.schema import Trajectory
 

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from flashmotion_jax.data.frames import find_video, image_files
 from flashmotion_jax.evaluation.benchmarks import Fault, Item
 from flashmotion_jax.evaluation.moments import Pair
 from flashmotion_jax.evaluation.scoring import Score
-from flashmotion_jax.files import replacing
+from flashmotion_jax.media.frames import find_video, image_files
+from flashmotion_jax.runtime.atomic import replacing
 
 #: Of what is stored; raised when the same inputs would give other scores.
 _VERSION = 1

@@ -22,7 +22,7 @@ from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterCon
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.dit import DiT, ResidualStream, TextContext, Trunk
 from flashmotion_jax.models.layers import FLOAT32, Policy
-from flashmotion_jax.sharding import gather, split_tokens
+from flashmotion_jax.runtime.sharding import gather, split_tokens
 
 
 class Adapter(Protocol):

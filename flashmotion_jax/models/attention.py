@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from flashmotion_jax.compilation import backend
 from flashmotion_jax.models.softmax_attention import softmax_attention
 from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
-from flashmotion_jax.sharding import context_size, is_mesh_hidden
+from flashmotion_jax.runtime.jit import backend
+from flashmotion_jax.runtime.sharding import context_size, is_mesh_hidden
 
 #: Scores of one chunk that a device holds at a time, in elements (256 MiB in float32).
 MAX_SCORES = 2**26

@@ -2,7 +2,7 @@
 
 What XLA derives is a convolution with the image as its kernel, and one with its dimensions swapped.
 In the body of a `lax.scan`, where blocks and chunks of video run, both miss the CPU's fast library
-and take 15 to 30 times as long (jax 0.10, `tests/measure_convolution.py`). Here they are matmuls,
+and take 15 to 30 times as long (jax 0.10, `tools/measure_convolution.py`). Here they are matmuls,
 one for each position of the kernel, and a convolution of the same form as the forward one.
 """
 
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from flashmotion_jax.compilation import backend
-from flashmotion_jax.sharding import is_mesh_hidden
+from flashmotion_jax.runtime.jit import backend
+from flashmotion_jax.runtime.sharding import is_mesh_hidden
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 

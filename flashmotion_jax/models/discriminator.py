@@ -25,7 +25,7 @@ from flashmotion_jax.models.attention import attend_to_whole
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import axis_dims
-from flashmotion_jax.sharding import gather, split_batch_like
+from flashmotion_jax.runtime.sharding import gather, split_batch_like
 
 
 class QueryAttention(nnx.Module):

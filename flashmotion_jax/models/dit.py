@@ -23,7 +23,7 @@ from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attend_to_tokens, attend_to_whole
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import apply_rope, rope_table
-from flashmotion_jax.sharding import gather, join_tokens, pad_tokens, split_tokens
+from flashmotion_jax.runtime.sharding import gather, join_tokens, pad_tokens, split_tokens
 
 
 class TextContext(NamedTuple):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flashmotion_jax.models.frozen import FrozenConv, average_pool, max_pool
+from flashmotion_jax.models.feature_layers import FrozenConv, average_pool, max_pool
 
 #: Fewer frames leave less than the two steps in time that the last pooling takes together.
 MIN_FRAMES = 9

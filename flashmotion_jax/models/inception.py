@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flashmotion_jax.models.frozen import FrozenConv, average_pool, max_pool
+from flashmotion_jax.models.feature_layers import FrozenConv, average_pool, max_pool
 
 EPS = 1e-3
 

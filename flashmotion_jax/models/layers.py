@@ -1,7 +1,7 @@
 """The layers every model is built from, each parameter with its logical axis names.
 
-A parameter's metadata `axes` names its dimensions; `flashmotion_jax.sharding` maps the names to
-mesh axes. Matmul and convolution weights follow the model's `Policy`; norms stay in float32.
+A parameter's metadata `axes` names its dimensions; `runtime.sharding` maps the names to mesh
+axes. Matmul and convolution weights follow the model's `Policy`; norms stay in float32.
 
 Dimension letters: B batch, F pixel frames, T latent frames, H W space, P tokens of one frame,
 N = T * P tokens, S text tokens, C channels, D model width, A heads, E head width, M mlp width,
@@ -22,7 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from flashmotion_jax.models.convolution import convolve
-from flashmotion_jax.sharding import split_batch_like
+from flashmotion_jax.runtime.sharding import split_batch_like
 
 Module = TypeVar("Module", bound=nnx.Module)
 Result = TypeVar("Result")

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flashmotion_jax.files import replacing
 from flashmotion_jax.models.i3d import I3D
 from flashmotion_jax.models.inception import Inception
+from flashmotion_jax.runtime.atomic import replacing
 
 Network = Literal["inception", "i3d"]
 

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from flashmotion_jax.config import TextEncoderConfig
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.layers import FLOAT32, Policy
-from flashmotion_jax.sharding import gather
+from flashmotion_jax.runtime.sharding import gather
 
 
 def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.ndarray:

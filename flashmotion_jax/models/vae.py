@@ -19,8 +19,8 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from flashmotion_jax.config import VAEConfig
-from flashmotion_jax.models.cells import join_cells, split_cells
 from flashmotion_jax.models.layers import FLOAT32, Policy
+from flashmotion_jax.models.space_to_depth import join_cells, split_cells
 from flashmotion_jax.models.vae_blocks import (
     CausalConv,
     ChannelNorm,
@@ -30,7 +30,7 @@ from flashmotion_jax.models.vae_blocks import (
     middle,
     pointwise,
 )
-from flashmotion_jax.sharding import context_size, join_columns, split_like
+from flashmotion_jax.runtime.sharding import context_size, join_columns, split_like
 
 Past = tuple[jax.Array, ...]
 """What the next chunk needs of those before; see `Stream`."""

@@ -20,13 +20,13 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from flashmotion_jax.compilation import backend
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
-from flashmotion_jax.models.cells import average_down, duplicate_up
 from flashmotion_jax.models.convolution import convolve, double_and_convolve
 from flashmotion_jax.models.layers import Policy
-from flashmotion_jax.sharding import context_size, is_one_device
+from flashmotion_jax.models.space_to_depth import average_down, duplicate_up
+from flashmotion_jax.runtime.jit import backend
+from flashmotion_jax.runtime.sharding import context_size, is_one_device
 
 
 class Stream:

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from flashmotion_jax.compilation import program
 from flashmotion_jax.config import AutoencoderConfig
 from flashmotion_jax.data.pixel_batches import PixelBatch
-from flashmotion_jax.data.video import to_float
 from flashmotion_jax.diffusion.samplers import draw_noise
+from flashmotion_jax.media.videos import to_float
 from flashmotion_jax.models.vae import VAE
-from flashmotion_jax.sharding import split_batch_like
+from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.sharding import split_batch_like
 from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term
 
 

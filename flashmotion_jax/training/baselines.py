@@ -17,7 +17,7 @@ from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, velocity_t
 from flashmotion_jax.diffusion.generate import conditioned_velocity
 from flashmotion_jax.diffusion.losses import x0_loss
 from flashmotion_jax.diffusion.samplers import draw_noise, multi_step_sigmas
-from flashmotion_jax.sharding import look_up
+from flashmotion_jax.runtime.sharding import look_up
 from flashmotion_jax.training.distribution_matching import Roles, matching_losses
 from flashmotion_jax.training.slow_adapter import data_conditions
 from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term, for_all

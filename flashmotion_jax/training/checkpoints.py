@@ -22,9 +22,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
 
-from flashmotion_jax.compilation import program
-from flashmotion_jax.files import replacing
-from flashmotion_jax.models.arrays import require_space
+from flashmotion_jax.checkpoints.arrays import require_space
+from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.jit import program
 
 #: What orbax calls a checkpoint that is still being written, after the step.
 UNFINISHED = ".orbax-checkpoint-tmp"

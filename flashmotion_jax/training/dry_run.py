@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
-from flashmotion_jax import sharding
 from flashmotion_jax.config import TrainConfig, to_dict
+from flashmotion_jax.runtime import sharding
 from flashmotion_jax.training.inputs import Inputs, open_inputs
 from flashmotion_jax.training.layout import (
     abstract_models,

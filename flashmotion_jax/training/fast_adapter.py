@@ -28,7 +28,7 @@ from flashmotion_jax.diffusion.losses import (
     x0_loss,
 )
 from flashmotion_jax.diffusion.samplers import draw_noise
-from flashmotion_jax.sharding import look_up
+from flashmotion_jax.runtime.sharding import look_up
 from flashmotion_jax.training.distribution_matching import student_sample, student_sigmas
 from flashmotion_jax.training.slow_adapter import data_conditions
 from flashmotion_jax.training.turn import Draws, Losses, Metrics, Models, Term, draw_noise_level

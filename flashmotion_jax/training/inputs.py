@@ -18,8 +18,8 @@ from flashmotion_jax.data.batches import Batch, Batches, latent_batches
 from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
-from flashmotion_jax.data.video import to_uint8
-from flashmotion_jax.sharding import BATCH
+from flashmotion_jax.media.videos import to_uint8
+from flashmotion_jax.runtime.sharding import BATCH
 from flashmotion_jax.training import autoencoder
 from flashmotion_jax.training.samples import LatentSampler
 from flashmotion_jax.training.stage import Result, Stage

@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from flashmotion_jax import sharding
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.data.batches import Batches
+from flashmotion_jax.runtime import sharding
 from flashmotion_jax.training.checkpoints import Checkpoints, State
 from flashmotion_jax.training.inputs import Inputs, Sampler, open_inputs
 from flashmotion_jax.training.layout import abstract_players

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.config import OptimizerConfig
-from flashmotion_jax.models.checkpoint import flat_parameters
 
 Module = TypeVar("Module", bound=nnx.Module)
 

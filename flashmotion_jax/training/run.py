@@ -17,9 +17,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import TrainConfig, differences, to_dict
-from flashmotion_jax.files import replacing, replacing_folder
-from flashmotion_jax.models import checkpoint
+from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.training.player import Player
 from flashmotion_jax.training.stage import Result, Stage
 
@@ -94,11 +94,11 @@ def write_model(folder: Path, result: Result, player: Player) -> Path:
     model = folder / "model"
     config = result.configure(module) if result.configure else result.config
     if jax.process_count() == 1:
-        readers = checkpoint.parameter_readers(module)
+        readers = components.parameter_readers(module)
     else:
         # Gathering takes all processes, in the same order; then one writes.
         arrays = {
-            name: _whole(variable) for name, variable in checkpoint.flat_parameters(module).items()
+            name: _whole(variable) for name, variable in components.flat_parameters(module).items()
         }
         readers = {name: lambda array=array: array for name, array in arrays.items()}
         if jax.process_index() != 0:
@@ -111,8 +111,8 @@ def write_model(folder: Path, result: Result, player: Player) -> Path:
                 # Relative, so that checkpoints and runs can be moved together.
                 target = os.path.relpath(source, model.resolve())
                 (scratch / part).symlink_to(target, target_is_directory=True)
-        checkpoint.write_sampling(scratch, result.sampling)
-        checkpoint.save_component(
+        components.write_sampling(scratch, result.sampling)
+        components.save_component(
             scratch,
             result.kind,
             config,

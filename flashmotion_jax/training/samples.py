@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashmotion_jax.compilation import program
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.data.batches import Batch, first_records
 from flashmotion_jax.data.latent_cache import LatentCache
-from flashmotion_jax.data.video import to_uint8
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
-from flashmotion_jax.models import checkpoint
+from flashmotion_jax.media.videos import to_uint8
 from flashmotion_jax.models.vae import VAE
+from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.training.stage import Result
 from flashmotion_jax.training.turn import Models
 
@@ -39,7 +39,7 @@ class LatentSampler:
         self._dtype = run.dtype
         self._negative_text = cache.negative_text
         self._records = first_records(cache, run.num_samples, run.kind, text_len)
-        checkpoint.read_component(result.base, "vae")
+        components.read_component(result.base, "vae")
 
     def __call__(self, models: Models) -> Iterator[np.ndarray]:
         """Samples and decodes.
@@ -65,7 +65,7 @@ class LatentSampler:
             keys,
             shape=records.latents.shape[1:],
         )
-        vae = checkpoint.load_component(result.base, "vae", self._dtype)
+        vae = components.load_component(result.base, "vae", self._dtype)
         for video, trajectory in zip(latents, records.trajectory, strict=True):
             frames = _decode(vae, video)
             if result.adapter:

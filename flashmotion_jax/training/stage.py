@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 from flax import nnx
 
-from flashmotion_jax.compilation import program
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DiTConfig, OptimizerConfig, SamplingConfig, TrainConfig
-from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.adapters import ControlNet, copy_from_dit
 from flashmotion_jax.models.layers import Policy
-from flashmotion_jax.sharding import place
+from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.sharding import place
 from flashmotion_jax.training.player import Player, new_player
 from flashmotion_jax.training.turn import Turn
 
@@ -35,21 +35,21 @@ class Source(NamedTuple):
     path: str
     kind: str
 
-    def read(self) -> checkpoint.Component:
+    def read(self) -> components.Component:
         """Its configuration and the digest of its weights."""
-        checkpoint.read_sampling(
+        components.read_sampling(
             self.path
         )  # says what is wrong with the folder before its parts do
-        return checkpoint.read_component(self.path, self.kind)
+        return components.read_component(self.path, self.kind)
 
     def load(self, policy: Policy) -> Any:
         """The module with its weights, on the mesh that is set."""
-        return checkpoint.load_component(self.path, self.kind, policy)
+        return components.load_component(self.path, self.kind, policy)
 
     def abstract(self, policy: Policy) -> nnx.Module:
         """The module with shapes and dtypes in place of arrays."""
         component = self.read()
-        return checkpoint.abstract_module(self.kind, component.config, policy, component.dit_config)
+        return components.abstract_module(self.kind, component.config, policy, component.dit_config)
 
 
 class Beginning(NamedTuple):

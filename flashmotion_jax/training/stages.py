@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
     AutoencoderConfig,
     ConsistentAdapterConfig,
@@ -23,7 +24,6 @@ from flashmotion_jax.config import (
     SlowGeneratorConfig,
     TrainConfig,
 )
-from flashmotion_jax.models import checkpoint
 from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
 from flashmotion_jax.models.discriminator import Discriminator
 from flashmotion_jax.training import (
@@ -92,7 +92,7 @@ def build_autoencoder(run: TrainConfig, config: AutoencoderConfig) -> Stage:
             kind="vae",
             config=old,
             base=config.autoencoder,
-            sampling=checkpoint.read_sampling(config.autoencoder),
+            sampling=components.read_sampling(config.autoencoder),
             dit_config=None,
             generator="",
             adapter=None,
@@ -108,7 +108,7 @@ def build_slow_generator(run: TrainConfig, config: SlowGeneratorConfig) -> Stage
         players={"generator": from_source(run, source, config.optimizer)},
         frozen={},
         turns=(Turn("generator", slow_generator.generator_losses(config)),),
-        result=_generator_result(source, checkpoint.read_sampling(source.path)),
+        result=_generator_result(source, components.read_sampling(source.path)),
     )
 
 
@@ -126,7 +126,7 @@ def build_slow_adapter(run: TrainConfig, config: SlowAdapterConfig) -> Stage:
             kind,
             config.adapter,
             "slow_generator",
-            checkpoint.read_sampling(generator.path),
+            components.read_sampling(generator.path),
         ),
     )
 
@@ -319,7 +319,7 @@ def _fast_result(fast_generator: Source, adapter: Source, student: FewStepConfig
 
 def _few_step(generator: Source, student: FewStepConfig) -> SamplingConfig:
     return dataclasses.replace(
-        checkpoint.read_sampling(generator.path),
+        components.read_sampling(generator.path),
         sampler="few_step",
         denoising_steps=student.denoising_steps,
         warp_denoising_steps=student.warp_denoising_steps,

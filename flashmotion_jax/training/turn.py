@@ -15,12 +15,12 @@ import optax
 from einops import rearrange
 from jax.sharding import PartitionSpec
 
-from flashmotion_jax.compilation import Program, program
 from flashmotion_jax.config import OptimizerConfig, TimestepsConfig
 from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.diffusion.samplers import draw_noise
 from flashmotion_jax.diffusion.timesteps import draw_timesteps
-from flashmotion_jax.sharding import split_batch_like
+from flashmotion_jax.runtime.jit import Program, program
+from flashmotion_jax.runtime.sharding import split_batch_like
 from flashmotion_jax.training.player import (
     Player,
     group_of_path,

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from flashmotion_jax.data.video import write_video
-from flashmotion_jax.files import replacing
+from flashmotion_jax.media.videos import write_video
+from flashmotion_jax.runtime.atomic import replacing
 
 #: Where standard error is a file, its progress is a line at most this often, in seconds.
 SECONDS_A_LINE = 30.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.data.video import read_image
+from flashmotion_jax.media.videos import read_image
 
 
 @dataclass(frozen=True)

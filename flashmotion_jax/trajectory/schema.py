@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from flashmotion_jax.files import replacing
+from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.trajectory.keyframes import Keyframe, interpolate
 from flashmotion_jax.trajectory.masks import Mask, read_mask_png
 from flashmotion_jax.trajectory.palette import palette_colour

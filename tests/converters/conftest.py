@@ -21,7 +21,7 @@ def diffusers_models():
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
     transformers = pytest.importorskip("transformers")
-    from flashmotion_jax import wan22
+    from flashmotion_jax.config import wan22
 
     torch.manual_seed(0)
     models = {

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-import tiny
 from converters import adapters
 from converters.__main__ import main
 from converters.mapping import make_entries
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import ControlNetConfig, ResNetAdapterConfig, SamplingConfig
-from flashmotion_jax.models import checkpoint
+from helpers import tiny
 
 CONFIGS = {
     "adapters/resnet": ResNetAdapterConfig(width=16),
@@ -33,13 +33,13 @@ def destination(saved, tmp_path):
 
 
 def make_module(kind):
-    abstract = checkpoint.abstract_module(kind, CONFIGS[kind], "float32", tiny.DIT)
+    abstract = components.abstract_module(kind, CONFIGS[kind], "float32", tiny.DIT)
     return tiny.random_weights(abstract)
 
 
 def state_dict(kind, module):
     """The adapter under the first names of the table."""
-    parameters = checkpoint.flat_parameters(module)
+    parameters = components.flat_parameters(module)
     return {
         key: np.ascontiguousarray(array)
         for entry in make_entries(parameters, adapters.table(kind, tiny.DIT, {}))
@@ -54,9 +54,9 @@ def convert(tmp_path, destination, tensors, write_safetensors, *options):
 
 
 def assert_loaded(destination, kind, module):
-    loaded = checkpoint.load_component(destination, kind, "float32")
-    found = checkpoint.flat_parameters(loaded)
-    for name, variable in checkpoint.flat_parameters(module).items():
+    loaded = components.load_component(destination, kind, "float32")
+    found = components.flat_parameters(loaded)
+    for name, variable in components.flat_parameters(module).items():
         np.testing.assert_array_equal(found[name].get_value(), variable.get_value())
 
 
@@ -97,7 +97,7 @@ def test_plausible_names(kind, prefix, names, destination, tmp_path, write_safet
     tensors = renamed(state_dict(kind, module), *names)
     tensors = {prefix + key: tensor for key, tensor in tensors.items()}
     assert convert(tmp_path, destination, tensors, write_safetensors) == 0
-    assert checkpoint.read_component(destination, kind).config == CONFIGS[kind]
+    assert components.read_component(destination, kind).config == CONFIGS[kind]
     assert_loaded(destination, kind, module)
 
 
@@ -164,7 +164,7 @@ def test_export_round_trip(name, suffix, saved, destination, tmp_path):
     assert main(["export", str(saved), str(file), "--adapter", name]) == 0
     assert main(["flashmotion", str(file), str(destination), "--dtype", "float32"]) == 0
     kind = f"adapters/{name}"
-    assert_loaded(destination, kind, checkpoint.load_component(saved, kind, "float32"))
+    assert_loaded(destination, kind, components.load_component(saved, kind, "float32"))
 
 
 def test_export_to_an_unknown_suffix(saved, tmp_path, capsys):

@@ -11,8 +11,8 @@ from converters.__main__ import main
 from converters.importing import convert_file, read_names
 from converters.reader import read_file
 from examples import small_checkpoint
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import SamplingConfig
-from flashmotion_jax.models import checkpoint
 
 ALL = {"dit", "vae", "text_encoder", "tokenizer", "model.json"}
 
@@ -47,8 +47,8 @@ def edit_tensors(file, write_safetensors, change):
 
 def test_original_folder(original, converted, capsys):
     assert names_in(converted) == ALL
-    models = checkpoint.load_models(converted, "float32")
-    assert models.config == checkpoint.ModelsConfig(
+    models = components.load_models(converted, "float32")
+    assert models.config == components.ModelsConfig(
         dit=small_checkpoint.DIT,
         vae=small_checkpoint.VAE,
         text_encoder=small_checkpoint.TEXT,
@@ -65,21 +65,21 @@ def test_default_dtype_and_last_line(original, tmp_path, capsys):
         f"wrote vae, text_encoder (bfloat16) to {tmp_path / 'model'}\n"
     )
     assert names_in(tmp_path / "model") == ALL - {"dit"}
-    assert checkpoint.read_component(tmp_path / "model", "vae").dtype == "bfloat16"
+    assert components.read_component(tmp_path / "model", "vae").dtype == "bfloat16"
 
 
 def test_parts_are_added_and_never_replaced_unasked(original, tmp_path, capsys):
     destination = tmp_path / "model"
     assert convert(original, destination, "--only", "dit") == 0
     assert convert(original, destination, "--only", "text") == 0
-    key = checkpoint.read_component(destination, "dit").key
+    key = components.read_component(destination, "dit").key
     assert convert(original, destination, "--only", "dit,vae") == 2
     assert "has dit; add --overwrite" in capsys.readouterr().err
     assert not (destination / "vae").exists()
     again = ("--overwrite", "--dtype", "float32")
     assert convert(original, destination, "--only", "dit,vae", *again) == 0
     assert names_in(destination) == ALL
-    assert checkpoint.read_component(destination, "dit").key != key
+    assert components.read_component(destination, "dit").key != key
 
 
 def test_folder_of_something_else_is_never_touched(original, tmp_path, capsys):
@@ -92,8 +92,8 @@ def test_folder_of_something_else_is_never_touched(original, tmp_path, capsys):
 def test_diffusers_folder_gives_the_same_model(diffusers_models, diffusers_folder, tmp_path):
     torch = pytest.importorskip("torch")
     assert convert(diffusers_folder, tmp_path / "model", "--dtype", "float32") == 0
-    dit = checkpoint.load_component(tmp_path / "model", "dit", "float32")
-    encoder = checkpoint.load_component(tmp_path / "model", "text_encoder", "float32")
+    dit = components.load_component(tmp_path / "model", "dit", "float32")
+    encoder = components.load_component(tmp_path / "model", "text_encoder", "float32")
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((1, 2, 4, 4, 48), dtype=np.float32)
     text = rng.standard_normal((1, 7, 32), dtype=np.float32)
@@ -236,11 +236,11 @@ def test_generator_of_a_training_checkpoint(converted, tmp_path, weights, value)
     convert_file(
         str(tmp_path / "model.pt"), destination, dtype="float32", overwrite=True, weights=weights
     )
-    dit = checkpoint.load_component(destination, "dit", "float32")
-    arrays = [v.get_value() for v in checkpoint.flat_parameters(dit).values()]
+    dit = components.load_component(destination, "dit", "float32")
+    arrays = [v.get_value() for v in components.flat_parameters(dit).values()]
     assert all((array == value).all() for array in arrays)
     # Now the few-step student, it is sampled as one.
-    assert checkpoint.read_sampling(destination).sampler == "few_step"
+    assert components.read_sampling(destination).sampler == "few_step"
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "model.diffusion_model.", "pipe.dit.", "module."])
@@ -251,7 +251,7 @@ def test_prefixes_of_other_programs(converted, tmp_path, prefix):
     destination = shutil.copytree(converted, tmp_path / "model")
     assert main(["flashmotion", str(tmp_path / "x.pt"), str(destination)]) == 2  # it has a DiT
     convert_file(str(tmp_path / "x.pt"), destination, dtype="float32", overwrite=True)
-    dit = checkpoint.load_component(destination, "dit", "float32")
+    dit = components.load_component(destination, "dit", "float32")
     np.testing.assert_array_equal(dit.head.head.bias[...], tensors["head.head.bias"].numpy())
 
 
@@ -273,7 +273,7 @@ def test_keys_that_become_one(tmp_path, capsys):
 def test_single_components(original, tmp_path, file):
     kind = "vae" if "VAE" in file else "text_encoder"
     assert main(["flashmotion", str(original / file), str(tmp_path / "model")]) == 0
-    checkpoint.load_component(tmp_path / "model", kind)
+    components.load_component(tmp_path / "model", kind)
 
 
 def test_malicious_file(tmp_path, capsys):

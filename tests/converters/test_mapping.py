@@ -10,13 +10,13 @@ from converters import adapters, dit, text_encoder, vae
 from converters.mapping import Row, find_bad_values, find_faults, make_entries, override
 from converters.reader import Tensor
 from examples import small_checkpoint
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
-from flashmotion_jax.models import checkpoint
 
 
 def entries_of(kind, config, rows, dit_config=None):
-    module = checkpoint.abstract_module(kind, config, "float32", dit_config)
-    return make_entries(checkpoint.flat_parameters(module), rows)
+    module = components.abstract_module(kind, config, "float32", dit_config)
+    return make_entries(components.flat_parameters(module), rows)
 
 
 def shapes(entries):

@@ -10,8 +10,8 @@ import pytest
 
 from converters import dit
 from converters.mapping import make_entries
-from flashmotion_jax.config import DiTConfig
-from flashmotion_jax.models import checkpoint
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import DiTConfig, SamplingConfig, to_dict
 
 #: 4.0 GB in float32; its largest stacked parameter, 12 x 2048 x 8192, has 805 MB.
 CONFIG = DiTConfig(dim=2048, num_heads=16, ffn_dim=8192, num_layers=12, text_dim=1024)
@@ -32,8 +32,8 @@ print(status, peak() - before)
 
 def write_source(folder, suffix):
     """A DiT of `CONFIG` as safetensors with its config.json, or as a torch file."""
-    module = checkpoint.abstract_module("dit", CONFIG, "float32")
-    entries = make_entries(checkpoint.flat_parameters(module), dit.table(CONFIG, "original"))
+    module = components.abstract_module("dit", CONFIG, "float32")
+    entries = make_entries(components.flat_parameters(module), dit.table(CONFIG, "original"))
     shapes = {key: entry.source_shape for entry in entries for key in entry.keys}
     if suffix == ".pt":
         import torch
@@ -63,7 +63,7 @@ def test_four_gigabytes_convert_in_little_memory(tmp_path, suffix, dtype, capsys
     model = tmp_path / "model"
     if suffix == ".pt":  # the sizes come from the checkpoint it is added to
         pytest.importorskip("torch")
-        checkpoint.write_sampling(model, checkpoint.SamplingConfig())
+        components.write_sampling(model, SamplingConfig())
         write_config(model)
         command = ["flashmotion", source, model, "--overwrite"]
     else:
@@ -88,8 +88,8 @@ def test_four_gigabytes_convert_in_little_memory(tmp_path, suffix, dtype, capsys
 
 
 def write_config(model):
-    component = checkpoint.Component(
+    component = components.Component(
         kind="dit", dtype="float32", config=CONFIG, dit_config=None, num_bytes=0, key=""
     )
     (model / "dit").mkdir()
-    (model / "dit" / "config.json").write_text(json.dumps(checkpoint.to_dict(component)))
+    (model / "dit" / "config.json").write_text(json.dumps(to_dict(component)))

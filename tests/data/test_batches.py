@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-import small_cache
 from flashmotion_jax.data import batches as batches_module
 from flashmotion_jax.data.batches import first_records, latent_batches
-from flashmotion_jax.sharding import BATCH, make_mesh
+from flashmotion_jax.runtime.sharding import BATCH, make_mesh
+from helpers import small_cache
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ process = int(sys.argv[1])
 jax.distributed.initialize(f"localhost:{sys.argv[2]}", 2, process)
 from flashmotion_jax.data.batches import latent_batches
 from flashmotion_jax.data.latent_cache import open_cache
-from flashmotion_jax.sharding import make_mesh
+from flashmotion_jax.runtime.sharding import make_mesh
 
 for axes in ({"data": 4}, {"fsdp": 2, "context": 2}, {"context": 4}):
     batches = latent_batches(
@@ -275,7 +275,7 @@ def test_a_process_ends_without_hanging_or_warning(cache, closing):
     code = f"""
         from flashmotion_jax.data.batches import latent_batches
         from flashmotion_jax.data.latent_cache import open_cache
-        from flashmotion_jax.sharding import make_mesh
+        from flashmotion_jax.runtime.sharding import make_mesh
         batches = latent_batches(open_cache({str(cache.path)!r}), kind="box", batch_size=4, seed=0,
                           text_len=16, mesh=make_mesh())
         next(batches)

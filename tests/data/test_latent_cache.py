@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-import small_cache
 from flashmotion_jax.data.cache_writer import (
     finish_cache,
     has_shard,
@@ -18,6 +17,7 @@ from flashmotion_jax.data.cache_writer import (
     write_text,
 )
 from flashmotion_jax.data.latent_cache import open_cache, verify_cache
+from helpers import small_cache
 
 
 def equal(a, b):

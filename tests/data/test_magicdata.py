@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import magicdata_tree as tree
 from flashmotion_jax.data.magicdata import MagicData, RowError
-from flashmotion_jax.data.video import cover_crop, read_video, write_video
+from flashmotion_jax.media.videos import cover_crop, read_video, write_video
+from helpers import magicdata_tree as tree
 
 SMALL = {"num_frames": tree.FRAMES, "height": 32, "width": 64}
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import tiny
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion.generate import (
     Conditions,
@@ -18,6 +17,7 @@ from flashmotion_jax.diffusion.generate import (
     make_schedule,
 )
 from flashmotion_jax.diffusion.solvers import Solver
+from helpers import tiny
 
 SHAPE = (3, 2, 2, 48)
 

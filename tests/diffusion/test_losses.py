@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import tiny
 from flashmotion_jax.diffusion import losses
+from helpers import tiny
 
 SHAPE = (3, 4, 2, 5, 6)
 

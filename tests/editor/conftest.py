@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny
-from editor_server import serving
 from flashmotion_jax import SamplingConfig
 from flashmotion_jax.data.sprites import VOCABULARY
 from flashmotion_jax.editor.generator import Generator
-from flashmotion_jax.models.word_tokenizer import write_word_tokenizer
+from flashmotion_jax.text.word_tokenizer import write_word_tokenizer
+from helpers import tiny
+from helpers.editor_server import serving
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

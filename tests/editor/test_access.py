@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from editor_browser import EditorPage
+from helpers.editor_browser import EditorPage
 
 UNNAMED = """() => [...document.querySelectorAll("button, input, select, textarea, a, canvas")]
   .filter((element) => element.checkVisibility())

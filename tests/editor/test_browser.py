@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editor_browser import EditorPage
-from editor_server import serving
-from editor_slow import Slow
 from examples.own_trajectory import PICTURE
 from flashmotion_jax import read_video
 from flashmotion_jax.trajectory import Trajectory, render
+from helpers.editor_browser import EditorPage
+from helpers.editor_server import serving
+from helpers.editor_slow import Slow
 
 ALL = "editor.store.project.objects"
 

@@ -8,14 +8,14 @@ import time
 import numpy as np
 import pytest
 
-from editor_server import client_of, png
-from editor_slow import Slow
 from flashmotion_jax import read_video
-from flashmotion_jax.cli import main
+from flashmotion_jax.cli.main import main
 from flashmotion_jax.data.sprites import Sprites
 from flashmotion_jax.editor.generator import Generator
 from flashmotion_jax.editor.jobs import History
 from flashmotion_jax.editor.measure import report
+from helpers.editor_server import client_of, png
+from helpers.editor_slow import Slow
 
 TRAJECTORY = {
     "version": 1,

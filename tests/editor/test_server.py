@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editor_server import client_of, jpeg, png, serving
-from flashmotion_jax.data.video import write_video
 from flashmotion_jax.editor.openapi import document
+from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.trajectory import Trajectory, render
+from helpers.editor_server import client_of, jpeg, png, serving
 
 TRAJECTORY = {
     "version": 1,

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import magicdata_tree as tree
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
 from flashmotion_jax.evaluation.asked import (
@@ -17,6 +16,7 @@ from flashmotion_jax.evaluation.benchmarks import read_benchmark
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import Scorer, summarise
 from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colours
+from helpers import magicdata_tree as tree
 
 
 def test_boxes_of_masks_are_those_of_the_squares(tmp_path):

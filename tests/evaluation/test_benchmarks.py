@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import magicdata_tree as tree
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
 from flashmotion_jax.evaluation.benchmarks import Fault, Item, object_masks, read_benchmark
+from helpers import magicdata_tree as tree
 
 
 def davis_frames(count, objects=2):

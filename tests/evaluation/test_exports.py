@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import magicdata_tree as tree
-import movebench_tree
-from flashmotion_jax.cli import main
-from flashmotion_jax.data.video import read_video
+from flashmotion_jax.cli.main import main
 from flashmotion_jax.evaluation.benchmarks import read_benchmark
 from flashmotion_jax.evaluation.exports import FORMATS, export_benchmark
+from flashmotion_jax.media.videos import read_video
+from helpers import magicdata_tree as tree
+from helpers import movebench_tree
 
 HEIGHT, WIDTH = tree.SIZE
 

@@ -6,7 +6,7 @@ import pytest
 from flashmotion_jax.evaluation.features import Extractor
 from flashmotion_jax.evaluation.frechet import frechet_distance
 from flashmotion_jax.evaluation.presets import FID_PRESETS, FVD_PRESETS, PRESETS
-from small_networks import write_network
+from helpers.small_networks import write_network
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import movebench_tree as tree
 from flashmotion_jax.evaluation.asked import asked_boxes, trajectory_of
 from flashmotion_jax.evaluation.benchmarks import read_benchmark
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import Scorer, summarise
 from flashmotion_jax.evaluation.segmenters import precomputed
+from helpers import movebench_tree as tree
 
 
 @pytest.mark.parametrize("language", ["", "en"])

@@ -9,14 +9,14 @@ import shutil
 import numpy as np
 import pytest
 
-import magicdata_tree as tree
-import tiny
-from flashmotion_jax.cli import main
+from flashmotion_jax.cli.main import main
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
-from flashmotion_jax.data.video import read_video, write_video
-from small_networks import write_network
+from flashmotion_jax.media.videos import read_video, write_video
+from helpers import magicdata_tree as tree
+from helpers import tiny
+from helpers.small_networks import write_network
 
 FOLDER = ("--bench", "folder", "--root", "x", "--pred", ".")
 
@@ -179,7 +179,7 @@ def generate(root, folder, *more):
 
 
 def test_videos_are_made_once_and_by_the_place_in_the_benchmark(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("flashmotion_jax.pipeline.Pipeline.load", lambda *args: Painter())
+    monkeypatch.setattr("flashmotion_jax.inference.pipeline.Pipeline.load", lambda *args: Painter())
     root = tree.make_tree(tmp_path / "data", 2)
     assert generate(root, tmp_path) == 2
     assert "the model makes 5; add --method-frames 5" in capsys.readouterr().err

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import magicdata_tree as tree
 from flashmotion_jax.evaluation.benchmarks import read_benchmark
 from flashmotion_jax.evaluation.sam2 import sam2
 from flashmotion_jax.evaluation.scoring import Scorer
 from flashmotion_jax.evaluation.segmenters import smallest_on_top
+from helpers import magicdata_tree as tree
 
 pytest.importorskip("torch")
 

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import magicdata_tree as tree
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
-from flashmotion_jax.data.video import write_video
 from flashmotion_jax.evaluation.benchmarks import Fault, read_benchmark
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import (
@@ -17,6 +15,8 @@ from flashmotion_jax.evaluation.scoring import (
     summarise,
 )
 from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colours
+from flashmotion_jax.media.videos import write_video
+from helpers import magicdata_tree as tree
 
 FOLDER = Protocol("folder")
 OF_MASKS = ("mask_iou", "box_iou", "centroid_error")

@@ -79,7 +79,7 @@ exec $(command -v python3) -m flashmotion_jax.cli "\$@"
 END
 chmod +x "$folder/flashmotion"
 cat >"$folder/config.py" <<END
-from training import run_small
+from helpers import run_small
 
 
 def get_config():
@@ -89,7 +89,7 @@ def get_config():
     return run_small.config(folder, folder / "run", "slow_adapter", "steps=150", "save_every=20")
 END
 PYTHONPATH=$root:$root/tests JAX_PLATFORMS=cpu python3 -c \
-  "import sys, pathlib; from training import run_small; run_small.prepare(pathlib.Path(sys.argv[1]))" "$folder"
+  "import sys, pathlib; from helpers import run_small; run_small.prepare(pathlib.Path(sys.argv[1]))" "$folder"
 
 job=$(CONFIG="$folder/config.py" FLASHMOTION="$folder/flashmotion" sbatch --parsable \
   --nodes=1 --ntasks-per-node=2 --cpus-per-task=1 --gres=none --time=60 \

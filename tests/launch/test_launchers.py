@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flashmotion_jax.cli import build_parser
+from flashmotion_jax.cli.main import build_parser
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import tiny
 from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterConfig
 from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter, copy_from_dit
 from flashmotion_jax.models.dit import DiT, ResidualStream
+from helpers import tiny
 
 KINDS = {
     "resnet": (ResNetAdapter, ResNetAdapterConfig(width=16)),

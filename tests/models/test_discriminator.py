@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
-import tiny
-from flashmotion_jax import sharding
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.config import DiscriminatorConfig, DiTConfig
-from flashmotion_jax.models.checkpoint import flat_parameters
 from flashmotion_jax.models.discriminator import Discriminator, position_embedding
 from flashmotion_jax.models.layers import Policy
+from flashmotion_jax.runtime import sharding
+from helpers import tiny
 
 CONFIG = DiscriminatorConfig(taps=(0, 2), dim=16, num_heads=2)
 VARIANTS = {

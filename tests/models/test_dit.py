@@ -14,15 +14,15 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
-import tiny
 from converters import dit as names
-from flashmotion_jax import sharding
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterConfig
 from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
-from flashmotion_jax.models.checkpoint import flat_parameters
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import Policy, timestep_embedding
-from parity import channels_first, channels_last, state_dict
+from flashmotion_jax.runtime import sharding
+from helpers import tiny
+from helpers.parity import channels_first, channels_last, state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "dit.npz"
 BFLOAT16 = Policy(jnp.bfloat16, jnp.bfloat16)

@@ -71,7 +71,7 @@ def as_torch(network, arrays):
 
 def reference(network, arrays, x):
     torch = pytest.importorskip("torch")
-    import metric_networks_torch
+    from helpers import metric_networks_torch
 
     kind = {"inception": metric_networks_torch.Inception, "i3d": metric_networks_torch.I3D}
     with torch.no_grad():

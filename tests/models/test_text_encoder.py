@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from flashmotion_jax.config import TextEncoderConfig
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder, relative_buckets
-from flashmotion_jax.sharding import BATCH, make_mesh, place
+from flashmotion_jax.runtime.sharding import BATCH, make_mesh, place
 
 GOLDEN = Path(__file__).parent / "golden" / "text_encoder.npz"
 # Attention is wider than the model, and the prompts are longer than the last bucket's distance.

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import tiny
 from converters import vae as names
-from flashmotion_jax.compilation import compiling_for
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.models.vae_blocks import SpatialAttention, Stream, conv3d
-from parity import channels_first, channels_last, state_dict
+from flashmotion_jax.runtime.jit import compiling_for
+from helpers import tiny
+from helpers.parity import channels_first, channels_last, state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "vae.npz"
 #: Levels, blocks and time steps as published; only the widths are small.

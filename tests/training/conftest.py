@@ -9,6 +9,6 @@ import pytest
 def reference():
     """The losses' reference in PyTorch."""
     pytest.importorskip("torch")
-    import toy_torch
+    from helpers import toy_torch
 
     return toy_torch

@@ -10,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import magicdata_tree
-import tiny
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import AutoencoderConfig, OptimizerConfig, SamplingConfig, TrainConfig
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch
-from flashmotion_jax.models import checkpoint
 from flashmotion_jax.training import autoencoder
 from flashmotion_jax.training.dry_run import describe
 from flashmotion_jax.training.loop import train
 from flashmotion_jax.training.turn import Draws
+from helpers import magicdata_tree, tiny
 
 FRAMES, HEIGHT, WIDTH = 9, 32, 64
 STEPS = 12
@@ -76,7 +75,7 @@ def test_the_loss_falls_and_a_sample_stands_beside_its_video(folder, run):
 
 def test_latents_of_the_result_are_normalised(folder, run):
     _, outcome = run
-    vae = checkpoint.load_component(outcome.model, "vae", "float32")
+    vae = components.load_component(outcome.model, "vae", "float32")
     videos = MagicData(folder / "data", num_frames=FRAMES, height=HEIGHT, width=WIDTH)
     encode = jax.jit(lambda video: vae.encode(video[None].astype(jnp.float32) / 127.5 - 1))
     latents = np.concatenate([encode(jnp.asarray(videos[i].video)) for i in range(3)])
@@ -96,11 +95,11 @@ def test_a_decoder_alone_leaves_the_latents_as_they_are(folder):
     )
     outcome = train(config, quiet=True)
     read = [
-        checkpoint.read_component(path, "vae").config for path in (folder / "base", outcome.model)
+        components.read_component(path, "vae").config for path in (folder / "base", outcome.model)
     ]
     assert read[0] == read[1]
     before, after = (
-        checkpoint.flat_parameters(checkpoint.load_component(path, "vae", "float32"))
+        components.flat_parameters(components.load_component(path, "vae", "float32"))
         for path in (folder / "base", outcome.model)
     )
     moved = {

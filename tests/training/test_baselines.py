@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import toy
 from flashmotion_jax.config import ConsistentAdapterConfig, OptimizerConfig
 from flashmotion_jax.training.baselines import consistent_adapter_losses
+from helpers import toy
 
 
 def config(**changes):

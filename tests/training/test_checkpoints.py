@@ -16,8 +16,8 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from flashmotion_jax import sharding
 from flashmotion_jax.config import OptimizerConfig
+from flashmotion_jax.runtime import sharding
 from flashmotion_jax.training.checkpoints import Checkpoints, State
 from flashmotion_jax.training.layout import on_mesh
 from flashmotion_jax.training.player import new_player, update

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import toy
 from flashmotion_jax.config import (
     FastGeneratorConfig,
     FewStepConfig,
@@ -20,6 +19,7 @@ from flashmotion_jax.diffusion.generate import Conditions
 from flashmotion_jax.training.baselines import matched_adapter_losses
 from flashmotion_jax.training.distribution_matching import student_sample
 from flashmotion_jax.training.fast_generator import generator_losses
+from helpers import toy
 
 OPTIMIZERS = {
     name: OptimizerConfig(learning_rate=1e-3) for name in ("optimizer", "fake_score_optimizer")

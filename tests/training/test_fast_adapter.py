@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-import toy
 from flashmotion_jax.config import FastAdapterConfig, OptimizerConfig, ScaleConfig, TimestepsConfig
 from flashmotion_jax.training.fast_adapter import adapter_losses, discriminator_losses
+from helpers import toy
 
 STEP = 600
 

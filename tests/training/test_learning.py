@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-import small_cache
-import tiny
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.config import (
     DiscriminatorConfig,
     DiTConfig,
@@ -25,9 +25,8 @@ from flashmotion_jax.config import (
     SlowAdapterConfig,
     TrainConfig,
 )
-from flashmotion_jax.models import checkpoint
-from flashmotion_jax.models.checkpoint import flat_parameters
 from flashmotion_jax.training.loop import train
+from helpers import small_cache, tiny
 
 DIT = DiTConfig(dim=24, num_heads=1, ffn_dim=32, num_layers=2, text_dim=32, text_len=16)
 ADAPTER = ResNetAdapterConfig(width=16)
@@ -39,17 +38,17 @@ STEPS = 50
 def world(tmp_path_factory):
     """A checkpoint and a cache of two clips, which can be learnt by heart."""
     folder = tmp_path_factory.mktemp("world")
-    checkpoint.write_sampling(folder, SamplingConfig(sampler="euler", num_steps=2, fps=12))
+    components.write_sampling(folder, SamplingConfig(sampler="euler", num_steps=2, fps=12))
     for kind, config, dit_config in (
         ("dit", DIT, None),
         ("vae", tiny.VAE_CONFIG, None),
         ("adapters/resnet", ADAPTER, DIT),
     ):
         module = tiny.random_weights(
-            checkpoint.abstract_module(kind, config, "float32", dit_config)
+            components.abstract_module(kind, config, "float32", dit_config)
         )
-        readers = checkpoint.parameter_readers(module)
-        checkpoint.save_component(folder, kind, config, readers, "float32", dit_config=dit_config)
+        readers = components.parameter_readers(module)
+        components.save_component(folder, kind, config, readers, "float32", dit_config=dit_config)
     small_cache.make_cache(folder / "cache", num_rows=2)
     return folder
 
@@ -79,7 +78,7 @@ def values(lines, name):
 
 
 def arrays(folder, kind):
-    module = checkpoint.load_component(folder, kind, "float32")
+    module = components.load_component(folder, kind, "float32")
     return {path: np.asarray(v.get_value()) for path, v in flat_parameters(module).items()}
 
 
@@ -120,7 +119,7 @@ def test_stage_2(world):
     after = arrays(outcome.model, "dit")
     assert all(np.any(after[path] != before[path]) for path in before)
     np.testing.assert_equal(arrays(world, "dit"), before)
-    assert checkpoint.read_sampling(outcome.model).sampler == "few_step"
+    assert components.read_sampling(outcome.model).sampler == "few_step"
 
 
 def test_stage_3(world):

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from training import run_small
 
 from flashmotion_jax.training.loop import train
+from helpers import run_small
 
 MESH = ("mesh.data=2", "mesh.fsdp=2", "mesh.context=2")
 

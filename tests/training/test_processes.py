@@ -8,17 +8,17 @@ import signal
 
 import numpy as np
 import pytest
-from training import run_small
 
-from flashmotion_jax.models import checkpoint
-from together import LIMIT_SECONDS, RUN_SECONDS, Run
+from flashmotion_jax.checkpoints import components
+from helpers import run_small
+from helpers.together import LIMIT_SECONDS, RUN_SECONDS, Run
 
 #: Arguments: where, seconds that a step takes at least, and those of `run_small`.
 TRAIN = """
 import sys, time
-from flashmotion_jax.distributed import run_together
+from flashmotion_jax.runtime.distributed import run_together
 from flashmotion_jax.training.loop import Loop
-from training import run_small
+from helpers import run_small
 
 def slowed(play):
     def slow(self):
@@ -37,10 +37,10 @@ def train(folder, prepared, output, count, *overrides, stage="slow_adapter", pac
 
 
 def parameters(folder):
-    adapter = checkpoint.load_component(folder / "model", "adapters/resnet", "float32")
+    adapter = components.load_component(folder / "model", "adapters/resnet", "float32")
     return {
         path: np.asarray(variable.get_value())
-        for path, variable in checkpoint.flat_parameters(adapter).items()
+        for path, variable in components.flat_parameters(adapter).items()
     }
 
 

@@ -18,19 +18,17 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from training import run_small
-from training.run_small import STEPS
 
-import small_cache
-import tiny
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import MeshConfig
-from flashmotion_jax.models import checkpoint
 from flashmotion_jax.training.loop import train
 from flashmotion_jax.training.player import Player, to_arrays
 from flashmotion_jax.training.run import open_run, write_model
 from flashmotion_jax.training.stages import build_stage
+from helpers import run_small, small_cache, tiny
+from helpers.run_small import STEPS
 
-SCRIPT = Path(__file__).with_name("run_small.py")
+SCRIPT = Path(__file__).parents[1] / "helpers" / "run_small.py"
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PROCESS_SECONDS = 300
 
@@ -247,10 +245,10 @@ def test_other_weights_at_the_same_path_are_refused(prepared, tmp_path):
         prepared, tmp_path / "run", "slow_adapter", f"stage.slow_generator={base}"
     )
     open_run(config, build_stage(config), "auto")
-    old = checkpoint.read_component(base, "dit").key
-    other = checkpoint.parameter_readers(tiny.make_dit(seed=5))
-    checkpoint.save_component(base, "dit", tiny.DIT, other, "float32", overwrite=True)
-    new = checkpoint.read_component(base, "dit").key
+    old = components.read_component(base, "dit").key
+    other = components.parameter_readers(tiny.make_dit(seed=5))
+    components.save_component(base, "dit", tiny.DIT, other, "float32", overwrite=True)
+    new = components.read_component(base, "dit").key
     change = rf"weights of slow_generator: {old[:12]} -> {new[:12]}"
     with pytest.raises(ValueError, match=change):
         open_run(config, build_stage(config), "auto")
@@ -341,12 +339,12 @@ def test_the_result_is_a_checkpoint(uninterrupted, prepared, tmp_path):
             assert not path.readlink().is_absolute()
             assert path.resolve() == home / "base" / name
         arrays = arrays_of(home / stage, STEPS)
-        trained = checkpoint.flat_parameters(checkpoint.load_component(model, kind, "float32"))
+        trained = components.flat_parameters(components.load_component(model, kind, "float32"))
         assert trained
         for name, variable in trained.items():
             expected = arrays[f"players.{player}.ema.{name}.value"]
             np.testing.assert_array_equal(variable.get_value(), expected, err_msg=name)
-    models = checkpoint.load_models(home / "fast_generator" / "model", "float32")
+    models = components.load_models(home / "fast_generator" / "model", "float32")
     sampling = models.config.sampling
     assert (sampling.sampler, sampling.num_frames) == ("few_step", 9)
     assert sampling.denoising_steps == (1000, 750, 500, 250)
@@ -357,7 +355,7 @@ def test_without_a_moving_average_the_result_is_the_parameters(prepared, tmp_pat
     trained = tiny.make_dit(seed=3)
     player = Player(trained, opt_state=None, ema=None, updates=np.int32(0))
     model = write_model(tmp_path, build_stage(config).result, player)
-    written = to_arrays(checkpoint.load_component(model, "dit", "float32"))
+    written = to_arrays(components.load_component(model, "dit", "float32"))
     jax.tree.map(np.testing.assert_array_equal, written, to_arrays(trained))
 
 
@@ -371,6 +369,6 @@ def test_the_adapter_goes_to_pytorch_and_back(uninterrupted, prepared, tmp_path)
     ignore = shutil.ignore_patterns("adapters")
     shutil.copytree(prepared / "base", back, ignore=ignore)
     assert main(["flashmotion", str(file), str(back), "--dtype", "float32"]) == 0
-    keys = {checkpoint.read_component(path, "adapters/resnet").key for path in (model, back)}
+    keys = {components.read_component(path, "adapters/resnet").key for path in (model, back)}
     assert len(keys) == 1
-    assert keys != {checkpoint.read_component(prepared / "base", "adapters/resnet").key}
+    assert keys != {components.read_component(prepared / "base", "adapters/resnet").key}

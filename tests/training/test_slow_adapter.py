@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import toy
 from flashmotion_jax.config import OptimizerConfig, SlowAdapterConfig
 from flashmotion_jax.training.slow_adapter import adapter_losses
 from flashmotion_jax.training.slow_generator import drop_text
+from helpers import toy
 
 
 def losses_with(text_dropout):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import toy
 from flashmotion_jax.config import OptimizerConfig, SlowGeneratorConfig
 from flashmotion_jax.training.slow_generator import generator_losses
+from helpers import toy
 
 
 def test_the_loss_and_its_gradient(reference):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-import tiny
-from flashmotion_jax import sharding
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
     ConsistentAdapterConfig,
     ControlNetConfig,
@@ -29,12 +28,13 @@ from flashmotion_jax.config import (
     TrainConfig,
 )
 from flashmotion_jax.data.batches import Batch
-from flashmotion_jax.models import checkpoint
+from flashmotion_jax.runtime import sharding
 from flashmotion_jax.training.layout import abstract_players
 from flashmotion_jax.training.player import to_arrays
 from flashmotion_jax.training.stage import Source, frozen_policy, trained_policy
 from flashmotion_jax.training.stages import build_stage
 from flashmotion_jax.training.turn import make_step
+from helpers import tiny
 
 DIT = DiTConfig(dim=48, num_heads=2, ffn_dim=32, num_layers=2, text_dim=32, text_len=4)
 OTHER_DIT = dataclasses.replace(DIT, ffn_dim=48)
@@ -49,12 +49,12 @@ DISCRIMINATOR = DiscriminatorConfig(taps=(0, 1), dim=16, num_heads=2)
 
 
 def save(folder, sampling, dit_config, seed, parts):
-    checkpoint.write_sampling(folder, sampling)
+    components.write_sampling(folder, sampling)
     for kind, config in parts.items():
         adapter_of = None if kind == "dit" else dit_config
-        abstract = checkpoint.abstract_module(kind, config, "float32", adapter_of)
-        readers = checkpoint.parameter_readers(tiny.random_weights(abstract, seed))
-        checkpoint.save_component(folder, kind, config, readers, "float32", dit_config=adapter_of)
+        abstract = components.abstract_module(kind, config, "float32", adapter_of)
+        readers = components.parameter_readers(tiny.random_weights(abstract, seed))
+        components.save_component(folder, kind, config, readers, "float32", dit_config=adapter_of)
 
 
 @pytest.fixture(scope="module")
@@ -277,14 +277,14 @@ def test_stage_1_goes_on_from_an_adapter(folders):
     source = stage.players["adapter"].source
     assert source == Source(folders["mask"], "adapters/resnet")
     begun = to_arrays(stage.players["adapter"].load())
-    stored = to_arrays(checkpoint.load_component(folders["mask"], source.kind, "float32"))
+    stored = to_arrays(components.load_component(folders["mask"], source.kind, "float32"))
     for path, array in begun.items():
         np.testing.assert_array_equal(array, stored[path])
 
 
 def test_a_controlnet_begins_as_the_dit_and_changes_nothing(folders):
     stage = build_stage(run_of(slow_adapter(folders, adapter=ControlNetConfig())))
-    dit = checkpoint.load_component(folders["slow"], "dit", "float32")
+    dit = components.load_component(folders["slow"], "dit", "float32")
     controlnet = stage.players["adapter"].load()
     copied = to_arrays(controlnet)
     for path, array in to_arrays(dit).items():

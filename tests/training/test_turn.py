@@ -11,9 +11,6 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-import toy
-from flashmotion_jax import sharding
-from flashmotion_jax.compilation import program
 from flashmotion_jax.config import (
     ConsistentAdapterConfig,
     FastAdapterConfig,
@@ -23,9 +20,12 @@ from flashmotion_jax.config import (
     SlowAdapterConfig,
 )
 from flashmotion_jax.diffusion.samplers import draw_noise
+from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.training import baselines, fast_adapter, fast_generator, slow_adapter
 from flashmotion_jax.training.player import new_player, to_arrays
 from flashmotion_jax.training.turn import Term, Turn, draw_keys, make_step
+from helpers import toy
 
 KEY = jax.random.key(5)
 

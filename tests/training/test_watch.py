@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from flashmotion_jax.data.video import read_video
+from flashmotion_jax.media.videos import read_video
 from flashmotion_jax.training import watch
 from flashmotion_jax.training.watch import Watch
 

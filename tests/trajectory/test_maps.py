@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashmotion_jax.data.video import cover_crop, write_video
+from flashmotion_jax.media.videos import cover_crop, write_video
 from flashmotion_jax.trajectory import (
     Canvas,
     Keyframe,

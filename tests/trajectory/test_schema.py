@@ -115,5 +115,5 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
 
 
 def test_importing_the_package_does_not_import_jax():
-    code = "import sys, flashmotion_jax.trajectory.interchange; assert 'jax' not in sys.modules"
+    code = "import sys, flashmotion_jax.trajectory.formats; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

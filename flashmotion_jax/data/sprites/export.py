@@ -21,8 +21,8 @@ from PIL import Image
 from flashmotion_jax.data.sprites.captions import describe
 from flashmotion_jax.data.sprites.clips import Clip, Sprites
 from flashmotion_jax.data.sprites.scene import MAPS
-from flashmotion_jax.data.video import write_video
-from flashmotion_jax.files import replacing
+from flashmotion_jax.media.videos import write_video
+from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.render import render, render_masks
 

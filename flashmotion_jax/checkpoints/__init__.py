@@ -1,0 +1,1 @@
+"""Checkpoints: reading, writing and initialising models on disk."""

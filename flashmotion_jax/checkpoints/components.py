@@ -1,0 +1,373 @@
+"""Checkpoints of this project: a folder of components, each with its sizes as JSON and its weights.
+
+    DIR/model.json                   format, version, how to sample
+    DIR/dit/config.json, params/     likewise vae/, text_encoder/, adapters/resnet/, ...
+    DIR/tokenizer/
+
+Converters and trainers write it, `load_models` and the pipeline read it, one component at a time.
+Everything appears under its name when it is whole; names that begin with a dot are what a killed
+run left behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from flashmotion_jax.checkpoints.arrays import Readers, place, read_arrays, write_arrays
+from flashmotion_jax.config import (
+    ControlNetConfig,
+    DiTConfig,
+    ResNetAdapterConfig,
+    SamplingConfig,
+    TextEncoderConfig,
+    VAEConfig,
+    from_dict,
+    to_dict,
+)
+from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
+from flashmotion_jax.models.dit import DiT
+from flashmotion_jax.models.layers import Policy
+from flashmotion_jax.models.text_encoder import TextEncoder
+from flashmotion_jax.models.vae import VAE
+from flashmotion_jax.runtime.atomic import replacing, replacing_folder
+from flashmotion_jax.text.tokenizer import Tokenizer
+
+FORMAT = "flashmotion_jax"
+VERSION = 1
+
+#: Component -> its configuration and module. Those under adapters/ are built for a DiT as well.
+KINDS: Mapping[str, tuple[type, Callable[..., Any]]] = {
+    "dit": (DiTConfig, DiT),
+    "vae": (VAEConfig, VAE),
+    "text_encoder": (TextEncoderConfig, TextEncoder),
+    "adapters/resnet": (ResNetAdapterConfig, ResNetAdapter),
+    "adapters/controlnet": (ControlNetConfig, ControlNet),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """Sizes of the three models, and how the checkpoint is sampled."""
+
+    dit: DiTConfig
+    vae: VAEConfig
+    text_encoder: TextEncoderConfig
+    sampling: SamplingConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint that was looked at but whose weights have not been read.
+
+    Attributes:
+      path: its folder.
+      config: sizes and sampling.
+      tokenizer: the text encoder's.
+      text_encoder_key: names the text encoder's weights, for caches of embeddings.
+    """
+
+    path: Path
+    config: ModelsConfig
+    tokenizer: Tokenizer
+    text_encoder_key: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Models:
+    """Everything that makes a video, in memory."""
+
+    config: ModelsConfig
+    dit: DiT
+    vae: VAE
+    text_encoder: TextEncoder
+    tokenizer: Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Component:
+    """The `config.json` of a component.
+
+    Attributes:
+      kind: one of `KINDS`.
+      dtype: of the stored matmul and convolution weights; what is sensitive is float32 always.
+      config: sizes, of the type that `KINDS` names.
+      dit_config: of an adapter: the DiT it was made for.
+      num_bytes: of the weights on disk.
+      key: sha256 of the weights: it names them, wherever they are.
+    """
+
+    kind: str
+    dtype: str
+    config: Any
+    dit_config: DiTConfig | None
+    num_bytes: int
+    key: str
+
+
+def load_models(path: str | Path, dtype: str = "bfloat16") -> Models:
+    """Reads DiT, VAE, text encoder and tokenizer of a checkpoint.
+
+    Args:
+      path: folder written by `python -m converters` or a trainer.
+      dtype: of matmuls and convolutions and their weights, "bfloat16" or "float32".
+
+    Returns:
+      The models, on the mesh that is set, or else on the first device.
+
+    Raises:
+      ValueError: the folder is not a checkpoint, lacks a part, or is damaged.
+    """
+    checkpoint = open_checkpoint(path)
+    return Models(
+        config=checkpoint.config,
+        tokenizer=checkpoint.tokenizer,
+        dit=load_component(path, "dit", dtype),
+        vae=load_component(path, "vae", dtype),
+        text_encoder=load_component(path, "text_encoder", dtype),
+    )
+
+
+def open_checkpoint(path: str | Path, adapter: str | None = None) -> Checkpoint:
+    """Checks that everything needed is there, and reads everything but the weights.
+
+    Args:
+      path: folder of the checkpoint.
+      adapter: kind of adapter that is needed too, as in `adapters/<kind>`.
+
+    Raises:
+      ValueError: the folder is not a checkpoint, or lacks a part.
+    """
+    path = Path(path)
+    sampling = read_sampling(path)
+    text_encoder = read_component(path, "text_encoder")
+    config = ModelsConfig(
+        dit=read_component(path, "dit").config,
+        vae=read_component(path, "vae").config,
+        text_encoder=text_encoder.config,
+        sampling=sampling,
+    )
+    if adapter is not None:
+        read_component(path, f"adapters/{adapter}")
+    return Checkpoint(
+        path=path,
+        config=config,
+        tokenizer=Tokenizer(path / "tokenizer"),
+        text_encoder_key=text_encoder.key,
+    )
+
+
+def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16") -> Any:
+    """Reads one component.
+
+    Args:
+      path: folder of the checkpoint.
+      kind: one of `KINDS`.
+      dtype: of matmuls and convolutions and their weights, or how to compute in all; norms and the
+        like stay in float32.
+
+    Returns:
+      The module, on the mesh that is set, or else on the first device.
+
+    Raises:
+      ValueError: the component is missing, damaged, or an adapter for another DiT.
+    """
+    path = Path(path)
+    read_sampling(path)  # says what is wrong with the folder before its parts do
+    component = read_component(path, kind)
+    module = abstract_module(kind, component.config, dtype, component.dit_config)
+    variables = flat_parameters(module)
+    arrays = read_arrays(
+        path / kind / "params",
+        component.num_bytes,
+        {name: variable.get_value() for name, variable in variables.items()},
+        {name: place(variable) for name, variable in variables.items()},
+    )
+    for name, variable in variables.items():
+        variable.set_value(arrays[name])
+    return module
+
+
+def save_component(
+    path: str | Path,
+    kind: str,
+    config: Any,
+    params: Readers,
+    dtype: str,
+    *,
+    dit_config: DiTConfig | None = None,
+    overwrite: bool = False,
+    compress: bool = False,
+) -> None:
+    """Writes one component into a checkpoint, one parameter at a time.
+
+    Args:
+      path: folder of the checkpoint.
+      kind: one of `KINDS`.
+      config: its sizes.
+      params: what `parameter_readers` returns, or the same names with readers of other sources.
+      dtype: to store matmul and convolution weights in, "bfloat16" or "float32".
+      dit_config: of an adapter, the DiT it belongs to.
+      overwrite: replace a component that is there.
+      compress: smaller files that take longer to write, see `write_arrays`.
+
+    Raises:
+      ValueError: the component exists, or names or shapes of `params` are not those of the module.
+      OSError: the disk is full or not writable; the checkpoint is as it was.
+    """
+    folder = Path(path) / kind
+    if folder.exists() and not overwrite:
+        raise ValueError(f"{folder} exists; choose another folder or ask to overwrite it")
+    abstract = flat_parameters(abstract_module(kind, config, dtype, dit_config))
+    expected = {name: variable.get_value() for name, variable in abstract.items()}
+    with replacing_folder(folder) as scratch:
+        written = write_arrays(scratch / "params", params, expected, compress)
+        component = Component(
+            kind=kind,
+            dtype=dtype,
+            config=config,
+            dit_config=dit_config,
+            num_bytes=written.num_bytes,
+            key=written.digest,
+        )
+        _write_json(scratch / "config.json", to_dict(component))
+
+
+def save_tokenizer(path: str | Path, source: Path) -> None:
+    """Copies the folder of a tokenizer into a checkpoint, in place of one that is there."""
+    with replacing_folder(Path(path) / "tokenizer") as scratch:
+        shutil.copytree(source, scratch)
+
+
+def abstract_module(
+    kind: str, config: Any, dtype: str | Policy, dit_config: DiTConfig | None = None
+) -> nnx.Module:
+    """A component with shapes and dtypes in place of arrays.
+
+    Args:
+      kind: one of `KINDS`.
+      config: its sizes.
+      dtype: of matmuls and convolutions and their weights, or how to compute in all.
+      dit_config: of an adapter, the DiT it belongs to.
+
+    Raises:
+      ValueError: another dtype than float32 and bfloat16.
+    """
+    policy = dtype if isinstance(dtype, Policy) else Policy(compute=dtype, params=dtype)
+    for name in (policy.compute, policy.params):
+        if name not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype={name!r}; expected 'float32' or 'bfloat16'")
+    build = KINDS[kind][1]
+    configs = (config, dit_config) if dit_config else (config,)
+    return nnx.eval_shape(lambda: build(*configs, policy=policy, rngs=nnx.Rngs(0)))
+
+
+def flat_parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
+    """Dotted path to variable of every parameter."""
+    return {
+        ".".join(map(str, keys)): variable
+        for keys, variable in nnx.to_flat_state(nnx.state(module))
+    }
+
+
+def parameter_readers(module: nnx.Module) -> Readers:
+    """The parameters of a module in memory, in the form that `save_component` takes."""
+    return {
+        name: lambda variable=variable: np.asarray(variable.get_value())
+        for name, variable in flat_parameters(module).items()
+    }
+
+
+def write_sampling(path: str | Path, sampling: SamplingConfig) -> None:
+    """Writes `model.json`, which makes a folder a checkpoint."""
+    values = {"format": FORMAT, "version": VERSION, "sampling": to_dict(sampling)}
+    with replacing(Path(path) / "model.json") as scratch:
+        _write_json(scratch, values)
+
+
+def read_sampling(path: str | Path) -> SamplingConfig:
+    """How the checkpoint is sampled.
+
+    Raises:
+      ValueError: `path` is not a checkpoint of this version.
+    """
+    path = Path(path)
+    file = path / "model.json"
+    if not file.is_file():
+        reason = "has no model.json" if path.is_dir() else "does not exist"
+        raise ValueError(
+            f"{path} {reason}; expected a checkpoint of this project, made with "
+            "`python -m converters wan22 SRC DST`"
+        )
+    values = _read_json(file)
+    if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
+        raise ValueError(
+            f"{file} is of format {values.get('format')!r}, version {values.get('version')!r}; "
+            f"expected {FORMAT!r}, version {VERSION}: convert again or use the release that made it"
+        )
+    return from_dict(SamplingConfig, values.get("sampling", {}), str(file))
+
+
+def read_component(path: str | Path, kind: str) -> Component:
+    """The configuration of a component.
+
+    Raises:
+      ValueError: no such kind, it is missing, or it is an adapter for another DiT.
+    """
+    path = Path(path)
+    if kind not in KINDS:
+        raise ValueError(f"{kind!r} is not a component; expected one of {', '.join(KINDS)}")
+    file = path / kind / "config.json"
+    if not file.is_file():
+        found = [known for known in KINDS if (path / known / "config.json").is_file()]
+        command = "flashmotion SRC.pt" if kind.startswith("adapters/") else "wan22 SRC"
+        raise ValueError(
+            f"{path} has no {kind}, only {', '.join(found) or 'an empty folder'}; add it with "
+            f"`python -m converters {command} {path}`"
+        )
+    values = _read_json(file)
+    fields = {field.name for field in dataclasses.fields(Component)}
+    if values.get("kind") != kind or values.keys() != fields:
+        raise ValueError(f"{file} is not the configuration of a component {kind}; convert again")
+    if kind.startswith("adapters/") and not values["dit_config"]:
+        raise ValueError(f"{file} does not say which DiT it is for (dit_config); convert again")
+    values["config"] = from_dict(KINDS[kind][0], values["config"], str(file))
+    if values["dit_config"]:
+        values["dit_config"] = from_dict(DiTConfig, values["dit_config"], str(file))
+        _require_same_dit(path, kind, values["dit_config"])
+    return from_dict(Component, values, str(file))
+
+
+def _require_same_dit(path: Path, kind: str, dit_config: DiTConfig) -> None:
+    """Checks an adapter against the DiT beside it, if there is one yet."""
+    if not (path / "dit" / "config.json").is_file():
+        return
+    other = to_dict(read_component(path, "dit").config)
+    differing = [
+        f"{name}={value} (the DiT has {other[name]})"
+        for name, value in to_dict(dit_config).items()
+        if other[name] != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{path / kind} was made for another DiT: {', '.join(differing)}; use the adapter "
+            "that belongs to this DiT"
+        )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}); convert again") from error
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

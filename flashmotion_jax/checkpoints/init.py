@@ -1,0 +1,144 @@
+"""A checkpoint with newly initialised weights, to train a family of models from nothing.
+
+DiT, VAE and text encoder begin as their layers do, but for the few parameters in `FACTORS`; the
+tokenizer knows a list of words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import functools
+import math
+import operator
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.components import ModelsConfig
+from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.text.word_tokenizer import vocabulary, write_word_tokenizer
+
+#: Component -> pattern of parameters -> what its layer's initial values are multiplied with.
+#: DiT: each block starts as the identity (adaLN-zero: gates are shut, no text is added) and the
+#: velocity is zero. VAE: residual blocks start as the identity. Text encoder: T5 has no 1 / sqrt(E)
+#: in its attention, and tokens of unit size.
+#: Source: DiT, arXiv:2212.09748, section 3.2; PixArt-alpha, arXiv:2310.00426, section 2.3, for the
+#: cross-attention; transformers `T5PreTrainedModel._init_weights`.
+FACTORS: Mapping[str, Mapping[str, Callable[[Any], float]]] = {
+    "dit": {
+        "head.head.kernel": lambda _: 0.0,
+        "time_projection.kernel": lambda _: 0.0,
+        "blocks.modulation": lambda _: 0.0,
+        "blocks.cross_attn.o.kernel": lambda _: 0.0,
+    },
+    "vae": {"*coder.*.conv2.kernel": lambda _: 0.0},
+    "text_encoder": {
+        "token_embedding.embedding": lambda config: math.sqrt(config.dim),
+        "blocks.attn.q.kernel": lambda config: 1 / math.sqrt(config.head_dim),
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FreshConfig(ModelsConfig):
+    """A family of models before its first training step.
+
+    Attributes:
+      words: every word that prompts are made of.
+
+    Raises:
+      ValueError: more tokens than rows of the text encoder, or widths that do not fit.
+    """
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        num_tokens, rows = len(vocabulary(self.words)), self.text_encoder.vocab_size
+        if num_tokens > rows:
+            raise ValueError(
+                f"{num_tokens} tokens (words, punctuation and special ones) for "
+                f"text_encoder.vocab_size={rows}; raise it to {num_tokens} or more"
+            )
+        for name, other in (
+            ("dit.in_channels", "vae.latent_channels"),
+            ("dit.out_channels", "vae.latent_channels"),
+            ("dit.text_dim", "text_encoder.dim"),
+        ):
+            value, expected = operator.attrgetter(name, other)(self)
+            if value != expected:
+                raise ValueError(f"{name}={value}; expected {other}, which is {expected}")
+
+
+def write_fresh(path: str | Path, config: FreshConfig, seed: int = 0) -> int:
+    """Writes a checkpoint of untrained models in float32, whole or not at all.
+
+    Args:
+      path: folder of the checkpoint, which must not exist.
+      config: sizes, sampling and words.
+      seed: of the weights.
+
+    Returns:
+      The number of parameters.
+
+    Raises:
+      ValueError: the folder exists, or a word is not one.
+      OSError: the disk is full or not writable.
+    """
+    path = Path(path)
+    if path.exists():
+        raise ValueError(f"{path} exists; choose another folder, or remove it first")
+    num_parameters = 0
+    with replacing(path) as scratch:
+        write_word_tokenizer(scratch / "tokenizer", config.words)
+        for kind in FACTORS:
+            sizes = getattr(config, kind)
+            module = new_component(kind, sizes, seed)
+            num_parameters += sum(leaf.size for leaf in jax.tree.leaves(module))
+            readers = components.parameter_readers(module)
+            components.save_component(scratch, kind, sizes, readers, "float32")
+        components.write_sampling(scratch, config.sampling)
+    return num_parameters
+
+
+@functools.partial(program, static_argnames=("kind", "config"))
+def new_component(kind: str, config: Any, seed: int) -> Any:
+    """A component in float32 as training from nothing starts it.
+
+    One program: each initialiser alone would compile its own.
+
+    Args:
+      kind: one of `FACTORS`.
+      config: its sizes.
+      seed: of the weights.
+    """
+    module = components.KINDS[kind][1](config, rngs=nnx.Rngs(jax.random.key(seed)))
+    parameters = components.flat_parameters(module)
+    for pattern, factor in FACTORS[kind].items():
+        for name in fnmatch.filter(parameters, pattern):
+            parameters[name].set_value(parameters[name].get_value() * factor(config))
+    if kind == "vae":
+        for name, parameter in parameters.items():
+            if parameter.get_value().ndim == 5:
+                parameter.set_value(_without_past(name, parameter.get_value()))
+    return module
+
+
+def _without_past(name: str, kernel: jax.Array) -> jax.Array:
+    """A causal convolution `[kt, kh, kw, C_in, C_out]` that starts with the present frame alone.
+
+    Single frames teach nothing of the past; what begins at zero does not disturb what they teach.
+    Where time shrinks every second frame is taken; where it grows each frame is repeated.
+    """
+    present = kernel[-1]
+    if name.endswith("time_conv.kernel"):
+        in_channels, out_channels = kernel.shape[-2:]
+        eye = jnp.eye(in_channels, dtype=kernel.dtype)
+        present = jnp.tile(eye, out_channels // in_channels)[None, None]
+    return jnp.zeros_like(kernel).at[-1].set(present)

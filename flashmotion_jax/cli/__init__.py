@@ -1,0 +1,1 @@
+"""The `flashmotion` command line."""

@@ -1,0 +1,114 @@
+"""`flashmotion edit`: the trajectory editor in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+#: Tried first; where it is taken, any free one.
+PORT = 8017
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to those of `flashmotion`."""
+    parser = commands.add_parser("edit", help="draw trajectories and generate, in a browser")
+    add = parser.add_argument
+    add("--image", metavar="F", help="first frame to begin with (default: none)")
+    add("--port", type=int, metavar="N", help=f"default: {PORT}, or a free one")
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen at; any but 127.0.0.1 needs the token of the link that is printed "
+        "(default: 127.0.0.1)",
+    )
+    add("--model", metavar="DIR", help="checkpoint (default: the small one of the package, 64x64)")
+    add("--history", metavar="DIR", help=f"results and their projects (default: {_home()})")
+    add("--no-open", action="store_true", help="do not open a browser")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves the editor until it is interrupted.
+
+    Raises:
+      ValueError: the image or the model cannot be read.
+      ImportError: the packages of the extra `edit` are not there.
+      OSError: the port is taken, or the address is not this machine's.
+    """
+    try:
+        import uvicorn
+
+        from flashmotion_jax.editor.app import make_app
+    except ImportError as error:
+        install = 'pip install "flashmotion_jax[edit]"'
+        raise ImportError(f"the editor needs {error.name}: {install}") from error
+    from flashmotion_jax.editor.generator import Generator
+    from flashmotion_jax.media.videos import read_image
+
+    image = Path(args.image) if args.image else None
+    if image is not None:
+        read_image(image)
+    generator = Generator(Path(args.model) if args.model else None)
+    if args.model:
+        generator.facts()
+    token = None if args.host in _LOOPBACK else secrets.token_urlsafe(24)
+    home = Path(args.history) if args.history else _home()
+    app = make_app(generator, home, image=image, token=token)
+    listener = _listen(args.host, args.port)
+    link = _link(args.host, listener.getsockname()[1], token)
+    print(f"the editor is at {link} (Ctrl-C ends it); results go to {home}", flush=True)
+    if not args.no_open:
+        threading.Timer(0.5, webbrowser.open, [link]).start()
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    with contextlib.suppress(KeyboardInterrupt):  # raised again when all is put away
+        uvicorn.Server(config).run(sockets=[listener])
+    print(f"ended; results are in {home}")
+    return 0
+
+
+def _home() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "flashmotion" / "editor"
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens, so that the printed link works at once.
+
+    Raises:
+      OSError: the port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in (PORT, 0) if port is None else (port,):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+        except OSError as error:
+            listener.close()
+            if candidate != PORT or port is not None:
+                raise OSError(
+                    f"cannot listen at {host}:{candidate} ({error.strerror}): another --port or "
+                    "--host?"
+                ) from error
+            continue
+        listener.listen(128)
+        return listener
+    raise AssertionError("port 0 is always tried last")
+
+
+def _link(host: str, port: int, token: str | None) -> str:
+    name = f"[{host}]" if ":" in host else host
+    if host in ("0.0.0.0", "::"):
+        name = socket.gethostname()
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")

@@ -1,0 +1,159 @@
+"""`flashmotion plan`: compiles a run for devices that are not there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flashmotion_jax.config import TrainConfig
+    from flashmotion_jax.perf.sizes import VideoSize
+    from flashmotion_jax.perf.topology import Topology
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to those of `flashmotion`."""
+    parser = commands.add_parser(
+        "plan",
+        help="compile a run for devices that are not there: memory, work, time",
+        description="Compiles the programs of a run ahead of time, without its devices and without "
+        "weights; needs pip install 'flashmotion_jax[plan]'. Exit status 1: it does not fit.",
+    )
+    add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", metavar="F.py", help="a training run of configs/")
+    what.add_argument(
+        "--sample",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="making a video with a checkpoint (default: published sizes), on each device one or "
+        "on --devices of them",
+    )
+    add(
+        "--adapter",
+        choices=("resnet", "controlnet", "none"),
+        help="of --sample (default: resnet)",
+    )
+    add(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of --sample, that share each video (default: 1)",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a field, for instance mesh.fsdp=64; repeatable",
+    )
+    add(
+        "--topology",
+        required=True,
+        metavar="KIND:SIZES",
+        help="v5p:4x4x4, v6e:8x8 (TPUs: sides of the slice), h200:8, a100:16 (GPUs: their number)",
+    )
+    add(
+        "--size",
+        metavar="HxW",
+        help="pixels of a video (default: those of the run's cache or checkpoint, or 704x1280)",
+    )
+    add("--frames", type=int, metavar="N", help="of a video, 4 n + 1 (default: likewise, or 121)")
+    add("--json", metavar="F.json", help="write the plan there too")
+    add(
+        "--no-search",
+        action="store_true",
+        help="where it does not fit, compile no others to find one that does",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plans, prints, and writes the plan.
+
+    Returns:
+      The exit status: 0 if it fits, 1 if it does not.
+
+    Raises:
+      ValueError: an argument is wrong.
+      ImportError: the compiler for these devices is not installed.
+    """
+    from flashmotion_jax.perf.topology import open_topology, prepare_environment
+
+    prepare_environment()
+    from flashmotion_jax.config import TrainConfig, load_config, with_overrides
+    from flashmotion_jax.perf.plan import plan_sampling, plan_training
+    from flashmotion_jax.perf.report import to_json, to_lines
+    from flashmotion_jax.runtime.atomic import check_file, replacing
+
+    if args.json:
+        check_file(args.json)
+    topology, size, config = open_topology(args.topology), _video_size(args), None
+    if args.config:
+        config = with_overrides(load_config(args.config, TrainConfig), args.set)
+        plan = plan_training(config, topology, size, _say)
+    else:
+        kind = args.adapter or "resnet"
+        adapter = None if kind == "none" else kind
+        plan = plan_sampling(args.sample, adapter, topology, size, _say, args.devices)
+    for line in to_lines(plan):
+        print(line)
+    if args.json:
+        values = to_json(plan, shlex.join(["flashmotion", "plan", *_words(args)]))
+        with replacing(args.json) as scratch:
+            scratch.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    if plan.faults and config and not args.no_search:
+        _suggest(config, topology, size)
+    verdict = "it does not fit" if plan.faults else "it fits"
+    print(
+        f"planned {args.config or 'sampling'}: {verdict}"
+        + (f"; wrote {args.json}" if args.json else "")
+    )
+    return 1 if plan.faults else 0
+
+
+def _video_size(args: argparse.Namespace) -> VideoSize | None:
+    from flashmotion_jax.perf.sizes import VideoSize, read_size
+
+    if args.size is None and args.frames is None:
+        return None
+    return read_size(args.size, args.frames, VideoSize())
+
+
+def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) -> None:
+    """Says what would fit, or that nothing that was tried does."""
+    from flashmotion_jax.perf.devices import GIB
+    from flashmotion_jax.perf.plan import suggest
+
+    found = suggest(config, topology, size, _say)
+    if found is None:
+        print(
+            f"nothing that was tried fits {topology.name}: take more devices, or shorter or "
+            "smaller videos (--frames, --size)"
+        )
+        return
+    assignments, plan = found
+    needed = max(one.memory.needed for one in plan.compiled) / GIB
+    changes = " ".join(f"--set {assignment}" for assignment in assignments)
+    print(f"this fits, with {needed:.1f} GiB: {changes}")
+
+
+def _words(args: argparse.Namespace) -> list[str]:
+    """The arguments that decide a plan."""
+    words = ["--config", args.config] if args.config else ["--sample", *filter(None, [args.sample])]
+    words += ["--topology", args.topology]
+    for assignment in args.set:
+        words += ["--set", assignment]
+    for name in ("adapter", "size", "frames"):
+        if getattr(args, name) is not None:
+            words += [f"--{name}", str(getattr(args, name))]
+    return words + ["--devices", str(args.devices)] * (args.devices > 1)
+
+
+def _say(text: str) -> None:
+    print(f"{text} ...", file=sys.stderr, flush=True)

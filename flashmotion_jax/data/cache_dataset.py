@@ -1,0 +1,225 @@
+"""MagicData to a latent cache: what `flashmotion cache` does.
+
+    video, masks, boxes --VAE--> latents ---+
+    caption --UMT5--> text ---------------- one record of a shard
+
+In memory: the weights of text encoder and VAE, from beginning to end, and the VAE's activations of
+one video; on the host one shard's embeddings and four decoded videos, as the next three are read
+while one is encoded (0.98 GB each at 121 frames of 704 x 1280, with its maps).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import Grid
+from flashmotion_jax.data.cache_writer import (
+    finish_cache,
+    has_shard,
+    require_same_settings,
+    write_shard,
+    write_text,
+)
+from flashmotion_jax.data.latent_cache import CacheSettings, LatentCache, open_cache, sha256
+from flashmotion_jax.data.magicdata import Example, MagicData, Resize, RowError
+from flashmotion_jax.data.records import DTYPES, Record
+from flashmotion_jax.media.videos import to_float
+from flashmotion_jax.models.vae import VAE
+from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.progress import Progress
+from flashmotion_jax.text.prompts import PromptEncoder, Tokenize
+
+#: Videos that are decoded at once, ahead of the VAE.
+DECODING_THREADS = 3
+
+Embed = Callable[[str], np.ndarray]
+
+
+def cache_dataset(
+    data_root: str | Path,
+    csv: str | Path,
+    output: str | Path,
+    model: str | Path,
+    *,
+    num_frames: int = 121,
+    height: int = 704,
+    width: int = 1280,
+    resize: Resize = "stretch",
+    videos_per_shard: int = 32,
+    dtype: str = "float16",
+    process_index: int = 0,
+    process_count: int = 1,
+    progress: Progress | None = None,
+) -> LatentCache | None:
+    """Encodes a MagicData folder into a latent cache, or goes on where a killed run was.
+
+    Args:
+      data_root: folder of videos/, masks/ and boxs/.
+      csv: in `data_root`, or a path of its own.
+      output: folder of the cache; a run with other settings than those of its shards is refused.
+      model: checkpoint whose VAE and text encoder are used.
+      num_frames: of a video, 4 n + 1; shorter videos are left out.
+      height: of a video, in pixels.
+      width: of a video, in pixels.
+      resize: "stretch" or "crop".
+      videos_per_shard: rows of the CSV a shard covers.
+      dtype: of the stored arrays, "float16" or "float32".
+      process_index: this process makes the shards whose number is this, modulo `process_count`.
+      process_count: processes that share the work, on one machine or several.
+      progress: called with "cache", the rows done and the rows this run has to do.
+
+    Returns:
+      The cache, or None while shards of other processes are missing.
+
+    Raises:
+      ValueError: an argument that does not fit, data or a checkpoint that cannot be used, or
+        latents that `dtype` cannot hold.
+    """
+    _check_arguments(videos_per_shard, dtype, process_index, process_count)
+    folder = Path(output)
+    models = components.open_checkpoint(model)
+    Grid.of(models.config.dit, models.config.vae).check(num_frames, height, width)
+    source = MagicData(
+        data_root, csv, num_frames=num_frames, height=height, width=width, resize=resize
+    )
+    settings = CacheSettings(
+        csv_sha256=sha256(source.csv),
+        num_rows=len(source.rows) + len(source.rejected),
+        videos_per_shard=videos_per_shard,
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        resize=resize,
+        latent_shape=models.config.vae.latent_shape(num_frames, height, width),
+        text_dim=models.config.text_encoder.dim,
+        text_len=models.config.dit.text_len,
+        dtype=dtype,
+        vae_key=components.read_component(model, "vae").key,
+        text_encoder_key=models.text_encoder_key,
+        text_dtype="float32" if jax.default_backend() == "cpu" else "bfloat16",
+        negative_prompt=models.config.sampling.negative_prompt,
+    )
+    require_same_settings(folder, settings)
+    if (folder / "cache.json").is_file():
+        return open_cache(folder)
+    missing = [n for n in range(settings.num_shards) if not has_shard(folder, n, settings)]
+    own = [number for number in missing if number % process_count == process_index]
+    if own or not (folder / "text.npz").is_file():
+        _write_shards(folder, own, settings, source, models, progress)
+    return finish_cache(folder, settings)
+
+
+def _write_shards(
+    folder: Path,
+    numbers: list[int],
+    settings: CacheSettings,
+    source: MagicData,
+    models: components.Checkpoint,
+    progress: Progress | None,
+) -> None:
+    """Writes the embeddings of the fixed prompts, and these shards."""
+    known: dict[int, int | RowError] = {row.number: i for i, row in enumerate(source.rows)}
+    known |= {error.row: error for error in source.rejected}
+    size = settings.videos_per_shard
+    shards = {n: [known[row] for row in range(len(known))[n * size :][:size]] for n in numbers}
+    todo = [item for items in shards.values() for item in items]
+    report = progress or (lambda *_: None)
+    with jax.set_mesh(sharding.make_mesh()):
+        load = functools.partial(components.load_component, models.path, dtype=settings.text_dtype)
+        text_encoder, vae = load("text_encoder"), load("vae")
+
+        def new_embed() -> Embed:
+            # A PromptEncoder keeps what it embeds: one a shard holds 0.3 GB at most.
+            prompts = PromptEncoder(
+                models.tokenizer, lambda: contextlib.nullcontext(text_encoder), settings.text_len
+            )
+            return functools.partial(_embed, prompts, models.tokenizer, settings.text_len)
+
+        embed = new_embed()
+        write_text(folder, embed(""), embed(settings.negative_prompt))
+        examples = _read_ahead(source, todo)
+        done = count()
+
+        def encode(row: Example | RowError) -> Record | RowError:
+            report("cache", next(done), len(todo))
+            return _encode_row(vae, embed, row)
+
+        with contextlib.closing(examples):
+            for number, items in shards.items():
+                embed = new_embed()
+                write_shard(folder, number, settings, map(encode, islice(examples, len(items))))
+        report("cache", len(todo), len(todo))
+
+
+def _read_ahead(
+    source: MagicData, items: Iterable[int | RowError]
+) -> Generator[Example | RowError, None, None]:
+    """Examples by index, in order; threads decode the next ones while one is used."""
+
+    def read(item: int | RowError) -> Example | RowError:
+        if isinstance(item, RowError):
+            return item
+        try:
+            return source[item]
+        except RowError as error:
+            return error
+
+    pool = ThreadPoolExecutor(DECODING_THREADS)
+    ahead: deque[Future[Example | RowError]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(read, item))
+            if len(ahead) > DECODING_THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _encode_row(vae: VAE, embed: Embed, row: Example | RowError) -> Record | RowError:
+    if isinstance(row, RowError):
+        return row
+    latents, masks, boxes = (
+        np.asarray(_encode(vae, jnp.asarray(frames)))
+        for frames in (row.video, row.masks, row.boxes)
+    )
+    return Record(row.id, row.caption, latents, masks, boxes, embed(row.caption))
+
+
+@program
+def _encode(vae: VAE, frames: jax.Array) -> jax.Array:
+    # Pixels travel as bytes and are scaled on the device: a video is 1.3 GB in float32.
+    return vae.encode(to_float(frames[None]))[0]
+
+
+def _embed(prompts: PromptEncoder, tokenizer: Tokenize, text_len: int, caption: str) -> np.ndarray:
+    """The embedding of a caption without padding, float32 `[S, D]`."""
+    num_tokens = int(tokenizer([caption], text_len)[1].sum())
+    return np.asarray(prompts([caption]))[0, :num_tokens]
+
+
+def _check_arguments(
+    videos_per_shard: int, dtype: str, process_index: int, process_count: int
+) -> None:
+    if videos_per_shard < 1:
+        raise ValueError(f"videos_per_shard={videos_per_shard}; expected at least 1")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index={process_index} of process_count={process_count}; expected 0 to "
+            f"{process_count - 1}"
+        )

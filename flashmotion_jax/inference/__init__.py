@@ -1,0 +1,1 @@
+"""From image, prompt and trajectory to a video."""

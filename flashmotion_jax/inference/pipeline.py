@@ -1,0 +1,395 @@
+"""The whole inference flow: image, prompt and trajectory in, video out.
+
+    image --VAE--> latent frame 0 -----------------------+
+    prompt --UMT5--> text ------------------------------ DiT + adapter, a few steps --VAE--> video
+    boxes, masks --render--> maps --VAE--> latents ------+
+
+Each stage loads its model, runs a compiled step in a loop and, unless models are kept, lets the
+model go, so that peak memory is the largest stage and not the sum.
+
+Source: FlashMotion section 3; Wan2.2 `wan/textimage2video.py` for the image in latent frame 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
+from flashmotion_jax.inference.request import Request, make_request
+from flashmotion_jax.media.videos import to_float, to_uint8
+from flashmotion_jax.models.adapters import Adapter
+from flashmotion_jax.models.vae import VAE, Past
+from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.progress import Progress
+from flashmotion_jax.text.prompts import PromptEncoder
+
+
+def shipped_model() -> Path:
+    """Folder of the small trained model that comes with the package.
+
+    Raises:
+      ValueError: this installation lacks it.
+    """
+    folder = Path(str(importlib.resources.files("flashmotion_jax"))) / "assets" / "tiny"
+    if not (folder / "model.json").is_file():
+        raise ValueError(
+            f"no model comes with this installation ({folder} is missing); give the folder of a "
+            "checkpoint, on the command line by --model DIR"
+        )
+    return folder
+
+
+class StageTime(NamedTuple):
+    """Seconds a stage took to load its model, and to run (the first time, to compile as well)."""
+
+    stage: str
+    load: float
+    run: float
+
+
+class _Steps:
+    """Counts the steps of the running stage for a listener."""
+
+    def __init__(self, listener: Progress | None):
+        self._listener = listener
+        self._stage, self._total, self._finished = "", 0, 0
+
+    def start(self, stage: str, total: int) -> None:
+        """Begins a stage of so many steps."""
+        self._stage, self._total = stage, total
+        self(0)
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self(self._finished + 1)
+
+    def end(self) -> None:
+        """Ends the stage, all of its steps done."""
+        if self._finished < self._total:
+            self(self._total)
+
+    def __call__(self, finished: int) -> None:
+        """Reports how many steps of the stage are done."""
+        self._finished = finished
+        if self._listener:
+            self._listener(self._stage, finished, self._total)
+
+
+class Pipeline:
+    """Makes videos; `Pipeline.load` opens a checkpoint, the constructor takes models in memory.
+
+    Args:
+      components: name to loader, for "dit", "vae", "text_encoder" and, if there is one, "adapter".
+        An adapter is any module with the methods of `models.adapters.Adapter`.
+      tokenizer: the text encoder's tokenizer.
+      dit_config: sizes of the DiT.
+      vae_config: sizes of the VAE.
+      sampling: the default way to sample.
+      keep_loaded: keep DiT, VAE and adapter between stages and calls: faster for several videos.
+      devices: share each video: tokens in the DiT, columns in the VAE. Each holds all weights.
+      prompt_cache: folder for prompts' embeddings on disk.
+      cache_key: names the text encoder's weights in `prompt_cache`.
+
+    Attributes:
+      sampling: the default way to sample; `dataclasses.replace` it for another.
+      stage_times: what the last call spent, stage by stage.
+    """
+
+    def __init__(
+        self,
+        components: Mapping[str, Callable[[], Any]],
+        *,
+        tokenizer: Any,
+        dit_config: DiTConfig,
+        vae_config: VAEConfig,
+        sampling: SamplingConfig,
+        keep_loaded: bool = True,
+        devices: int = 1,
+        prompt_cache: Path | None = None,
+        cache_key: str = "",
+    ):
+        self.sampling = sampling
+        self.stage_times: list[StageTime] = []
+        self._components = components
+        self._vae_config = vae_config
+        self._grid = Grid.of(dit_config, vae_config)
+        self._keep_loaded = keep_loaded
+        self._loaded: dict[str, Any] = {}
+        self._mesh = sharding.make_mesh(context=devices)
+        self._steps = _Steps(None)
+        self._load_seconds = 0.0
+        self._encode_prompts = PromptEncoder(
+            tokenizer,
+            lambda: self._use("text_encoder", keep=False),
+            dit_config.text_len,
+            cache_dir=prompt_cache,
+            cache_key=cache_key,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        adapter: str | Adapter | None = "resnet",
+        *,
+        dtype: str | None = None,
+        keep_loaded: bool = True,
+        devices: int = 1,
+        prompt_cache: str | Path | None = None,
+    ) -> Pipeline:
+        """Opens a checkpoint of this project; weights are read when a stage needs them.
+
+        Args:
+          path: folder written by `python -m converters` or a run; None for the small model that
+            comes with the package.
+          adapter: "resnet", "controlnet", an adapter of your own, or None for no trajectories.
+          dtype: of matmuls and convolutions; None takes bfloat16, on a CPU float32.
+          keep_loaded: see the class.
+          devices: see the class.
+          prompt_cache: see the class.
+
+        Raises:
+          ValueError: the folder is not a checkpoint or lacks a part that is needed, or there are
+            fewer devices.
+        """
+        path = shipped_model() if path is None else path
+        kind = adapter if isinstance(adapter, str) else None
+        folder = components.open_checkpoint(path, kind)
+        dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+        load = functools.partial(components.load_component, folder.path, dtype=dtype)
+        loaders: dict[str, Callable[[], Any]] = {
+            name: functools.partial(load, name) for name in ("dit", "vae", "text_encoder")
+        }
+        if adapter is not None:
+            loaders["adapter"] = (
+                functools.partial(load, f"adapters/{kind}") if kind else lambda: adapter
+            )
+        return cls(
+            loaders,
+            tokenizer=folder.tokenizer,
+            dit_config=folder.config.dit,
+            vae_config=folder.config.vae,
+            sampling=folder.config.sampling,
+            keep_loaded=keep_loaded,
+            devices=devices,
+            prompt_cache=Path(prompt_cache) if prompt_cache else None,
+            cache_key=f"{folder.text_encoder_key}-{dtype}",
+        )
+
+    def __call__(
+        self,
+        image: Any,
+        prompt: Any,
+        trajectory: Any = None,
+        seed: int = 0,
+        *,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Makes a video, or a batch of videos if `prompt` is a list.
+
+        Args:
+          image: first frame: a path, or uint8 `[H, W, 3]`; None for text-to-video. A batch takes
+            one for all, or a list.
+          prompt: what happens; a string, or a list of strings.
+          trajectory: where things go, in any form `trajectory.load_maps` reads: one, or a list.
+            Needed with an adapter, refused without.
+          seed: of the noise; video i of a batch takes `seed + i`.
+          progress: called with a stage's name, the steps done and their number; what it raises
+            cancels the run.
+          **options: see `request.make_request`: `steps`, `size`, `frames`, `guidance`,
+            `adapter_scale`, `sampling`.
+
+        Returns:
+          uint8 `[F, H, W, 3]`; of a batch `[B, F, H, W, 3]`.
+
+        Raises:
+          ValueError: an argument that does not fit; nothing has been loaded yet.
+        """
+        videos = self.run(self.request(image, prompt, trajectory, seed, **options), progress)
+        return videos[0] if isinstance(prompt, str) else videos
+
+    def request(
+        self, image: Any, prompt: Any, trajectory: Any = None, seed: int = 0, **options: Any
+    ) -> Request:
+        """What `__call__` runs: its arguments, checked and brought to arrays.
+
+        Raises:
+          ValueError: an argument that does not fit.
+        """
+        return make_request(
+            image,
+            prompt,
+            trajectory,
+            seed,
+            sampling=options.pop("sampling", self.sampling),
+            grid=self._grid,
+            has_adapter="adapter" in self._components,
+            **options,
+        )
+
+    def run(self, request: Request, progress: Progress | None = None) -> np.ndarray:
+        """Makes the videos of a request, stage by stage.
+
+        Args:
+          request: from `request`.
+          progress: see `__call__`.
+
+        Returns:
+          uint8 `[B, F, H, W, 3]`.
+        """
+        self._steps = _Steps(progress)
+        self.stage_times = []
+        sampling = request.sampling
+        with jax.set_mesh(self._mesh):
+            with self._stage("text", 1):
+                text, negative_text = self._embed(request)
+            with self._stage("encode", self._frames_to_encode(request)):
+                image_latents, trajectory_latents = self._encode(request)
+            conditions = Conditions(
+                text,
+                negative_text,
+                image_latents,
+                trajectory_latents,
+                jnp.float32(request.adapter_scale),
+                jnp.float32(sampling.guidance_scale),
+            )
+            with self._stage("denoise", sampling.steps):
+                latents = self._denoise(request, conditions)
+            with self._stage("decode", latents.shape[0] * latents.shape[1]):
+                return self._decode(latents)
+
+    def _embed(self, request: Request) -> tuple[jax.Array, jax.Array | None]:
+        if not request.sampling.is_guided:
+            return self._encode_prompts(request.prompts), None
+        # One call, so that the text encoder is loaded once for both.
+        texts = self._encode_prompts([*request.prompts, request.sampling.negative_prompt])
+        return texts[:-1], jnp.broadcast_to(texts[-1:], texts[:-1].shape)
+
+    def _encode(self, request: Request) -> tuple[jax.Array | None, jax.Array | None]:
+        if request.images is None and request.maps is None:
+            return None, None
+        with self._use("vae") as vae:
+
+            def encode(videos: np.ndarray | None, dtype: str) -> jax.Array | None:
+                if videos is None:
+                    return None
+                code = functools.partial(encode_chunk, dtype=dtype)
+                factor = self._vae_config.temporal_factor
+                latents = [
+                    jnp.concatenate(list(self._code(code, vae, video, factor)), axis=1)
+                    for video in videos
+                ]
+                return jnp.concatenate(latents)
+
+            # An image's latents are in every step as they are; those of maps only guide.
+            return encode(request.images, "float32"), encode(request.maps, vae.compute_dtype.name)
+
+    def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
+        with self._use("dit") as dit, self._use("adapter") as adapter:
+            latents = generate_latents(
+                dit,
+                adapter,
+                conditions,
+                make_schedule(request.sampling),
+                jnp.stack([jax.random.key(seed) for seed in request.seeds]),
+                shape=self._vae_config.latent_shape(
+                    request.num_frames, request.height, request.width
+                ),
+                progress=self._steps,
+            )
+            return jax.block_until_ready(latents)
+
+    def _decode(self, latents: jax.Array) -> np.ndarray:
+        with self._use("vae") as vae:
+            # One at a time: the activations of a video outweigh what a batch would save.
+            videos = []
+            for video in latents:
+                chunks = self._code(decode_chunk, vae, video, 1)
+                videos.append(np.concatenate([np.asarray(chunk[0]) for chunk in chunks]))
+        return np.stack(videos)
+
+    def _code(
+        self, code: Callable[..., tuple[jax.Array, Past]], vae: VAE, video: Any, num_frames: int
+    ) -> Iterator[jax.Array]:
+        """Encodes or decodes one video: its first frame, then `num_frames` at a time.
+
+        While a chunk runs, the host has the one before it: neither waits for the other.
+        """
+        past: Past | None = None
+        running: list[jax.Array] = []
+        for start in (0, *range(1, len(video), num_frames)):
+            chunk = video[start : start + (num_frames if start else 1)]
+            result, past = code(vae, jnp.asarray(chunk)[None], past)
+            running.append(result)
+            if len(running) > 1:
+                yield self._finished(running.pop(0))
+        yield self._finished(running.pop())
+
+    def _finished(self, chunk: jax.Array) -> jax.Array:
+        jax.block_until_ready(chunk)
+        self._steps.advance()
+        return chunk
+
+    def _frames_to_encode(self, request: Request) -> int:
+        """Latent frames of all images and maps."""
+        num_videos = len(request.prompts)
+        factor = self._vae_config.temporal_factor
+        of_maps = 0 if request.maps is None else (request.num_frames - 1) // factor + 1
+        return num_videos * (of_maps + (request.images is not None))
+
+    @contextmanager
+    def _use(self, name: str, keep: bool = True) -> Generator[Any, None, None]:
+        """Enters with a component loaded (None if there is none), and lets it go at the end."""
+        if name not in self._components:
+            yield None
+            return
+        start = time.perf_counter()
+        component = self._loaded.get(name)
+        if component is None:
+            component = self._components[name]()
+            if self._mesh.size > 1:
+                component = sharding.place(component, self._mesh)
+        if self._keep_loaded and keep:
+            self._loaded[name] = component
+        self._load_seconds += time.perf_counter() - start
+        yield component
+
+    @contextmanager
+    def _stage(self, name: str, total: int) -> Generator[None, None, None]:
+        """Times a stage and reports its steps."""
+        self._load_seconds = 0.0
+        start = time.perf_counter()
+        self._steps.start(name, total)
+        yield
+        self._steps.end()
+        elapsed = time.perf_counter() - start
+        self.stage_times.append(StageTime(name, self._load_seconds, elapsed - self._load_seconds))
+
+
+@functools.partial(program, static_argnames=("dtype",))
+def encode_chunk(
+    vae: VAE, video: jax.Array, past: Past | None, dtype: str
+) -> tuple[jax.Array, Past]:
+    """The next frames of a video uint8 `[1, F, H, W, 3]`, and what the frames after them need."""
+    return vae.encode_chunk(to_float(video), past, dtype)
+
+
+@functools.partial(program, donate_argnames=("past",))
+def decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+    """The next frames uint8 of latent frames `[1, T, h, w, C]`, and what those after them need."""
+    pixels, past = vae.decode_chunk(latents, past)
+    return to_uint8(pixels), past

@@ -1,0 +1,171 @@
+"""What a user asks for, checked and brought to arrays before any weight is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashmotion_jax.config import Grid, MapKind, SamplingConfig
+from flashmotion_jax.media.videos import best_size, cover_crop, read_image
+from flashmotion_jax.trajectory import load_maps
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A batch of B videos with every choice made.
+
+    Attributes:
+      prompts: B texts.
+      images: uint8 `[B, 1, H, W, 3]`, or None for text-to-video.
+      maps: uint8 `[B, F, H, W, 3]` trajectory maps, or None without an adapter.
+      seeds: one a video; a video does not depend on what else is in its batch.
+      num_frames: F, of the model's grid, as are H and W.
+      height: H in pixels.
+      width: W in pixels.
+      adapter_scale: weight of the adapter's residuals.
+      sampling: sampler, steps and guidance.
+    """
+
+    prompts: tuple[str, ...]
+    images: np.ndarray | None
+    maps: np.ndarray | None
+    seeds: tuple[int, ...]
+    num_frames: int
+    height: int
+    width: int
+    adapter_scale: float
+    sampling: SamplingConfig
+
+
+def make_request(
+    image: Any,
+    prompt: str | Sequence[str],
+    trajectory: Any,
+    seed: int,
+    *,
+    sampling: SamplingConfig,
+    grid: Grid,
+    has_adapter: bool,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    guidance: float | None = None,
+    adapter_scale: float = 1.0,
+    kind: MapKind | None = None,
+) -> Request:
+    """Checks a user's arguments.
+
+    Args:
+      image: a path or uint8 `[H, W, 3]`, a list of them (one a prompt), or None.
+      prompt: one text, or a list of texts for a batch.
+      trajectory: any form `load_maps` reads, a list of them, or None.
+      seed: of the first video; video i takes `seed + i`.
+      sampling: the defaults that the following override.
+      grid: of the model, which height, width and frames must fit.
+      has_adapter: whether a trajectory is needed, or refused.
+      steps: denoising steps.
+      size: (height, width) in pixels; by default `sampling`'s, and with an image its aspect ratio
+        within the same area.
+      frames: `grid.frames` times n, plus 1.
+      guidance: guidance scale of the multi-step samplers.
+      adapter_scale: weight of the adapter; 0 ignores the trajectory.
+      kind: what to render of a trajectory, see `trajectory.render`; by default what the model was
+        trained on.
+
+    Raises:
+      ValueError: the value, what was expected and how to mend it.
+    """
+    prompts = _check_prompts(prompt)
+    sampling = _override(sampling, steps, guidance)
+    images = [_read(item) for item in _one_each("image", image, len(prompts))]
+    height, width = size or _size_like(images[0], sampling, grid)
+    num_frames = sampling.num_frames if frames is None else frames
+    grid.check(num_frames, height, width)
+    shape = {"num_frames": num_frames, "height": height, "width": width}
+    load = functools.partial(load_maps, **shape, kind=kind or sampling.maps)
+    return Request(
+        prompts=prompts,
+        images=_crop(images, height, width),
+        maps=_maps(trajectory, len(prompts), has_adapter, load),
+        seeds=tuple(seed + i for i in range(len(prompts))),
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        adapter_scale=adapter_scale,
+        sampling=sampling,
+    )
+
+
+def _check_prompts(prompt: Any) -> tuple[str, ...]:
+    prompts = tuple(prompt) if isinstance(prompt, list | tuple) else (prompt,)
+    if not prompts or not all(isinstance(text, str) for text in prompts):
+        raise ValueError(f"prompt={prompt!r}; expected a string, or a list of strings")
+    return prompts
+
+
+def _override(
+    sampling: SamplingConfig, steps: int | None, guidance: float | None
+) -> SamplingConfig:
+    if guidance is not None:
+        if sampling.sampler == "few_step":
+            raise ValueError(
+                f"guidance={guidance} with the few_step sampler, whose generator was distilled "
+                "without; leave it out, or take the unipc or euler sampler"
+            )
+        sampling = dataclasses.replace(sampling, guidance_scale=guidance)
+    return sampling if steps is None else sampling.with_steps(steps)
+
+
+def _one_each(name: str, value: Any, count: int) -> list[Any]:
+    """One value for each of `count` prompts: a list as it is, anything else for all."""
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{len(value)} values of {name} for {count} prompts; expected one each")
+    return list(value)
+
+
+def _read(image: Any) -> np.ndarray | None:
+    if image is None:
+        return None
+    pixels = read_image(image) if isinstance(image, str | Path) else np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ValueError(
+            f"image is {pixels.dtype} {pixels.shape}; expected a path, or uint8 [H, W, 3]"
+        )
+    return pixels
+
+
+def _size_like(image: np.ndarray | None, sampling: SamplingConfig, grid: Grid) -> tuple[int, int]:
+    """As many pixels as the model's, in the shape of the image."""
+    height, width = sampling.height, sampling.width
+    if image is None:
+        return height, width
+    return best_size(image.shape[0], image.shape[1], height * width, (grid.height, grid.width))
+
+
+def _crop(images: list[np.ndarray | None], height: int, width: int) -> np.ndarray | None:
+    given = [image for image in images if image is not None]
+    if not given:
+        return None
+    if len(given) < len(images):
+        raise ValueError("a batch has images for some prompts only; give one for each, or for none")
+    return np.stack([cover_crop(image[None], height, width) for image in given])
+
+
+def _maps(
+    trajectory: Any, count: int, has_adapter: bool, load: Callable[[Any], np.ndarray]
+) -> np.ndarray | None:
+    if not has_adapter:
+        if trajectory is not None:
+            raise ValueError("a trajectory without an adapter; load one: resnet or controlnet")
+        return None
+    trajectories = _one_each("trajectory", trajectory, count)
+    if any(item is None for item in trajectories):
+        raise ValueError("the adapter needs a trajectory; give one, or load no adapter")
+    return np.stack([load(item) for item in trajectories])

@@ -1,0 +1,1 @@
+"""Images and videos: reading and writing them."""

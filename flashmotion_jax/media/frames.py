@@ -1,0 +1,64 @@
+"""Videos frame by frame: a file or a folder of images, of which one frame is held at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from flashmotion_jax.media.videos import read_image
+
+VIDEO_SUFFIXES = (".mp4", ".mkv")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def find_video(folder: Path, id: str) -> Path:
+    """The video `id` of a folder: a file, or a folder of images; `<id>.mp4` if there is neither."""
+    paths = [folder / f"{id}{suffix}" for suffix in (*VIDEO_SUFFIXES, "")]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image frames in the order of the numbers in their names: 2.jpg is before 10.jpg.
+
+    Args:
+      folder: one that is not there has none.
+    """
+    there = folder.iterdir() if folder.is_dir() else ()
+    files = [file for file in there if file.suffix.lower() in _IMAGE_SUFFIXES]
+
+    def key(file: Path) -> list[tuple[int, str]]:
+        parts = re.split(r"(\d+)", file.name)
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+    return sorted(files, key=key)
+
+
+def iterate_frames(path: Path) -> Iterator[np.ndarray]:
+    """Decodes a video or a folder of images.
+
+    Yields:
+      uint8 [H, W, 3].
+
+    Raises:
+      ValueError: a frame is damaged, or an image cannot be read.
+      OSError: the file is not there.
+      av.FFmpegError: it is no video, or is cut.
+    """
+    if path.is_dir():
+        yield from map(read_image, image_files(path))
+        return
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError(f"{path} holds no video")
+        stream = container.streams.video[0]
+        stream.thread_type = "FRAME"
+        # A damaged frame must be an error; FFmpeg would show something in its place.
+        stream.codec_context.options = {"err_detect": "explode"}
+        for i, frame in enumerate(container.decode(stream)):
+            if frame.is_corrupt:
+                raise ValueError(f"frame {i} is damaged")
+            yield frame.to_ndarray(format="rgb24")

@@ -1,0 +1,1 @@
+"""Measuring and planning: `flashmotion bench` and `flashmotion plan`."""

@@ -1,0 +1,132 @@
+"""Devices that are not there: enough of them for a compiler."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+from flashmotion_jax.perf.devices import GPUS, KINDS, DeviceKind, target_config
+
+#: cuDNN's version, as jax asks for it where it writes an attention kernel.
+CUDNN_VERSION = 91002
+
+#: A Cloud TPU machine with 8 chips, which only these whole topologies are.
+_EIGHT_CHIP_HOSTS = ("v5e:2x4", "v6e:2x4")
+
+
+class Topology(NamedTuple):
+    """Devices to compile for.
+
+    Attributes:
+      name: as it was asked for.
+      kind: of each device.
+      devices: for a mesh; nothing can be put on them.
+    """
+
+    name: str
+    kind: DeviceKind
+    devices: list[Any]
+
+    @property
+    def num_hosts(self) -> int:
+        """Machines that the devices are in."""
+        return len({device.process_index for device in self.devices})
+
+
+def prepare_environment() -> None:
+    """Lets jax compile for devices that are not there; before it is imported."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # else a plugin looks for its devices, and fails
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")  # libtpu warns without one
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What is compiled for devices that are not there cannot be read back: jax would warn and go on.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+
+def open_topology(name: str) -> Topology:
+    """The devices of a topology.
+
+    Args:
+      name: a kind, a colon, and the sides of a TPU's slice, or the number of GPUs, or hosts x GPUs
+        of each: "v5p:4x4x4", "v6e:8x8", "h200:8", "a100:2x8".
+
+    Raises:
+      ValueError: there is no such topology.
+      ImportError: its compiler is not installed.
+    """
+    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
+    if not found or found.group(1) not in KINDS:
+        raise ValueError(
+            f"topology {name!r}; expected one of {', '.join(KINDS)}, a colon and sizes, for "
+            "instance v5p:4x4x4, v6e:8x8, h200:8 or a100:16"
+        )
+    kind, sizes = found.group(1), [int(size) for size in found.group(2).split("x")]
+    if min(sizes) < 1:
+        raise ValueError(f"topology {name!r}; expected sizes of 1 and above")
+    open_devices = _tpus if KINDS[kind].platform == "tpu" else _gpus
+    return Topology(name, KINDS[kind], open_devices(name, kind, sizes))
+
+
+def _tpus(name: str, kind: str, sizes: list[int]) -> list[Any]:
+    options: dict[str, Any] = {}
+    if math.prod(sizes) == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    elif name in _EIGHT_CHIP_HOSTS:
+        options["chips_per_host_bounds"] = (2, 4, 1)
+    if kind == "v4":
+        options["chip_config_name"] = "megacore"
+    return _describe(name, "libtpu", platform="tpu", topology_name=name, **options)
+
+
+def _gpus(name: str, kind: str, sizes: list[int]) -> list[Any]:
+    if len(sizes) == 1:
+        per_host = min(sizes[0], KINDS[kind].devices_per_host)
+        sizes = [-(-sizes[0] // per_host), per_host]
+        if math.prod(sizes) != math.prod([int(name.split(":")[1])]):
+            raise ValueError(f"topology {name!r}; expected whole hosts of {per_host} above one")
+    if len(sizes) != 2:
+        raise ValueError(f"topology {name!r}; expected GPUs, or hosts x GPUs of each")
+    return _describe(
+        name,
+        "jax-cuda13-plugin and jax-cuda13-pjrt",
+        platform="cuda",
+        topology_name="unused",
+        target_config=target_config(GPUS[kind]),
+        topology=f"1x{sizes[0]}x{sizes[1]}",
+    )
+
+
+def _describe(name: str, packages: str, **options: Any) -> list[Any]:
+    from jax.experimental import topologies
+
+    try:
+        return list(topologies.get_topology_desc(**options).devices)
+    except (NotImplementedError, ImportError) as error:
+        missing = str(error)
+    except Exception as error:  # the runtime's own kinds, for a missing library and a wrong name
+        missing = str(error)
+        if not any(words in missing for words in ("libtpu", "not found", "Unknown platform")):
+            raise ValueError(f"topology {name!r}: {missing.splitlines()[0]}") from error
+    raise ImportError(
+        f"no compiler for {name} ({missing.splitlines()[0]}); install {packages}: "
+        "pip install 'flashmotion_jax[plan]'"
+    )
+
+
+@contextlib.contextmanager
+def without_cudnn() -> Generator[None]:
+    """Attention kernels are written for the cuDNN that will be there, not for the one that is."""
+    from jax._src.cudnn import fused_attention_stablehlo as kernels
+
+    known = kernels.check_cudnn_version
+    kernels.check_cudnn_version = lambda: CUDNN_VERSION
+    try:
+        yield
+    finally:
+        kernels.check_cudnn_version = known

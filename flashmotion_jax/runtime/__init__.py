@@ -1,0 +1,1 @@
+"""What every part runs on: devices, compilation, processes, files and errors."""

@@ -1,0 +1,71 @@
+"""ATI's tracks: a `.pth` that holds the bytes of an npz, 121 samples a point, values times 8.
+
+The layout is that of ATI's own editor: `array` is float32 [N, 121, 1, 3], (x, y, visible) in pixels
+of the picture, all three multiplied by 8; its samples are 24 frames per second.
+
+Source: ATI `tools/trajectory_editor/app.py`, `wan/utils/motion.py`.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.trajectory.tracks import Tracks
+
+_SAMPLES = 121
+_QUANTISATION = 8
+
+
+def read_ati(path: str | Path) -> Tracks:
+    """Reads ATI tracks, 121 frames; nothing in the file is executed.
+
+    Raises:
+      ImportError: torch is not installed.
+      ValueError: The file is missing or holds something else.
+    """
+    torch = _torch()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        array = np.load(io.BytesIO(content), allow_pickle=False)["array"]
+    except Exception as error:  # torch's unpickler meets foreign bytes with errors of any kind
+        raise ValueError(f"{path} is not an ATI track file: {error}") from error
+    samples = np.asarray(array, np.float64) / _QUANTISATION
+    if samples.ndim != 4 or samples.shape[2] != 1 or _SAMPLES not in samples.shape[:2]:
+        raise ValueError(f"{path}: array {list(array.shape)}, expected [N, 121, 1, 3]")
+    # Points first is what the editor writes; time first occurs too.
+    if samples.shape[1] == _SAMPLES:
+        samples = samples.swapaxes(0, 1)
+    return Tracks(samples[:, :, 0, :2], samples[:, :, 0, 2] > 0.5)
+
+
+def write_ati(tracks: Tracks, path: str | Path) -> None:
+    """Writes ATI tracks, resampled in time to its 121 samples.
+
+    Raises:
+      ImportError: torch is not installed.
+    """
+    torch = _torch()
+    times = np.linspace(0, len(tracks.points_FN2) - 1, _SAMPLES)
+    before, after = np.floor(times).astype(int), np.ceil(times).astype(int)
+    part = (times - before)[:, None, None]
+    points = (1 - part) * tracks.points_FN2[before] + part * tracks.points_FN2[after]
+    visible = tracks.visible_FN[before] & tracks.visible_FN[after]
+    samples = np.concatenate([np.nan_to_num(points), visible[..., None]], axis=-1)
+    content = io.BytesIO()
+    array = _QUANTISATION * samples.swapaxes(0, 1)[:, :, None].astype(np.float32)
+    np.savez_compressed(content, array=array)
+    with replacing(path) as scratch:
+        torch.save(content.getvalue(), scratch)
+
+
+def _torch() -> ModuleType:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("ATI's .pth files need torch: pip install torch") from error
+    return torch

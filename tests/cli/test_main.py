@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from PIL import Image
+
+from flashmotion_jax import SamplingConfig, read_video
+from flashmotion_jax.cli.main import main
+from helpers import tiny
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SAMPLING = SamplingConfig(height=32, width=64, num_frames=5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.save_checkpoint(tmp_path_factory.mktemp("checkpoint"), SAMPLING)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """An image and a trajectory on disk, as arguments."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    box = [0.1, 0.1, 0.4, 0.6]
+    moved = [0.5, 0.1, 0.8, 0.6]
+    trajectory = {
+        "version": 1,
+        "canvas": {"width": 80, "height": 40},
+        "num_frames": 5,
+        "fps": 24,
+        "objects": [
+            {
+                "id": 1,
+                "name": "ball",
+                "keyframes": [{"frame": 0, "box": box}, {"frame": 4, "box": moved}],
+            }
+        ],
+    }
+    (tmp_path / "trajectory.json").write_text(json.dumps(trajectory))
+    image, boxes = str(tmp_path / "image.png"), str(tmp_path / "trajectory.json")
+    return ["--image", image, "--prompt", "a red ball", "--trajectory", boxes]
+
+
+def test_sample_writes_video_and_preview(folder, inputs, tmp_path, capsys):
+    out, preview = tmp_path / "out.mp4", tmp_path / "preview.mp4"
+    status = main(
+        ["sample", "--model", str(folder), *inputs, "--out", str(out), "--preview", str(preview)]
+    )
+    assert status == 0
+    properties = iio.improps(out, plugin="pyav")
+    assert properties.shape == (5, 32, 64, 3)
+    assert iio.immeta(out, plugin="pyav")["fps"] == 24
+    assert read_video(preview)[0].shape == (5, 256, 1024, 3)  # of 32 x 64 beside its map, 8 x
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == (f"wrote {out} and {preview}: 5 frames, 64 x 32, 24 fps")
+    for stage in ("text", "encode", "denoise", "decode", "write", "total"):
+        assert f"\n{stage}" in printed.out
+    assert "denoise" in printed.err and "4/4" in printed.err
+
+
+@pytest.mark.parametrize("name", ["out.npy", "frames"])
+def test_sample_writes_arrays_and_folders_of_the_same_pixels(folder, inputs, tmp_path, name):
+    first = tmp_path / "first.npy"
+    assert main(["sample", "--model", str(folder), *inputs, "--out", str(first)]) == 0
+    assert main(["sample", "--model", str(folder), *inputs, "--out", str(tmp_path / name)]) == 0
+    np.testing.assert_array_equal(read_video(tmp_path / name)[0], np.load(first))
+
+
+def test_text_to_video_takes_no_adapter(folder, tmp_path):
+    arguments = ["--prompt", "a dog", "--sampler", "unipc", "--steps", "2"]
+    out = tmp_path / "out.npy"
+    negative = ["--negative-prompt", "red", "--guidance", "2", "--shift", "3"]
+    status = main(["sample", "--model", str(folder), *arguments, *negative, "--out", str(out)])
+    assert status == 0 and np.load(out).shape == (5, 32, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frames", "6"], "frames=6; expected 4 n + 1"),
+        (["--out", "video.gif"], "cannot write video.gif"),
+        (["--image", "missing.png"], "no image at missing.png"),
+        (["--trajectory", "missing.json"], "missing.json"),
+        (["--model", "missing"], "missing does not exist"),
+        (["--adapter", "none"], "a trajectory without an adapter"),
+    ],
+)
+def test_bad_input_is_status_2_and_one_readable_line(folder, inputs, capsys, arguments, message):
+    assert main(["sample", "--model", str(folder), *inputs, *arguments]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and "Traceback" not in printed.err
+    assert printed.err.startswith("flashmotion: ")
+
+
+def test_bad_arguments_are_status_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", "--model", "x", "--size", "big"])
+    assert stop.value.code == 2
+    assert "'big'; expected HxW, for instance 704x1280" in capsys.readouterr().err
+
+
+def test_a_disk_that_refuses_is_status_1(folder, inputs, tmp_path, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flashmotion_jax.media.videos.write_video", full)
+    out = tmp_path / "out.npy"
+    assert main(["sample", "--model", str(folder), *inputs, "--out", str(out)]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_help_does_not_import_jax():
+    code = (
+        "import sys, flashmotion_jax.cli.main as c; c.build_parser(); print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_sample_without_model_takes_the_one_of_the_package(folder, tmp_path, capsys, monkeypatch):
+    arguments = ["sample", "--adapter", "none", "--prompt", "a dog", "--steps", "1"]
+    out = tmp_path / "out.npy"
+    monkeypatch.setattr("flashmotion_jax.inference.pipeline.shipped_model", lambda: folder)
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {out}: 5 frames, 64 x 32, 24 fps"
+    assert np.load(out).shape == (5, 32, 64, 3)
+
+
+def test_new_writes_the_model_of_a_configuration(tmp_path, capsys, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        "flashmotion_jax.checkpoints.init.write_fresh",
+        lambda *args: called.append(args) or 1_500_000,
+    )
+    config = ["--config", f"{CONFIGS}/sprites/model.py", "--set", "dit.num_layers=2"]
+    assert main(["new", str(tmp_path / "a"), *config, "--seed", "3"]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'a'}: 1.50 M parameters, untrained\n"
+    ((path, config, seed),) = called
+    assert (path, config.dit.num_layers, seed) == (str(tmp_path / "a"), 2, 3)
+    assert {"a", "red", "left"} <= set(config.words)
+    assert config.sampling.height == config.sampling.width == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "exists; choose another folder"),
+        (["--set", "dit.num_layer=2"], "did you mean 'num_layers'"),
+        (["--set", "dit.text_dim=8"], "dit.text_dim=8; expected text_encoder.dim"),
+        (["--config", f"{CONFIGS}/stage2.py"], "builds a TrainConfig; expected a FreshConfig"),
+    ],
+)
+def test_new_refuses_with_status_2(tmp_path, capsys, arguments, message):
+    config = ["--config", f"{CONFIGS}/sprites/model.py"]
+    assert main(["new", str(tmp_path), *config, *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_leaves_nothing_behind(folder, inputs, tmp_path):
+    out = tmp_path / "results" / "out.mp4"
+    arguments = ["sample", "--model", str(folder), *inputs, "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flashmotion_jax.cli", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    text = ""
+    while "encode" not in text:
+        text += process.stderr.read(1)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "interrupted; no file is half written" in process.stderr.read()
+    process.stderr.close()
+    assert not out.parent.exists() or not list(out.parent.iterdir())

@@ -1,0 +1,155 @@
+"""Every file of `configs/`, at full size without an array: its numbers, and that it traces."""
+
+from __future__ import annotations
+
+import ast
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from flashmotion_jax.config import CacheConfig, TrainConfig, load_config, with_overrides
+from flashmotion_jax.runtime.sharding import make_mesh
+from flashmotion_jax.training.inputs import open_inputs
+from flashmotion_jax.training.layout import turn_arguments
+from flashmotion_jax.training.player import to_arrays
+from flashmotion_jax.training.stages import build_stage
+from flashmotion_jax.training.turn import make_step
+from helpers.full_size_world import load_run, write_world
+
+FOLDER = Path(__file__).parents[2] / "configs"
+FILES = sorted(file for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "common"))
+RUNS = [file.name for file in FILES if file.stem != "cache_magicdata"]
+#: One of each kind of turn; the others differ in values alone.
+TRACED = ["stage1_box_controlnet.py", "stage2.py", "stage3_resnet.py", "stage3_dmd.py:controlnet"]
+MILLION = 10**6
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("world"), latent_frames=3)
+
+
+def load(name, world, devices=8):
+    """A configuration with our world's paths, a video on each of the tests' devices."""
+    return load_run(f"{FOLDER}/{name}", world, f"mesh.fsdp={devices}", f"batch_size={devices}")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_says_its_command_hardware_and_result_in_under_80_lines(file):
+    text = file.read_text()
+    docstring = ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) < 80
+    assert f"--config configs/{file.name}" in docstring
+    if file.stem != "cache_magicdata":
+        assert "Hardware:" in docstring
+        assert "Expect" in docstring
+
+
+def test_the_cache_of_the_paper():
+    config = load_config(f"{FOLDER}/cache_magicdata.py", CacheConfig)
+    assert (config.num_frames, config.height, config.width) == (121, 704, 1280)
+    assert config.resize == "stretch"
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "batch", "rates", "every"),
+    [
+        ("stage1_mask_resnet.py", 4600, 16, {"adapter": 2e-6}, {"adapter": 1}),
+        ("stage1_mask_controlnet.py", 4600, 16, {"adapter": 2e-6}, {"adapter": 1}),
+        ("stage1_box_resnet.py", 5400, 16, {"adapter": 2e-6}, {"adapter": 1}),
+        ("stage1_box_controlnet.py", 5400, 16, {"adapter": 2e-6}, {"adapter": 1}),
+        (
+            *("stage2.py", 5500, 16, {"generator": 5e-7, "fake_score": 1e-7}),
+            {"generator": 5, "fake_score": 1},
+        ),
+        (
+            *("stage3_resnet.py", 1000, 4, {"adapter": 2e-6, "discriminator": 2e-6}),
+            {"adapter": 5, "discriminator": 1},
+        ),
+        (
+            *("stage3_controlnet.py", 1000, 4, {"adapter": 2e-6, "discriminator": 2e-6}),
+            {"adapter": 5, "discriminator": 1},
+        ),
+    ],
+)
+def test_the_schedule_of_the_paper(world, name, steps, batch, rates, every):
+    config = load_config(f"{FOLDER}/{name}", TrainConfig)
+    assert (config.steps, config.batch_size) == (steps, batch)
+    assert math.prod((config.mesh.data, config.mesh.fsdp)) == batch  # a video a device
+    stage = build_stage(load(name, world))
+    assert {name: p.optimizer.learning_rate for name, p in stage.players.items()} == rates
+    assert {turn.player: turn.every for turn in stage.turns} == every
+
+
+def test_stage_2_has_the_published_hyper_parameters(world):
+    stage = load("stage2.py", world).stage
+    for optimizer in (stage.optimizer, stage.fake_score_optimizer):
+        assert (optimizer.beta1, optimizer.beta2) == (0.0, 0.999)
+        assert (optimizer.weight_decay, optimizer.clip_norm) == (0.01, 10.0)
+    assert (stage.optimizer.ema_decay, stage.optimizer.ema_start) == (0.99, 200)
+    assert (stage.matching.real_guidance, stage.matching.timesteps.shift) == (6.0, 5.0)
+    assert (stage.matching.timesteps.low, stage.matching.timesteps.high) == (20.0, 980.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("diffusion_only", {"adversarial": False}),
+        ("adversarial_only", {"diffusion_scale.slope": 0.0}),
+        ("fixed_scale", {"diffusion_scale.slope": 0.0, "diffusion_scale.offset": 1.0}),
+        ("vc", {"discriminator.semantic": False, "discriminator.trajectory": False}),
+        ("ss_vc", {"discriminator.trajectory": False}),
+        ("tc_vc", {"discriminator.semantic": False}),
+    ],
+)
+@pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
+def test_an_ablation_changes_one_thing(name, changes, adapter):
+    base = load_config(f"{FOLDER}/stage3_{adapter}.py", TrainConfig)
+    ablation = load_config(f"{FOLDER}/stage3_{name}.py:{adapter}", TrainConfig)
+    assignments = [f"stage.{key}={value}" for key, value in changes.items()]
+    output = f"output=runs/stage3_{name}_{adapter}"
+    assert ablation == with_overrides(base, [*assignments, output])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_players_have_the_sizes_of_the_paper(world, name):
+    stage = build_stage(load(name, world))
+    sizes = {
+        player: sum(math.prod(array.shape) for array in to_arrays(begin.abstract).values())
+        for player, begin in stage.players.items()
+    }
+    expected = {
+        "generator": 4_999_787_712,
+        "adapter": 5_282_988_992 if "controlnet" in name else 20_779_520,
+    }
+    for player in sizes.keys() & expected.keys():
+        assert sizes[player] == pytest.approx(expected[player], rel=1e-3)
+
+
+def layout(array):
+    """Shape, dtype and split dimensions of an abstract array."""
+    spec = array.sharding.spec if array.sharding else ()
+    return array.shape, array.dtype, {i: axis for i, axis in enumerate(spec) if axis}
+
+
+@pytest.mark.parametrize("devices", [8, 1])
+@pytest.mark.parametrize("name", TRACED)
+def test_steps_trace_at_full_size_and_keep_what_they_are_given(world, name, devices):
+    """Of one video on one device, dimensions of size one must not be taken for each other."""
+    config = load(name, world, devices)
+    with jax.set_mesh(make_mesh(fsdp=devices)):
+        stage = build_stage(config)
+        arguments = turn_arguments(config, stage, open_inputs(config, stage))
+        for turn in stage.turns:
+            step = make_step(turn, stage.players[turn.player].optimizer).function
+            given = arguments[turn.player]
+            player, metrics = jax.eval_shape(step, *given)
+            assert list(map(layout, jax.tree.leaves(player))) == list(
+                map(layout, jax.tree.leaves(given[0]))
+            )
+            assert all(metric.shape == () for metric in metrics.values())
+            masters = {array.dtype for array in to_arrays(player.params).values()}
+            assert masters == {np.dtype(np.float32)}

@@ -1,0 +1,115 @@
+"""The files of `configs/sprites/`: what they say, that they fit together, and the ablations."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+
+from flashmotion_jax.checkpoints.init import FreshConfig
+from flashmotion_jax.config import (
+    CacheConfig,
+    TrainConfig,
+    differences,
+    load_config,
+    to_dict,
+    with_overrides,
+)
+
+FOLDER = Path(__file__).parents[2] / "configs" / "sprites"
+FILES = sorted(file for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "common"))
+STAGES = ["slow_generator", "stage1_mask", "stage1_box", "stage2", "stage3"]
+
+
+def train_config(name):
+    return load_config(f"{FOLDER}/{name}", TrainConfig)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_says_its_command_hardware_and_result_in_under_80_lines(file):
+    text = file.read_text()
+    docstring = ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) < 80
+    assert f"--config configs/sprites/{file.name}" in docstring
+    assert "Hardware:" in docstring
+    assert "Expect" in docstring
+
+
+def test_sizes_fit_together():
+    family = load_config(f"{FOLDER}/model.py", FreshConfig)
+    cache = load_config(f"{FOLDER}/cache.py", CacheConfig)
+    autoencoder = train_config("autoencoder.py").stage
+    sampling = family.sampling
+    sizes = (sampling.num_frames, sampling.height, sampling.width)
+    assert sizes == (cache.num_frames, cache.height, cache.width)
+    assert sizes == (autoencoder.num_frames, autoencoder.height, autoencoder.width)
+    assert autoencoder.data_root == cache.data_root
+    taps = train_config("stage3.py").stage.discriminator.taps
+    assert max(taps) == family.dit.num_layers - 1
+
+
+def test_before_the_stages_each_run_starts_from_the_one_before():
+    names = ("autoencoder_images.py", "autoencoder.py")
+    runs = [train_config(name) for name in names]
+    for before, after in itertools.pairwise(runs):
+        assert after.stage.autoencoder == f"{before.output}/model"
+    assert train_config("slow_generator.py").stage.slow_generator == f"{runs[-1].output}/model"
+
+
+@pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
+def test_each_stage_starts_from_the_one_before(adapter):
+    outputs = {}
+    for name in STAGES:
+        suffix = f":{adapter}" if name not in ("slow_generator", "stage2") else ""
+        outputs[name] = train_config(f"{name}.py{suffix}")
+    before = {name: f"{config.output}/model" for name, config in outputs.items()}
+    stages = {name: config.stage for name, config in outputs.items()}
+    assert stages["stage1_box"].start_from == before["stage1_mask"]
+    assert stages["stage3"].slow_adapter == before["stage1_box"]
+    assert stages["stage3"].fast_generator == before["stage2"]
+    for name in ("stage1_mask", "stage1_box", "stage2", "stage3"):
+        assert stages[name].slow_generator == before["slow_generator"]
+    cache = load_config(f"{FOLDER}/cache.py", CacheConfig)
+    assert cache.model == f"{train_config('autoencoder.py').output}/model"
+
+
+@pytest.mark.parametrize(
+    ("variant", "changed"),
+    [
+        ("diffusion_only", {"stage.adversarial"}),
+        ("adversarial_only", {"stage.diffusion_scale.slope"}),
+        ("fixed_scale", {"stage.diffusion_scale.slope", "stage.diffusion_scale.offset"}),
+        ("mean_scale", {"stage.diffusion_scale.slope", "stage.diffusion_scale.offset"}),
+        ("paper_scale", {"stage.diffusion_scale.slope"}),
+        ("vc", {"stage.discriminator.semantic", "stage.discriminator.trajectory"}),
+        ("ss_vc", {"stage.discriminator.trajectory"}),
+        ("tc_vc", {"stage.discriminator.semantic"}),
+    ],
+)
+def test_an_ablation_changes_one_thing(variant, changed):
+    whole, ablation = train_config("stage3.py"), train_config(f"stage3.py:resnet-{variant}")
+    assert {line.split(":")[0] for line in differences(to_dict(whole), ablation)} == changed
+    assert ablation.output == f"{whole.output}-{variant}"
+
+
+def test_dynamic_and_fixed_scale_have_one_mean():
+    whole, fixed = (train_config(f"stage3.py{end}") for end in ("", ":resnet-mean_scale"))
+    scale, steps = whole.stage.diffusion_scale, whole.steps
+    mean = sum(scale.slope * step + scale.offset for step in range(steps)) / steps
+    assert fixed.stage.diffusion_scale.offset == pytest.approx(mean, rel=0.01)
+    assert dataclasses.replace(fixed.stage, diffusion_scale=scale) == whole.stage
+
+
+@pytest.mark.parametrize("variant", ["vae", "resnet-nothing"])
+def test_an_unknown_variant_is_refused_with_the_known_ones(variant):
+    with pytest.raises(ValueError, match=r"expected resnet or controlnet, .*tc_vc"):
+        train_config(f"stage3.py:{variant}")
+
+
+@pytest.mark.parametrize("change", ["stage.window=18", "stage.windows=0", "stage.maps=2"])
+def test_windows_that_do_not_fit_are_refused(change):
+    with pytest.raises(ValueError, match=change.split("=")[0].removeprefix("stage.")):
+        with_overrides(train_config("autoencoder.py"), [change])

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.inference.request import make_request
+from flashmotion_jax.trajectory import Canvas, Keyframe, TrackedObject, Trajectory, render
+
+SAMPLING = SamplingConfig(height=64, width=96, num_frames=17)
+#: Tokens of 8 x 16 pixels, two frames a latent frame.
+DIT = DiTConfig(patch_size=(1, 2))
+VAE = VAEConfig(
+    multipliers=(1, 2, 2), temporal_downsample=(False, True), patch_size=2, latent_channels=48
+)
+
+
+def make(image=None, sampling=SAMPLING, **options):
+    grid = Grid.of(DIT, VAE)
+    return make_request(
+        image, "a", None, 0, sampling=sampling, grid=grid, has_adapter=False, **options
+    )
+
+
+def test_the_grid_of_wan22_and_of_other_models():
+    assert Grid.of(DiTConfig(), VAEConfig()) == (32, 32, 4)
+    assert Grid.of(DIT, VAE) == (8, 16, 2)
+
+
+def test_sizes_of_the_grid_are_taken():
+    request = make(size=(24, 48), frames=3)
+    assert (request.height, request.width, request.num_frames) == (24, 48, 3)
+    request = make()
+    assert (request.height, request.width, request.num_frames) == (64, 96, 17)
+
+
+def test_an_image_takes_its_aspect_ratio_within_the_grid_and_the_area():
+    request = make(np.zeros((300, 200, 3), np.uint8))
+    assert (request.height, request.width) == (96, 64)
+    request = make(np.zeros((100, 250, 3), np.uint8))
+    assert (request.height, request.width) == (48, 128)
+    assert request.images.shape == (1, 1, 48, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"size": (24, 40)},
+            r"size=24x40; expected a height in multiples of 8 and a width in multiples of 16, for "
+            "instance 24x32",
+        ),
+        ({"size": (20, 48)}, "for instance 16x48"),
+        ({"size": (-8, 48)}, "for instance 8x48"),
+        ({"frames": 4}, r"frames=4; expected 2 n \+ 1, for instance 5"),
+        ({"frames": 0}, r"frames=0; expected 2 n \+ 1, for instance 1"),
+        ({"sampling": SamplingConfig(height=60, width=96)}, "size=60x96"),
+        ({"image": np.zeros((1, 5000, 3), np.uint8)}, "in multiples of 8 x 16: crop it"),
+    ],
+)
+def test_what_does_not_fit_the_grid_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_maps_show_what_the_model_was_trained_on():
+    box = TrackedObject(1, (Keyframe(0, (0.2, 0.2, 0.6, 0.6)),))
+    trajectory = Trajectory(Canvas(96, 64), 17, 8.0, (box,))
+    sampling = dataclasses.replace(SAMPLING, maps="filled_box")
+    grid = Grid.of(DIT, VAE)
+    for kind, expected in [(None, "filled_box"), ("box", "box")]:
+        request = make_request(
+            None, "a", trajectory, 0, sampling=sampling, grid=grid, has_adapter=True, kind=kind
+        )
+        np.testing.assert_array_equal(request.maps[0], render(trajectory, 64, 96, expected))

@@ -1,0 +1,127 @@
+"""Measurements of tiny models: what is measured, and that it is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashmotion_jax.cli import main as cli
+from flashmotion_jax.config import OptimizerConfig
+from flashmotion_jax.perf import measure, peer, sizes, stages
+from flashmotion_jax.perf.programs import PlannedProgram
+from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.sharding import make_mesh
+from flashmotion_jax.training.player import new_player
+from helpers import tiny
+
+
+def planned(function, *args, donated=(), runs=1):
+    compiled = program(function, donate_argnames=donated)
+    return PlannedProgram("toy", runs, compiled, args, {}, 2e6, 1e6, 0)
+
+
+def test_arguments_are_filled_as_programs_need_them():
+    abstract = (
+        jax.ShapeDtypeStruct((4, 8), jnp.bfloat16),
+        jax.ShapeDtypeStruct((3,), jnp.int32),
+        jax.ShapeDtypeStruct((), jnp.float32),
+        jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2)),
+    )
+    weights, ids, level, keys = measure.fill(abstract)
+    assert weights.dtype == jnp.bfloat16 and 0 < float(jnp.abs(weights).max()) < 0.2
+    np.testing.assert_array_equal(ids, [1, 1, 1])
+    assert 0 < float(level) < 1
+    assert keys.shape == (2,) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+
+
+def test_a_player_begins_without_moments():
+    player = jax.eval_shape(
+        lambda: new_player(tiny.make_dit(), OptimizerConfig(learning_rate=1e-3))
+    )
+    filled = measure.fill(player)
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(filled.opt_state))
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(filled.params))
+
+
+def test_what_a_run_uses_up_the_next_gets_from_its_result():
+    seen = []
+
+    def step(state, x):
+        jax.debug.callback(lambda total: seen.append(float(total)), state["total"])
+        return {"total": state["total"] + x.sum() * 0 + 1}, x
+
+    abstract = {"total": jax.ShapeDtypeStruct((), jnp.float32)}
+    x = jax.ShapeDtypeStruct((4,), jnp.float32)
+    with jax.set_mesh(make_mesh()):
+        result = measure.measure(planned(step, abstract, x, donated=("state",)), repeat=2)
+        jax.effects_barrier()
+    assert seen == [0.5, 1.5, 2.5]
+    assert len(result.seconds) == 2 and result.devices == 1
+    assert result.rate == pytest.approx(1e6 / result.median)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The command, with the tiny models in place of those that are published."""
+    monkeypatch.setattr(sizes, "VAEConfig", lambda: tiny.VAE_CONFIG)
+    monkeypatch.setattr(stages, "DiTConfig", lambda num_layers=None: tiny.DIT)
+    monkeypatch.setattr(stages, "_text_encoder", lambda *_: tiny.TEXT)
+    monkeypatch.setattr(stages, "VAEConfig", lambda: tiny.VAE_CONFIG)
+
+
+def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    words = ["--adapter", "none", "--repeat", "1", "--size", "32x32", "--frames", "5"]
+    assert cli.main(["bench", *words, "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "TFLOP/s in a matmul" in out and "sample, none, in all" in out
+    values = json.loads(file.read_text())
+    names = [one["name"] for one in values["programs"]]
+    assert names.count("a step") == 1 and "text" in names
+    assert "decoding the first frame" in names and "decoding 1 more" in names
+    assert all(one["seconds"] and one["memory"] > 0 for one in values["programs"])
+    total = sum(one["runs"] * one["seconds"][0] for one in values["programs"])
+    assert values["total_seconds"]["sample, none"] == pytest.approx(total)
+    whole = values["pipeline"]["sample, none"]
+    assert "sample, none, a video by the pipeline" in out and len(whole["seconds"]) == 1
+    assert list(whole["stages"]) == ["text", "encode", "denoise", "decode"]
+    assert 0 < sum(whole["stages"].values()) <= whole["seconds"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--repeat", "0"], "--repeat 0"), (["--size", "64"], "--size 64; expected HxW")],
+)
+def test_wrong_arguments_end_with_status_2(words, message, capsys):
+    assert cli.main(["bench", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_diffusers_does_the_same_work_beside_it(small, tmp_path, capsys):
+    pytest.importorskip("diffusers")
+    file = tmp_path / "bench.json"
+    words = ["--adapter", "none", "--adapter", "resnet", "--repeat", "1", "--peer", "diffusers"]
+    words += ["--size", "32x32", "--frames", "5", "--json", str(file)]
+    assert cli.main(["bench", *words]) == 0
+    assert "theirs / ours" in capsys.readouterr().out
+    values = json.loads(file.read_text())
+    assert [one["name"] for one in values["compared"]] == list(peer.OURS)
+    assert {"torch", "diffusers"} < values["versions"].keys()
+    seconds = {one["name"]: one["seconds"][0] for one in values["programs"][::-1]}
+    decoding = seconds["decoding the first frame"] + seconds["decoding 1 more"]
+    for one in values["compared"]:
+        assert one["theirs"] > 0 and one["ratio"] == pytest.approx(one["theirs"] / one["ours"])
+        assert one["how"] in ("eager", "torch.compile")
+    compared = {one["name"]: one for one in values["compared"]}
+    assert compared["decoding"]["ours"] == pytest.approx(decoding)
+
+
+def test_without_the_peer_it_is_said_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert cli.main(["bench", "--peer", "diffusers"]) == 1
+    assert "pip install torch diffusers" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""Names of topologies, and what is known of their devices."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from flashmotion_jax.perf.devices import GPUS, KINDS, target_config
+from flashmotion_jax.perf.topology import open_topology, prepare_environment
+
+
+@pytest.mark.parametrize("name", ["v5p", "v5p:", "v9:2x2", "v5p:2xa", "h200:8:8", "8"])
+def test_a_name_that_is_none_is_refused_with_examples(name):
+    with pytest.raises(ValueError, match=r"for instance v5p:4x4x4, v6e:8x8, h200:8 or a100:16"):
+        open_topology(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("h200:0", "sizes of 1 and above"),
+        ("a100:12", "whole hosts of 8"),
+        ("a100:2x2x2", "hosts x GPUs"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        open_topology(name)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_figures_are_of_the_right_size_and_have_a_source(name):
+    """Bytes and bytes a second, where a factor of 8 or 1000 is soon wrong."""
+    kind = KINDS[name]
+    assert 10e9 < kind.memory < 200e9
+    assert 0.5e12 < kind.bandwidth < 10e12
+    assert 100e9 < kind.link < kind.bandwidth
+    assert kind.network <= kind.link
+    assert kind.source
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_a_gpu_in_the_words_of_xla(name):
+    gpu, text = GPUS[name], target_config(GPUS[name])
+    assert text.count("{") == text.count("}")
+    assert f"device_memory_size: {gpu.memory}" in text
+    assert KINDS[name].memory < gpu.memory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "devices", "hosts"),
+    [
+        ("v5p:4x4x4", 64, 16),
+        ("v6e:2x4", 8, 1),
+        ("v6e:16x16", 256, 64),
+        ("v5e:1x1", 1, 1),
+        ("h200:8", 8, 1),
+        ("a100:16", 16, 2),
+    ],
+)
+def test_topologies_of_the_compilers(name, devices, hosts):
+    pytest.importorskip("libtpu")
+    topology = open_topology(name)
+    assert (len(topology.devices), topology.num_hosts) == (devices, hosts)
+
+
+def test_what_is_compiled_for_devices_elsewhere_is_not_kept(monkeypatch):
+    """jax cannot read it back: a second plan warned of each program."""
+    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cuda"})
+    prepare_environment()
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"

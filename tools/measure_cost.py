@@ -1,0 +1,90 @@
+"""What a video costs by its frames and size: operations of each stage, counted, not run.
+
+JAX_PLATFORMS=cpu PYTHONPATH=. python tools/measure_cost.py docs/cost.svg     # needs matplotlib
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from flashmotion_jax.perf.sampling import SampleSizes, sampling_programs
+from flashmotion_jax.perf.sizes import VideoSize, published
+from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.training.flops import PEAK_FLOPS
+
+FRAMES = (17, 33, 49, 65, 81, 97, 121)
+SIZES = ((480, 832), (704, 1280))
+#: Beginning of a program's name -> the stage of the pipeline it belongs to.
+STAGES = {"text": "text", "encoding": "encode", "preparing": "denoise", "a step": "denoise"}
+COLOURS = {"denoise": "#3b6fb6", "decode": "#d98032", "encode": "#5a9e6f", "text": "#8c8c8c"}
+
+
+def cost(folder: Path, adapter: str | None, size: VideoSize) -> dict[str, float]:
+    """Operations of each stage of a video."""
+    stages = dict.fromkeys(COLOURS, 0.0)
+    _, programs = sampling_programs(SampleSizes(folder, adapter, size))
+    for program in programs:
+        found = [stage for name, stage in STAGES.items() if program.name.startswith(name)]
+        stages[found[0] if found else "decode"] += program.runs * program.model_flops
+    return stages
+
+
+def plot(costs: dict[tuple[int, int], list[dict[str, float]]], peak: float, out: Path) -> None:
+    """Stages on top of each other, one panel a size; on the right, seconds at an H200's peak."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(costs), figsize=(9, 3.6), sharey=True)
+    for panel, (size, rows) in zip(panels, costs.items(), strict=True):
+        values = [[row[stage] / 1e15 for row in rows] for stage in COLOURS]
+        panel.stackplot(FRAMES, values, labels=list(COLOURS), colors=list(COLOURS.values()))
+        panel.set_title(f"{size[0]} x {size[1]}, ResNet adapter", fontsize=10)
+        panel.set_xlabel("frames")
+        panel.set_xticks(FRAMES)
+        panel.margins(x=0)
+        panel.grid(alpha=0.3)
+        seconds = panel.secondary_yaxis(
+            "right", functions=(lambda x: x * 1e15 / peak, lambda s: s * peak / 1e15)
+        )
+        seconds.set_ylabel("seconds at an H200's peak" if panel is panels[-1] else "")
+    panels[0].set_ylabel("PFLOP a video")
+    panels[0].legend(loc="upper left", fontsize=9)
+    figure.tight_layout()
+    with replacing(out) as scratch:
+        figure.savefig(scratch, format=out.suffix[1:])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
+    peak = PEAK_FLOPS["H200"]
+    costs = {}
+    with published() as folder, jax.set_mesh(sharding.make_mesh()):
+        for adapter in ("resnet", "controlnet"):
+            for size in SIZES:
+                bar = tqdm(FRAMES, desc=f"{adapter} {size}", file=sys.stderr)
+                rows = [cost(folder, adapter, VideoSize(frames, *size)) for frames in bar]
+                if adapter == "resnet":
+                    costs[size] = rows
+                for frames, row in zip(FRAMES, rows, strict=True):
+                    parts = ", ".join(f"{stage} {x / 1e12:,.0f}" for stage, x in row.items())
+                    total = sum(row.values())
+                    print(
+                        f"{adapter} {frames} x {size[0]} x {size[1]}: {parts}; {total / 1e12:,.0f}"
+                    )
+    plot(costs, peak, out)
+    print(f"wrote {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

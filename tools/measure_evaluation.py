@@ -1,0 +1,121 @@
+"""Time and peak memory of `flashmotion evaluate` on videos of full size, with FID and FVD.
+
+    PYTHONPATH=.:tests python tools/measure_evaluation.py FOLDER [--videos N] [--size HxW]
+
+Draws N videos of 121 frames with two objects, scores noisy ones against them with networks of full
+width and random weights, and prints what FVD, FID and the distance of many videos take, each in a
+process of its own. Frames are read one at a time and what is kept of a video is on disk, so that
+scoring more videos takes no more memory; putting them together takes two rows [F, 2048] of the
+video that is read, and the moments of one group, whatever their number: the last measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+from flashmotion_jax.cli import main
+from flashmotion_jax.evaluation.moments import distance_of_videos
+from flashmotion_jax.media.videos import write_video
+from flashmotion_jax.models.metric_networks import abstract_network, parameters, save_network
+from helpers import magicdata_tree as tree
+
+FRAMES = 121
+
+
+def peak():
+    """Gigabytes that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def draw(root, number, size):
+    """A video with two squares on a moving ramp, its masks, and the same with noise."""
+    rng = np.random.default_rng(number)
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    video = np.empty((FRAMES, height, width, 3), np.uint8)
+    labels = np.zeros((FRAMES, height, width, 3), np.uint8)
+    side = height // 6
+    for t in range(FRAMES):
+        video[t] = ((x + 2 * y + 3 * t + 40 * number) % 256)[..., None]
+        for k, colour in enumerate(((128, 32, 32), (128, 80, 80))):
+            top, left = height // 4 + k * 2 * side, width // 8 + (2 + k) * t
+            video[t, top : top + side, left : left + side] = (220, 60 + 90 * k, 30)
+            labels[t, top : top + side, left : left + side] = colour
+    write_video(root / "videos" / f"v{number}.mp4", video)
+    tree.write_maps(root / "masks" / f"v{number}", labels)
+    for frame in video:
+        noise = rng.integers(-20, 21, frame.shape, np.int16)
+        frame[:] = (frame + noise).clip(0, 255)
+    write_video(root / "pred" / f"v{number}.mp4", video)
+
+
+def random_networks(folder):
+    for network in ("inception", "i3d"):
+        rng = np.random.default_rng(0)
+        arrays = {}
+        for name, variable in parameters(abstract_network(network)).items():
+            noise = rng.standard_normal(variable.get_value().shape).astype(np.float32)
+            noise *= np.sqrt(2 / np.prod(noise.shape[:-1])) if name.endswith("kernel") else 0.05
+            arrays[name] = noise + name.endswith(("scale", "variance"))
+            if name.endswith("variance"):
+                arrays[name] = np.abs(arrays[name])
+        save_network(folder, network, arrays)
+
+
+def measure_moments(videos):
+    """The distance of so many videos' frames, read from a file as the harness reads them."""
+    rng = np.random.default_rng(1)
+    start = time.perf_counter()
+
+    def read(i):
+        del i
+        rows = rng.standard_normal((FRAMES, 2048), np.float32)
+        return rows, rows + 0.1 * rng.standard_normal(rows.shape, np.float32)
+
+    distance_of_videos(read, videos)
+    print(f"FID of {videos} videos: {time.perf_counter() - start:.0f} s, peak {peak():.2f} GB")
+
+
+def score(root, number, *more):
+    start = time.perf_counter()
+    inputs = ["--bench", "folder", "--root", str(root), "--pred", str(root / "pred")]
+    networks = ["--masks", str(root / "masks"), "--weights", str(root / "weights")]
+    assert main(["evaluate", *inputs, *networks, *more, "--out", str(root / f"out{number}")]) == 0
+    print(
+        f"{' '.join(more)}: {time.perf_counter() - start:.0f} s, peak {peak():.2f} GB", flush=True
+    )
+
+
+def apart(job, *arguments):
+    """Runs a job in a process of its own, whose peak is its own."""
+    worker = multiprocessing.get_context("spawn").Process(target=job, args=arguments)
+    worker.start()
+    worker.join()
+
+
+def run():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--videos", type=int, default=1)
+    parser.add_argument("--size", default="704x1280")
+    parser.add_argument("--fid-frames", type=int, default=FRAMES, help="FID's, to save time")
+    parser.add_argument("--moments", type=int, default=20, help="videos of the last measurement")
+    args = parser.parse_args()
+    size = tuple(int(side) for side in args.size.split("x"))
+    for number in range(args.videos):
+        draw(args.folder, number, size)
+    random_networks(args.folder / "weights")
+    print(f"drawn; peak of drawing {peak():.2f} GB, the rest in processes of their own", flush=True)
+    apart(score, args.folder, 0, "--fid", "none")
+    apart(score, args.folder, 1, "--fvd", "none", "--method-frames", str(args.fid_frames))
+    apart(measure_moments, args.moments)
+
+
+if __name__ == "__main__":
+    run()

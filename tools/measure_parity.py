@@ -1,0 +1,76 @@
+"""Prints how far each model is from PyTorch's, and bfloat16 from float32: for docs/results.md.
+
+PYTHONPATH=.:tests python tools/measure_parity.py
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.models.layers import Policy
+from helpers import tiny
+
+BFLOAT16 = Policy(jnp.bfloat16, jnp.bfloat16)
+
+
+def load(name):
+    path = Path(__file__).parent / "models" / f"test_{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def row(what, actual, expected):
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    difference = actual - expected
+    relative = np.linalg.norm(difference) / np.linalg.norm(expected)
+    print(f"| {what} | {np.abs(difference).max():.1e} | {relative:.1e} |", flush=True)
+
+
+def measure_dit():
+    dit = load("dit")
+    row("DiT, 3 layers of width 48, 18 tokens", *dit.live(tiny.DIT))
+    shapes = {"batch": 1, "frames": 5, "height": 20, "width": 22, "tokens": 64}
+    config = DiTConfig(num_layers=2)
+    row("DiT, 2 layers of width 3072, 550 tokens", *dit.live(config, **shapes))
+    model, inputs = tiny.make_dit(config), tiny.dit_inputs(config=config, **shapes)
+    exact = dit.forward(model, *inputs)
+    rounded = tiny.make_dit(config, policy=BFLOAT16)
+    row("the same in bfloat16 against float32", dit.forward(rounded, *inputs), exact)
+
+
+def measure_vae():
+    vae = load("vae")
+    model = vae.make_vae()
+    reference = vae.make_reference(model)
+    for frames, height, width in [(1, 32, 48), (5, 32, 64), (9, 64, 32), (17, 32, 48)]:
+        video = vae.make_video(frames, height, width)
+        latents = vae.make_latents((frames + 3) // 4, height // 16, width // 16)
+        encoded, decoded = vae.run_reference(reference, video, latents)
+        size = f"{frames} x {height} x {width}"
+        row(f"VAE encode, {size}", vae.encode(model, video), encoded)
+        row(f"VAE decode, {size}", vae.decode(model, latents), decoded)
+    rounded = vae.make_vae(policy=BFLOAT16)
+    exact = vae.decode(model, latents)
+    row("VAE decode in bfloat16 against float32", vae.decode(rounded, latents), exact)
+
+
+def measure_text_encoder():
+    text = load("text_encoder")
+    output = text.make_encoder()(text.IDS, text.MASK)
+    row("UMT5, 3 layers, up to 300 tokens", output, text.reference_output())
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    print("| model | largest difference | relative |\n|---|---|---|")
+    measure_dit()
+    measure_vae()
+    measure_text_encoder()
