@@ -18,6 +18,7 @@ from flashmotion_jax.config import (
     SlowAdapterConfig,
     TrainConfig,
 )
+from flashmotion_jax.runtime.errors import UserError
 
 Adapter = Literal["resnet", "controlnet"]
 
@@ -36,10 +37,10 @@ def adapter_optimizer(adapter: Adapter) -> OptimizerConfig:
     """AdamW of an adapter, in stages 1 and 3.
 
     Raises:
-      ValueError: it is neither "resnet" nor "controlnet".
+      UserError: it is neither "resnet" nor "controlnet".
     """
     if adapter not in ADAPTERS:
-        raise ValueError(f"adapter {adapter!r}; expected one of {', '.join(ADAPTERS)}")
+        raise UserError(f"adapter {adapter!r}; expected one of {', '.join(ADAPTERS)}")
     return OptimizerConfig(learning_rate=2e-6, groups=ADAPTER_GROUPS[adapter])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from converters.mapping import Row
 from converters.reader import Source
 from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.runtime.errors import UserError
 
 #: The published strided convolution over (t, h, w) and our matmul of a folded patch.
 PATCH_LAYOUT = "(q r c) d -> d c 1 q r"
@@ -77,7 +78,7 @@ def read_config(source: Source, values: Mapping[str, Any], layout: str) -> DiTCo
       layout: "original" or "diffusers".
 
     Raises:
-      ValueError: the file lacks a field, or is that of another model.
+      UserError: the file lacks a field, or is that of another model.
     """
     is_original = layout == "original"
     try:
@@ -94,7 +95,7 @@ def read_config(source: Source, values: Mapping[str, Any], layout: str) -> DiTCo
             fields["text_dim"] = values["text_dim"]
             fields["patch_size"] = tuple(values["patch_size"][1:])
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"the DiT's config.json or weights lack {error}; wrong model?") from error
+        raise UserError(f"the DiT's config.json or weights lack {error}; wrong model?") from error
     return DiTConfig(**fields)
 
 

@@ -20,6 +20,7 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.checkpoints.arrays import read_array, require_complete
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 
 #: What `WanPipeline.from_pretrained` of diffusers asks for beside the models.
 MODEL_INDEX = {
@@ -86,7 +87,7 @@ def export_folder(
       What was written.
 
     Raises:
-      ValueError: the source lacks a component, or the destination exists.
+      UserError: the source lacks a component, or the destination exists.
     """
     components.read_sampling(source)
     found = {kind: components.read_component(source, kind) for kind in kinds}
@@ -126,13 +127,13 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
       What was written.
 
     Raises:
-      ValueError: the source lacks the adapter, or the destination exists.
+      UserError: the source lacks the adapter, or the destination exists.
     """
     components.read_sampling(source)
     component = components.read_component(source, f"adapters/{name}")
     _require_new(destination)
     if destination.suffix not in (".safetensors", ".pt", ".pth"):
-        raise ValueError(f"{destination} has no known suffix; use .safetensors, .pt or .pth")
+        raise UserError(f"{destination} has no known suffix; use .safetensors, .pt or .pth")
     # Every adapter has one: read_component saw to it.
     dit_config = cast(DiTConfig, component.dit_config)
     rows = adapters.table(component.kind, dit_config, {})
@@ -153,7 +154,7 @@ def open_tensors(
       dtype: of all tensors; None takes each as it is stored.
 
     Raises:
-      ValueError: files are missing or cut off.
+      UserError: files are missing or cut off.
     """
     module = components.abstract_module(
         component.kind, component.config, component.dtype, component.dit_config
@@ -180,7 +181,7 @@ def _require_new(destination: Path) -> None:
     if destination.is_dir() and not any(destination.iterdir()):
         return
     if destination.exists():
-        raise ValueError(f"{destination} exists; choose another name")
+        raise UserError(f"{destination} exists; choose another name")
 
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from converters.reader import Source, read_file
+from flashmotion_jax.runtime.errors import UserError
 
 
 class Files(NamedTuple):
@@ -55,7 +56,7 @@ class Folder(NamedTuple):
         """The tensors of a component, and its `config.json` (empty if the layout has none).
 
         Raises:
-          ValueError: a file is missing or damaged.
+          UserError: a file is missing or damaged.
         """
         files = LAYOUTS[self.layout][kind]
         weights = self.path / files.weights
@@ -74,13 +75,13 @@ def open_folder(path: Path) -> Folder:
     """Recognises the layout.
 
     Raises:
-      ValueError: it is neither.
+      UserError: it is neither.
     """
     for layout, components in reversed(LAYOUTS.items()):
         for files in components.values():
             if any(path.glob(f"{files.weights}*")) or any(path.glob(_shards(files))):
                 return Folder(path, layout)
-    raise ValueError(
+    raise UserError(
         f"{path} holds no Wan2.2 checkpoint; expected the files of Wan-AI/Wan2.2-TI2V-5B or of "
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers. Single files go to `python -m converters flashmotion`"
     )
@@ -95,7 +96,7 @@ def locate(source: str, kinds: Iterable[str]) -> Path:
       kinds: components that are needed.
 
     Raises:
-      ValueError: `source` is neither a path nor such a name.
+      UserError: `source` is neither a path nor such a name.
       OSError: the download failed; whole files are kept, and the next call fetches the others.
     """
     path = Path(source)
@@ -103,7 +104,7 @@ def locate(source: str, kinds: Iterable[str]) -> Path:
         return path
     match = re.fullmatch(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?", source)
     if not match:
-        raise ValueError(
+        raise UserError(
             f"{source} does not exist; expected a file, a folder, or owner/name on Hugging Face"
         )
     repository, file = match.groups()
@@ -140,6 +141,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise ValueError(f"{file} is missing; download it again") from error
+        raise UserError(f"{file} is missing; download it again") from error
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is not a JSON object; download it again") from error
+        raise UserError(f"{file} is not a JSON object; download it again") from error

@@ -33,6 +33,7 @@ from converters.recognition import recognise, select_weights, strip_prefixes
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DiTConfig, SamplingConfig
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 
 TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
 
@@ -119,7 +120,7 @@ def convert_wan22(
       What was written.
 
     Raises:
-      ValueError: source or destination do not fit; every fault is in the message.
+      UserError: source or destination do not fit; every fault is in the message.
       OSError: the download or the disk failed.
     """
     _require_free(destination, kinds, overwrite)
@@ -164,7 +165,7 @@ def convert_file(
       What was written.
 
     Raises:
-      ValueError: source or destination do not fit; every fault is in the message.
+      UserError: source or destination do not fit; every fault is in the message.
       OSError: the download or the disk failed.
     """
     tensors = open_file(locate(source, ()), weights)
@@ -192,7 +193,7 @@ def plan_folder(folder: Folder, kind: str, dtype: str) -> Plan:
       dtype: to store matmul and convolution weights in.
 
     Raises:
-      ValueError: a file is missing, damaged, or that of another model.
+      UserError: a file is missing, damaged, or that of another model.
     """
     source, values = folder.read(kind)
     config = TABLES[kind].read_config(source, values, folder.layout)
@@ -216,7 +217,7 @@ def plan_file(
       names: the user's own table, over ours.
 
     Raises:
-      ValueError: the file is not recognised, or the user's table does not fit.
+      UserError: the file is not recognised, or the user's table does not fit.
     """
     kind, layout = (component, "original") if component else recognise(source)
     names = names or NO_NAMES
@@ -236,7 +237,7 @@ def read_names(file: Path) -> Names:
     """The user's own table: JSON of our path to the key in the file, and keys to `ignore`.
 
     Raises:
-      ValueError: the file is missing or not of this form.
+      UserError: the file is missing or not of this form.
     """
     try:
         keys = json.loads(file.read_text(encoding="utf-8"))
@@ -246,7 +247,7 @@ def read_names(file: Path) -> Names:
         if not all(isinstance(key, str) for key in keys.values()):
             raise TypeError("a key is not a string")
     except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
-        raise ValueError(
+        raise UserError(
             f'{file} is no table of names ({error}); expected JSON such as {{"stem.bias": '
             '"conv_in.bias", "ignore": ["freqs"]}'
         ) from error
@@ -283,7 +284,7 @@ def _plan(
 def _require_no_faults(faults: list[str], plans: Sequence[Plan]) -> None:
     faults = faults + [fault for plan in plans for fault in (*plan.faults(), *plan.bad_values())]
     if faults:
-        raise ValueError(
+        raise UserError(
             f"{len(faults)} faults, nothing was written:\n  "
             + "\n  ".join(faults)
             + "\n`python -m converters inspect SRC` shows what is there; names of your own go "
@@ -295,13 +296,13 @@ def _require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> N
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return
     if not (destination / "model.json").is_file():
-        raise ValueError(
+        raise UserError(
             f"{destination} exists and is no checkpoint of this project; choose another folder"
         )
     components.read_sampling(destination)
     taken = [kind for kind in kinds if (destination / kind).exists()]
     if taken and not overwrite:
-        raise ValueError(f"{destination} has {', '.join(taken)}; add --overwrite to replace them")
+        raise UserError(f"{destination} has {', '.join(taken)}; add --overwrite to replace them")
 
 
 def _write(

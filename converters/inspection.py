@@ -22,7 +22,7 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
       A text of a line a tensor, and below them what the converter makes of them.
 
     Raises:
-      ValueError: nothing there can be read.
+      UserError: nothing there can be read.
     """
     path = locate(source, LAYOUTS["original"])
     if path.is_dir():

@@ -16,6 +16,7 @@ from einops import rearrange
 from flax import nnx
 
 from converters.reader import Source
+from flashmotion_jax.runtime.errors import UserError
 
 #: Last name of our parameters -> last name in torch.
 SUFFIXES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
@@ -99,7 +100,7 @@ def make_entries(
       source: where the table is a guess: tensors whose number of axes of length one is followed.
 
     Raises:
-      ValueError: a parameter that no row speaks of.
+      UserError: a parameter that no row speaks of.
     """
     return [
         _entry(name, variable.get_value(), table, source or {})
@@ -119,13 +120,13 @@ def override(
         layers and `\1` is the first group of the expression.
 
     Raises:
-      ValueError: a path that fits no parameter.
+      UserError: a path that fits no parameter.
     """
     rows = []
     for pattern, key in names.items():
         matches = [match for name in parameters if (match := re.fullmatch(pattern, name))]
         if not matches:
-            raise ValueError(
+            raise UserError(
                 f"the map speaks of {pattern!r}, which is none of {', '.join(parameters)}"
             )
         for match in matches:
@@ -208,4 +209,4 @@ def _find(name: str, table: Sequence[Row]) -> tuple[Row, str, dict[str, str]]:
             return row, row.source, match.groupdict()
         if leaf in SUFFIXES and (match := re.fullmatch(pattern, module)):
             return row, f"{row.source}.{SUFFIXES[leaf]}", match.groupdict()
-    raise ValueError(f"the table has no row for {name}")
+    raise UserError(f"the table has no row for {name}")

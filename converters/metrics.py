@@ -21,6 +21,7 @@ from flashmotion_jax.models.metric_networks import (
     parameters,
     save_network,
 )
+from flashmotion_jax.runtime.errors import UserError
 
 #: A key that a network has and the other does not; and the output channels of the published one.
 SIGNATURES: dict[Network, tuple[str, int]] = {
@@ -61,7 +62,7 @@ def convert_metrics(source: str, destination: Path) -> str:
       What was written.
 
     Raises:
-      ValueError: the file is another network's; every fault is in the message.
+      UserError: the file is another network's; every fault is in the message.
       ImportError: a torch file, and torch is not installed.
     """
     tensors = select(strip_prefixes(read_file(Path(source))))
@@ -80,7 +81,7 @@ def convert_metrics(source: str, destination: Path) -> str:
         for fault in find_bad_values(entry, tensors)
     ]
     if faults:
-        raise ValueError(
+        raise UserError(
             f"{source}: {len(faults)} faults, nothing was written:\n  " + "\n  ".join(faults)
         )
     arrays = {entry.target: entry.gather(tensors) for entry in entries}
@@ -100,14 +101,14 @@ def recognise(tensors: Source) -> Network:
     """Which network the tensors are.
 
     Raises:
-      ValueError: neither.
+      UserError: neither.
     """
     for network, (key, _) in SIGNATURES.items():
         if key in tensors:
             return network
     first = ", ".join(sorted(tensors)[:3]) or "nothing"
     expected = " or ".join(key for key, _ in SIGNATURES.values())
-    raise ValueError(
+    raise UserError(
         f"the file holds {first}; expected the weights of Inception or I3D, with a key {expected}"
     )
 

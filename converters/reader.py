@@ -18,6 +18,8 @@ from typing import Any
 import jax  # noqa: F401  # teaches numpy the name "bfloat16"
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
+
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 #: A mapped file counts as this process's memory where it was read; it is mapped anew after so much.
@@ -47,11 +49,11 @@ def read_file(file: Path) -> Source:
     """The tensors of a safetensors or torch file, or of all files that an index names.
 
     Raises:
-      ValueError: the file is missing, cut off, damaged, or holds more than tensors.
+      UserError: the file is missing, cut off, damaged, or holds more than tensors.
       ImportError: a torch file, and torch is not installed.
     """
     if not file.is_file():
-        raise ValueError(f"{file} does not exist; expected a file of weights")
+        raise UserError(f"{file} does not exist; expected a file of weights")
     if file.name.endswith(".index.json"):
         return _read_index(file)
     if file.suffix == ".safetensors":
@@ -63,16 +65,16 @@ def _read_index(file: Path) -> Source:
     try:
         weight_map = dict(json.loads(file.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not an index of safetensors; download it again") from error
+        raise UserError(f"{file} is not an index of safetensors; download it again") from error
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
-            raise ValueError(f"{file} names {shard!r}, which is not a file beside it; refused")
+            raise UserError(f"{file} names {shard!r}, which is not a file beside it; refused")
         if not (file.parent / shard).is_file():
-            raise ValueError(f"{file.parent / shard} is missing; download it again")
+            raise UserError(f"{file.parent / shard} is missing; download it again")
         tensors |= _read_safetensors(file.parent / shard)
     if missing := sorted(weight_map.keys() - tensors.keys()):
-        raise ValueError(f"{file} names tensors that no file holds: {', '.join(missing)}")
+        raise UserError(f"{file} names tensors that no file holds: {', '.join(missing)}")
     return tensors
 
 
@@ -81,7 +83,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     with file.open("rb") as stream:
         header_size = int.from_bytes(stream.read(8), "little")
         if not 2 <= header_size <= size - 8:
-            raise ValueError(f"{file} is cut off or no safetensors file; download it again")
+            raise UserError(f"{file} is cut off or no safetensors file; download it again")
         try:
             header = json.loads(stream.read(header_size))
             header.pop("__metadata__", None)
@@ -90,9 +92,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
                 key: _safetensor(file, 8 + header_size, **entry) for key, entry in header.items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} has a damaged header; download it again") from error
+            raise UserError(f"{file} has a damaged header; download it again") from error
     if size != 8 + header_size + end:
-        raise ValueError(
+        raise UserError(
             f"{file} has {size:,} of {8 + header_size + end:,} bytes; download it again"
         )
     return tensors
@@ -105,7 +107,7 @@ def _safetensor(
     name = DTYPES.get(dtype, dtype)
     count = math.prod(shape)
     if dtype in DTYPES and (begin < 0 or end - begin != count * np.dtype(name).itemsize):
-        raise ValueError("the size of a tensor is not that of its shape")
+        raise UserError("the size of a tensor is not that of its shape")
 
     def read() -> np.ndarray:
         return np.fromfile(file, np.dtype(name), count, offset=start + begin).reshape(shape)
@@ -124,7 +126,7 @@ def _read_torch(file: Path) -> Source:
     is_zip = zipfile.is_zipfile(file)
     with file.open("rb") as stream:
         if not is_zip and stream.read(2) == b"PK":
-            raise ValueError(f"{file} is cut off; download it again")
+            raise UserError(f"{file} is cut off; download it again")
 
     def load() -> dict[str, torch.Tensor]:
         # Files from before torch 1.6 are not zip files and cannot be mapped.
@@ -134,12 +136,12 @@ def _read_torch(file: Path) -> Source:
     try:
         mapped = _Remapped(load)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"{file} is refused: it is damaged, or holds more than tensors, which could run code; "
             "ask its author for safetensors"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{file} is damaged or no torch file; download it again") from error
+        raise UserError(f"{file} is damaged or no torch file; download it again") from error
     return {
         key: Tensor(
             tuple(tensor.shape),

@@ -6,6 +6,7 @@ import re
 
 from converters import adapters
 from converters.reader import Source
+from flashmotion_jax.runtime.errors import UserError
 
 #: Parts that wrappers of torch put anywhere into a key.
 WRAPPERS = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)(?=\.)")
@@ -32,14 +33,14 @@ def select_weights(source: Source, weights: str) -> Source:
       weights: "ema" or "raw".
 
     Raises:
-      ValueError: the file has a critic but not the generator asked for.
+      UserError: the file has a critic but not the generator asked for.
     """
     copies = {key.split(".")[0] for key in source}
     if not copies & {"generator", "generator_ema", "critic"}:
         return source
     wanted = "generator_ema" if weights == "ema" and "generator_ema" in copies else "generator"
     if wanted not in copies:
-        raise ValueError(
+        raise UserError(
             f"the file holds {', '.join(sorted(copies))}; expected {wanted} for --weights {weights}"
         )
     prefix = f"{wanted}."
@@ -50,12 +51,12 @@ def strip_prefixes(source: Source) -> Source:
     """The tensors under the model's own names.
 
     Raises:
-      ValueError: two keys become one.
+      UserError: two keys become one.
     """
     stripped = {PREFIX.sub("", WRAPPERS.sub("", key).lstrip(".")): key for key in source}
     if len(stripped) < len(source):
         lost = sorted(source.keys() - set(stripped.values()))
-        raise ValueError(f"without their prefixes these keys are not unique: {', '.join(lost)}")
+        raise UserError(f"without their prefixes these keys are not unique: {', '.join(lost)}")
     return {name: source[key] for name, key in stripped.items()}
 
 
@@ -66,7 +67,7 @@ def recognise(source: Source) -> tuple[str, str]:
       source: under the model's own names.
 
     Raises:
-      ValueError: nothing we know.
+      UserError: nothing we know.
     """
     for kind in adapters.NAMES:
         if adapters.is_kind(kind, source):
@@ -74,7 +75,7 @@ def recognise(source: Source) -> tuple[str, str]:
     for key, component in SIGNATURES.items():
         if key in source:
             return component
-    raise ValueError(
+    raise UserError(
         "the file is no component we know by its keys; `python -m converters inspect` lists them, "
         "and --map with --component takes your own table of names"
     )

@@ -11,6 +11,7 @@ from typing import Any
 from converters.mapping import Row
 from converters.reader import Source
 from flashmotion_jax.config import TextEncoderConfig
+from flashmotion_jax.runtime.errors import UserError
 
 _ATTENTION = "encoder.block.{layer}.layer.0.SelfAttention"
 _FFN = "encoder.block.{layer}.layer.1.DenseReluDense"
@@ -67,7 +68,7 @@ def read_config(source: Source, values: Mapping[str, Any], layout: str) -> TextE
       layout: "original" or "diffusers".
 
     Raises:
-      ValueError: these are not the weights, or not the file, of a UMT5 encoder.
+      UserError: these are not the weights, or not the file, of a UMT5 encoder.
     """
     try:
         if layout == "diffusers":
@@ -84,7 +85,7 @@ def read_config(source: Source, values: Mapping[str, Any], layout: str) -> TextE
             num_buckets=num_buckets,
         )
     except (KeyError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"the text encoder's config.json or weights lack {error}; wrong model?"
         ) from error
 

@@ -13,6 +13,7 @@ from typing import Any
 from converters.mapping import Row
 from converters.reader import Source
 from flashmotion_jax.config import VAEConfig
+from flashmotion_jax.runtime.errors import UserError
 
 #: Our matmuls over channels are convolutions of size one in torch.
 POINTWISE_2D = "i o -> o i 1 1"
@@ -93,12 +94,12 @@ def read_config(source: Source, values: Mapping[str, Any], layout: str) -> VAECo
       layout: "original" or "diffusers".
 
     Raises:
-      ValueError: these are not the weights, or not the file, of Wan2.2's autoencoder.
+      UserError: these are not the weights, or not the file, of Wan2.2's autoencoder.
     """
     try:
         return _from_shapes(source) if layout == "original" else _from_diffusers(values)
     except (KeyError, ZeroDivisionError) as error:
-        raise ValueError(f"the VAE's config.json or weights lack {error}; wrong model?") from error
+        raise UserError(f"the VAE's config.json or weights lack {error}; wrong model?") from error
 
 
 def _from_shapes(source: Source) -> VAEConfig:
@@ -129,7 +130,7 @@ def _count(source: Source, pattern: str) -> int:
 
 def _from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
     if not values.get("is_residual"):
-        raise ValueError("the VAE is that of Wan2.1 (is_residual is not set); expected Wan2.2's")
+        raise UserError("the VAE is that of Wan2.1 (is_residual is not set); expected Wan2.2's")
     return VAEConfig(
         latent_channels=values["z_dim"],
         encoder_dim=values["base_dim"],

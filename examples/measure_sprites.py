@@ -37,7 +37,7 @@ from flashmotion_jax.evaluation.sprites import Measures, compare, measure, summa
 from flashmotion_jax.media.videos import to_float, to_uint8
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.runtime.atomic import replacing
-from flashmotion_jax.runtime.errors import exit_status
+from flashmotion_jax.runtime.errors import UserError, exit_status
 from flashmotion_jax.training.autoencoder import reconstruct
 
 BATCH = 16
@@ -62,7 +62,7 @@ def run() -> int:
     args = parser.parse_args()
     wanted = dict(parsed(system) for system in args.systems)
     if args.against and args.against not in wanted:
-        raise ValueError(f"--against {args.against!r}; expected one of {', '.join(wanted)}")
+        raise UserError(f"--against {args.against!r}; expected one of {', '.join(wanted)}")
     clips = [clip for group in test_groups(args.per_group).values() for clip in group]
     args.out.mkdir(parents=True, exist_ok=True)
     systems = {
@@ -90,7 +90,7 @@ def parsed(system: str) -> tuple[str, tuple[str, list[str]]]:
     name, _, rest = system.partition("=")
     kind, _, runs = rest.partition(":")
     if kind not in KINDS or not runs:
-        raise ValueError(
+        raise UserError(
             f"system {system!r}; expected NAME=KIND:RUN[,RUN...] of kind {', '.join(KINDS)}"
         )
     return name, (kind, runs.split(","))

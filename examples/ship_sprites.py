@@ -18,7 +18,7 @@ from pathlib import Path
 import flashmotion_jax
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.runtime.atomic import replacing_folder
-from flashmotion_jax.runtime.errors import exit_status
+from flashmotion_jax.runtime.errors import UserError, exit_status
 
 RUNS = Path("runs/sprites")
 ADAPTERS = ("resnet", "controlnet")
@@ -48,7 +48,7 @@ def write(out: Path, models: dict[str, Path]) -> None:
     """One checkpoint of the adapters of several models, which share all else."""
     generators = {components.read_component(model, "dit").key for model in models.values()}
     if len(generators) > 1:
-        raise ValueError(f"{' and '.join(map(str, models.values()))} have different generators")
+        raise UserError(f"{' and '.join(map(str, models.values()))} have different generators")
     with replacing_folder(out) as scratch:
         source = models["resnet"]
         components.save_tokenizer(scratch, source / "tokenizer")
@@ -59,7 +59,7 @@ def write(out: Path, models: dict[str, Path]) -> None:
             copy(model, scratch, f"adapters/{adapter}")
         size = sum(file.stat().st_size for file in scratch.rglob("*") if file.is_file())
         if size > LIMIT:
-            raise ValueError(f"{size / 1e6:.1f} MB; expected at most {LIMIT / 1e6:.0f}")
+            raise UserError(f"{size / 1e6:.1f} MB; expected at most {LIMIT / 1e6:.0f}")
     print(f"wrote {out}: {size / 1e6:.1f} MB")
 
 

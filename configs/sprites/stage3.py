@@ -26,6 +26,7 @@ from flashmotion_jax.config import (
     ScaleConfig,
     TrainConfig,
 )
+from flashmotion_jax.runtime.errors import UserError
 
 #: Longer runs only blur: there is little to repair (docs/results.md, "Sprites: Tables 2 and 3").
 STEPS = 150
@@ -53,7 +54,7 @@ def get_config(variant: str = "resnet") -> TrainConfig:
     """30 updates of the adapter."""
     adapter, _, name = variant.partition("-")
     if adapter not in ADAPTERS or name not in VARIANTS:
-        raise ValueError(
+        raise UserError(
             f"variant {variant!r}; expected {' or '.join(ADAPTERS)}, or with one of "
             f"{', '.join(filter(None, VARIANTS))} behind a hyphen, for instance resnet-vc"
         )

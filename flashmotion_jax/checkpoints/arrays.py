@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import parameter_spec
 
 #: Bytes of a piece of an array on disk: what is buffered at a time on top of the array itself.
@@ -65,7 +66,7 @@ def write_arrays(
         times as long.
 
     Raises:
-      ValueError: the names or a shape differ.
+      UserError: the names or a shape differ.
       OSError: the disk is full.
     """
     _require_same(readers.keys(), expected.keys(), "the arrays given")
@@ -117,7 +118,7 @@ def read_arrays(
       Name to array.
 
     Raises:
-      ValueError: the folder is incomplete or damaged, or holds other names or shapes.
+      UserError: the folder is incomplete or damaged, or holds other names or shapes.
     """
     require_complete(folder, num_bytes)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -152,10 +153,10 @@ def require_complete(folder: Path, num_bytes: int) -> None:
     """Checks for missing and cut files, which orbax meets with the tracebacks of its threads.
 
     Raises:
-      ValueError: the folder does not have the `num_bytes` that `write_arrays` returned.
+      UserError: the folder does not have the `num_bytes` that `write_arrays` returned.
     """
     if (found := _num_bytes(folder)) != num_bytes:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds {found:,} of {num_bytes:,} bytes; copy or convert it again"
         )
 
@@ -164,7 +165,7 @@ def read_array(folder: Path, name: str) -> np.ndarray:
     """Reads one array of a folder into host memory, in the dtype stored.
 
     Raises:
-      ValueError: the folder is damaged.
+      UserError: the folder is damaged.
     """
     args = ocp.args.PyTreeRestore(
         {name: 0},
@@ -263,15 +264,15 @@ def require_space(folder: Path, num_bytes: int) -> None:
         raise OSError(errno.ENOSPC, f"{num_bytes:,} bytes needed, {free:,} free on the disk")
 
 
-def _damaged(folder: Path, error: Exception) -> ValueError:
+def _damaged(folder: Path, error: Exception) -> UserError:
     # orbax and tensorstore raise all kinds, down to bare Exception.
-    return ValueError(f"{folder} is damaged ({type(error).__name__}); copy or convert it again")
+    return UserError(f"{folder} is damaged ({type(error).__name__}); copy or convert it again")
 
 
 def _require_same(found: Any, expected: Any, what: str) -> None:
     missing, unknown = sorted(expected - found), sorted(found - expected)
     if missing or unknown:
-        raise ValueError(
+        raise UserError(
             f"{what} do not fit the configuration: missing {', '.join(missing) or 'none'}; "
             f"unknown {', '.join(unknown) or 'none'}"
         )
@@ -279,4 +280,4 @@ def _require_same(found: Any, expected: Any, what: str) -> None:
 
 def _require_shape(found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
     if found != expected:
-        raise ValueError(f"{what} has shape {found}; the configuration asks for {expected}")
+        raise UserError(f"{what} has shape {found}; the configuration asks for {expected}")

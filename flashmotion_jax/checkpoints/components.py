@@ -38,6 +38,7 @@ from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.text.tokenizer import Tokenizer
 
 FORMAT = "flashmotion_jax"
@@ -123,7 +124,7 @@ def load_models(path: str | Path, dtype: str = "bfloat16") -> Models:
       The models, on the mesh that is set, or else on the first device.
 
     Raises:
-      ValueError: the folder is not a checkpoint, lacks a part, or is damaged.
+      UserError: the folder is not a checkpoint, lacks a part, or is damaged.
     """
     checkpoint = open_checkpoint(path)
     return Models(
@@ -143,7 +144,7 @@ def open_checkpoint(path: str | Path, adapter: str | None = None) -> Checkpoint:
       adapter: kind of adapter that is needed too, as in `adapters/<kind>`.
 
     Raises:
-      ValueError: the folder is not a checkpoint, or lacks a part.
+      UserError: the folder is not a checkpoint, or lacks a part.
     """
     path = Path(path)
     sampling = read_sampling(path)
@@ -177,7 +178,7 @@ def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16"
       The module, on the mesh that is set, or else on the first device.
 
     Raises:
-      ValueError: the component is missing, damaged, or an adapter for another DiT.
+      UserError: the component is missing, damaged, or an adapter for another DiT.
     """
     path = Path(path)
     read_sampling(path)  # says what is wrong with the folder before its parts do
@@ -219,12 +220,12 @@ def save_component(
       compress: smaller files that take longer to write, see `write_arrays`.
 
     Raises:
-      ValueError: the component exists, or names or shapes of `params` are not those of the module.
+      UserError: the component exists, or names or shapes of `params` are not those of the module.
       OSError: the disk is full or not writable; the checkpoint is as it was.
     """
     folder = Path(path) / kind
     if folder.exists() and not overwrite:
-        raise ValueError(f"{folder} exists; choose another folder or ask to overwrite it")
+        raise UserError(f"{folder} exists; choose another folder or ask to overwrite it")
     abstract = flat_parameters(abstract_module(kind, config, dtype, dit_config))
     expected = {name: variable.get_value() for name, variable in abstract.items()}
     with replacing_folder(folder) as scratch:
@@ -258,12 +259,12 @@ def abstract_module(
       dit_config: of an adapter, the DiT it belongs to.
 
     Raises:
-      ValueError: another dtype than float32 and bfloat16.
+      UserError: another dtype than float32 and bfloat16.
     """
     policy = dtype if isinstance(dtype, Policy) else Policy(compute=dtype, params=dtype)
     for name in (policy.compute, policy.params):
         if name not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype={name!r}; expected 'float32' or 'bfloat16'")
+            raise UserError(f"dtype={name!r}; expected 'float32' or 'bfloat16'")
     build = KINDS[kind][1]
     configs = (config, dit_config) if dit_config else (config,)
     return nnx.eval_shape(lambda: build(*configs, policy=policy, rngs=nnx.Rngs(0)))
@@ -296,19 +297,19 @@ def read_sampling(path: str | Path) -> SamplingConfig:
     """How the checkpoint is sampled.
 
     Raises:
-      ValueError: `path` is not a checkpoint of this version.
+      UserError: `path` is not a checkpoint of this version.
     """
     path = Path(path)
     file = path / "model.json"
     if not file.is_file():
         reason = "has no model.json" if path.is_dir() else "does not exist"
-        raise ValueError(
+        raise UserError(
             f"{path} {reason}; expected a checkpoint of this project, made with "
             "`python -m converters wan22 SRC DST`"
         )
     values = _read_json(file)
     if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
-        raise ValueError(
+        raise UserError(
             f"{file} is of format {values.get('format')!r}, version {values.get('version')!r}; "
             f"expected {FORMAT!r}, version {VERSION}: convert again or use the release that made it"
         )
@@ -319,25 +320,25 @@ def read_component(path: str | Path, kind: str) -> Component:
     """The configuration of a component.
 
     Raises:
-      ValueError: no such kind, it is missing, or it is an adapter for another DiT.
+      UserError: no such kind, it is missing, or it is an adapter for another DiT.
     """
     path = Path(path)
     if kind not in KINDS:
-        raise ValueError(f"{kind!r} is not a component; expected one of {', '.join(KINDS)}")
+        raise UserError(f"{kind!r} is not a component; expected one of {', '.join(KINDS)}")
     file = path / kind / "config.json"
     if not file.is_file():
         found = [known for known in KINDS if (path / known / "config.json").is_file()]
         command = "flashmotion SRC.pt" if kind.startswith("adapters/") else "wan22 SRC"
-        raise ValueError(
+        raise UserError(
             f"{path} has no {kind}, only {', '.join(found) or 'an empty folder'}; add it with "
             f"`python -m converters {command} {path}`"
         )
     values = _read_json(file)
     fields = {field.name for field in dataclasses.fields(Component)}
     if values.get("kind") != kind or values.keys() != fields:
-        raise ValueError(f"{file} is not the configuration of a component {kind}; convert again")
+        raise UserError(f"{file} is not the configuration of a component {kind}; convert again")
     if kind.startswith("adapters/") and not values["dit_config"]:
-        raise ValueError(f"{file} does not say which DiT it is for (dit_config); convert again")
+        raise UserError(f"{file} does not say which DiT it is for (dit_config); convert again")
     values["config"] = from_dict(KINDS[kind][0], values["config"], str(file))
     if values["dit_config"]:
         values["dit_config"] = from_dict(DiTConfig, values["dit_config"], str(file))
@@ -356,7 +357,7 @@ def _require_same_dit(path: Path, kind: str, dit_config: DiTConfig) -> None:
         if other[name] != value
     ]
     if differing:
-        raise ValueError(
+        raise UserError(
             f"{path / kind} was made for another DiT: {', '.join(differing)}; use the adapter "
             "that belongs to this DiT"
         )
@@ -366,7 +367,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}); convert again") from error
+        raise UserError(f"{file} is not JSON ({error}); convert again") from error
 
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:

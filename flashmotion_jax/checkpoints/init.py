@@ -22,6 +22,7 @@ from flax import nnx
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.checkpoints.components import ModelsConfig
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.text.word_tokenizer import vocabulary, write_word_tokenizer
 
@@ -54,7 +55,7 @@ class FreshConfig(ModelsConfig):
       words: every word that prompts are made of.
 
     Raises:
-      ValueError: more tokens than rows of the text encoder, or widths that do not fit.
+      UserError: more tokens than rows of the text encoder, or widths that do not fit.
     """
 
     words: tuple[str, ...]
@@ -62,7 +63,7 @@ class FreshConfig(ModelsConfig):
     def __post_init__(self) -> None:
         num_tokens, rows = len(vocabulary(self.words)), self.text_encoder.vocab_size
         if num_tokens > rows:
-            raise ValueError(
+            raise UserError(
                 f"{num_tokens} tokens (words, punctuation and special ones) for "
                 f"text_encoder.vocab_size={rows}; raise it to {num_tokens} or more"
             )
@@ -73,7 +74,7 @@ class FreshConfig(ModelsConfig):
         ):
             value, expected = operator.attrgetter(name, other)(self)
             if value != expected:
-                raise ValueError(f"{name}={value}; expected {other}, which is {expected}")
+                raise UserError(f"{name}={value}; expected {other}, which is {expected}")
 
 
 def write_fresh(path: str | Path, config: FreshConfig, seed: int = 0) -> int:
@@ -88,12 +89,12 @@ def write_fresh(path: str | Path, config: FreshConfig, seed: int = 0) -> int:
       The number of parameters.
 
     Raises:
-      ValueError: the folder exists, or a word is not one.
+      UserError: the folder exists, or a word is not one.
       OSError: the disk is full or not writable.
     """
     path = Path(path)
     if path.exists():
-        raise ValueError(f"{path} exists; choose another folder, or remove it first")
+        raise UserError(f"{path} exists; choose another folder, or remove it first")
     num_parameters = 0
     with replacing(path) as scratch:
         write_word_tokenizer(scratch / "tokenizer", config.words)

@@ -10,6 +10,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from flashmotion_jax.runtime.errors import UserError
+
 if TYPE_CHECKING:
     from flashmotion_jax.perf.stages import Bench
 
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints a table, and writes the measurements.
 
     Raises:
-      ValueError: an argument is wrong.
+      UserError: an argument is wrong.
       ImportError: the peer is missing.
     """
     if args.peer:  # both frameworks are to find memory on one GPU
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from flashmotion_jax.runtime.atomic import check_file, replacing
 
     if args.repeat < 1:
-        raise ValueError(f"--repeat {args.repeat}; expected 1 or more")
+        raise UserError(f"--repeat {args.repeat}; expected 1 or more")
     if args.json:
         check_file(args.json)
     adapters = args.adapter or ([] if args.train else ["none", "resnet", "controlnet"])

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Serves the editor until it is interrupted.
 
     Raises:
-      ValueError: the image or the model cannot be read.
+      UserError: the image or the model cannot be read.
       ImportError: the packages of the extra `edit` are not there.
       OSError: the port is taken, or the address is not this machine's.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flashmotion_jax.runtime.errors import part_of
+from flashmotion_jax.runtime.errors import UserError, part_of
 
 BENCHES = ("flashbench", "magicbench", "davis", "movebench", "sprites", "folder")
 METHODS = ("tora", "draganything", "sg-i2v", "levitor", "magicmotion")
@@ -152,7 +152,7 @@ def _score(args: argparse.Namespace) -> int:
 
     missing = [f"--{name}" for name in ("bench", "root", "pred") if getattr(args, name) is None]
     if missing:
-        raise ValueError(f"{' and '.join(missing)} missing: see flashmotion evaluate --help")
+        raise UserError(f"{' and '.join(missing)} missing: see flashmotion evaluate --help")
     return run(args)
 
 

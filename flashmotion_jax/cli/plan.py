@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
       The exit status: 0 if it fits, 1 if it does not.
 
     Raises:
-      ValueError: an argument is wrong.
+      UserError: an argument is wrong.
       ImportError: the compiler for these devices is not installed.
     """
     from flashmotion_jax.perf.topology import open_topology, prepare_environment

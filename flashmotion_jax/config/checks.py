@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from flashmotion_jax.runtime.errors import UserError
+
 
 def require(condition: bool, message: str) -> None:
-    """Raises `ValueError(message)` unless the condition holds."""
+    """Raises `UserError(message)` unless the condition holds."""
     if not condition:
-        raise ValueError(message)
+        raise UserError(message)
 
 
 def require_sizes(config: Any) -> None:
-    """Raises `ValueError` unless a dataclass's whole numbers, in tuples too, are at least 1."""
+    """Raises `UserError` unless a dataclass's whole numbers, in tuples too, are at least 1."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         numbers = value if isinstance(value, tuple) else (value,)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from flashmotion_jax.runtime.errors import UserError
+
 Config = TypeVar("Config")
 
 
@@ -19,13 +21,13 @@ def load_config(name: str, kind: type[Config]) -> Config:
       kind: `TrainConfig` or `CacheConfig`.
 
     Raises:
-      ValueError: there is no such file, it has no `get_config`, or it builds something else.
+      UserError: there is no such file, it has no `get_config`, or it builds something else.
     """
     path, _, argument = name.partition(":")
     if not Path(path).is_file():
         beside = sorted(str(file) for file in Path(path).parent.glob("*.py"))
         hint = f"; there are {', '.join(beside)}" if beside else ""
-        raise ValueError(f"no configuration at {path}{hint}")
+        raise UserError(f"no configuration at {path}{hint}")
     # Configurations share `configs.common`, in a folder beside which nothing need be installed.
     folders = Path(path).resolve().parents
     root = next((folder.parent for folder in folders if folder.name == "configs"), folders[1])
@@ -34,9 +36,9 @@ def load_config(name: str, kind: type[Config]) -> Config:
         get_config = runpy.run_path(path)["get_config"]
         config = get_config(argument) if argument else get_config()
     except (KeyError, SyntaxError, TypeError, ImportError) as error:
-        raise ValueError(f"{name} is no configuration ({type(error).__name__}: {error})") from error
+        raise UserError(f"{name} is no configuration ({type(error).__name__}: {error})") from error
     finally:
         sys.path.pop(0)
     if not isinstance(config, kind):
-        raise ValueError(f"{name} builds a {type(config).__name__}; expected a {kind.__name__}")
+        raise UserError(f"{name} builds a {type(config).__name__}; expected a {kind.__name__}")
     return config

@@ -31,7 +31,7 @@ class Grid(NamedTuple):
         """Refuses what does not fit, with the nearest that does.
 
         Raises:
-          ValueError: the number of frames or a side in pixels is not of the grid.
+          UserError: the number of frames or a side in pixels is not of the grid.
         """
         nearest = max(0, round((num_frames - 1) / self.frames)) * self.frames + 1
         require(

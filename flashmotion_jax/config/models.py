@@ -21,7 +21,7 @@ class DiTConfig:
     """The diffusion transformer (Wan2.2 `config.json`).
 
     Raises:
-      ValueError: a size below 1, a width that is not a multiple of the heads, or odd heads.
+      UserError: a size below 1, a width that is not a multiple of the heads, or odd heads.
     """
 
     dim: int = 3072
@@ -55,7 +55,7 @@ class VAEConfig:
     """The causal video autoencoder: 4 x in time, 16 x in space (Wan2.2 `vae2_2.py`).
 
     Raises:
-      ValueError: a size below 1, latent statistics that are not one number per latent channel, or
+      UserError: a size below 1, latent statistics that are not one number per latent channel, or
         levels whose channels do not divide those of the shortcut between them.
     """
 
@@ -123,7 +123,7 @@ class TextEncoderConfig:
     """The UMT5 encoder (`google/umt5-xxl`).
 
     Raises:
-      ValueError: a size below 1.
+      UserError: a size below 1.
     """
 
     vocab_size: int = 256384
@@ -145,7 +145,7 @@ class ResNetAdapterConfig:
     """The light adapter: 2-D residual blocks on the trajectory latents alone.
 
     Raises:
-      ValueError: a width below 1.
+      UserError: a width below 1.
     """
 
     # The paper gives 5.02 B for generator and adapter together, so 15 to 25 M for the adapter: two
@@ -172,7 +172,7 @@ class DiscriminatorConfig:
     """The trainable classifiers on a frozen DiT (FlashMotion section 3.4).
 
     Raises:
-      ValueError: no tap, taps that do not rise, or a width that the heads do not divide.
+      UserError: no tap, taps that do not rise, or a width that the heads do not divide.
     """
 
     taps: tuple[int, ...] = (13, 21, 29)  # DiT blocks, from 0, whose output a classifier sees
@@ -199,7 +199,7 @@ class SamplingConfig:
     """How a checkpoint is sampled; kept beside its weights, overridden by the caller.
 
     Raises:
-      ValueError: an unknown sampler, or a value out of range.
+      UserError: an unknown sampler, or a value out of range.
     """
 
     sampler: Literal["few_step", "unipc", "euler"] = "few_step"
@@ -245,7 +245,7 @@ class SamplingConfig:
         """The same sampler with another number of steps; few-step levels are spread evenly.
 
         Raises:
-          ValueError: `steps` is below 1, or above 8 for the few-step sampler.
+          UserError: `steps` is below 1, or above 8 for the few-step sampler.
         """
         if self.sampler != "few_step":
             require(steps >= 1, f"steps={steps}; expected at least 1")

@@ -54,7 +54,7 @@ class OptimizerConfig:
     """AdamW of one player, its moving average and its learning rate over time.
 
     Raises:
-      ValueError: a value out of range.
+      UserError: a value out of range.
     """
 
     learning_rate: float
@@ -121,7 +121,7 @@ class AutoencoderConfig:
     """Before the stages: a video autoencoder, on the pixels of a MagicData folder.
 
     Raises:
-      ValueError: a share of maps that is none, windows that do not fit the videos, or a decay or
+      UserError: a share of maps that is none, windows that do not fit the videos, or a decay or
         an average that would move a frozen encoder.
     """
 
@@ -298,7 +298,7 @@ class TrainConfig:
     """One run of `flashmotion train`.
 
     Raises:
-      ValueError: a value out of range.
+      UserError: a value out of range.
     """
 
     stage: StageConfig

@@ -10,6 +10,8 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
+from flashmotion_jax.runtime.errors import UserError
+
 Config = TypeVar("Config")
 
 
@@ -27,12 +29,12 @@ def from_dict(cls: type[Config], values: dict[str, Any], where: str = "configura
       where: the file the values came from, for the error.
 
     Raises:
-      ValueError: a key that `cls` does not have; the nearest one is named.
+      UserError: a key that `cls` does not have; the nearest one is named.
     """
     names = _field_names(cls)
     for key in values:
         if key not in names:
-            raise ValueError(f"{where}: {_unknown(key, names, cls.__name__)}")
+            raise UserError(f"{where}: {_unknown(key, names, cls.__name__)}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -45,17 +47,17 @@ def with_overrides(config: Config, assignments: Sequence[str]) -> Config:
         literals; what is none is text.
 
     Raises:
-      ValueError: an unknown key (the nearest one is named), a value of another type than the
+      UserError: an unknown key (the nearest one is named), a value of another type than the
         field's, or one that the configuration refuses.
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ValueError(f"--set {assignment}: expected key=value")
+            raise UserError(f"--set {assignment}: expected key=value")
         try:
             config = _override(config, key.split("."), text)
         except ValueError as error:
-            raise ValueError(f"--set {assignment}: {error}") from None
+            raise UserError(f"--set {assignment}: {error}") from None
     return config
 
 
@@ -63,13 +65,13 @@ def _override(config: Any, keys: list[str], text: str) -> Any:
     head, *rest = keys
     names = _field_names(type(config))
     if head not in names:
-        raise ValueError(_unknown(head, names, type(config).__name__))
+        raise UserError(_unknown(head, names, type(config).__name__))
     if not rest:
         hint = typing.get_type_hints(type(config))[head]
         return dataclasses.replace(config, **{head: _parse(text, hint)})
     value = getattr(config, head)
     if not dataclasses.is_dataclass(value):
-        raise ValueError(f"{head} is a value and has no {'.'.join(rest)!r}")
+        raise UserError(f"{head} is a value and has no {'.'.join(rest)!r}")
     return dataclasses.replace(config, **{head: _override(value, rest, text)})
 
 
@@ -82,7 +84,7 @@ def _parse(text: str, hint: Any) -> Any:
     for option in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
         if (fitting := _fit(value, text, option)) is not None:
             return fitting
-    raise ValueError(f"expected {_describe(hint)}")
+    raise UserError(f"expected {_describe(hint)}")
 
 
 def _fit(value: Any, text: str, hint: Any) -> Any:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from flashmotion_jax.data.latent_cache import LatentCache, pad_text
 from flashmotion_jax.data.records import Record
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
 
 Kind = Literal["mask", "box"]
@@ -54,7 +55,7 @@ class Batches(Generic[Item]):
       process_count: pieces; by default the mesh decides which rows this process needs.
 
     Raises:
-      ValueError: the batch cannot be split as the mesh is.
+      UserError: the batch cannot be split as the mesh is.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Batches(Generic[Item]):
           state: from `get_state`, perhaps of a run with another number of processes.
 
         Raises:
-          ValueError: it is of another cache, batch size or seed: the batches would differ.
+          UserError: it is of another cache, batch size or seed: the batches would differ.
         """
         differing = [
             f"{name}={state.get(name)!r} (here {value!r})"
@@ -117,7 +118,7 @@ class Batches(Generic[Item]):
             if state.get(name) != value
         ]
         if differing or not isinstance(state.get("step"), int):
-            raise ValueError(
+            raise UserError(
                 f"the state is of other batches: {', '.join(differing) or 'it has no step'}; "
                 "resume with the cache, batch size and seed of the run, or start a new one"
             )
@@ -141,7 +142,7 @@ def latent_batches(
       **options: see `Batches`.
 
     Raises:
-      ValueError: the batch is larger than the cache, or cannot be split as the mesh is; `text_len`
+      UserError: the batch is larger than the cache, or cannot be split as the mesh is; `text_len`
         is shorter than the captions may be.
     """
     _check_cache(cache, kind, batch_size, text_len, "batch_size")
@@ -160,7 +161,7 @@ def first_records(cache: LatentCache, count: int, kind: Kind, text_len: int) -> 
       text_len: S.
 
     Raises:
-      ValueError: the cache holds fewer videos, or `text_len` is shorter than captions may be.
+      UserError: the cache holds fewer videos, or `text_len` is shorter than captions may be.
     """
     _check_cache(cache, kind, count, text_len, "count")
     examples = [_example(cache[index], kind, text_len) for index in range(count)]
@@ -190,7 +191,7 @@ def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
     own = tuple(sorted(rows.get(jax.process_index(), ())))
     sizes = {len(piece) for piece in pieces}
     if not own or len(sizes) > 1 or sum(map(len, pieces)) != batch_size:
-        raise ValueError(
+        raise UserError(
             f"this process has the videos {own} of a batch of {batch_size}, and all processes "
             f"{pieces}: no equal pieces; let the mesh have all devices, and mesh.data x mesh.fsdp "
             "be a multiple of the processes, or divide them"
@@ -200,14 +201,14 @@ def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
 
 def _check_cache(cache: LatentCache, kind: str, size: int, text_len: int, name: str) -> None:
     if kind not in ("mask", "box"):
-        raise ValueError(f"kind={kind!r}; expected 'mask' or 'box'")
+        raise UserError(f"kind={kind!r}; expected 'mask' or 'box'")
     if not 1 <= size <= len(cache):
-        raise ValueError(
+        raise UserError(
             f"{name}={size}; expected 1 to {len(cache)}, the videos in {cache.path}: lower it, or "
             "cache more videos"
         )
     if text_len < cache.settings.text_len:
-        raise ValueError(
+        raise UserError(
             f"text_len={text_len}, but captions in {cache.path} have up to "
             f"{cache.settings.text_len} tokens; use the text_len of the model it was made with"
         )
@@ -215,7 +216,7 @@ def _check_cache(cache: LatentCache, kind: str, size: int, text_len: int, name: 
 
 def _check_divides(batch_size: int, parts: int, name: str) -> None:
     if batch_size % parts:
-        raise ValueError(
+        raise UserError(
             f"batch_size={batch_size} cannot be split over {parts} {name}; expected a multiple, "
             f"for instance {-(-batch_size // parts) * parts}"
         )

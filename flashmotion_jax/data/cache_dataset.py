@@ -37,6 +37,7 @@ from flashmotion_jax.data.records import DTYPES, Record
 from flashmotion_jax.media.videos import to_float
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.text.prompts import PromptEncoder, Tokenize
@@ -84,7 +85,7 @@ def cache_dataset(
       The cache, or None while shards of other processes are missing.
 
     Raises:
-      ValueError: an argument that does not fit, data or a checkpoint that cannot be used, or
+      UserError: an argument that does not fit, data or a checkpoint that cannot be used, or
         latents that `dtype` cannot hold.
     """
     _check_arguments(videos_per_shard, dtype, process_index, process_count)
@@ -215,11 +216,11 @@ def _check_arguments(
     videos_per_shard: int, dtype: str, process_index: int, process_count: int
 ) -> None:
     if videos_per_shard < 1:
-        raise ValueError(f"videos_per_shard={videos_per_shard}; expected at least 1")
+        raise UserError(f"videos_per_shard={videos_per_shard}; expected at least 1")
     if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
+        raise UserError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
     if not 0 <= process_index < process_count:
-        raise ValueError(
+        raise UserError(
             f"process_index={process_index} of process_count={process_count}; expected 0 to "
             f"{process_count - 1}"
         )

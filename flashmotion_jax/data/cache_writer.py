@@ -29,6 +29,7 @@ from flashmotion_jax.data.latent_cache import (
 from flashmotion_jax.data.magicdata import RowError
 from flashmotion_jax.data.records import Record, record_to_bytes
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 
 #: One video a group, so that any is read alone; latents are noise to a compressor.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -58,7 +59,7 @@ def write_shard(
       rows: in the order of the CSV: a record, or why there is none.
 
     Raises:
-      ValueError: a record cannot be stored in the dtype of the settings.
+      UserError: a record cannot be stored in the dtype of the settings.
       OSError: the disk is full or not writable.
     """
     name = f"{_shard_name(number)}.array_record"
@@ -92,7 +93,7 @@ def has_shard(folder: Path, number: int, settings: CacheSettings) -> bool:
     """Whether a shard is there, whole by its size.
 
     Raises:
-      ValueError: it is there but was made with other settings.
+      UserError: it is there but was made with other settings.
     """
     return _read_shard(folder, number, settings) is not None
 
@@ -104,7 +105,7 @@ def finish_cache(folder: Path, settings: CacheSettings) -> LatentCache | None:
       The cache, or None while shards are missing.
 
     Raises:
-      ValueError: a shard was made with other settings, or no video is left in any.
+      UserError: a shard was made with other settings, or no video is left in any.
     """
     entries = [_read_shard(folder, number, settings) for number in range(settings.num_shards)]
     present = [entry for entry in entries if entry is not None]
@@ -117,7 +118,7 @@ def finish_cache(folder: Path, settings: CacheSettings) -> LatentCache | None:
         {"num_rows": settings.num_rows, "num_records": num_records, "rejected": rejected},
     )
     if not num_records:
-        raise ValueError(
+        raise UserError(
             f"none of the {settings.num_rows} rows could be cached; {folder / 'report.json'} says "
             f"why. Mend the data, remove {folder} and run again"
         )
@@ -143,7 +144,7 @@ def require_same_settings(folder: Path, settings: CacheSettings) -> None:
     """Refuses a run whose settings are not those of a cache that is whole.
 
     Raises:
-      ValueError: they differ; each difference is shown.
+      UserError: they differ; each difference is shown.
     """
     if (folder / "cache.json").is_file():
         _require_same(folder, read_json(folder / "cache.json")["settings"], settings)
@@ -167,7 +168,7 @@ def _require_same(folder: Path, there: dict[str, Any], settings: CacheSettings) 
         if there.get(name) != wanted.get(name)
     ]
     if differing:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a cache made with {', '.join(differing)}; choose another folder, or "
             "remove this one"
         )

@@ -32,6 +32,7 @@ from grain.sources import ArrayRecordDataSource
 
 from flashmotion_jax.config import from_dict
 from flashmotion_jax.data.records import Record, record_from_bytes
+from flashmotion_jax.runtime.errors import UserError
 
 FORMAT = "flashmotion_jax latent cache"
 VERSION = 1
@@ -144,7 +145,7 @@ class LatentCache:
         """Reads a record.
 
         Raises:
-          ValueError: its bytes are damaged; the shard and the fix are named.
+          UserError: its bytes are damaged; the shard and the fix are named.
           IndexError: there are fewer records.
         """
         index = range(self.num_records)[index]
@@ -153,7 +154,7 @@ class LatentCache:
         except (ValueError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
             ends = list(itertools.accumulate(shard.num_records for shard in self.shards))
             shard = self.shards[bisect.bisect_right(ends, index)]
-            raise ValueError(
+            raise UserError(
                 f"record {index}, in {self.path / shard.name}, cannot be read ({error}); "
                 f"{_how_to_repair(shard)}"
             ) from error
@@ -177,7 +178,7 @@ def open_cache(path: str | Path) -> LatentCache:
       path: folder of `flashmotion cache`.
 
     Raises:
-      ValueError: it is no cache, not yet whole, or a file is missing or truncated.
+      UserError: it is no cache, not yet whole, or a file is missing or truncated.
     """
     path = Path(path)
     values = _read_cache_json(path)
@@ -185,7 +186,7 @@ def open_cache(path: str | Path) -> LatentCache:
     text_file, *shards = _files(values)
     for file in (text_file, *shards):
         if fault := file.fault(path):
-            raise ValueError(f"{fault}; {_how_to_repair(file)}")
+            raise UserError(f"{fault}; {_how_to_repair(file)}")
     empty, negative = _read_text(path / "text.npz", settings.text_len)
     return LatentCache(
         path=path,
@@ -208,7 +209,7 @@ def verify_cache(path: str | Path) -> tuple[Path, ...]:
       The files that are missing, truncated or damaged.
 
     Raises:
-      ValueError: it is no cache, or not yet whole.
+      UserError: it is no cache, or not yet whole.
     """
     path = Path(path)
     return tuple(
@@ -222,10 +223,10 @@ def _read_cache_json(path: Path) -> dict[str, Any]:
     file = path / "cache.json"
     if not file.is_file():
         state = "is not finished" if any(path.glob("shard_*.json")) else "is no latent cache"
-        raise ValueError(f"{path} {state}: no cache.json; run `flashmotion cache` to the end")
+        raise UserError(f"{path} {state}: no cache.json; run `flashmotion cache` to the end")
     values = read_json(file)
     if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
-        raise ValueError(
+        raise UserError(
             f"{file} is of format {values.get('format')!r}, version {values.get('version')!r}; "
             f"expected {FORMAT!r}, version {VERSION}: run `flashmotion cache` again"
         )
@@ -242,7 +243,7 @@ def _read_text(file: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             empty, negative = arrays["empty"], arrays["negative"]
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} is damaged ({error}); copy the cache again") from error
+        raise UserError(f"{file} is damaged ({error}); copy the cache again") from error
     return pad_text(empty, length), pad_text(negative, length)
 
 
@@ -268,9 +269,9 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file of a cache.
 
     Raises:
-      ValueError: it is damaged.
+      UserError: it is damaged.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}); remove it and run again") from error
+        raise UserError(f"{file} is not JSON ({error}); remove it and run again") from error

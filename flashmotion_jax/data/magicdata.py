@@ -26,6 +26,7 @@ from PIL import Image
 
 from flashmotion_jax.media.frames import VIDEO_SUFFIXES, find_video, image_files, iterate_frames
 from flashmotion_jax.media.videos import cover_crop, read_image
+from flashmotion_jax.runtime.errors import UserError
 
 Resize = Literal["stretch", "crop"]
 
@@ -41,7 +42,7 @@ _LOOKUPS = 16
 _ASPECT_TOLERANCE = 0.02
 
 
-class RowError(ValueError):
+class RowError(UserError):
     """A row of the CSV that cannot be trained on.
 
     Attributes:
@@ -105,7 +106,7 @@ class MagicData:
       csv: the file that was read.
 
     Raises:
-      ValueError: there is no CSV, a column is missing, or no row is left.
+      UserError: there is no CSV, a column is missing, or no row is left.
 
     Source: the model card of FlashMotion for the folders; `ODERegressionCSVDataset` in
       Wan2.2-TI2V-5B-Turbo, `utils/dataset.py`, for columns and frames.
@@ -122,7 +123,7 @@ class MagicData:
         resize: Resize = "stretch",
     ):
         if resize not in ("stretch", "crop"):
-            raise ValueError(f"resize={resize!r}; expected 'stretch' or 'crop'")
+            raise UserError(f"resize={resize!r}; expected 'stretch' or 'crop'")
         self._root = Path(data_root)
         self._boxes = self._root / ("boxs" if (self._root / "boxs").is_dir() else "boxes")
         self._num_frames, self._height, self._width = num_frames, height, width
@@ -135,7 +136,7 @@ class MagicData:
         self.rejected = tuple(row for row in checked if isinstance(row, RowError))
         if not self.rows:
             first = f", the first is {self.rejected[0]}" if self.rejected else ""
-            raise ValueError(
+            raise UserError(
                 f"{self.csv}: none of its {len(found)} rows can be trained on{first}; give the "
                 "folder that holds videos/, masks/ and boxs/"
             )
@@ -203,9 +204,9 @@ class MagicData:
             target[:] = self._fit(frame, kernel)
             sizes.append(frame.shape[:2])
         if len(sizes) < self._num_frames:
-            raise ValueError(f"{len(sizes)} frames in the file, {self._num_frames} are needed")
+            raise UserError(f"{len(sizes)} frames in the file, {self._num_frames} are needed")
         if len(set(sizes)) > 1:
-            raise ValueError(f"frames of the sizes (height, width) {sorted(set(sizes))}")
+            raise UserError(f"frames of the sizes (height, width) {sorted(set(sizes))}")
         return stacked, sizes[0]
 
     def _fit(self, frame: np.ndarray, kernel: Image.Resampling) -> np.ndarray:
@@ -223,12 +224,12 @@ def find_csv(root: Path, name: Path) -> Path:
       name: in it, or a path of its own.
 
     Raises:
-      ValueError: there is none.
+      UserError: there is none.
     """
     for path in (root / name, name):
         if path.is_file():
             return path
-    raise ValueError(
+    raise UserError(
         f"no {root / name}: expected the MagicData folder, with {name} beside videos/, masks/ and "
         "boxs/; give its path, or that of the CSV"
     )
@@ -241,7 +242,7 @@ def read_rows(path: Path) -> list[Row | RowError]:
       In the file's order; a row without an id, or with that of an earlier one, as `RowError`.
 
     Raises:
-      ValueError: the file is no CSV in UTF-8, or lacks a column.
+      UserError: the file is no CSV in UTF-8, or lacks a column.
     """
     rows: list[Row | RowError] = []
     first_with: dict[str, int] = {}
@@ -256,7 +257,7 @@ def read_rows(path: Path) -> list[Row | RowError]:
                     row = RowError(number, row.id, reason)
                 rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV in UTF-8 ({error}): download it again") from error
+        raise UserError(f"{path} is not a CSV in UTF-8 ({error}): download it again") from error
     return rows
 
 
@@ -271,7 +272,7 @@ def _columns(header: Iterable[str], path: Path) -> dict[str, str]:
     }
     for wanted in ("path", "text"):
         if wanted not in columns:
-            raise ValueError(
+            raise UserError(
                 f"{path} has the columns {', '.join(there) or 'of an empty file'}; expected one of "
                 f"{', '.join(_ALIASES[wanted])}"
             )
@@ -310,7 +311,7 @@ def _files(folder: Path) -> list[Path]:
 def _check_aspect(video: tuple[int, int], maps: tuple[int, int]) -> None:
     ratio = maps[1] * video[0] / (maps[0] * video[1])
     if abs(ratio - 1) > _ASPECT_TOLERANCE:
-        raise ValueError(
+        raise UserError(
             f"maps of {maps[0]} x {maps[1]} for a video of {video[0]} x {video[1]} pixels: another "
             "aspect ratio, so they belong to another cut of it"
         )

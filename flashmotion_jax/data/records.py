@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
+
 #: Name to how it is stored.
 DTYPES = {"float16": "<f2", "float32": "<f4"}
 
@@ -52,7 +54,7 @@ def record_to_bytes(record: Record, dtype: str) -> bytes:
       dtype: to store them in, "float16" or "float32".
 
     Raises:
-      ValueError: an array holds what is not finite, or becomes so in this dtype.
+      UserError: an array holds what is not finite, or becomes so in this dtype.
     """
     arrays = {name: _narrow(record, name, dtype) for name in _ARRAYS}
     header = {
@@ -74,7 +76,7 @@ def record_from_bytes(data: bytes) -> Record:
     """The record that `record_to_bytes` stored, with arrays in the dtype they were stored in.
 
     Raises:
-      ValueError: the bytes are damaged.
+      UserError: the bytes are damaged.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
@@ -86,18 +88,18 @@ def record_from_bytes(data: bytes) -> Record:
             }
             return Record(id=header["id"], caption=header["caption"], **arrays)
     except (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"a damaged record ({error})") from error
+        raise UserError(f"a damaged record ({error})") from error
 
 
 def _narrow(record: Record, name: str, dtype: str) -> np.ndarray:
     if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
+        raise UserError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
     array: np.ndarray = getattr(record, name)
     with np.errstate(over="ignore"):
         narrow = array.astype(DTYPES[dtype])
     if not np.isfinite(narrow).all():
         fix = "store the cache in float32" if np.isfinite(array).all() else "check the model"
-        raise ValueError(
+        raise UserError(
             f"{name} of {record.id} holds values up to {np.abs(array).max():g} that {dtype} cannot "
             f"hold; {fix}"
         )

@@ -21,6 +21,7 @@ from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
 from flashmotion_jax.diffusion.samplers import FewStep, PredictVelocity, State
 from flashmotion_jax.diffusion.solvers import Solver
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import split_batch_like
 
@@ -63,7 +64,7 @@ def make_schedule(sampling: SamplingConfig) -> FewStep[np.ndarray] | Solver[np.n
     """The steps of the few-step sampler, or of a multi-step solver.
 
     Raises:
-      ValueError: steps or shift out of range.
+      UserError: steps or shift out of range.
     """
     if sampling.sampler == "few_step":
         sigmas = samplers.few_step_sigmas(
@@ -114,7 +115,7 @@ def prepare(dit: Generator, adapter: Any, conditions: Conditions) -> Prepared:
       conditions: what the videos are made from.
 
     Raises:
-      ValueError: an adapter without `trajectory_latents`.
+      UserError: an adapter without `trajectory_latents`.
     """
     text = conditions.text
     if conditions.negative_text is not None:
@@ -122,7 +123,7 @@ def prepare(dit: Generator, adapter: Any, conditions: Conditions) -> Prepared:
     if adapter is None:
         return Prepared(dit.text_context(text), None)
     if conditions.trajectory_latents is None:
-        raise ValueError("an adapter without trajectory_latents; give them, or no adapter")
+        raise UserError("an adapter without trajectory_latents; give them, or no adapter")
     trajectory = _for_guidance(conditions, conditions.trajectory_latents)
     return Prepared(dit.text_context(text), adapter.prepare(trajectory, text))
 
@@ -142,7 +143,7 @@ def conditioned_velocity(
       `(latents, timestep) -> velocity`; frame 0 of the latents is ignored where there is an image.
 
     Raises:
-      ValueError: an adapter without `trajectory_latents`.
+      UserError: an adapter without `trajectory_latents`.
     """
     has_image = conditions.image_latents is not None
     shared = prepare(dit, adapter, conditions) if prepared is None else prepared

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from flashmotion_jax.diffusion.flow import velocity_target
+from flashmotion_jax.runtime.errors import UserError
 
 
 def velocity_loss(
@@ -48,7 +49,7 @@ def velocity_loss(
       float32 scalar.
 
     Raises:
-      ValueError: There is an image and no other frame.
+      UserError: There is an image and no other frame.
     """
     target = velocity_target(x0.astype(jnp.float32), noise)
     return x0_loss(velocity, target, has_image)
@@ -66,7 +67,7 @@ def x0_loss(prediction: jax.Array, target: jax.Array, has_image: bool) -> jax.Ar
       float32 scalar.
 
     Raises:
-      ValueError: There is an image and no other frame.
+      UserError: There is an image and no other frame.
     """
     error = _predicted(prediction, has_image) - _predicted(target, has_image)
     return jnp.mean(error**2)
@@ -91,7 +92,7 @@ def distribution_matching_loss(
       float32 scalar.
 
     Raises:
-      ValueError: There is an image and no other frame.
+      UserError: There is an image and no other frame.
     """
     x0, real_x0, fake_x0 = (_predicted(x, has_image) for x in (x0, real_x0, fake_x0))
     normaliser = jnp.mean(jnp.abs(x0 - real_x0), axis=(1, 2, 3, 4), keepdims=True)
@@ -149,7 +150,7 @@ def temporal_variance(latents: jax.Array) -> jax.Array:
 def _predicted(latents: jax.Array, has_image: bool) -> jax.Array:
     """The frames that a model predicts, in float32: all but the image."""
     if has_image and latents.shape[1] == 1:
-        raise ValueError(
+        raise UserError(
             f"latents of shape {latents.shape} hold the image alone; expected at least two latent "
             f"frames, or has_image=False"
         )

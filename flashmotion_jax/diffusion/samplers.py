@@ -21,6 +21,7 @@ import numpy as np
 
 from flashmotion_jax.diffusion import solvers
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, shift_sigmas, velocity_to_x0
+from flashmotion_jax.runtime.errors import UserError
 
 PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
 """Latents float32 [B, T, h, w, C], timestep float32 in 0..1000, a scalar or one a video [B] ->
@@ -51,13 +52,13 @@ def few_step_sigmas(
       float64 [N].
 
     Raises:
-      ValueError: The steps are too many, out of range or not falling, or the shift is not above
+      UserError: The steps are too many, out of range or not falling, or the shift is not above
         0.
     """
     steps = np.asarray(denoising_steps, np.float64)
     in_range = steps.ndim == 1 and np.all((steps > 0) & (steps <= TIMESTEP_SCALE))
     if not (in_range and 1 <= len(steps) <= MAX_FEW_STEPS and np.all(np.diff(steps) < 0)):
-        raise ValueError(
+        raise UserError(
             f"denoising steps {list(denoising_steps)}: expected 1 to {MAX_FEW_STEPS} falling "
             "timesteps in (0, 1000], such as 1000, 750, 500, 250"
         )
@@ -200,10 +201,10 @@ def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:
       float64 [N + 1], from 1 down to 0.
 
     Raises:
-      ValueError: The number of steps or the shift is out of range.
+      UserError: The number of steps or the shift is out of range.
     """
     if not 1 <= num_steps <= MAX_MULTI_STEPS:
-        raise ValueError(f"{num_steps} sampling steps: expected 1 to {MAX_MULTI_STEPS}")
+        raise UserError(f"{num_steps} sampling steps: expected 1 to {MAX_MULTI_STEPS}")
     _check_shift(shift)
     even = np.linspace(1.0, 1.0 / TIMESTEP_SCALE, num_steps + 1)[:-1]
     return np.append(shift_sigmas(even, shift), 0.0)
@@ -220,10 +221,10 @@ def multi_step_schedule(
       solver: "unipc" (upstream's default) or "euler"; see `solvers`.
 
     Raises:
-      ValueError: The solver is unknown, or the number of steps or the shift is out of range.
+      UserError: The solver is unknown, or the number of steps or the shift is out of range.
     """
     if solver not in SOLVERS:
-        raise ValueError(f"solver {solver!r}: expected one of {', '.join(SOLVERS)}")
+        raise UserError(f"solver {solver!r}: expected one of {', '.join(SOLVERS)}")
     return SOLVERS[solver](multi_step_sigmas(num_steps, shift))
 
 
@@ -249,4 +250,4 @@ def multi_step(
 
 def _check_shift(shift: float) -> None:
     if not 0 < shift < np.inf:
-        raise ValueError(f"shift {shift}: expected a number above 0, 5 for Wan2.2-TI2V-5B")
+        raise UserError(f"shift {shift}: expected a number above 0, 5 for Wan2.2-TI2V-5B")

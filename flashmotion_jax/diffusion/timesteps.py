@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, shift_sigmas
+from flashmotion_jax.runtime.errors import UserError
 
 
 def draw_timesteps(
@@ -25,12 +26,12 @@ def draw_timesteps(
       float32 [B] in [low, high].
 
     Raises:
-      ValueError: The shift is not above 0, or the bounds are not rising in 0..1000.
+      UserError: The shift is not above 0, or the bounds are not rising in 0..1000.
 
     Source: Wan2.2's training shift; Self Forcing `model/dmd.py` for the integers and the clamp.
     """
     if not (shift > 0 and 0 <= low < high <= TIMESTEP_SCALE):
-        raise ValueError(
+        raise UserError(
             f"timesteps with shift={shift}, low={low}, high={high}: expected a shift above 0 and "
             f"0 <= low < high <= {TIMESTEP_SCALE:g}, for instance 5, 20 and 980"
         )

@@ -34,6 +34,7 @@ from flashmotion_jax.editor.openapi import document
 from flashmotion_jax.editor.uploads import Form, received
 from flashmotion_jax.editor.worker import Worker
 from flashmotion_jax.media.videos import best_size, read_image
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Canvas, Trajectory
 
 STATIC = Path(__file__).parent / "static"
@@ -131,7 +132,7 @@ class Editor:
         fields = form.fields
         trajectory = _read_trajectory(form)
         if trajectory is None:
-            raise ValueError("trajectory: missing, expected a trajectory.json")
+            raise UserError("trajectory: missing, expected a trajectory.json")
         canvas = trajectory.canvas
         settings = read_settings({**fields, "adapter": "none"}, ())
         size = settings["size"] or (canvas.height, canvas.width)
@@ -140,7 +141,7 @@ class Editor:
             job = self._job(fields["job"])
             video = self._history.path(job, FILES["result"])
             if job.state != "done":
-                raise ValueError(f"job {job.id} is {job.state}: only a finished one has a video")
+                raise UserError(f"job {job.id} is {job.state}: only a finished one has a video")
             size, frames = (job.video["height"], job.video["width"]), job.video["frames"]
             fps = job.video["fps"]
         wanted = Wanted(
@@ -267,14 +268,14 @@ def _whole(fields: Any, name: str, default: int | None = None) -> int:
     if text == "" and default is not None:
         return default
     if not str(text).isdecimal() or int(text) < 1:
-        raise ValueError(f"{name}={text!r}; expected a whole number from 1")
+        raise UserError(f"{name}={text!r}; expected a whole number from 1")
     return int(text)
 
 
 def _checked_image(form: Form, as_png: bool) -> Response:
     path = form.file("image")
     if path is None:
-        raise ValueError("image: missing, expected a file")
+        raise UserError("image: missing, expected a file")
     pixels = read_image(path)
     if as_png:
         png = io.BytesIO()
@@ -287,11 +288,11 @@ def _selected(form: Form) -> Response:
     try:
         from flashmotion_jax.editor.selection import select_in_box, select_region
     except ImportError as error:
-        raise ValueError(f"selecting needs OpenCV ({error}): pip install .[edit]") from error
+        raise UserError(f"selecting needs OpenCV ({error}): pip install .[edit]") from error
 
     path = form.file("image")
     if path is None:
-        raise ValueError("image: missing, expected a file")
+        raise UserError("image: missing, expected a file")
     pixels = read_image(path)
     numbers = {
         name: float(form.fields[name])
@@ -330,5 +331,5 @@ def _read_trajectory(form: Form) -> Trajectory | None:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"trajectory is not JSON ({error})") from None
+        raise UserError(f"trajectory is not JSON ({error})") from None
     return Trajectory.from_dict(data)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.videos import cover_crop, read_image, write_video
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Trajectory, render, tracks_from_boxes
 from flashmotion_jax.trajectory.formats import write_ati, write_spline, write_wan_move
 
@@ -55,11 +56,11 @@ class Wanted(NamedTuple):
         """Renders maps, those that the model gets.
 
         Raises:
-          ValueError: they are too many pixels.
+          UserError: they are too many pixels.
         """
         height, width = self.size
         if self.num_frames * height * width * 3 > _MAX_MAPS:
-            raise ValueError(
+            raise UserError(
                 f"{self.num_frames} maps of {width} x {height} take more than 2 GB: choose a "
                 "smaller size, that of the model"
             )
@@ -78,13 +79,13 @@ def export(wanted: Wanted, kind: str, folder: Path) -> Path:
       The file.
 
     Raises:
-      ValueError: the format is unknown, or cannot say this trajectory.
+      UserError: the format is unknown, or cannot say this trajectory.
       ImportError: ATI, without torch.
     """
     if kind not in FORMATS:
-        raise ValueError(f"format={kind!r}; expected {', '.join(FORMATS)}")
+        raise UserError(f"format={kind!r}; expected {', '.join(FORMATS)}")
     if not wanted.trajectory.objects and kind != "trajectory":
-        raise ValueError("there is no object to export: draw one, or show a hidden one")
+        raise UserError("there is no object to export: draw one, or show a hidden one")
     return FORMATS[kind](wanted, folder)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.data.sprites import VOCABULARY
+from flashmotion_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,7 @@ class Generator:
         """Reads the checkpoint's configuration, once.
 
         Raises:
-          ValueError: it is no checkpoint, or none comes with the package.
+          UserError: it is no checkpoint, or none comes with the package.
         """
         if self._facts is None:
             from flashmotion_jax.checkpoints.components import open_checkpoint
@@ -96,7 +97,7 @@ class Generator:
           trajectory: what `load_maps` takes; None without an adapter.
 
         Raises:
-          ValueError: something does not fit.
+          UserError: something does not fit.
         """
         options = {
             name: settings[name]
@@ -137,7 +138,7 @@ def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str
       adapters: of the checkpoint; the first is the default.
 
     Raises:
-      ValueError: a value is of another type, or an unknown adapter.
+      UserError: a value is of another type, or an unknown adapter.
     """
     settings: dict[str, Any] = {"prompt": fields.get("prompt", ""), "size": None}
     for names, convert, expected in ((_WHOLE, int, "a whole number"), (_REAL, float, "a number")):
@@ -146,11 +147,11 @@ def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str
             try:
                 settings[name] = convert(text) if text else None
             except ValueError:
-                raise ValueError(f"{name}={text!r}; expected {expected}") from None
+                raise UserError(f"{name}={text!r}; expected {expected}") from None
     if text := fields.get("size", "").strip():
         sides = text.lower().split("x")
         if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-            raise ValueError(f"size={text!r}; expected HxW, for instance 704x1280")
+            raise UserError(f"size={text!r}; expected HxW, for instance 704x1280")
         settings["size"] = (int(sides[0]), int(sides[1]))
     settings["seed"] = settings["seed"] or 0
     if settings["adapter_scale"] is None:
@@ -158,7 +159,7 @@ def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str
     settings["kind"] = fields.get("kind", "").strip() or None
     adapter = fields.get("adapter", "").strip() or (adapters[0] if adapters else "none")
     if adapter not in (*adapters, "none"):
-        raise ValueError(f"adapter={adapter!r}; expected {', '.join([*adapters, 'none'])}")
+        raise UserError(f"adapter={adapter!r}; expected {', '.join([*adapters, 'none'])}")
     return settings | {"adapter": adapter}
 
 

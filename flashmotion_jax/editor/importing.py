@@ -16,6 +16,7 @@ from flashmotion_jax.data.magicdata import Row, read_rows
 from flashmotion_jax.editor.uploads import unpack
 from flashmotion_jax.media.frames import find_video, iterate_frames
 from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import (
     Canvas,
     Tracks,
@@ -92,7 +93,7 @@ def import_files(folder: Path, given: Given) -> Imported:
       given: see `Given`.
 
     Raises:
-      ValueError: nothing there is known, or it is damaged.
+      UserError: nothing there is known, or it is damaged.
       ImportError: an ATI file, without torch.
     """
     files = _files(folder)
@@ -101,7 +102,7 @@ def import_files(folder: Path, given: Given) -> Imported:
         unpack(archive, folder)
         files = _files(folder)
     if not files:
-        raise ValueError("no file was sent: choose one")
+        raise UserError("no file was sent: choose one")
     for suffixes, read in (
         ((".csv",), _magicdata),
         ((".json",), _json),
@@ -113,7 +114,7 @@ def import_files(folder: Path, given: Given) -> Imported:
         if found := [file for file in files if file.suffix.lower() in suffixes]:
             return read(found, given)
     known = ".json .mp4 .png .npy .pth .csv .zip"
-    raise ValueError(f"{files[0].name}: no known format; expected one of {known}")
+    raise UserError(f"{files[0].name}: no known format; expected one of {known}")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -129,7 +130,7 @@ def _json(files: list[Path], given: Given) -> Imported:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.name} is not JSON ({error})") from None
+        raise UserError(f"{file.name} is not JSON ({error})") from None
     if isinstance(data, list | str):
         return _tracks("ComfyUI splines", read_spline(file), given)
     return Imported("trajectory.json", Trajectory.load(file))
@@ -141,7 +142,7 @@ def _npy(files: list[Path], given: Given) -> Imported:
         try:
             arrays[file] = np.load(file, allow_pickle=False, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{file.name} is not an npy file of numbers: {error}") from None
+            raise UserError(f"{file.name} is not an npy file of numbers: {error}") from None
     first = arrays[files[0]]
     if first.dtype == np.uint8 and first.ndim == 4 and first.shape[-1] == 3:
         return _video(files, given)
@@ -150,7 +151,7 @@ def _npy(files: list[Path], given: Given) -> Imported:
     # Two points a frame make visibility look like points, but then it lacks a dimension.
     points.sort(key=lambda file: (-arrays[file].ndim, "vis" in file.name.lower()))
     if not points:
-        raise ValueError(f"{files[0].name}: {list(first.shape)}, expected tracks [F, N, 2]")
+        raise UserError(f"{files[0].name}: {list(first.shape)}, expected tracks [F, N, 2]")
     visibility = [*others, *points[1:]]
     tracks = read_wan_move(points[0], visibility[0] if visibility else None)
     return _tracks("Wan-Move tracks", tracks, given)
@@ -188,7 +189,7 @@ def _magicdata(files: list[Path], given: Given) -> Imported:
     ]
     if not there:
         asked = f"row {given.id!r}" if given.id else "any of its rows"
-        raise ValueError(f"{files[0].name}: no masks/ and boxs/ of {asked} beside it")
+        raise UserError(f"{files[0].name}: no masks/ and boxs/ of {asked} beside it")
     row = there[0]
     trajectory_file = root / "trajectories" / f"{row.id}.json"
     if trajectory_file.is_file():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Mask
 
 _ITERATIONS = 4
@@ -25,11 +26,11 @@ def select_region(image_HW3: np.ndarray, x: float, y: float, tolerance: float) -
       tolerance: Of each of L, a and b from one pixel to the point's, 0..255.
 
     Raises:
-      ValueError: The point is outside, or the tolerance below 0.
+      UserError: The point is outside, or the tolerance below 0.
     """
     height, width = image_HW3.shape[:2]
     if not (0 <= x < 1 and 0 <= y < 1 and tolerance >= 0):
-        raise ValueError(f"{x=}, {y=}, {tolerance=}: expected a point in 0..1, and 0 or more")
+        raise UserError(f"{x=}, {y=}, {tolerance=}: expected a point in 0..1, and 0 or more")
     lab = cv2.cvtColor(cv2.medianBlur(np.ascontiguousarray(image_HW3), 3), cv2.COLOR_RGB2LAB)
     found = np.zeros((height + 2, width + 2), np.uint8)
     seed = int(x * width), int(y * height)
@@ -49,7 +50,7 @@ def select_in_box(image_HW3: np.ndarray, box: tuple[float, float, float, float])
       box: (x0, y0, x1, y1) in 0..1 around the object, with some background inside.
 
     Raises:
-      ValueError: The box is too small, or holds nothing that differs from its surroundings.
+      UserError: The box is too small, or holds nothing that differs from its surroundings.
     """
     height, width = image_HW3.shape[:2]
     scale = min(1.0, _LONG_SIDE / max(height, width))
@@ -57,7 +58,7 @@ def select_in_box(image_HW3: np.ndarray, box: tuple[float, float, float, float])
     size = np.array([small.shape[1], small.shape[0]] * 2)
     x0, y0, x1, y1 = np.rint(np.clip(box, 0, 1) * size).astype(int).tolist()
     if x1 - x0 < 3 or y1 - y0 < 3:
-        raise ValueError(f"{box=}: expected a box of at least 3 pixels inside the picture")
+        raise UserError(f"{box=}: expected a box of at least 3 pixels inside the picture")
     # GrabCut needs background: a box that is the whole picture leaves none.
     x0, y0 = max(x0, 1), max(y0, 1)
     labels = np.zeros(small.shape[:2], np.uint8)
@@ -67,6 +68,6 @@ def select_in_box(image_HW3: np.ndarray, box: tuple[float, float, float, float])
     cv2.grabCut(small, labels, rectangle, *models, _ITERATIONS, cv2.GC_INIT_WITH_RECT)
     inside = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     if not inside.any():
-        raise ValueError("nothing in the box differs from its surroundings: draw it wider")
+        raise UserError("nothing in the box differs from its surroundings: draw it wider")
     full = cv2.resize(inside, (width, height), interpolation=cv2.INTER_NEAREST)
     return Mask.from_array(full)

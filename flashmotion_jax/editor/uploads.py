@@ -14,6 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from flashmotion_jax.runtime.errors import UserError
+
 #: Bytes of a field that is no file, such as a trajectory with masks.
 _MAX_FIELD = 32 * 2**20
 _MAX_FILES = 4000
@@ -44,11 +46,11 @@ async def received(request: Request) -> AsyncGenerator[Form, None]:
     """Enters with the form of a request; its files are gone afterwards.
 
     Raises:
-      ValueError: the request is no multipart form, a file's name leads out of its folder, or the
+      UserError: the request is no multipart form, a file's name leads out of its folder, or the
         block raised it: its message then names files as their sender does, without that folder.
     """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise ValueError("expected a form as multipart/form-data, see /openapi.json")
+        raise UserError("expected a form as multipart/form-data, see /openapi.json")
     limits = {"max_files": _MAX_FILES, "max_fields": 100, "max_part_size": _MAX_FIELD}
     with TemporaryDirectory(prefix="flashmotion-") as scratch:
         form = Form(Path(scratch), {}, [])
@@ -63,18 +65,18 @@ async def received(request: Request) -> AsyncGenerator[Form, None]:
                         form.fields[name] = value
             yield form
         except ValueError as error:
-            raise ValueError(str(error).replace(f"{scratch}/", "")) from error
+            raise UserError(str(error).replace(f"{scratch}/", "")) from error
 
 
 def inside(folder: Path, name: str) -> Path:
     """The path of a name that somebody else chose, in a folder.
 
     Raises:
-      ValueError: it would lie elsewhere.
+      UserError: it would lie elsewhere.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or any(part in ("..", "/") or ":" in part or "\0" in part for part in parts):
-        raise ValueError(f"the name {name!r} leads out of its folder: rename the file")
+        raise UserError(f"the name {name!r} leads out of its folder: rename the file")
     return folder.joinpath(*parts)
 
 
@@ -82,20 +84,20 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a zip.
 
     Raises:
-      ValueError: it is damaged or too large, or a name in it leads out of the folder.
+      UserError: it is damaged or too large, or a name in it leads out of the folder.
     """
     try:
         with ZipFile(archive) as file:
             members = [member for member in file.infolist() if not member.is_dir()]
             if sum(member.file_size for member in members) > _MAX_UNPACKED:
-                raise ValueError(f"{archive.name} unpacks to more than 1 GB: take fewer files")
+                raise UserError(f"{archive.name} unpacks to more than 1 GB: take fewer files")
             for member in members:
                 path = inside(folder, member.filename)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with file.open(member) as source, path.open("wb") as target:
                     shutil.copyfileobj(source, target)
     except (BadZipFile, OSError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{archive.name} is not a readable zip: {error}") from error
+        raise UserError(f"{archive.name} is not a readable zip: {error}") from error
 
 
 def _copy(source: UploadFile, path: Path) -> None:

@@ -10,6 +10,7 @@ from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.evaluation.steadiness import nearest
 from flashmotion_jax.media.frames import iterate_frames
 from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats import read_wan_move
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.masks import Mask, bounding_box
@@ -24,12 +25,12 @@ def first_frame(item: Item) -> np.ndarray:
     """The image that a method is given, uint8 [H, W, 3].
 
     Raises:
-      ValueError: the benchmark has neither the image nor the video.
+      UserError: the benchmark has neither the image nor the video.
     """
     if item.image is not None:
         return read_image(item.image)
     if item.video is None:
-        raise ValueError(f"{item.id}: the benchmark has no first frame and no video of it")
+        raise UserError(f"{item.id}: the benchmark has no first frame and no video of it")
     return next(iter(iterate_frames(item.video)))
 
 
@@ -41,7 +42,7 @@ def asked_boxes(item: Item) -> np.ndarray | None:
       NaN where a box is outside. None without a trajectory.json and without tracks of objects.
 
     Raises:
-      ValueError: the trajectory cannot be read, or does not speak of an object.
+      UserError: the trajectory cannot be read, or does not speak of an object.
     """
     if not item.labels or (item.trajectory is None and item.tracks is None):
         return None
@@ -49,7 +50,7 @@ def asked_boxes(item: Item) -> np.ndarray | None:
     by_label = {label: i for i, one in enumerate(trajectory.objects) for label in _labels(one)}
     missing = [label for label in item.labels if label not in by_label]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{item.trajectory}: no object has the colour or id of the masks' label {missing[0]:#x}"
         )
     boxes_KF4 = trajectory.boxes(item.num_frames)[[by_label[label] for label in item.labels]]
@@ -67,7 +68,7 @@ def trajectory_of(item: Item) -> Trajectory:
     """The motion of an item's objects: its trajectory.json, or made of its tracks or its masks.
 
     Raises:
-      ValueError: there is nothing to make it of, or it cannot be read.
+      UserError: there is nothing to make it of, or it cannot be read.
     """
     if item.trajectory is not None:
         return Trajectory.load(item.trajectory)
@@ -125,7 +126,7 @@ def _of_tracks(item: Item, tracks: Tracks) -> Trajectory:
     for number, mask in enumerate(masks, start=1):
         inside_N = _points_inside(tracks.points_FN2[0], mask, size[:2])
         if not inside_N.any():
-            raise ValueError(f"{item.id}: no track begins in the mask of object {number}")
+            raise UserError(f"{item.id}: no track begins in the mask of object {number}")
         way_F2 = _median_way(tracks.points_FN2[:, inside_N], tracks.visible_FN[:, inside_N])
         box = np.array(Mask.from_array(mask).box())
         boxes_F4 = (box + np.tile(way_F2 / size[:2], 2)).clip(-10, 11)
@@ -160,11 +161,11 @@ def with_requests(item: Item, folder: Path | None) -> Item:
     """The item with the trajectory `<id>.json` of another folder.
 
     Raises:
-      ValueError: it is not there.
+      UserError: it is not there.
     """
     if folder is None:
         return item
     path = folder / f"{item.id}.json"
     if not path.is_file():
-        raise ValueError(f"no {path}: --requested needs a trajectory for each video")
+        raise UserError(f"no {path}: --requested needs a trajectory for each video")
     return item._replace(trajectory=path)

@@ -17,6 +17,7 @@ import numpy as np
 
 from flashmotion_jax.data.magicdata import Row, find_csv, read_rows
 from flashmotion_jax.media.frames import find_video, image_files
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.labels import read_labels
 
 Bench = Literal["flashbench", "magicbench", "davis", "movebench", "sprites", "folder"]
@@ -97,13 +98,13 @@ def read_benchmark(bench: Bench, root: str | Path) -> Benchmark:
       Its videos and faults.
 
     Raises:
-      ValueError: the bench is unknown, the folder is not in its layout, or no video can be scored.
+      UserError: the bench is unknown, the folder is not in its layout, or no video can be scored.
     """
     if bench not in get_args(Bench):
-        raise ValueError(f"bench={bench!r}; expected one of {', '.join(get_args(Bench))}")
+        raise UserError(f"bench={bench!r}; expected one of {', '.join(get_args(Bench))}")
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"no folder {root}: give that of the benchmark")
+        raise UserError(f"no folder {root}: give that of the benchmark")
     found: list[Item | Fault]
     if bench == "movebench":
         from flashmotion_jax.evaluation.movebench import read_movebench
@@ -119,7 +120,7 @@ def read_benchmark(bench: Bench, root: str | Path) -> Benchmark:
     faults = tuple(one for one in found if isinstance(one, Fault))
     if not items:
         first = f", the first is {faults[0].id}: {faults[0].reason}" if faults else ""
-        raise ValueError(f"{root}: none of its {len(faults)} videos can be scored{first}")
+        raise UserError(f"{root}: none of its {len(faults)} videos can be scored{first}")
     return Benchmark(items, faults)
 
 
@@ -134,7 +135,7 @@ def object_masks(path: Path, labels: tuple[int, ...]) -> np.ndarray:
       bool [K, H, W].
 
     Raises:
-      ValueError: the picture cannot be read.
+      UserError: the picture cannot be read.
     """
     return read_labels(path)[0] == np.array(labels, np.int32)[:, None, None]
 
@@ -178,7 +179,7 @@ def _davis(root: Path) -> _Naming:
     """Sequences of DAVIS 2017's validation set, and where their annotations are."""
     listing = root / "ImageSets" / "2017" / "val.txt"
     if not listing.is_file():
-        raise ValueError(
+        raise UserError(
             f"no {listing}: expected the folder DAVIS, with Annotations/ and ImageSets/"
         )
     ids = listing.read_text(encoding="utf-8").split()
@@ -195,9 +196,9 @@ def _read_captions(path: Path) -> dict[str, str]:
     try:
         captions = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(captions, dict):
-        raise ValueError(f'{path}: expected {{"camel": "a camel walks", ...}}')
+        raise UserError(f'{path}: expected {{"camel": "a camel walks", ...}}')
     return {str(id): str(caption) for id, caption in captions.items()}
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
+
 
 class Interval(NamedTuple):
     """A figure with its interval.
@@ -51,13 +53,13 @@ def interval(
       The interval. Its ends are NaN for one video, its estimate too for none.
 
     Raises:
-      ValueError: `values` have no rows, or the level or the number of resamples is out of range.
+      UserError: `values` have no rows, or the level or the number of resamples is out of range.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     values = np.asarray(values, np.float64)
     if values.ndim == 0 or resamples < 1 or not 0 < level < 1:
-        raise ValueError(
+        raise UserError(
             f"values of shape {values.shape}, resamples={resamples}, level={level}: expected rows "
             "[N, ...], at least one resample and a level between 0 and 1"
         )
@@ -101,10 +103,10 @@ def paired_difference(
       The statistic of `values` minus that of `others`.
 
     Raises:
-      ValueError: the two have not one shape, or as for `interval`.
+      UserError: the two have not one shape, or as for `interval`.
     """
     if np.shape(values) != np.shape(others):
-        raise ValueError(
+        raise UserError(
             f"values of shape {np.shape(values)} and {np.shape(others)}: expected those of the "
             "same videos, in the same order"
         )

@@ -17,6 +17,7 @@ from flashmotion_jax.evaluation.figures import DISTANCES, FIGURES
 from flashmotion_jax.evaluation.report import to_plain
 from flashmotion_jax.evaluation.scoring import STATISTICS, rows_of
 from flashmotion_jax.evaluation.tables import Table, cell
+from flashmotion_jax.runtime.errors import UserError
 
 #: More draws than elsewhere: the ends of these intervals are what is asked.
 _RESAMPLES = 2000
@@ -113,7 +114,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
       second: likewise.
 
     Raises:
-      ValueError: they were made by other protocols or weights, or have no video in common.
+      UserError: they were made by other protocols or weights, or have no video in common.
     """
     _require_same(first, second)
     of_first, of_second = (
@@ -123,7 +124,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
     only_first = [id for id in of_first if id not in of_second]
     only_second = [id for id in of_second if id not in of_first]
     if not common:
-        raise ValueError("the two results have no video in common: nothing to compare")
+        raise UserError("the two results have no video in common: nothing to compare")
     notes = []
     if only_first or only_second:
         # What a video adds to a distance holds for the set it was computed with.
@@ -147,16 +148,16 @@ def read_result(path: str | Path) -> dict[str, Any]:
       path: of the file, or of the folder that holds it.
 
     Raises:
-      ValueError: it is missing, or something else.
+      UserError: it is missing, or something else.
     """
     path = Path(path)
     file = path / "result.json" if path.is_dir() else path
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
         if not all("figures" in video for video in result["videos"]) or "protocol" not in result:
-            raise ValueError("an older format: score again")
+            raise UserError("an older format: score again")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no result of `flashmotion evaluate`: {error}") from error
+        raise UserError(f"{file} is no result of `flashmotion evaluate`: {error}") from error
     return result
 
 
@@ -230,6 +231,6 @@ def _require_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
             if a.get(key) != b.get(key)
         ]
     if differing:
-        raise ValueError(
+        raise UserError(
             f"the two were not measured alike: {'; '.join(differing)}; score both the same way"
         )

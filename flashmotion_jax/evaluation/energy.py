@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
+
 
 def gradient_energy(video_FHW3: np.ndarray) -> float:
     """Mean square of the differences between neighbouring pixels.
@@ -20,7 +22,7 @@ def gradient_energy(video_FHW3: np.ndarray) -> float:
       in the squared unit of the video.
 
     Raises:
-      ValueError: the video has another shape.
+      UserError: the video has another shape.
     """
     x = _checked(video_FHW3, (1, 2, 2))
     return float(np.square(np.diff(x, axis=1)).mean() + np.square(np.diff(x, axis=2)).mean())
@@ -36,7 +38,7 @@ def temporal_variance(video_FHW3: np.ndarray) -> float:
       The variance in the squared unit of the video.
 
     Raises:
-      ValueError: the video has another shape.
+      UserError: the video has another shape.
     """
     return float(_checked(video_FHW3, (2, 1, 1)).var(axis=0).mean())
 
@@ -44,7 +46,7 @@ def temporal_variance(video_FHW3: np.ndarray) -> float:
 def _checked(video_FHW3: np.ndarray, smallest: tuple[int, int, int]) -> np.ndarray:
     shape = video_FHW3.shape
     if len(shape) != 4 or shape[-1] != 3 or any(np.less(shape[:3], smallest)):
-        raise ValueError(
+        raise UserError(
             f"a video of shape {shape}: expected [F, H, W, 3] with F, H, W of at least {smallest}"
         )
     return video_FHW3.astype(np.float64)

@@ -28,6 +28,7 @@ from flashmotion_jax.evaluation.asked import first_frame, trajectory_of
 from flashmotion_jax.evaluation.benchmarks import Fault, Item
 from flashmotion_jax.media.videos import cover_crop, write_video
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Trajectory
 
@@ -93,14 +94,14 @@ def export_benchmark(
       How many were written, and the videos that could not be.
 
     Raises:
-      ValueError: the method is unknown, or has fewer than two frames.
+      UserError: the method is unknown, or has fewer than two frames.
     """
     if method not in get_args(Method):
-        raise ValueError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
+        raise UserError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
     how = FORMATS[method]
     frames = how.frames if frames is None else frames
     if frames < 2:
-        raise ValueError(f"{frames} frames; expected at least 2")
+        raise UserError(f"{frames} frames; expected at least 2")
     faults: list[Fault] = []
     written: list[Item] = []
     for done, item in enumerate(items, start=1):

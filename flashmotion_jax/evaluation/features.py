@@ -16,6 +16,7 @@ import numpy as np
 from flashmotion_jax.evaluation.presets import PRESETS
 from flashmotion_jax.models.i3d import MIN_FRAMES
 from flashmotion_jax.models.metric_networks import file_digest, find_network, load_network
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 
 
@@ -33,12 +34,12 @@ class Extractor:
       file: of the weights; its name holds its sha256.
 
     Raises:
-      ValueError: the preset is unknown, or there are no such weights.
+      UserError: the preset is unknown, or there are no such weights.
     """
 
     def __init__(self, preset: str, weights: str | Path, batch_size: int = 16):
         if preset not in PRESETS or batch_size < 1:
-            raise ValueError(
+            raise UserError(
                 f"preset={preset!r}, batch_size={batch_size}; expected one of {', '.join(PRESETS)} "
                 "and at least 1"
             )
@@ -63,7 +64,7 @@ class Extractor:
           float32 `[F, 2048]` of Inception, `[1, 400]` of I3D.
 
         Raises:
-          ValueError: there are no frames, or fewer than I3D can look at.
+          UserError: there are no frames, or fewer than I3D can look at.
         """
         preset = self.preset
         resized = (preset.resize(frame) for frame in frames)
@@ -73,7 +74,7 @@ class Extractor:
         # Kept as bytes would round what was resized; as float32 121 frames are 73 MB.
         video = np.array(list(resized), np.float32).reshape(-1, size, size, 3)
         if len(video) < MIN_FRAMES:
-            raise ValueError(f"{len(video)} frames; I3D, which FVD is of, needs {MIN_FRAMES}")
+            raise UserError(f"{len(video)} frames; I3D, which FVD is of, needs {MIN_FRAMES}")
         return np.asarray(self._compute(video[None]))
 
     def _of_frames(self, frames: Iterable[np.ndarray]) -> np.ndarray:
@@ -89,7 +90,7 @@ class Extractor:
             full = np.stack(batch + [np.zeros_like(batch[0])] * missing)
             features.append(np.asarray(self._compute(full))[: len(batch)])
         if not features:
-            raise ValueError("a video without frames has no features")
+            raise UserError("a video without frames has no features")
         return np.concatenate(features)
 
     def _compute(self, pixels: np.ndarray) -> Any:

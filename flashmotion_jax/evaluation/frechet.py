@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from flashmotion_jax.evaluation.moments import Moments, distance_of_moments
+from flashmotion_jax.runtime.errors import UserError
 
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
@@ -26,13 +27,13 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
       The distance in the squared unit of the features, computed in float64, 0 or more.
 
     Raises:
-      ValueError: the shapes do not fit, there are too few rows, or a feature is not finite.
+      UserError: the shapes do not fit, there are too few rows, or a feature is not finite.
 
     Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule (2017), equation 6.
     """
     a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(
+        raise UserError(
             f"features of shape {a.shape} and {b.shape}: expected [N, D] and [M, D] with at least "
             "two rows each"
         )
@@ -56,10 +57,10 @@ def frechet_of_pairs(pairs: np.ndarray) -> float:
       The distance of all `[N, ...]` on one side to all on the other.
 
     Raises:
-      ValueError: the shape is another, or as for `frechet_distance`.
+      UserError: the shape is another, or as for `frechet_distance`.
     """
     if pairs.ndim < 3 or pairs.shape[1] != 2:
-        raise ValueError(
+        raise UserError(
             f"features of shape {pairs.shape}: expected [N, 2, ..., D], generated and real"
         )
     generated, real = (pairs[:, side].reshape(-1, pairs.shape[-1]) for side in range(2))
@@ -81,11 +82,11 @@ def latent_features(latents: np.ndarray) -> np.ndarray:
       float64 [N, 4 C], such as 64 for 16 channels.
 
     Raises:
-      ValueError: the latents have another shape.
+      UserError: the latents have another shape.
     """
     x = np.asarray(latents, np.float64)
     if x.ndim != 5 or min(x.shape[1:4]) < 2:
-        raise ValueError(
+        raise UserError(
             f"latents of shape {x.shape}: expected [N, T, h, w, C] with T, h and w of at least 2"
         )
     vertical, horizontal = _mean_square(np.diff(x, axis=2)), _mean_square(np.diff(x, axis=3))

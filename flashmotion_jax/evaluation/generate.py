@@ -16,6 +16,7 @@ from flashmotion_jax.evaluation.asked import first_frame, trajectory_of
 from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.media.frames import find_video
 from flashmotion_jax.media.videos import write_video
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.render import render_masks
 from flashmotion_jax.trajectory.schema import Trajectory
@@ -60,7 +61,7 @@ def generate(
       How many were made.
 
     Raises:
-      ValueError: the model makes fewer frames than are compared and `method_frames` is None, or a
+      UserError: the model makes fewer frames than are compared and `method_frames` is None, or a
         video's first frame or trajectory cannot be read.
     """
     mine = of_part(items, part)
@@ -70,7 +71,7 @@ def generate(
             sampling = pipeline.sampling
             frames = method_frames or item.num_frames
             if frames > sampling.num_frames:
-                raise ValueError(
+                raise UserError(
                     f"{item.id}: {frames} frames are compared, the model makes "
                     f"{sampling.num_frames}; add --method-frames {sampling.num_frames}"
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.masks import bounding_box
 
 
@@ -24,7 +25,7 @@ def mask_iou(pred_KFHW: np.ndarray, true_KFHW: np.ndarray) -> np.ndarray:
       float64 [K, F] in 0..1, NaN where the true mask is empty.
 
     Raises:
-      ValueError: the masks are not bool, or not of one shape of four dimensions.
+      UserError: the masks are not bool, or not of one shape of four dimensions.
     """
     _check_masks(pred_KFHW, true_KFHW)
     overlap_KF = (pred_KFHW & true_KFHW).sum(axis=(-2, -1))
@@ -58,10 +59,10 @@ def box_iou(pred_KF4: np.ndarray, true_KF4: np.ndarray) -> np.ndarray:
       float64 [K, F] in 0..1, NaN where there is no true box.
 
     Raises:
-      ValueError: the boxes are not of one shape [K, F, 4].
+      UserError: the boxes are not of one shape [K, F, 4].
     """
     if pred_KF4.shape != true_KF4.shape or pred_KF4.ndim != 3 or pred_KF4.shape[-1] != 4:
-        raise ValueError(
+        raise UserError(
             f"boxes of the shapes {pred_KF4.shape} and {true_KF4.shape}: expected one shape "
             "[K, F, 4] of (x0, y0, x1, y1)"
         )
@@ -86,7 +87,7 @@ def centroid_error(pred_KFHW: np.ndarray, true_KFHW: np.ndarray) -> np.ndarray:
       where the predicted one is.
 
     Raises:
-      ValueError: the masks are not bool, or not of one shape of four dimensions.
+      UserError: the masks are not bool, or not of one shape of four dimensions.
     """
     _check_masks(pred_KFHW, true_KFHW)
     distance_KF = np.linalg.norm(_centroids(pred_KFHW) - _centroids(true_KFHW), axis=-1)
@@ -110,7 +111,7 @@ def _centroids(masks_KFHW: np.ndarray) -> np.ndarray:
 def _check_masks(pred_KFHW: np.ndarray, true_KFHW: np.ndarray) -> None:
     for masks in (pred_KFHW, true_KFHW):
         if masks.dtype != bool or masks.ndim != 4 or masks.shape != true_KFHW.shape:
-            raise ValueError(
+            raise UserError(
                 f"masks of {pred_KFHW.dtype} {pred_KFHW.shape} and {true_KFHW.dtype} "
                 f"{true_KFHW.shape}: expected bool of one shape [K, F, H, W]"
             )

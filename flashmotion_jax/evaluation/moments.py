@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
+
 Pair = tuple[np.ndarray, np.ndarray]
 """The features [F, D] of a generated video, and those of the real one with the same request."""
 
@@ -39,13 +41,13 @@ class Moments:
         """Those of rows.
 
         Raises:
-          ValueError: there are none, or one is not finite.
+          UserError: there are none, or one is not finite.
         """
         x = np.asarray(features_ND, np.float64)
         if x.ndim != 2 or not x.size:
-            raise ValueError(f"features of shape {x.shape}: expected rows [N, D]")
+            raise UserError(f"features of shape {x.shape}: expected rows [N, D]")
         if not np.isfinite(x).all():
-            raise ValueError("features are not finite: look for NaN in the videos or latents")
+            raise UserError("features are not finite: look for NaN in the videos or latents")
         centred = x - (mean := x.mean(axis=0))
         return cls(len(x), mean, centred.T @ centred)
 
@@ -71,7 +73,7 @@ def distance_of_moments(a: Moments, b: Moments) -> float:
     """The squared Frechet distance of the Gaussians with these moments.
 
     Raises:
-      ValueError: one is of fewer than two rows, or they have another number of features.
+      UserError: one is of fewer than two rows, or they have another number of features.
     """
     return _Coupling.of(a, b).distance
 
@@ -122,7 +124,7 @@ class _Coupling:
     @classmethod
     def of(cls, a: Moments, b: Moments) -> _Coupling:
         if min(a.count, b.count) < 2 or a.mean_D.shape != b.mean_D.shape:
-            raise ValueError(
+            raise UserError(
                 f"moments of {a.count} and {b.count} rows with {a.mean_D.shape} and "
                 f"{b.mean_D.shape} features: expected at least two rows and the same features"
             )

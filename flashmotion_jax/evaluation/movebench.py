@@ -22,6 +22,7 @@ import numpy as np
 
 from flashmotion_jax.evaluation.benchmarks import Fault, Item
 from flashmotion_jax.media.frames import find_video
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats import read_wan_move
 from flashmotion_jax.trajectory.labels import read_labels
 
@@ -35,11 +36,11 @@ def read_movebench(root: Path) -> list[Item | Fault]:
     """The clips of MoveBench, single ones first.
 
     Raises:
-      ValueError: the folder is not in the layout, or a line of a list has no caption.
+      UserError: the folder is not in the layout, or a line of a list has no caption.
     """
     folder = next((one for one in (root, root / "en") if _lists(one)), None)
     if folder is None:
-        raise ValueError(
+        raise UserError(
             f"no single_track.txt or multi_track.txt in {root} or {root / 'en'}: expected the "
             "folder of MoveBench, or of one of its languages"
         )
@@ -53,7 +54,7 @@ def read_movebench(root: Path) -> list[Item | Fault]:
                 continue
             name, comma, caption = line.partition(",")
             if not comma:
-                raise ValueError(f"{path}: {line!r}; expected a video and a caption by a comma")
+                raise UserError(f"{path}: {line!r}; expected a video and a caption by a comma")
             found.append(_clip(folder, kind, Path(name.strip()).stem, caption.strip()))
     return found
 

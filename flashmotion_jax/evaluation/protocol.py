@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flashmotion_jax.evaluation.benchmarks import Bench
+from flashmotion_jax.runtime.errors import UserError
 
 Average = Literal["video", "pooled"]
 Segments = Literal["masks", "colours", "sam2", "none"]
@@ -43,9 +44,9 @@ class Protocol:
 
     def __post_init__(self):
         if self.method_frames is not None and self.method_frames < 2:
-            raise ValueError(f"method_frames={self.method_frames}; expected at least 2, or None")
+            raise UserError(f"method_frames={self.method_frames}; expected at least 2, or None")
         if self.segmenter == "colours" and self.bench != "sprites":
-            raise ValueError(
+            raise UserError(
                 f"segmenter='colours' for bench={self.bench!r}: only the colours of sprites are "
                 "known; give masks"
             )

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 from flashmotion_jax.evaluation.bootstrap import Interval
+from flashmotion_jax.runtime.errors import UserError
 
 Rows = Mapping[str, Mapping[str, Interval]]
 """Name of a system -> name of a figure -> the figure with its interval."""
@@ -24,14 +25,14 @@ def to_markdown(rows: Rows) -> str:
       Markdown that ends with a line break.
 
     Raises:
-      ValueError: there are no rows, or an IoU stands without `sharpness` or `video_distance`.
+      UserError: there are no rows, or an IoU stands without `sharpness` or `video_distance`.
     """
     columns = list(dict.fromkeys(name for figures in rows.values() for name in figures))
     if not columns:
-        raise ValueError("no rows: expected at least one system with one figure")
+        raise UserError("no rows: expected at least one system with one figure")
     missing = {"sharpness", "video_distance"} - set(columns)
     if missing and any(name.endswith("iou") for name in columns):
-        raise ValueError(
+        raise UserError(
             f"a table of {', '.join(columns)} lacks {' and '.join(sorted(missing))}: blur raises "
             "IoU, so add them beside it"
         )

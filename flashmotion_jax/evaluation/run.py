@@ -25,6 +25,7 @@ from flashmotion_jax.evaluation.segmenters import (
 )
 from flashmotion_jax.evaluation.store import Store
 from flashmotion_jax.evaluation.tables import table_of_groups
+from flashmotion_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from flashmotion_jax.evaluation.features import Extractor
@@ -34,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs `flashmotion evaluate`, see its `--help`.
 
     Raises:
-      ValueError: an argument is wrong, or no video could be scored.
+      UserError: an argument is wrong, or no video could be scored.
     """
     protocol = protocol_of(args)
     pred, out = Path(args.pred), Path(args.out)
     if not pred.is_dir() and not args.generate:
-        raise ValueError(f"no folder {pred}: give that of the generated videos, or --generate")
+        raise UserError(f"no folder {pred}: give that of the generated videos, or --generate")
     extractors = _extractors(args, protocol)
     benchmark = read_benchmark(args.bench, args.root)
     requested = Path(args.requested) if args.requested else None
@@ -67,10 +68,10 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
     """The choices that the arguments make.
 
     Raises:
-      ValueError: they contradict each other, or masks are missing.
+      UserError: they contradict each other, or masks are missing.
     """
     if args.masks and args.sam2:
-        raise ValueError("--masks and --sam2: give one of them")
+        raise UserError("--masks and --sam2: give one of them")
     if args.masks:
         segmenter = "masks"
     elif args.sam2:
@@ -80,13 +81,13 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
     elif args.bench == "movebench":
         segmenter = "none"
     else:
-        raise ValueError(
+        raise UserError(
             f"--bench {args.bench} needs masks of the generated videos: --masks DIR, made by a "
             "segmenter, or --sam2"
         )
     fid, fvd = (None if value == "none" else value for value in (args.fid, args.fvd))
     if args.weights is None and (fid or fvd):
-        raise ValueError("--fid and --fvd need --weights DIR of `python -m converters metrics`")
+        raise UserError("--fid and --fvd need --weights DIR of `python -m converters metrics`")
     if args.weights is not None:
         fid = fid or ("pytorch-fid" if args.fid is None else None)
         fvd = fvd or ("videogpt" if args.fvd is None else None)
@@ -187,7 +188,7 @@ def _finish(
     for fault in faults:
         print(f"not scored: {fault.id}: {fault.reason}")
     if not scored:
-        raise ValueError(f"none of {len(faults)} videos could be scored, see above")
+        raise UserError(f"none of {len(faults)} videos could be scored, see above")
     folders = {name: getattr(args, name) for name in ("root", "pred", "masks", "tracks")}
     results = Results.of(protocol, {"folders": folders, "weights": weights}, scored, faults, store)
     results.write(Path(args.out))

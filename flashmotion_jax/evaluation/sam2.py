@@ -18,6 +18,7 @@ import numpy as np
 
 from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.evaluation.segmenters import Segmenter
+from flashmotion_jax.runtime.errors import UserError
 
 #: What MagicMotion's tools segment with, SAM 2.0; the papers name no version.
 DEFAULT = "facebook/sam2-hiera-large"
@@ -37,7 +38,7 @@ def sam2(model: str | Path = DEFAULT, device: str | None = None) -> Segmenter:
 
     Raises:
       ImportError: torch is not installed.
-      ValueError: there is no such model.
+      UserError: there is no such model.
     """
     try:
         import torch
@@ -50,7 +51,7 @@ def sam2(model: str | Path = DEFAULT, device: str | None = None) -> Segmenter:
     try:
         loaded: Any = Sam2VideoModel.from_pretrained(str(model)).to(cast(Any, device))
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"no Sam2VideoModel at {model} ({error}); give a folder of it, or a name such as "
             f"{DEFAULT}"
         ) from error

@@ -21,6 +21,7 @@ from flashmotion_jax.evaluation.protocol import Average, Protocol
 from flashmotion_jax.evaluation.segmenters import Segmenter
 from flashmotion_jax.evaluation.steadiness import Steadiness, nearest
 from flashmotion_jax.media.frames import find_video, iterate_frames
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats import read_wan_move
 
 Features = Callable[[Iterable[np.ndarray]], np.ndarray]
@@ -93,7 +94,7 @@ class Scorer:
             number += 1
             yield frame
         if number < count:
-            raise ValueError(f"{number} frames generated, {count} are needed")
+            raise UserError(f"{number} frames generated, {count} are needed")
 
     def _of_frames(self, item: Item, path: Path, wanted: np.ndarray) -> dict[str, np.ndarray]:
         steady = Steadiness()
@@ -119,7 +120,7 @@ class Scorer:
                 columns.append(_score_frame(found_KHW, true_KHW, asked_K4))
                 steady.add(seen.popleft(), _any_object(found_KHW, true_KHW))
             if len(columns) < len(wanted):
-                raise ValueError(f"{len(columns)} frames segmented, {len(wanted)} are needed")
+                raise UserError(f"{len(columns)} frames segmented, {len(wanted)} are needed")
         stacked = _stacked(columns)
         return stacked | {
             "flicker": steady.flicker(),
@@ -144,7 +145,7 @@ class Scorer:
         truth = read_wan_move(*item.tracks)
         found = read_wan_move(folder / f"{item.id}_tracks.npy").points_FN2
         if len(found) < len(wanted) or found.shape[1] != truth.points_FN2.shape[1]:
-            raise ValueError(
+            raise UserError(
                 f"tracks of {found.shape[:2]} frames and points, expected at least {len(wanted)} "
                 f"frames and the {truth.points_FN2.shape[1]} points of the benchmark"
             )
@@ -237,7 +238,7 @@ def _stacked(columns: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _truth(item: Item, wanted: np.ndarray) -> Iterator[np.ndarray]:
     """The frames of the benchmark's video that are compared."""
     if item.video is None:
-        raise ValueError("the benchmark has no video of it, which FID and FVD compare with")
+        raise UserError("the benchmark has no video of it, which FID and FVD compare with")
     left = deque(wanted.tolist())
     for number, frame in enumerate(iterate_frames(item.video)):
         if number == left[0]:
@@ -245,7 +246,7 @@ def _truth(item: Item, wanted: np.ndarray) -> Iterator[np.ndarray]:
             yield frame
             if not left:
                 return
-    raise ValueError(f"the benchmark's video is short: it has no frame {left[0]}")
+    raise UserError(f"the benchmark's video is short: it has no frame {left[0]}")
 
 
 def _true_masks(item: Item, index: int) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from flashmotion_jax.data.sprites import PALETTE
 from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.evaluation.sprites import segment
 from flashmotion_jax.media.frames import image_files
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.schema import Trajectory
 
@@ -29,14 +30,14 @@ def precomputed(folder: str | Path) -> Segmenter:
         or colours of the benchmark.
 
     Returns:
-      A segmenter that raises ValueError where a frame has no picture.
+      A segmenter that raises UserError where a frame has no picture.
     """
 
     def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         files = image_files(Path(folder) / item.id)
         for i, _ in enumerate(frames):
             if i >= len(files):
-                raise ValueError(f"{len(files)} masks of the generated video, more are needed")
+                raise UserError(f"{len(files)} masks of the generated video, more are needed")
             yield object_masks(files[i], item.labels)
 
     return masks
@@ -67,7 +68,7 @@ def sprite_colours(root: str | Path) -> Segmenter:
       root: the exported benchmark, whose `trajectories/` name each object's colour.
 
     Returns:
-      A segmenter that raises ValueError where the trajectory is missing.
+      A segmenter that raises UserError where the trajectory is missing.
     """
 
     def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -86,7 +87,7 @@ def _colour(name: str) -> str:
     for word in name.split():
         if word in PALETTE:
             return word
-    raise ValueError(f"object {name!r} has no colour: expected one of {', '.join(PALETTE)}")
+    raise UserError(f"object {name!r} has no colour: expected one of {', '.join(PALETTE)}")
 
 
 def _packed(colour: tuple[int, int, int]) -> int:

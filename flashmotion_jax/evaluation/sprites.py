@@ -15,6 +15,7 @@ from flashmotion_jax.data.sprites import PALETTE, Clip
 from flashmotion_jax.evaluation.bootstrap import Interval, interval, paired_difference
 from flashmotion_jax.evaluation.energy import gradient_energy, temporal_variance
 from flashmotion_jax.evaluation.iou import bounding_boxes, box_iou, centroid_error, mask_iou
+from flashmotion_jax.runtime.errors import UserError
 
 #: RGB onto the plane of colours without brightness, where hue is a direction.
 _TO_CHROMA_32 = np.array([[1, 0], [-0.5, 3**0.5 / 2], [-0.5, -(3**0.5) / 2]], np.float32)
@@ -70,11 +71,11 @@ def segment(video_FHW3: np.ndarray, colours: Sequence[str]) -> np.ndarray:
       int64 labels [F, H, W]: 0 for the background, 1..K for the objects in the order of `colours`.
 
     Raises:
-      ValueError: the video has another shape or dtype, or a colour is unknown, or there are none.
+      UserError: the video has another shape or dtype, or a colour is unknown, or there are none.
     """
     _check_video(video_FHW3)
     if not colours or not set(colours) <= set(PALETTE):
-        raise ValueError(f"colours={colours!r}: expected some of {', '.join(PALETTE)}")
+        raise UserError(f"colours={colours!r}: expected some of {', '.join(PALETTE)}")
     chroma_K2 = np.array([PALETTE[colour] for colour in colours], np.float32) @ _TO_CHROMA_32
     size_K = np.linalg.norm(chroma_K2, axis=1)
     along_FHWK = video_FHW3.astype(np.float32) @ _TO_CHROMA_32 @ (chroma_K2.T / size_K)
@@ -94,11 +95,11 @@ def measure(generated_FHW3: np.ndarray, clip: Clip) -> Measures:
       clip: the truth.
 
     Raises:
-      ValueError: the video has another shape or dtype than the clip's.
+      UserError: the video has another shape or dtype than the clip's.
     """
     _check_video(generated_FHW3)
     if generated_FHW3.shape != clip.video.shape or len(clip.video) < 3:
-        raise ValueError(
+        raise UserError(
             f"a video of shape {generated_FHW3.shape} for the clip {clip.id} of "
             f"{clip.video.shape}: expected equal shapes, with at least 3 frames"
         )
@@ -153,7 +154,7 @@ def compare(
       The differences of what `summarise` returns, each with its 95 % interval.
 
     Raises:
-      ValueError: the systems have not as many clips.
+      UserError: the systems have not as many clips.
     """
     return {
         name: paired_difference(
@@ -214,6 +215,6 @@ def _psnr(generated: np.ndarray, real: np.ndarray, where_FHW: np.ndarray) -> flo
 
 def _check_video(video_FHW3: np.ndarray) -> None:
     if video_FHW3.dtype != np.uint8 or video_FHW3.ndim != 4 or video_FHW3.shape[-1] != 3:
-        raise ValueError(
+        raise UserError(
             f"a video of {video_FHW3.dtype} {video_FHW3.shape}: expected uint8 [F, H, W, 3]"
         )

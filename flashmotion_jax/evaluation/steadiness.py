@@ -11,6 +11,8 @@ from collections import deque
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
+
 
 class Steadiness:
     """Takes the frames of a video one after the other, with where its objects are."""
@@ -32,7 +34,7 @@ class Steadiness:
         if objects_HW is not None:
             objects_HW = nearest(objects_HW, *frame.shape[:2])
         if self._frames and self._frames[-1].shape != frame.shape:
-            raise ValueError(
+            raise UserError(
                 f"frames of {self._frames[-1].shape[:2]} and {frame.shape[:2]} in one video"
             )
         self._change.append(self._changed(frame, objects_HW))

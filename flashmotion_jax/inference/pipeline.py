@@ -32,6 +32,7 @@ from flashmotion_jax.media.videos import to_float, to_uint8
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE, Past
 from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.text.prompts import PromptEncoder
@@ -41,11 +42,11 @@ def shipped_model() -> Path:
     """Folder of the small trained model that comes with the package.
 
     Raises:
-      ValueError: this installation lacks it.
+      UserError: this installation lacks it.
     """
     folder = Path(str(importlib.resources.files("flashmotion_jax"))) / "assets" / "tiny"
     if not (folder / "model.json").is_file():
-        raise ValueError(
+        raise UserError(
             f"no model comes with this installation ({folder} is missing); give the folder of a "
             "checkpoint, on the command line by --model DIR"
         )
@@ -162,7 +163,7 @@ class Pipeline:
           prompt_cache: see the class.
 
         Raises:
-          ValueError: the folder is not a checkpoint or lacks a part that is needed, or there are
+          UserError: the folder is not a checkpoint or lacks a part that is needed, or there are
             fewer devices.
         """
         path = shipped_model() if path is None else path
@@ -217,7 +218,7 @@ class Pipeline:
           uint8 `[F, H, W, 3]`; of a batch `[B, F, H, W, 3]`.
 
         Raises:
-          ValueError: an argument that does not fit; nothing has been loaded yet.
+          UserError: an argument that does not fit; nothing has been loaded yet.
         """
         videos = self.run(self.request(image, prompt, trajectory, seed, **options), progress)
         return videos[0] if isinstance(prompt, str) else videos
@@ -228,7 +229,7 @@ class Pipeline:
         """What `__call__` runs: its arguments, checked and brought to arrays.
 
         Raises:
-          ValueError: an argument that does not fit.
+          UserError: an argument that does not fit.
         """
         return make_request(
             image,

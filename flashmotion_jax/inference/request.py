@@ -12,6 +12,7 @@ import numpy as np
 
 from flashmotion_jax.config import Grid, MapKind, SamplingConfig
 from flashmotion_jax.media.videos import best_size, cover_crop, read_image
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import load_maps
 
 
@@ -78,7 +79,7 @@ def make_request(
         trained on.
 
     Raises:
-      ValueError: the value, what was expected and how to mend it.
+      UserError: the value, what was expected and how to mend it.
     """
     prompts = _check_prompts(prompt)
     sampling = _override(sampling, steps, guidance)
@@ -104,7 +105,7 @@ def make_request(
 def _check_prompts(prompt: Any) -> tuple[str, ...]:
     prompts = tuple(prompt) if isinstance(prompt, list | tuple) else (prompt,)
     if not prompts or not all(isinstance(text, str) for text in prompts):
-        raise ValueError(f"prompt={prompt!r}; expected a string, or a list of strings")
+        raise UserError(f"prompt={prompt!r}; expected a string, or a list of strings")
     return prompts
 
 
@@ -113,7 +114,7 @@ def _override(
 ) -> SamplingConfig:
     if guidance is not None:
         if sampling.sampler == "few_step":
-            raise ValueError(
+            raise UserError(
                 f"guidance={guidance} with the few_step sampler, whose generator was distilled "
                 "without; leave it out, or take the unipc or euler sampler"
             )
@@ -126,7 +127,7 @@ def _one_each(name: str, value: Any, count: int) -> list[Any]:
     if not isinstance(value, list | tuple):
         return [value] * count
     if len(value) != count:
-        raise ValueError(f"{len(value)} values of {name} for {count} prompts; expected one each")
+        raise UserError(f"{len(value)} values of {name} for {count} prompts; expected one each")
     return list(value)
 
 
@@ -135,7 +136,7 @@ def _read(image: Any) -> np.ndarray | None:
         return None
     pixels = read_image(image) if isinstance(image, str | Path) else np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
-        raise ValueError(
+        raise UserError(
             f"image is {pixels.dtype} {pixels.shape}; expected a path, or uint8 [H, W, 3]"
         )
     return pixels
@@ -154,7 +155,7 @@ def _crop(images: list[np.ndarray | None], height: int, width: int) -> np.ndarra
     if not given:
         return None
     if len(given) < len(images):
-        raise ValueError("a batch has images for some prompts only; give one for each, or for none")
+        raise UserError("a batch has images for some prompts only; give one for each, or for none")
     return np.stack([cover_crop(image[None], height, width) for image in given])
 
 
@@ -163,9 +164,9 @@ def _maps(
 ) -> np.ndarray | None:
     if not has_adapter:
         if trajectory is not None:
-            raise ValueError("a trajectory without an adapter; load one: resnet or controlnet")
+            raise UserError("a trajectory without an adapter; load one: resnet or controlnet")
         return None
     trajectories = _one_each("trajectory", trajectory, count)
     if any(item is None for item in trajectories):
-        raise ValueError("the adapter needs a trajectory; give one, or load no adapter")
+        raise UserError("the adapter needs a trajectory; give one, or load no adapter")
     return np.stack([load(item) for item in trajectories])

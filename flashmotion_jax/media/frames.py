@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.runtime.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -44,7 +45,7 @@ def iterate_frames(path: Path) -> Iterator[np.ndarray]:
       uint8 [H, W, 3].
 
     Raises:
-      ValueError: a frame is damaged, or an image cannot be read.
+      UserError: a frame is damaged, or an image cannot be read.
       OSError: the file is not there.
       av.FFmpegError: it is no video, or is cut.
     """
@@ -53,12 +54,12 @@ def iterate_frames(path: Path) -> Iterator[np.ndarray]:
         return
     with av.open(str(path)) as container:
         if not container.streams.video:
-            raise ValueError(f"{path} holds no video")
+            raise UserError(f"{path} holds no video")
         stream = container.streams.video[0]
         stream.thread_type = "FRAME"
         # A damaged frame must be an error; FFmpeg would show something in its place.
         stream.codec_context.options = {"err_detect": "explode"}
         for i, frame in enumerate(container.decode(stream)):
             if frame.is_corrupt:
-                raise ValueError(f"frame {i} is damaged")
+                raise UserError(f"frame {i} is damaged")
             yield frame.to_ndarray(format="rgb24")

@@ -18,6 +18,7 @@ from av.video.reformatter import Colorspace
 from PIL import Image, ImageOps
 
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 
 Frames = TypeVar("Frames", bound=Any)
 
@@ -38,11 +39,11 @@ def read_image(path: str | Path) -> np.ndarray:
       uint8 [H, W, 3].
 
     Raises:
-      ValueError: The file is missing or is not an image Pillow can read.
+      UserError: The file is missing or is not an image Pillow can read.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no image at {path}: give the path of a PNG, JPEG or WebP file")
+        raise UserError(f"no image at {path}: give the path of a PNG, JPEG or WebP file")
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
@@ -50,7 +51,7 @@ def read_image(path: str | Path) -> np.ndarray:
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             rgba = upright.convert("RGBA")
     except _UNREADABLE as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not a readable image ({error}): give a whole PNG, JPEG or WebP file"
         ) from error
     black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
@@ -68,13 +69,13 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
       The frames, uint8 [F, H, W, 3], and the frames per second (`FPS` for a folder or an npy).
 
     Raises:
-      ValueError: The path is missing, holds no frames, or cannot be decoded.
+      UserError: The path is missing, holds no frames, or cannot be decoded.
     """
     path = Path(path)
     if path.is_dir():
         return _read_folder(path), FPS
     if not path.is_file():
-        raise ValueError(f"no video at {path}: give a video file, a folder of PNGs or an .npy file")
+        raise UserError(f"no video at {path}: give a video file, a folder of PNGs or an .npy file")
     try:
         if path.suffix.lower() == ".npy":
             frames, fps = np.load(path, allow_pickle=False), FPS
@@ -83,7 +84,7 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
                 fps = float(file.metadata()["fps"])
                 frames = np.stack(list(file.iter(thread_type="FRAME")))
     except (*_UNREADABLE, EOFError, LookupError) as error:
-        raise ValueError(f"{path} is not a readable video ({error}): give a whole file") from error
+        raise UserError(f"{path} is not a readable video ({error}): give a whole file") from error
     _check_frames(frames, str(path))
     return frames, fps
 
@@ -91,9 +92,9 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
 def _read_folder(path: Path) -> np.ndarray:
     frames = [read_image(file) for file in sorted(path.glob("*.png"))]
     if not frames:
-        raise ValueError(f"{path} holds no *.png: expected frames such as frame_00000.png")
+        raise UserError(f"{path} holds no *.png: expected frames such as frame_00000.png")
     if len(sizes := {frame.shape[:2] for frame in frames}) > 1:
-        raise ValueError(
+        raise UserError(
             f"the frames of {path} have the sizes (height, width) {sorted(sizes)}: "
             "all frames of a video need one size"
         )
@@ -116,7 +117,7 @@ def write_video(
         built on FFmpeg show them; without it colours are BT.709 yuv420p, which all players do.
 
     Raises:
-      ValueError: The suffix, the frames or the rate cannot be written, or the folder holds
+      UserError: The suffix, the frames or the rate cannot be written, or the folder holds
         something other than frames.
     """
     path = Path(path)
@@ -137,20 +138,20 @@ def check_output(path: str | Path) -> None:
     """Tells before the work whether `write_video` could write there.
 
     Raises:
-      ValueError: The suffix is none that is written, the folder holds something other than
+      UserError: The suffix is none that is written, the folder holds something other than
         frames, or the folder's name is taken by a file.
     """
     path = Path(path)
     if not _is_folder(path):
         if path.suffix.lower() not in (".mp4", ".npy"):
-            raise ValueError(
+            raise UserError(
                 f"cannot write {path}: expected .mp4, .npy, or no suffix for a folder of PNGs"
             )
     elif path.is_dir():
         if others := [file.name for file in path.iterdir() if not file.match("frame_*.png")]:
-            raise ValueError(f"{path} holds {others[0]}: give an empty folder or a new one")
+            raise UserError(f"{path} holds {others[0]}: give an empty folder or a new one")
     elif path.exists():
-        raise ValueError(f"{path} is a file: give a folder, or a name that ends in .mp4 or .npy")
+        raise UserError(f"{path} is a file: give a folder, or a name that ends in .mp4 or .npy")
 
 
 def _is_folder(path: Path) -> bool:
@@ -159,9 +160,7 @@ def _is_folder(path: Path) -> bool:
 
 def _check_frames(frames: np.ndarray, name: str) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-        raise ValueError(
-            f"{name}: {frames.dtype} {list(frames.shape)}, expected uint8 [F, H, W, 3]"
-        )
+        raise UserError(f"{name}: {frames.dtype} {list(frames.shape)}, expected uint8 [F, H, W, 3]")
 
 
 def _write_folder(path: Path, frames: np.ndarray) -> None:
@@ -173,9 +172,9 @@ def _write_folder(path: Path, frames: np.ndarray) -> None:
 def _write_mp4(path: Path, frames: np.ndarray, fps: float, lossless: bool) -> None:
     height, width = frames.shape[1:3]
     if not lossless and (height % 2 or width % 2):
-        raise ValueError(f"frames of {height} x {width}: an mp4 needs an even height and width")
+        raise UserError(f"frames of {height} x {width}: an mp4 needs an even height and width")
     if not 0 < fps <= 1000:
-        raise ValueError(f"fps {fps}: expected frames per second above 0 and at most 1000")
+        raise UserError(f"fps {fps}: expected frames per second above 0 and at most 1000")
     # 1001 keeps the broadcast rates, such as 24000/1001, exact.
     rate = Fraction(fps).limit_denominator(1001)
     codec, pixel_format, crf = ("libx264", "yuv420p", "18")
@@ -214,10 +213,10 @@ def best_size(
       (height, width) in pixels.
 
     Raises:
-      ValueError: No size of about this aspect ratio fits.
+      UserError: No size of about this aspect ratio fits.
     """
     if min(height, width, max_area, *multiples) < 1:
-        raise ValueError(
+        raise UserError(
             f"height {height}, width {width}, max_area {max_area}, multiples {multiples}: "
             "expected whole numbers of at least 1"
         )
@@ -231,7 +230,7 @@ def best_size(
     from_height = pair(max_area / ideal_width, *multiples)
     from_width = pair(ideal_width, *multiples[::-1])[::-1]
     if not min(*from_height, *from_width):
-        raise ValueError(
+        raise UserError(
             f"an image of {height} x {width} has no size of at most {max_area} pixels in "
             f"multiples of {multiples[0]} x {multiples[1]}: crop it, or allow a larger area"
         )
@@ -259,10 +258,10 @@ def cover_geometry(
       the target starts at the last two.
 
     Raises:
-      ValueError: A side is below one pixel.
+      UserError: A side is below one pixel.
     """
     if min(*source_hw, *target_hw) < 1:
-        raise ValueError(
+        raise UserError(
             f"cannot crop {source_hw} to {target_hw}: expected heights and widths of at least 1"
         )
     (height, width), (target_height, target_width) = source_hw, target_hw
@@ -287,7 +286,7 @@ def cover_crop(frames: np.ndarray, height: int, width: int, nearest: bool = Fals
       uint8 [height, width, 3] or [F, height, width, 3].
 
     Raises:
-      ValueError: The frames are something else, or the size is below one pixel.
+      UserError: The frames are something else, or the size is below one pixel.
     """
     if frames.ndim == 3:
         return cover_crop(frames[None], height, width, nearest)[0]

@@ -22,6 +22,7 @@ from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterCon
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.dit import DiT, ResidualStream, TextContext, Trunk
 from flashmotion_jax.models.layers import FLOAT32, Policy
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import gather, split_tokens
 
 
@@ -203,14 +204,14 @@ def controlnet_trunk(config: ControlNetConfig, dit_config: DiTConfig) -> DiTConf
     """The DiT's sizes with the input width of the ControlNet.
 
     Raises:
-      ValueError: an unknown `config.input`.
+      UserError: an unknown `config.input`.
     """
     widths = {
         "latents+trajectory": 2 * dit_config.in_channels,
         "trajectory": dit_config.in_channels,
     }
     if config.input not in widths:
-        raise ValueError(f"input={config.input!r} is unknown; use one of {sorted(widths)}")
+        raise UserError(f"input={config.input!r} is unknown; use one of {sorted(widths)}")
     return dataclasses.replace(dit_config, in_channels=widths[config.input])
 
 

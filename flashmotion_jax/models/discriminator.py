@@ -25,6 +25,7 @@ from flashmotion_jax.models.attention import attend_to_whole
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import axis_dims
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import gather, split_batch_like
 
 
@@ -188,14 +189,14 @@ class Discriminator(nnx.Module):
           float32 logits `[B]`, above 0 for real.
 
         Raises:
-          ValueError: shapes that do not belong together, or a tap that the backbone has not.
+          UserError: shapes that do not belong together, or a tap that the backbone has not.
         """
         for name, x, expected in (
             ("image_latents", image_latents, latents[:, :1].shape),
             ("trajectory", trajectory, latents.shape),
         ):
             if x.shape != expected:
-                raise ValueError(
+                raise UserError(
                     f"{name} have shape {x.shape}; expected {expected} for latents of shape "
                     f"{latents.shape}"
                 )

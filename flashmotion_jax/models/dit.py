@@ -23,6 +23,7 @@ from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attend_to_tokens, attend_to_whole
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.rope import apply_rope, rope_table
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import gather, join_tokens, pad_tokens, split_tokens
 
 
@@ -292,7 +293,7 @@ class DiT(Trunk):
           float32 velocity `[B, T, h, w, C]`.
 
         Raises:
-          ValueError: shapes that do not belong together.
+          UserError: shapes that do not belong together.
         """
         x_BTPD, embedding_BTD, _ = self._run_blocks(latents, timesteps, text, residuals)
         patches = self.head(x_BTPD, embedding_BTD)
@@ -321,11 +322,11 @@ class DiT(Trunk):
           every device.
 
         Raises:
-          ValueError: no block, one that does not exist, or shapes that do not belong together.
+          UserError: no block, one that does not exist, or shapes that do not belong together.
         """
         last = self.config.num_layers - 1
         if not block_indices or not all(0 <= index <= last for index in block_indices):
-            raise ValueError(
+            raise UserError(
                 f"taps at blocks {tuple(block_indices)}; expected one or more of 0 to {last}, the "
                 f"blocks of this DiT"
             )
@@ -376,12 +377,12 @@ class DiT(Trunk):
 
     def _check(self, latents: jax.Array, timesteps: jax.Array) -> None:
         if latents.ndim != 5 or latents.shape[-1] != self.config.in_channels:
-            raise ValueError(
+            raise UserError(
                 f"latents have shape {latents.shape}; expected [B, T, h, w, "
                 f"{self.config.in_channels}], channels last"
             )
         if timesteps.shape != latents.shape[:2]:
-            raise ValueError(
+            raise UserError(
                 f"timesteps have shape {timesteps.shape}; expected one per latent frame, "
                 f"[B, T] = {latents.shape[:2]}; use jnp.full to repeat a scalar"
             )
@@ -389,4 +390,4 @@ class DiT(Trunk):
             ("h", "w"), latents.shape[2:4], self.config.patch_size, strict=True
         ):
             if size % patch:
-                raise ValueError(f"latents have {name}={size}; expected a multiple of {patch}")
+                raise UserError(f"latents have {name}={size}; expected a multiple of {patch}")

@@ -22,6 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from flashmotion_jax.models.convolution import convolve
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import split_batch_like
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -48,7 +49,7 @@ class Policy:
         matmuls with weights.
 
     Raises:
-      ValueError: `remat` is none of these.
+      UserError: `remat` is none of these.
     """
 
     compute: DTypeLike = jnp.float32
@@ -57,7 +58,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.remat not in ("none", *REMAT_POLICIES):
-            raise ValueError(
+            raise UserError(
                 f"remat={self.remat!r} is unknown; use one of {['none', *REMAT_POLICIES]}"
             )
 

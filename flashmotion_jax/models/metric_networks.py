@@ -20,6 +20,7 @@ from flax import nnx
 from flashmotion_jax.models.i3d import I3D
 from flashmotion_jax.models.inception import Inception
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 
 Network = Literal["inception", "i3d"]
 
@@ -76,19 +77,19 @@ def load_network(path: str | Path, network: Network, **options: Any) -> nnx.Modu
       **options: of its constructor, but for sizes, which the file tells.
 
     Raises:
-      ValueError: there is no such file or there are several, or it is damaged or another's.
+      UserError: there is no such file or there are several, or it is damaged or another's.
     """
     file = find_network(path, network)
     digest = file_digest(file)
     if file.stem != f"{network}-{digest}":
-        raise ValueError(
+        raise UserError(
             f"{file} has the sha256 {digest}, which is not in its name: it is damaged or renamed; "
             "convert it again with `python -m converters metrics SRC DST`"
         )
     with np.load(file, allow_pickle=False) as stored:
         name, width = _WIDTHS[network]
         if name not in stored:
-            raise ValueError(f"{file} holds no {network}, {name} is missing; convert it again")
+            raise UserError(f"{file} holds no {network}, {name} is missing; convert it again")
         sizes = {"divide": width // stored[name].shape[-1]}
         if network == "i3d":
             sizes["classes"] = stored["logits.bias"].shape[0]
@@ -96,7 +97,7 @@ def load_network(path: str | Path, network: Network, **options: Any) -> nnx.Modu
         for target, variable in parameters(module).items():
             expected = variable.get_value().shape
             if target not in stored or stored[target].shape != expected:
-                raise ValueError(f"{file}: {target} is not there in the shape {expected}")
+                raise UserError(f"{file}: {target} is not there in the shape {expected}")
             variable.set_value(jnp.asarray(stored[target]))
     return module
 
@@ -105,10 +106,10 @@ def find_network(path: str | Path, network: Network) -> Path:
     """The file of a network: the path itself, or the one of that network in the folder.
 
     Raises:
-      ValueError: there is none, or there are several.
+      UserError: there is none, or there are several.
     """
     if network not in get_args(Network):
-        raise ValueError(f"network={network!r}; expected one of {', '.join(get_args(Network))}")
+        raise UserError(f"network={network!r}; expected one of {', '.join(get_args(Network))}")
     path = Path(path)
     if path.is_file():
         return path
@@ -116,7 +117,7 @@ def find_network(path: str | Path, network: Network) -> Path:
     found = [one for one in there if re.fullmatch(rf"{network}-[0-9a-f]{{64}}", one.stem)]
     if len(found) != 1:
         what = f"{len(found)} of them" if found else "none"
-        raise ValueError(
+        raise UserError(
             f"expected a file {network}-<sha256>.npz at {path}, there is {what}; make it with "
             "`python -m converters metrics SRC DST`, or give the file itself"
         )

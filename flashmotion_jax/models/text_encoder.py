@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from flashmotion_jax.config import TextEncoderConfig
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.layers import FLOAT32, Policy
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import gather
 
 
@@ -165,10 +166,10 @@ class TextEncoder(nnx.Module):
           float32 `[B, S, D]`, zero past the mask: the DiT attends to all S rows, as upstream.
 
         Raises:
-          ValueError: ids and mask are not of one shape `[B, S]`.
+          UserError: ids and mask are not of one shape `[B, S]`.
         """
         if ids_BS.ndim != 2 or ids_BS.shape != mask_BS.shape:
-            raise ValueError(
+            raise UserError(
                 f"ids have shape {ids_BS.shape} and mask {mask_BS.shape}; expected [B, S] for "
                 "both, as the tokenizer returns them"
             )

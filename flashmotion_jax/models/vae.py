@@ -30,6 +30,7 @@ from flashmotion_jax.models.vae_blocks import (
     middle,
     pointwise,
 )
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import context_size, join_columns, split_like
 
 Past = tuple[jax.Array, ...]
@@ -139,7 +140,7 @@ class VAE(nnx.Module):
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]`.
 
         Raises:
-          ValueError: a shape the autoencoder cannot fold.
+          UserError: a shape the autoencoder cannot fold.
         """
         mean, _ = self.moments(video)
         return self._normalise(mean)
@@ -172,7 +173,7 @@ class VAE(nnx.Module):
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]` each.
 
         Raises:
-          ValueError: a shape the autoencoder cannot fold.
+          UserError: a shape the autoencoder cannot fold.
         """
         self._check_video(video)
         features = _scan_chunks(self._features, video, chunk * self.config.temporal_factor)
@@ -189,7 +190,7 @@ class VAE(nnx.Module):
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`, clipped to [-1, 1].
 
         Raises:
-          ValueError: a shape that is not that of latents.
+          UserError: a shape that is not that of latents.
         """
         self._check_latents(latents)
         return _scan_chunks(self.decode_chunk, latents, 1)
@@ -284,7 +285,7 @@ class VAE(nnx.Module):
 
     def _check_latents(self, latents: jax.Array) -> None:
         if latents.ndim != 5 or latents.shape[-1] != self.config.latent_channels:
-            raise ValueError(
+            raise UserError(
                 f"latents have shape {latents.shape}; expected [B, T, h, w, "
                 f"{self.config.latent_channels}], channels last"
             )
@@ -292,14 +293,14 @@ class VAE(nnx.Module):
     def _check_video(self, video: jax.Array) -> None:
         space, time = self.config.spatial_factor, self.config.temporal_factor
         if video.ndim != 5 or video.shape[-1] != 3:
-            raise ValueError(f"video has shape {video.shape}; expected [B, F, H, W, 3]")
+            raise UserError(f"video has shape {video.shape}; expected [B, F, H, W, 3]")
         if (video.shape[1] - 1) % time:
-            raise ValueError(
+            raise UserError(
                 f"video has {video.shape[1]} frames; expected {time} n + 1, for instance "
                 f"{(video.shape[1] - 1) // time * time + 1}"
             )
         if video.shape[2] % space or video.shape[3] % space:
-            raise ValueError(
+            raise UserError(
                 f"video is {video.shape[2]} x {video.shape[3]}; expected multiples of {space}"
             )
 

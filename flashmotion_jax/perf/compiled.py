@@ -13,6 +13,7 @@ from flashmotion_jax.perf.devices import GIB
 from flashmotion_jax.perf.programs import PlannedProgram
 from flashmotion_jax.perf.topology import Topology
 from flashmotion_jax.perf.traffic import count_traffic
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.training.flops import peak_flops
 
 #: How often the bytes of a collective's whole array cross a device's links.
@@ -164,7 +165,7 @@ def _roofline(topology: Topology, flops: float, traffic: int, counts: Counts) ->
     )
     peak = peak_flops(topology.devices[0])
     if peak is None:
-        raise ValueError(
+        raise UserError(
             f"the peak of {topology.devices[0].device_kind} is not known; add it to PEAK_FLOPS of "
             "flashmotion_jax/training/flops.py"
         )

@@ -18,6 +18,7 @@ from flashmotion_jax.perf.hlo_text import (
     size_in_bytes,
     trip_count,
 )
+from flashmotion_jax.runtime.errors import UserError
 
 COLLECTIVES = (
     "all-gather",
@@ -66,7 +67,7 @@ def count(text: str) -> Counts:
       text: of `jax.jit(f).lower(...).compile().as_text()`.
 
     Raises:
-      ValueError: it is no such text.
+      UserError: it is no such text.
     """
     computations, entry = read_computations(text)
     counter = _Counter(computations)
@@ -146,7 +147,7 @@ def _dot_flops(dot: Instruction, computation: Computation) -> int:
 def _convolution_flops(convolution: Instruction, computation: Computation) -> int:
     found = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.rest)
     if not found:
-        raise ValueError(
+        raise UserError(
             f"convolution {convolution.name} without dim_labels: expected b01f_01io->b01f"
         )
     sizes = [computation[name].shape for name in convolution.operands[:2]] + [convolution.shape]

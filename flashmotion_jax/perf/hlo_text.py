@@ -10,6 +10,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from flashmotion_jax.runtime.errors import UserError
+
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _CALL = re.compile(r"\s*([\w\-]+)\((.*)$")
@@ -44,7 +46,7 @@ def read_computations(text: str) -> tuple[dict[str, Computation], str]:
     """All computations by name, each its instructions by name in order, and the entry's name.
 
     Raises:
-      ValueError: the text has no entry computation.
+      UserError: the text has no entry computation.
     """
     computations: dict[str, Computation] = {}
     current: Computation | None = None
@@ -59,7 +61,7 @@ def read_computations(text: str) -> tuple[dict[str, Computation], str]:
         elif current is not None and (instruction := _read_instruction(line)):
             current[instruction.name] = instruction
     if entry is None:
-        raise ValueError("the text of the program has no ENTRY: expected `compiled.as_text()`")
+        raise UserError("the text of the program has no ENTRY: expected `compiled.as_text()`")
     return computations, entry
 
 

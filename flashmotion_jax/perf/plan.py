@@ -16,6 +16,7 @@ from flashmotion_jax.perf.sampling import open_sizes, sampling_programs
 from flashmotion_jax.perf.sizes import VideoSize, with_sizes
 from flashmotion_jax.perf.topology import Topology, without_cudnn
 from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import compiling_for
 
 Progress = Callable[[str], None]
@@ -81,7 +82,7 @@ def plan_training(
       progress: hears what is being compiled.
 
     Raises:
-      ValueError: the mesh does not fill the topology, or the configuration does not fit.
+      UserError: the mesh does not fill the topology, or the configuration does not fit.
     """
     axes = dataclasses.asdict(run.mesh)
     _require_filled(run, topology)
@@ -115,12 +116,12 @@ def plan_sampling(
       devices: that share a video.
 
     Raises:
-      ValueError: the checkpoint lacks a part, or does not take videos of that size; the topology
+      UserError: the checkpoint lacks a part, or does not take videos of that size; the topology
         cannot be shared out so.
     """
     count = len(topology.devices)
     if devices < 1 or count % devices:
-        raise ValueError(
+        raise UserError(
             f"--devices {devices} for a video; expected a divisor of the {count} devices of "
             f"{topology.name}"
         )
@@ -152,7 +153,7 @@ def _require_filled(run: TrainConfig, topology: Topology) -> None:
     mesh, count = run.mesh, len(topology.devices)
     if mesh.data * mesh.fsdp * mesh.context != count:
         videos = max(run.batch_size, count)
-        raise ValueError(
+        raise UserError(
             f"the mesh of data={mesh.data} x fsdp={mesh.fsdp} x context={mesh.context} does not "
             f"fill {topology.name} with its {count} devices; for instance --set mesh.data=1 --set "
             f"mesh.fsdp={count} --set batch_size={videos}"

@@ -57,7 +57,7 @@ def training_programs(run: TrainConfig, size: VideoSize | None) -> list[PlannedP
       size: of its videos, see `sizes.planned_inputs`.
 
     Raises:
-      ValueError: the configuration does not fit its checkpoints, its mesh or the videos.
+      UserError: the configuration does not fit its checkpoints, its mesh or the videos.
     """
     stage = build_stage(run)
     inputs = planned_inputs(run, stage, size)

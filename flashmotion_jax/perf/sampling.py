@@ -72,7 +72,7 @@ def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedP
       How the checkpoint is sampled, and the programs in the order in which they run.
 
     Raises:
-      ValueError: the checkpoint lacks a part, or does not take videos of that size.
+      UserError: the checkpoint lacks a part, or does not take videos of that size.
     """
     sampling = components.read_sampling(sizes.folder)
     size = sizes.size or VideoSize(sampling.num_frames, sampling.height, sampling.width)

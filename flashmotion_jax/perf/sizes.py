@@ -28,6 +28,7 @@ from flashmotion_jax.config import (
     with_overrides,
 )
 from flashmotion_jax.data.latent_cache import open_cache
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.training.inputs import abstract_latents, abstract_pixels, dit_config
 from flashmotion_jax.training.stage import Stage
 
@@ -47,14 +48,14 @@ def read_size(text: str | None, frames: int | None, default: VideoSize) -> Video
     """A size as it is given on a command line, `HxW` and a number of frames.
 
     Raises:
-      ValueError: it is none.
+      UserError: it is none.
     """
     size = default
     if text:
         try:
             height, width = (int(side) for side in text.lower().split("x"))
         except ValueError:
-            raise ValueError(f"--size {text}; expected HxW, for instance 704x1280") from None
+            raise UserError(f"--size {text}; expected HxW, for instance 704x1280") from None
         size = size._replace(height=height, width=width)
     return size if frames is None else size._replace(frames=frames)
 
@@ -146,7 +147,7 @@ def planned_inputs(run: TrainConfig, stage: Stage, size: VideoSize | None) -> Pl
       size: of its videos; by default that of its cache or, if there is none yet, the paper's.
 
     Raises:
-      ValueError: the models do not take videos of that size, or the cache is damaged.
+      UserError: the models do not take videos of that size, or the cache is damaged.
     """
     if isinstance(run.stage, AutoencoderConfig):
         return PlannedInputs(abstract_pixels(run, run.stage), {})

@@ -91,7 +91,7 @@ def run_bench(
       progress: hears what is being measured.
 
     Raises:
-      ValueError: an argument is wrong.
+      UserError: an argument is wrong.
       ImportError: the peer is missing.
     """
     if with_peer:

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from flashmotion_jax.perf.devices import GPUS, KINDS, DeviceKind, target_config
+from flashmotion_jax.runtime.errors import UserError
 
 #: cuDNN's version, as jax asks for it where it writes an attention kernel.
 CUDNN_VERSION = 91002
@@ -57,18 +58,18 @@ def open_topology(name: str) -> Topology:
         of each: "v5p:4x4x4", "v6e:8x8", "h200:8", "a100:2x8".
 
     Raises:
-      ValueError: there is no such topology.
+      UserError: there is no such topology.
       ImportError: its compiler is not installed.
     """
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if not found or found.group(1) not in KINDS:
-        raise ValueError(
+        raise UserError(
             f"topology {name!r}; expected one of {', '.join(KINDS)}, a colon and sizes, for "
             "instance v5p:4x4x4, v6e:8x8, h200:8 or a100:16"
         )
     kind, sizes = found.group(1), [int(size) for size in found.group(2).split("x")]
     if min(sizes) < 1:
-        raise ValueError(f"topology {name!r}; expected sizes of 1 and above")
+        raise UserError(f"topology {name!r}; expected sizes of 1 and above")
     open_devices = _tpus if KINDS[kind].platform == "tpu" else _gpus
     return Topology(name, KINDS[kind], open_devices(name, kind, sizes))
 
@@ -89,9 +90,9 @@ def _gpus(name: str, kind: str, sizes: list[int]) -> list[Any]:
         per_host = min(sizes[0], KINDS[kind].devices_per_host)
         sizes = [-(-sizes[0] // per_host), per_host]
         if math.prod(sizes) != math.prod([int(name.split(":")[1])]):
-            raise ValueError(f"topology {name!r}; expected whole hosts of {per_host} above one")
+            raise UserError(f"topology {name!r}; expected whole hosts of {per_host} above one")
     if len(sizes) != 2:
-        raise ValueError(f"topology {name!r}; expected GPUs, or hosts x GPUs of each")
+        raise UserError(f"topology {name!r}; expected GPUs, or hosts x GPUs of each")
     return _describe(
         name,
         "jax-cuda13-plugin and jax-cuda13-pjrt",
@@ -112,7 +113,7 @@ def _describe(name: str, packages: str, **options: Any) -> list[Any]:
     except Exception as error:  # the runtime's own kinds, for a missing library and a wrong name
         missing = str(error)
         if not any(words in missing for words in ("libtpu", "not found", "Unknown platform")):
-            raise ValueError(f"topology {name!r}: {missing.splitlines()[0]}") from error
+            raise UserError(f"topology {name!r}: {missing.splitlines()[0]}") from error
     raise ImportError(
         f"no compiler for {name} ({missing.splitlines()[0]}); install {packages}: "
         "pip install 'flashmotion_jax[plan]'"

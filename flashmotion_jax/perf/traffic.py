@@ -47,7 +47,7 @@ def count_traffic(text: str) -> int:
       text: of `jax.jit(f).lower(...).compile().as_text()`.
 
     Raises:
-      ValueError: it is no such text.
+      UserError: it is no such text.
     """
     computations, entry = read_computations(text)
     return _of_computation(computations, entry)

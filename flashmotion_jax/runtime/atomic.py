@@ -8,19 +8,21 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flashmotion_jax.runtime.errors import UserError
+
 
 def check_file(path: str | Path) -> None:
     """Tells before the work whether `replacing` could write its result there.
 
     Raises:
-      ValueError: it is a folder, or the folder that it would be in cannot be written to.
+      UserError: it is a folder, or the folder that it would be in cannot be written to.
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected the name of a file to write")
+        raise UserError(f"{path} is a folder; expected the name of a file to write")
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f"cannot write {path}: {there} is no folder that this user may write to")
+        raise UserError(f"cannot write {path}: {there} is no folder that this user may write to")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from flashmotion_jax.runtime.errors import exit_status
+from flashmotion_jax.runtime.errors import UserError, exit_status
 
 #: How often a process tells that it is there, and after how long a silence it counts as lost.
 BEAT_SECONDS = 2.0
@@ -54,7 +54,7 @@ def run_together(program: str, where: str, run: Callable[[], int]) -> int:
       not return: the process ends, with status 1 or its own.
 
     Raises:
-      ValueError: `where` is neither, or there is no such cluster.
+      UserError: `where` is neither, or there is no such cluster.
       OSError: the processes did not find each other.
     """
     _join(where)
@@ -96,7 +96,7 @@ def _join(where: str) -> None:
     if where != "auto":
         found = re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", where)
         if not found or int(found.group(1)) >= int(found.group(2)):
-            raise ValueError(
+            raise UserError(
                 f"--distributed {where!r}; expected 'auto', or PROCESS/COUNT@HOST:PORT with "
                 "processes counted from 0, for instance 1/4@10.0.0.1:1234"
             )
@@ -109,7 +109,7 @@ def _join(where: str) -> None:
     try:
         jax.distributed.initialize(**options)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"--distributed {where}: jax finds no cluster here ({error}); give the place of this "
             "process as PROCESS/COUNT@HOST:PORT"
         ) from error

@@ -12,6 +12,10 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 
+class UserError(ValueError):
+    """What a person can mend: the message names the value, what was expected and the fix."""
+
+
 def exit_status(program: str, run: Callable[[], int]) -> int:
     """Runs a command and turns what goes wrong into one line on stderr.
 
@@ -20,14 +24,14 @@ def exit_status(program: str, run: Callable[[], int]) -> int:
       run: the command.
 
     Returns:
-      What `run` returns; 2 for bad input (`ValueError`), 1 for a failure of the machine (disk,
+      What `run` returns; 2 for bad input (`UserError`), 1 for a failure of the machine (disk,
       network, a package that is missing) or of training (a loss that is not finite), 130 if
       interrupted.
     """
     try:
         with _ctrl_c_asked_again():
             return run()
-    except ValueError as error:
+    except UserError as error:
         status, message = 2, f"{program}: {error}"
     except (OSError, ImportError, FloatingPointError) as error:
         status, message = 1, f"{program}: {error}"

@@ -17,6 +17,8 @@ from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from flashmotion_jax.runtime.errors import UserError
+
 Module = TypeVar("Module", bound=nnx.Module)
 
 MESH_AXES = ("data", "fsdp", "context")
@@ -43,18 +45,18 @@ def make_mesh(
       devices: those of this process, by default.
 
     Raises:
-      ValueError: there are fewer devices than that, or an axis has none.
+      UserError: there are fewer devices than that, or an axis has none.
     """
     shape = (data, fsdp, context)
     if min(shape) < 1:
-        raise ValueError(
+        raise UserError(
             f"a mesh of data={data} x fsdp={fsdp} x context={context}; expected at least 1 device "
             "along each"
         )
     size = math.prod(shape)
     devices = jax.devices() if devices is None else devices
     if size > len(devices):
-        raise ValueError(
+        raise UserError(
             f"a mesh of data={data} x fsdp={fsdp} x context={context} needs {size} devices; "
             f"found {len(devices)}"
         )

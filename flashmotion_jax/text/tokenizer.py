@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -49,13 +51,13 @@ class Tokenizer:
     """The tokenizer of a local folder, exactly as its `tokenizer.json` describes it.
 
     Raises:
-      ValueError: the folder is missing, or is not that of a tokenizer with padding.
+      UserError: the folder is missing, or is not that of a tokenizer with padding.
     """
 
     def __init__(self, folder: str | Path):
         file = Path(folder) / "tokenizer.json"
         if not file.is_file():
-            raise ValueError(
+            raise UserError(
                 f"{file} does not exist; expected a tokenizer folder: google/umt5-xxl of the "
                 "original Wan2.2 checkpoint, or tokenizer of the diffusers one"
             )
@@ -71,9 +73,9 @@ class Tokenizer:
                 file.parent, local_files_only=True
             )
         except Exception as error:  # a bad file raises anything, from KeyError to bare Exception
-            raise ValueError(f"{file} is not a tokenizer ({error}); copy it again") from error
+            raise UserError(f"{file} is not a tokenizer ({error}); copy it again") from error
         if self._tokenizer.pad_token is None:
-            raise ValueError(
+            raise UserError(
                 f"{file.parent} names no pad_token; copy tokenizer_config.json from the checkpoint"
             )
         backend = self._tokenizer.backend_tokenizer
@@ -92,12 +94,12 @@ class Tokenizer:
           Token ids and mask, int32 `[B, S]` each; the mask is 1 for tokens and 0 for padding.
 
         Raises:
-          ValueError: no prompts, a single string in place of a list, or a length below 1.
+          UserError: no prompts, a single string in place of a list, or a length below 1.
         """
         if isinstance(prompts, str) or not prompts:
-            raise ValueError(f"prompts={prompts!r}; expected a list of one or more strings")
+            raise UserError(f"prompts={prompts!r}; expected a list of one or more strings")
         if length < 1:
-            raise ValueError(f"length={length}; expected at least 1 token, as a rule 512")
+            raise UserError(f"length={length}; expected at least 1 token, as a rule 512")
         texts = [clean_prompt(prompt) for prompt in prompts]
         batch = self._tokenizer(
             texts,

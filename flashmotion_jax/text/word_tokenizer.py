@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flashmotion_jax.runtime.atomic import replacing_folder
+from flashmotion_jax.runtime.errors import UserError
 
 #: Their ids are 0, 1 and 2, as in UMT5.
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -29,12 +30,12 @@ def write_word_tokenizer(folder: str | Path, words: Sequence[str]) -> None:
       words: lower-case words without spaces or punctuation in them.
 
     Raises:
-      ValueError: no words, or one that no text would be split into.
+      UserError: no words, or one that no text would be split into.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     if not words:
-        raise ValueError("no words for the tokenizer; expected every word that prompts are made of")
+        raise UserError("no words for the tokenizer; expected every word that prompts are made of")
     ids = {token: number for number, token in enumerate(vocabulary(words))}
     eos = SPECIAL_TOKENS["eos_token"]
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=SPECIAL_TOKENS["unk_token"]))
@@ -45,7 +46,7 @@ def write_word_tokenizer(folder: str | Path, words: Sequence[str]) -> None:
     )
     for word in words:
         if tokenizer.encode(word, add_special_tokens=False).tokens != [word]:
-            raise ValueError(
+            raise UserError(
                 f"word {word!r}; expected one in lower case, without spaces or punctuation"
             )
     with replacing_folder(folder) as scratch:

@@ -24,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from flashmotion_jax.checkpoints.arrays import require_space
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 
 #: What orbax calls a checkpoint that is still being written, after the step.
@@ -94,12 +95,12 @@ class Checkpoints:
           The steps before that have been written since `mark` was last asked, which are marked.
 
         Raises:
-          ValueError: the metric of `keep_best` is not among them.
+          UserError: the metric of `keep_best` is not among them.
           FloatingPointError: an array is not finite.
           OSError: the checkpoint before could not be written, or the disk is too full for this one.
         """
         if self._keep_best and self._keep_best not in metrics:
-            raise ValueError(
+            raise UserError(
                 f"keep_best={self._keep_best!r} is not measured; there are {sorted(metrics)}"
             )
         arrays = _flat({"players": state.players, "key": jax.random.key_data(state.key)})
@@ -169,7 +170,7 @@ class Checkpoints:
           The number of steps made and the state, or None if there is none.
 
         Raises:
-          ValueError: a whole checkpoint has other arrays, of another version or other sizes.
+          UserError: a whole checkpoint has other arrays, of another version or other sizes.
         """
         for path in self._folder.glob(f"*{UNFINISHED}"):
             step = path.name.removesuffix(UNFINISHED)
@@ -277,7 +278,7 @@ def _require_same_shapes(
         if found.get(name) != expected.get(name)
     ]
     if differing:
-        raise ValueError(
+        raise UserError(
             f"{path} has other arrays than this run ({len(differing)} differ, {differing[0]}); "
             "go on with the version that wrote it, or give another output"
         )

@@ -39,7 +39,7 @@ def describe(config: TrainConfig) -> Iterator[str]:
       Lines of text.
 
     Raises:
-      ValueError: the configuration does not fit its checkpoints or its cache.
+      UserError: the configuration does not fit its checkpoints or its cache.
     """
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.context)
     with jax.set_mesh(mesh):

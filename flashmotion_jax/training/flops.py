@@ -15,6 +15,8 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
+from flashmotion_jax.runtime.errors import UserError
+
 #: Dense bfloat16 operations per second by words of `device_kind`; the first entry that fits counts.
 #: From the makers' data sheets. A TPU7x chip (2307e12) is two devices; a MIG slice has no figure.
 PEAK_FLOPS = {
@@ -69,7 +71,7 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
       The operations of one call, of all devices together.
 
     Raises:
-      ValueError: a matmul in a loop whose length is known only when it runs.
+      UserError: a matmul in a loop whose length is known only when it runs.
     """
     return float(_count(jax.make_jaxpr(function)(*args).jaxpr))
 
@@ -130,7 +132,7 @@ def _repetitions(equation: JaxprEqn) -> int:
             axes = params.get("newly_manual_axes", params.get("manual_axes", ()))
             return math.prod(params["mesh"].shape[axis] for axis in axes)
         case "while" | "pallas_call" as name:
-            raise ValueError(
+            raise UserError(
                 f"cannot count the {name} around a matmul, whose length is known only when it "
                 "runs: use jax.lax.scan, jax.lax.map, or fori_loop with bounds of Python integers"
             )

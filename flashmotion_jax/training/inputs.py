@@ -19,6 +19,7 @@ from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
 from flashmotion_jax.media.videos import to_uint8
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
 from flashmotion_jax.training import autoencoder
 from flashmotion_jax.training.samples import LatentSampler
@@ -57,7 +58,7 @@ def open_inputs(run: TrainConfig, stage: Stage) -> Inputs:
     """What a stage reads.
 
     Raises:
-      ValueError: the data is missing or damaged.
+      UserError: the data is missing or damaged.
     """
     if isinstance(run.stage, AutoencoderConfig):
         return PixelInputs(run, run.stage)
@@ -134,7 +135,7 @@ class PixelInputs:
         """Videos of the folder, each to the left of what the autoencoder makes of it."""
         count = self._run.num_samples
         if count > len(self._source):
-            raise ValueError(
+            raise UserError(
                 f"num_samples={count}; expected at most {len(self._source)}, the videos of "
                 f"{self._stage.data_root}"
             )
@@ -153,7 +154,7 @@ def open_videos(stage: AutoencoderConfig) -> MagicData:
     """The folder that an autoencoder is trained on.
 
     Raises:
-      ValueError: it is none, or no video of it can be used.
+      UserError: it is none, or no video of it can be used.
     """
     return MagicData(
         stage.data_root,

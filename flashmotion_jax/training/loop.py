@@ -68,7 +68,7 @@ def train(config: TrainConfig, *, resume: str = "auto", quiet: bool = False) -> 
       How it ended. SIGTERM and a first Ctrl-C end it after the step, which is saved.
 
     Raises:
-      ValueError: the configuration does not fit its checkpoints, its data or the run that is there.
+      UserError: the configuration does not fit its checkpoints, its data or the run that is there.
       FloatingPointError: a loss or gradient is not finite; the step and the group are named.
     """
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.context)

@@ -16,6 +16,7 @@ from flax import nnx
 
 from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.config import OptimizerConfig
+from flashmotion_jax.runtime.errors import UserError
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -40,7 +41,7 @@ def new_player(module: nnx.Module, config: OptimizerConfig) -> Player:
     """A player before its first update; traceable, so that `jax.eval_shape` gives its layout.
 
     Raises:
-      ValueError: see `make_optimizer`.
+      UserError: see `make_optimizer`.
     """
     arrays = to_arrays(module)
     return Player(
@@ -87,7 +88,7 @@ def make_optimizer(
       A transformation of `{path: array}`.
 
     Raises:
-      ValueError: a path without a group, or a group without a path.
+      UserError: a path without a group, or a group without a path.
     """
     rate = learning_rate(config)
 
@@ -113,7 +114,7 @@ def group_of_path(prefixes: Iterable[str], paths: Iterable[str]) -> dict[str, st
     """The group of each parameter: the longest prefix of its path.
 
     Raises:
-      ValueError: a path without a group, or a group without a path.
+      UserError: a path without a group, or a group without a path.
     """
     prefixes, paths = list(prefixes), list(paths)
 
@@ -122,12 +123,12 @@ def group_of_path(prefixes: Iterable[str], paths: Iterable[str]) -> dict[str, st
 
     groups = {path: max(fitting(path), key=len) for path in paths if fitting(path)}
     if without := sorted(set(paths) - groups.keys()):
-        raise ValueError(
+        raise UserError(
             f"groups={prefixes} leave out the parameters {', '.join(without[:4])}; add a group for "
             "them, or '' for all others"
         )
     if empty := sorted(set(prefixes) - set(groups.values())):
-        raise ValueError(
+        raise UserError(
             f"the groups {empty} hold no parameter; the parameters begin with "
             f"{', '.join(sorted({path.split('.')[0] for path in paths}))}"
         )

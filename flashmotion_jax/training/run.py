@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import TrainConfig, differences, to_dict
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.training.player import Player
 from flashmotion_jax.training.stage import Result, Stage
 
@@ -36,7 +37,7 @@ def open_run(config: TrainConfig, stage: Stage, resume: str) -> Path:
       The folder.
 
     Raises:
-      ValueError: there is a run of another configuration or of other weights (the differences are
+      UserError: there is a run of another configuration or of other weights (the differences are
         shown), or one at all with "never".
     """
     folder = Path(config.output)
@@ -52,7 +53,7 @@ def open_run(config: TrainConfig, stage: Stage, resume: str) -> Path:
         with replacing(file) as scratch:
             scratch.write_text(json.dumps(values, indent=2) + "\n")
     elif resume == "never":
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a run; give another output, delete it, or use --resume auto"
         )
     else:
@@ -66,14 +67,14 @@ def _require_same(file: Path, config: TrainConfig, weights: dict[str, str]) -> N
         changes = differences(values["config"], config)
         old = values["weights"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error}); give another output") from error
+        raise UserError(f"{file} is damaged ({error}); give another output") from error
     changes += [
         f"weights of {role}: {old.get(role, 'none')[:12]} -> {key[:12]}"
         for role, key in weights.items()
         if old.get(role) != key
     ]
     if changes:
-        raise ValueError(
+        raise UserError(
             f"{file.parent} holds a run of another configuration; give another output, or undo:\n  "
             + "\n  ".join(changes)
         )

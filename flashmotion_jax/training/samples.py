@@ -31,7 +31,7 @@ class LatentSampler:
       text_len: tokens of the texts.
 
     Raises:
-      ValueError: the cache holds fewer records, or the checkpoint has no VAE.
+      UserError: the cache holds fewer records, or the checkpoint has no VAE.
     """
 
     def __init__(self, run: TrainConfig, result: Result, cache: LatentCache, text_len: int):

@@ -26,6 +26,7 @@ from flashmotion_jax.config import (
 )
 from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
 from flashmotion_jax.models.discriminator import Discriminator
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.training import (
     autoencoder,
     baselines,
@@ -56,7 +57,7 @@ def build_stage(run: TrainConfig) -> Stage:
     """The stage that a run's configuration asks for; reads sizes of its checkpoints, no weights.
 
     Raises:
-      ValueError: a checkpoint is missing or does not fit.
+      UserError: a checkpoint is missing or does not fit.
     """
     builders: dict[type, Callable[[TrainConfig, Any], Stage]] = {
         AutoencoderConfig: build_autoencoder,
@@ -139,7 +140,7 @@ def _slow_adapter(
     if config.start_from:
         source = Source(config.start_from, kind)
         if (found := source.read().config) != adapter:
-            raise ValueError(f"{source.path} has {found}; the configuration asks for {adapter}")
+            raise UserError(f"{source.path} has {found}; the configuration asks for {adapter}")
         _require_made_for(source, generator)
         return from_source(run, source, optimizer)
     if isinstance(adapter, ControlNetConfig):
@@ -247,7 +248,7 @@ def _sources(
     """Of slow generator, fast generator and slow adapter.
 
     Raises:
-      ValueError: the adapter is for a DiT of other sizes.
+      UserError: the adapter is for a DiT of other sizes.
     """
     slow_generator = Source(config.slow_generator, "dit")
     fast_generator = Source(config.fast_generator, "dit")
@@ -260,7 +261,7 @@ def _sources(
 def _require_made_for(adapter: Source, generator: Source) -> None:
     expected, found = adapter.read().dit_config, generator.read().config
     if expected != found:
-        raise ValueError(
+        raise UserError(
             f"the adapter of {adapter.path} is for {expected}; {generator.path} has {found}"
         )
 

@@ -19,6 +19,7 @@ from flashmotion_jax.config import OptimizerConfig, TimestepsConfig
 from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.diffusion.samplers import draw_noise
 from flashmotion_jax.diffusion.timesteps import draw_timesteps
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import Program, program
 from flashmotion_jax.runtime.sharding import split_batch_like
 from flashmotion_jax.training.player import (
@@ -167,7 +168,7 @@ def _in_parts(
     videos = first.shape[0]
     devices = videos // jax.typeof(first).sharding.shard_shape(first.shape)[0]
     if videos % (parts * devices):
-        raise ValueError(
+        raise UserError(
             f"batch_size={videos} cannot be taken in accumulate={parts} equal parts over {devices} "
             f"devices each; expected a multiple of {parts * devices}"
         )

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 
 #: Where standard error is a file, its progress is a line at most this often, in seconds.
 SECONDS_A_LINE = 30.0
@@ -62,10 +63,10 @@ class Watch:
             them, once until it is back; values that are not finite are always outside.
 
         Raises:
-          ValueError: `every` is below 1, or `log.jsonl` is there and not a run's.
+          UserError: `every` is below 1, or `log.jsonl` is there and not a run's.
         """
         if every < 1:
-            raise ValueError(f"every={every}: expected the number of steps to average, 1 or more")
+            raise UserError(f"every={every}: expected the number of steps to average, 1 or more")
         self.folder = folder
         self._total_steps, self._every = total_steps, every
         self._bounds = dict(bounds or {})
@@ -132,7 +133,7 @@ class Watch:
           Where process 0 wrote it, such as `samples/step_000500_car.mp4` of the folder.
 
         Raises:
-          ValueError: the frames cannot be written.
+          UserError: the frames cannot be written.
         """
         path = self.folder / "samples" / f"step_{step:06d}_{name}.mp4"
         if self._is_writer:
@@ -235,7 +236,7 @@ def _is_before(line: str, start_step: int, path: Path) -> bool:
     except json.JSONDecodeError:
         return False
     except (LookupError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} holds the line {line[:80]!r}; expected the log of an earlier run, with a "
             "step in each line: move the file away"
         ) from error

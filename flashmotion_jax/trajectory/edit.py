@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import EASINGS, interpolate, keyframes_from_boxes
 from flashmotion_jax.trajectory.schema import Trajectory
 
@@ -39,7 +40,7 @@ def move(
       ease: Name in `keyframes.EASINGS` of the way from the one to the other.
 
     Raises:
-      ValueError: There is no such object, easing or range of frames, or a box goes too far.
+      UserError: There is no such object, easing or range of frames, or a box goes too far.
     """
     objects = [_find(trajectory, object_id)]
     return _changed(trajectory, objects, _shifted(dx, dy), start, end, ease)
@@ -57,7 +58,7 @@ def scale(
     """Scales one object's box about its own centre; arguments as in `move`.
 
     Raises:
-      ValueError: As in `move`, or the factor is negative.
+      UserError: As in `move`, or the factor is negative.
     """
     objects = [_find(trajectory, object_id)]
     return _changed(trajectory, objects, _scaled(factor), start, end, ease)
@@ -75,7 +76,7 @@ def pan(
     """Moves all objects, as a camera that pans the other way would; arguments as in `move`.
 
     Raises:
-      ValueError: As in `move`.
+      UserError: As in `move`.
     """
     objects = range(len(trajectory.objects))
     return _changed(trajectory, objects, _shifted(dx, dy), start, end, ease)
@@ -101,7 +102,7 @@ def zoom(
       ease: As in `move`.
 
     Raises:
-      ValueError: As in `move`, or the factor is negative.
+      UserError: As in `move`, or the factor is negative.
     """
     objects = range(len(trajectory.objects))
     return _changed(trajectory, objects, _scaled(factor, centre), start, end, ease)
@@ -111,7 +112,7 @@ def hold(trajectory: Trajectory, object_id: int, start: int, end: int) -> Trajec
     """Keeps one object still from frame `start` to `end`; the rest of its way it goes faster.
 
     Raises:
-      ValueError: There is no such object or range of frames.
+      UserError: There is no such object or range of frames.
     """
     last = _check_frames(trajectory, start, end)
     index = _find(trajectory, object_id)
@@ -134,7 +135,7 @@ def _changed(
 ) -> Trajectory:
     """Leads the boxes of some objects over to `target` of them, between two frames."""
     if ease not in EASINGS:
-        raise ValueError(f"{ease=}, expected one of {', '.join(EASINGS)}")
+        raise UserError(f"{ease=}, expected one of {', '.join(EASINGS)}")
     end = trajectory.num_frames - 1 if end is None else end
     last = _check_frames(trajectory, start, end)
     elapsed_F = np.clip((np.arange(last + 1) - start) / (end - start), 0, 1)
@@ -158,14 +159,14 @@ def _with_boxes(trajectory: Trajectory, boxes: dict[int, np.ndarray]) -> Traject
 def _find(trajectory: Trajectory, object_id: int) -> int:
     ids = [item.id for item in trajectory.objects]
     if object_id not in ids:
-        raise ValueError(f"{object_id=}, expected one of {ids}")
+        raise UserError(f"{object_id=}, expected one of {ids}")
     return ids.index(object_id)
 
 
 def _check_frames(trajectory: Trajectory, start: int, end: int) -> int:
     last = trajectory.num_frames - 1
     if not 0 <= start < end <= last:
-        raise ValueError(f"{start=}, {end=}: expected 0 <= start < end <= {last}")
+        raise UserError(f"{start=}, {end=}: expected 0 <= start < end <= {last}")
     return last
 
 
@@ -178,7 +179,7 @@ def _scaled(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Scales boxes about a point, or each about its own centre."""
     if not factor >= 0:
-        raise ValueError(f"{factor=}, expected 0 or more; 1 changes nothing")
+        raise UserError(f"{factor=}, expected 0 or more; 1 changes nothing")
 
     def target(boxes_F4: np.ndarray) -> np.ndarray:
         own_F2 = (boxes_F4[:, :2] + boxes_F4[:, 2:]) / 2

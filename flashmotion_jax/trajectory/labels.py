@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import Keyframe
 from flashmotion_jax.trajectory.masks import Mask
 from flashmotion_jax.trajectory.palette import PALETTE
@@ -25,12 +26,12 @@ def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
       canvas of a trajectory that holds them has the picture's size, `objects[0].mask.size`.
 
     Raises:
-      ValueError: The picture cannot be read, or has no label or more than 21.
+      UserError: The picture cannot be read, or has no label or more than 21.
     """
     pixels, is_colour = read_labels(path)
     labels = np.setdiff1d(pixels, [0])
     if not 1 <= len(labels) <= len(PALETTE):
-        raise ValueError(
+        raise UserError(
             f"{path} has {len(labels)} labels, expected 1 to {len(PALETTE)}: "
             "save it without smoothed edges, on black"
         )
@@ -52,14 +53,14 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, bool]:
       int32 [H, W], 0 for the background, and whether the labels are colours, 0xRRGGBB.
 
     Raises:
-      ValueError: The picture cannot be read.
+      UserError: The picture cannot be read.
     """
     try:
         with Image.open(path) as image:
             is_colour = image.mode not in ("1", "L", "P", "I", "I;16")
             pixels = np.asarray(image.convert("RGBA") if is_colour else image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a readable picture: {error}") from error
+        raise UserError(f"{path} is not a readable picture: {error}") from error
     if is_colour:
         # The four bytes of a pixel as one number, 0xRRGGBBAA: a video has 100 million of them.
         rgba = np.ascontiguousarray(pixels).view(">u4")[..., 0].astype(np.uint32)

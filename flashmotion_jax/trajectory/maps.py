@@ -8,6 +8,7 @@ import numpy as np
 
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.videos import cover_crop, read_video
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.quantise import exact_maps
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Trajectory
@@ -36,7 +37,7 @@ def load_maps(
       uint8 [num_frames, height, width, 3].
 
     Raises:
-      ValueError: The source is missing, unreadable, of another type, or holds no maps.
+      UserError: The source is missing, unreadable, of another type, or holds no maps.
     """
     if isinstance(source, str | Path):
         path = Path(source)
@@ -45,12 +46,12 @@ def load_maps(
     if isinstance(source, Trajectory):
         return render(source, height, width, kind, num_frames=num_frames)
     if not isinstance(source, np.ndarray):
-        raise ValueError(
+        raise UserError(
             f"a trajectory cannot be a {type(source).__name__}: give a Trajectory, a path to a "
             "trajectory.json, map video or folder of PNGs, or maps as uint8 [F, H, W, 3]"
         )
     if num_frames < 1:
-        raise ValueError(f"{num_frames=}, expected at least 1")
+        raise UserError(f"{num_frames=}, expected at least 1")
     cropped = cover_crop(source, height, width, nearest=True)
     frames = np.rint(np.linspace(0, len(source) - 1, num_frames)).astype(int)
     frames[1:] = np.clip(frames[1:], 1, len(source) - 1) if len(source) > 1 else 0
@@ -64,4 +65,4 @@ def _read_maps(path: Path) -> np.ndarray:
     try:
         return exact_maps(frames)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class Mask:
         """The bounding box (x0, y0, x1, y1) in 0..1 of the mask's size.
 
         Raises:
-          ValueError: No pixel is inside.
+          UserError: No pixel is inside.
         """
         extent = bounding_box(self.to_array())
         if extent is None:
-            raise ValueError("the mask is empty: expected at least one pixel inside")
+            raise UserError("the mask is empty: expected at least one pixel inside")
         x0, y0, x1, y1 = extent
         height, width = self.size
         return x0 / width, y0 / height, x1 / width, y1 / height
@@ -72,9 +73,9 @@ def read_mask_png(folder: Path, name: str) -> Mask:
       name: Path relative to `folder`.
 
     Raises:
-      ValueError: The path leaves the folder, or is no readable image.
+      UserError: The path leaves the folder, or is no readable image.
     """
     path = (folder / name).resolve()
     if Path(name).is_absolute() or not path.is_relative_to(folder.resolve()):
-        raise ValueError(f"{name!r} leaves the trajectory's folder; put the PNG beside the JSON")
+        raise UserError(f"{name!r} leaves the trajectory's folder; put the PNG beside the JSON")
     return Mask.from_array(np.any(read_image(path), axis=-1))

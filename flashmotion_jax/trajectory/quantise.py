@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.palette import PALETTE
 
 # Two colours of the palette differ by at least 15 in some channel, so within 7 there is one.
@@ -129,10 +130,10 @@ def exact_maps(frames: np.ndarray) -> np.ndarray:
     """A lossy map video in its exact colours, uint8 [F, H, W, 3] both.
 
     Raises:
-      ValueError: Frame 0 shows no object.
+      UserError: Frame 0 shows no object.
     """
     colours_C3 = find_colours(frames[0])
     if not len(colours_C3):
-        raise ValueError("frame 0 is black: the first frame of a map video shows coloured masks")
+        raise UserError("frame 0 is black: the first frame of a map video shows coloured masks")
     table = np.concatenate([np.zeros((1, 3), np.uint8), colours_C3])
     return table[label_frames(frames, colours_C3)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.videos import cover_geometry
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_radius
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.schema import Trajectory
@@ -44,14 +45,14 @@ def render(
       uint8 [F, height, width, 3].
 
     Raises:
-      ValueError: An argument is out of range.
+      UserError: An argument is out of range.
     """
     if kind not in get_args(MapKind):
-        raise ValueError(f"kind={kind!r}, expected {', '.join(map(repr, get_args(MapKind)))}")
+        raise UserError(f"kind={kind!r}, expected {', '.join(map(repr, get_args(MapKind)))}")
     if compat not in (None, "magicmotion"):
-        raise ValueError(f"compat={compat!r}, expected 'magicmotion' or None")
+        raise UserError(f"compat={compat!r}, expected 'magicmotion' or None")
     if num_frames is not None and num_frames < 1:
-        raise ValueError(f"{num_frames=}, expected at least 1")
+        raise UserError(f"{num_frames=}, expected at least 1")
     canvas, objects = trajectory.canvas, trajectory.objects
     covered = cover_geometry((canvas.height, canvas.width), (height, width))
     boxes_KF4 = _to_pixels(trajectory.boxes(num_frames), covered)
@@ -87,10 +88,10 @@ def render_masks(masks_KFHW: np.ndarray, colours: list[tuple[int, int, int]]) ->
       uint8 [F, H, W, 3].
 
     Raises:
-      ValueError: The shapes do not fit.
+      UserError: The shapes do not fit.
     """
     if masks_KFHW.ndim != 4 or masks_KFHW.dtype != bool or len(masks_KFHW) != len(colours):
-        raise ValueError(
+        raise UserError(
             f"masks {masks_KFHW.dtype} {list(masks_KFHW.shape)} with {len(colours)} colours, "
             "expected bool [objects, frames, height, width] and a colour an object"
         )

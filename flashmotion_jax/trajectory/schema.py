@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import Keyframe, interpolate
 from flashmotion_jax.trajectory.masks import Mask, read_mask_png
 from flashmotion_jax.trajectory.palette import palette_colour
@@ -68,7 +69,7 @@ class Trajectory:
       sparse_frames: The frames on which boxes are drawn; None: on all.
 
     Raises:
-      ValueError: On construction, with every fault in one message.
+      UserError: On construction, with every fault in one message.
     """
 
     canvas: Canvas
@@ -115,7 +116,7 @@ class Trajectory:
           folder: Where the masks' PNGs lie; None: only run lengths are allowed.
 
         Raises:
-          ValueError: With every fault in one message.
+          UserError: With every fault in one message.
         """
         folder = None if folder is None else Path(folder)
         _raise_faults(find_faults(data, folder))
@@ -144,21 +145,21 @@ class Trajectory:
         """Reads a `trajectory.json`.
 
         Raises:
-          ValueError: The file is missing, is no JSON, or has faults: all in one message.
+          UserError: The file is missing, is no JSON, or has faults: all in one message.
         """
         path = Path(path)
         if not path.is_file():
-            raise ValueError(f"no trajectory at {path}: give the path of a trajectory.json")
+            raise UserError(f"no trajectory at {path}: give the path of a trajectory.json")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path} is not JSON ({error}); format: docs/trajectories.md"
             ) from error
         try:
             return cls.from_dict(data, path.parent)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise UserError(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Writes a `trajectory.json` that needs no other file: masks go in as run lengths."""
@@ -206,4 +207,4 @@ def _object_to_dict(item: TrackedObject) -> dict[str, Any]:
 
 def _raise_faults(faults: list[str]) -> None:
     if faults:
-        raise ValueError("\n  ".join([f"faults in the trajectory: {len(faults)}", *faults]))
+        raise UserError("\n  ".join([f"faults in the trajectory: {len(faults)}", *faults]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
@@ -19,7 +20,7 @@ class Tracks:
       visible_FN: bool; where it is False the point's place means nothing.
 
     Raises:
-      ValueError: On construction: the shapes do not fit, or a visible point is not finite.
+      UserError: On construction: the shapes do not fit, or a visible point is not finite.
     """
 
     points_FN2: np.ndarray
@@ -28,13 +29,13 @@ class Tracks:
     def __post_init__(self):
         points, visible = self.points_FN2, self.visible_FN
         if points.ndim != 3 or points.shape[2] != 2 or not points.size:
-            raise ValueError(f"points {list(points.shape)}, expected [frames, points, 2]")
+            raise UserError(f"points {list(points.shape)}, expected [frames, points, 2]")
         if visible.shape != points.shape[:2]:
-            raise ValueError(
+            raise UserError(
                 f"visibility {list(visible.shape)}, expected {list(points.shape[:2])} as the points"
             )
         if not np.isfinite(points[visible]).all():
-            raise ValueError("a visible point is NaN or infinite: mark it invisible or repair it")
+            raise UserError("a visible point is NaN or infinite: mark it invisible or repair it")
 
 
 def boxes_from_tracks(
@@ -57,18 +58,18 @@ def boxes_from_tracks(
       tolerance: Pixels the keyframes may differ from the points.
 
     Raises:
-      ValueError: A point is never visible, the size is not positive, or the trajectory has
+      UserError: A point is never visible, the size is not positive, or the trajectory has
         faults.
     """
     if not min(box_size) > 0:
-        raise ValueError(f"{box_size=}, expected a positive (width, height) in pixels")
+        raise UserError(f"{box_size=}, expected a positive (width, height) in pixels")
     size = np.array([canvas.width, canvas.height] * 2)
     half = np.array(box_size) / 2
     objects = []
     for n in range(tracks.points_FN2.shape[1]):
         frames = np.flatnonzero(tracks.visible_FN[:, n])
         if not frames.size:
-            raise ValueError(f"track {n} is never visible: leave it out")
+            raise UserError(f"track {n} is never visible: leave it out")
         centres = tracks.points_FN2[frames, n]
         boxes_F4 = np.concatenate([centres - half, centres + half], axis=1) / size
         keyframes = keyframes_from_boxes(frames, boxes_F4, tolerance / size)

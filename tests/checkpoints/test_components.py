@@ -192,7 +192,8 @@ def test_disk_that_fills_up_meanwhile(tmp_path, monkeypatch):
 
 def test_leftovers_of_a_killed_run_are_never_read(tmp_path):
     code = """
-import os, sys, tiny
+import os, sys
+from helpers import tiny
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.checkpoints import components
 components.write_sampling(sys.argv[1], SamplingConfig())

@@ -12,6 +12,7 @@ from flashmotion_jax.data.sprites.captions import describe, name_of
 from flashmotion_jax.data.sprites.draw import draw
 from flashmotion_jax.data.sprites.sampling import sample_scene
 from flashmotion_jax.data.sprites.scene import Scene, SpritesConfig
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import Keyframe
 from flashmotion_jax.trajectory.masks import Mask
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
@@ -63,7 +64,7 @@ class Sprites:
       count, seed, split, config, num_objects: as given.
 
     Raises:
-      ValueError: an argument is out of range.
+      UserError: an argument is out of range.
     """
 
     def __init__(
@@ -77,14 +78,14 @@ class Sprites:
     ):
         config = config or SpritesConfig()
         if split not in _DOMAINS:
-            raise ValueError(f"split={split!r}; expected 'train' or 'test'")
+            raise UserError(f"split={split!r}; expected 'train' or 'test'")
         if not isinstance(count, int) or count < 1:
-            raise ValueError(f"count={count!r}; expected a whole number of clips, at least 1")
+            raise UserError(f"count={count!r}; expected a whole number of clips, at least 1")
         if not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed!r}; expected a whole number from 0 to 2^32 - 1")
+            raise UserError(f"seed={seed!r}; expected a whole number from 0 to 2^32 - 1")
         low, high = config.min_objects, config.max_objects
         if num_objects is not None and num_objects not in range(low, high + 1):
-            raise ValueError(f"num_objects={num_objects!r}; expected {low} to {high}, or None")
+            raise UserError(f"num_objects={num_objects!r}; expected {low} to {high}, or None")
         self.count, self.seed, self.split = count, seed, split
         self.config, self.num_objects = config, num_objects
 
@@ -135,7 +136,7 @@ def test_groups(per_group: int, config: SpritesConfig | None = None) -> dict[str
       "1", "2", "3", "4", "5" and "6+" (6 to 8) -> its clips.
 
     Raises:
-      ValueError: `per_group` is no number of clips.
+      UserError: `per_group` is no number of clips.
     """
     size = config or SpritesConfig()
     groups = {}

@@ -23,6 +23,7 @@ from flashmotion_jax.data.sprites.clips import Clip, Sprites
 from flashmotion_jax.data.sprites.scene import MAPS
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.palette import palette_colour
 from flashmotion_jax.trajectory.render import render, render_masks
 
@@ -48,7 +49,7 @@ def export(
       The CSV, which is there once every row is.
 
     Raises:
-      ValueError: the folder holds clips of other sources, or something else.
+      UserError: the folder holds clips of other sources, or something else.
     """
     root = Path(root)
     parts = [source] if isinstance(source, Sprites) else list(source)
@@ -122,9 +123,9 @@ def _claim(root: Path, sources: Sequence[Sprites]) -> None:
     path = root / "sprites.json"
     if path.is_file():
         if path.read_text(encoding="utf-8") != made_with:
-            raise ValueError(f"{root} holds other clips, see {path}: give a new folder")
+            raise UserError(f"{root} holds other clips, see {path}: give a new folder")
     elif root.exists() and (not root.is_dir() or any(root.glob("[!.]*"))):
-        raise ValueError(f"{root} holds something other than sprites: give a new folder")
+        raise UserError(f"{root} holds something other than sprites: give a new folder")
     else:
         with replacing(path) as scratch:
             scratch.write_text(made_with, encoding="utf-8")

@@ -12,6 +12,7 @@ import numpy as np
 
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.data.sprites.shapes import SHAPES
+from flashmotion_jax.runtime.errors import UserError
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (225, 35, 40),
@@ -52,7 +53,7 @@ class SpritesConfig:
       max_objects: sprites a clip.
 
     Raises:
-      ValueError: a field is out of range.
+      UserError: a field is out of range.
     """
 
     num_frames: int = 17
@@ -73,7 +74,7 @@ class SpritesConfig:
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{name}={value!r}; expected a whole number from {low} to {high}")
+                raise UserError(f"{name}={value!r}; expected a whole number from {low} to {high}")
 
     @property
     def unit(self) -> float:

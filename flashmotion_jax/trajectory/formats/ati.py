@@ -15,6 +15,7 @@ from types import ModuleType
 import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.tracks import Tracks
 
 _SAMPLES = 121
@@ -26,17 +27,17 @@ def read_ati(path: str | Path) -> Tracks:
 
     Raises:
       ImportError: torch is not installed.
-      ValueError: The file is missing or holds something else.
+      UserError: The file is missing or holds something else.
     """
     torch = _torch()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         array = np.load(io.BytesIO(content), allow_pickle=False)["array"]
     except Exception as error:  # torch's unpickler meets foreign bytes with errors of any kind
-        raise ValueError(f"{path} is not an ATI track file: {error}") from error
+        raise UserError(f"{path} is not an ATI track file: {error}") from error
     samples = np.asarray(array, np.float64) / _QUANTISATION
     if samples.ndim != 4 or samples.shape[2] != 1 or _SAMPLES not in samples.shape[:2]:
-        raise ValueError(f"{path}: array {list(array.shape)}, expected [N, 121, 1, 3]")
+        raise UserError(f"{path}: array {list(array.shape)}, expected [N, 121, 1, 3]")
     # Points first is what the editor writes; time first occurs too.
     if samples.shape[1] == _SAMPLES:
         samples = samples.swapaxes(0, 1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.videos import read_video, write_video
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.drawing import stroke_radius
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.masks import Mask, bounding_box
@@ -35,12 +36,12 @@ def import_magicmotion(
         at the same size are equal; a lossy video gives fewer keyframes at 1.5.
 
     Raises:
-      ValueError: The video cannot be read, or its first frame shows no object.
+      UserError: The video cannot be read, or its first frame shows no object.
     """
     frames, fps = read_video(path)
     colours_C3 = find_colours(frames[0])
     if not len(colours_C3):
-        raise ValueError(f"{path}: frame 0 is black, expected the objects' coloured masks")
+        raise UserError(f"{path}: frame 0 is black, expected the objects' coloured masks")
     labels_FHW = label_frames(frames, colours_C3)
     num_frames, height, width = labels_FHW.shape
     drawn_F = labels_FHW.any(axis=(1, 2))
@@ -69,7 +70,7 @@ def export_magicmotion(trajectory: Trajectory, path: str | Path, kind: MapKind =
     """Writes a condition video of the canvas's size: `.mp4` (lossless), or a folder of PNGs.
 
     Raises:
-      ValueError: The path cannot be written as a video.
+      UserError: The path cannot be written as a video.
     """
     canvas = trajectory.canvas
     maps = render(trajectory, canvas.height, canvas.width, kind, compat="magicmotion")

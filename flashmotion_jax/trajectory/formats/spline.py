@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.tracks import Tracks
 
 _EXPECTED = 'expected [[{"x": 10, "y": 20}, ...], ...], pixels, a point a frame'
@@ -22,13 +23,13 @@ def read_spline(source: str | Path) -> Tracks:
         single track, and text that was quoted once more or with single quotes, are read too.
 
     Raises:
-      ValueError: The file is missing, or the text is something else.
+      UserError: The file is missing, or the text is something else.
     """
     tracks = _decode(_text(source))
     if isinstance(tracks, list) and tracks and isinstance(tracks[0], dict):
         tracks = [tracks]
     if not isinstance(tracks, list) or not tracks:
-        raise ValueError(f"spline coordinates: no track in them, {_EXPECTED}")
+        raise UserError(f"spline coordinates: no track in them, {_EXPECTED}")
     points = [_points(n, _decode(track)) for n, track in enumerate(tracks)]
     length = max(map(len, points))
     points_FN2 = np.full((length, len(points), 2), np.nan)
@@ -41,11 +42,11 @@ def write_spline(tracks: Tracks, path: str | Path) -> None:
     """Writes spline coordinates; a track ends where its point is first not visible.
 
     Raises:
-      ValueError: A point is not visible at the start, which this format cannot say.
+      UserError: A point is not visible at the start, which this format cannot say.
     """
     if not tracks.visible_FN[0].all():
         first = int(tracks.visible_FN[0].argmin())
-        raise ValueError(f"track {first} is not visible on frame 0: leave it out or move it inside")
+        raise UserError(f"track {first} is not visible on frame 0: leave it out or move it inside")
     ways = []
     for n in range(tracks.points_FN2.shape[1]):
         seen = np.logical_and.accumulate(tracks.visible_FN[:, n])
@@ -60,7 +61,7 @@ def _text(source: str | Path) -> str:
     try:
         return Path(source).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read spline coordinates: {error}; {_EXPECTED}") from error
+        raise UserError(f"cannot read spline coordinates: {error}; {_EXPECTED}") from error
 
 
 def _decode(value: Any) -> Any:
@@ -69,7 +70,7 @@ def _decode(value: Any) -> Any:
         try:
             value = json.loads(value.replace("'", '"'))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"spline coordinates are not JSON ({error}); {_EXPECTED}") from error
+            raise UserError(f"spline coordinates are not JSON ({error}); {_EXPECTED}") from error
     return value
 
 
@@ -77,7 +78,7 @@ def _points(n: int, track: Any) -> np.ndarray:
     try:
         points = np.array([[point["x"], point["y"]] for point in track], np.float64)
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"spline track {n}: {error!r}; {_EXPECTED}") from error
+        raise UserError(f"spline track {n}: {error!r}; {_EXPECTED}") from error
     if not points.size or not np.isfinite(points).all():
-        raise ValueError(f"spline track {n} is empty or not finite; {_EXPECTED}")
+        raise UserError(f"spline track {n} is empty or not finite; {_EXPECTED}")
     return points

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.tracks import Tracks
 
 
@@ -18,7 +19,7 @@ def read_wan_move(path: str | Path, visibility_path: str | Path | None = None) -
       visibility_path: `.npy`, [F, N] or [1, F, N]; None: every point is always visible.
 
     Raises:
-      ValueError: A file is missing, is no npy of numbers, or the shapes do not fit.
+      UserError: A file is missing, is no npy of numbers, or the shapes do not fit.
     """
     points = _read_npy(path)
     if points.ndim == 4 and len(points) == 1:
@@ -45,4 +46,4 @@ def _read_npy(path: str | Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False), np.float64)
     except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{path} is not an npy file of numbers: {error}") from error
+        raise UserError(f"{path} is not an npy file of numbers: {error}") from error
