@@ -1,4 +1,4 @@
-"""Prints how far each model is from PyTorch's, and bfloat16 from float32: for docs/results.md.
+"""Prints how far each model is from PyTorch's, and bfloat16 from float32: for docs/parity.md.
 
 PYTHONPATH=.:tests python tools/measure_parity.py
 """
