@@ -22,12 +22,12 @@ FRAMES = (17, 33, 49, 65, 81, 97, 121)
 SIZES = ((480, 832), (704, 1280))
 #: Beginning of a program's name -> the stage of the pipeline it belongs to.
 STAGES = {"text": "text", "encoding": "encode", "preparing": "denoise", "a step": "denoise"}
-COLOURS = {"denoise": "#3b6fb6", "decode": "#d98032", "encode": "#5a9e6f", "text": "#8c8c8c"}
+COLORS = {"denoise": "#3b6fb6", "decode": "#d98032", "encode": "#5a9e6f", "text": "#8c8c8c"}
 
 
 def cost(folder: Path, adapter: str | None, size: VideoSize) -> dict[str, float]:
     """Operations of each stage of a video."""
-    stages = dict.fromkeys(COLOURS, 0.0)
+    stages = dict.fromkeys(COLORS, 0.0)
     _, programs = sampling_programs(SampleSizes(folder, adapter, size))
     for program in programs:
         found = [stage for name, stage in STAGES.items() if program.name.startswith(name)]
@@ -44,8 +44,8 @@ def plot(costs: dict[tuple[int, int], list[dict[str, float]]], peak: float, out:
 
     figure, panels = pyplot.subplots(1, len(costs), figsize=(9, 3.6), sharey=True)
     for panel, (size, rows) in zip(panels, costs.items(), strict=True):
-        values = [[row[stage] / 1e15 for row in rows] for stage in COLOURS]
-        panel.stackplot(FRAMES, values, labels=list(COLOURS), colors=list(COLOURS.values()))
+        values = [[row[stage] / 1e15 for row in rows] for stage in COLORS]
+        panel.stackplot(FRAMES, values, labels=list(COLORS), colors=list(COLORS.values()))
         panel.set_title(f"{size[0]} x {size[1]}, ResNet adapter", fontsize=10)
         panel.set_xlabel("frames")
         panel.set_xticks(FRAMES)

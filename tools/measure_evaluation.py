@@ -43,10 +43,10 @@ def draw(root, number, size):
     side = height // 6
     for t in range(FRAMES):
         video[t] = ((x + 2 * y + 3 * t + 40 * number) % 256)[..., None]
-        for k, colour in enumerate(((128, 32, 32), (128, 80, 80))):
+        for k, color in enumerate(((128, 32, 32), (128, 80, 80))):
             top, left = height // 4 + k * 2 * side, width // 8 + (2 + k) * t
             video[t, top : top + side, left : left + side] = (220, 60 + 90 * k, 30)
-            labels[t, top : top + side, left : left + side] = colour
+            labels[t, top : top + side, left : left + side] = color
     write_video(root / "videos" / f"v{number}.mp4", video)
     tree.write_maps(root / "masks" / f"v{number}", labels)
     for frame in video:

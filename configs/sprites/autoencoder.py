@@ -15,7 +15,7 @@ STEPS = 2400
 
 
 def get_config() -> TrainConfig:
-    """Trained on windows of 9 frames, it lost its colours in the frames after them."""
+    """Trained on windows of 9 frames, it lost its colors in the frames after them."""
     start = "runs/sprites/autoencoder_images/model"
     optimizer = adamw(4e-4, STEPS, weight_decay=0.0)
     run = autoencoder("autoencoder", start, optimizer, STEPS, window=17)

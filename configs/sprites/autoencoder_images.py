@@ -3,7 +3,7 @@
     flashmotion train --config configs/sprites/autoencoder_images.py
 
 Hardware: two CPU cores, about 0.45 s a step. Expect: reconstructed first frames in which every
-sprite has its colour and shape; later frames are wrong, for nothing has been learnt of time yet.
+sprite has its color and shape; later frames are wrong, for nothing has been learnt of time yet.
 """
 
 import dataclasses

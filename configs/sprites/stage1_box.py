@@ -4,7 +4,7 @@
     flashmotion train --config configs/sprites/stage1_box.py:controlnet
 
 Hardware: two CPU cores, 0.8 s a step (ResNet). Expect: its loss falls from 0.266 to 0.260. Three
-sprites and more take each other's colours.
+sprites and more take each other's colors.
 """
 
 from configs.sprites.common import Adapter, stage1

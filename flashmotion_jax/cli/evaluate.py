@@ -38,7 +38,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--masks",
         metavar="DIR",
         help="<id>/ with a label picture a generated frame, in the benchmark's labels (default: "
-        "sprites are found by their colours; others need it, or --sam2)",
+        "sprites are found by their colors; others need it, or --sam2)",
     )
     add(
         "--sam2",

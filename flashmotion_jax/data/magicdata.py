@@ -74,7 +74,7 @@ class Example(NamedTuple):
       id: of the video.
       caption: what happens in it.
       video: uint8 [F, H, W, 3].
-      masks: likewise, the objects' masks in their colours on black.
+      masks: likewise, the objects' masks in their colors on black.
       boxes: likewise, their boxes; frame 0 is that of `masks`.
     """
 

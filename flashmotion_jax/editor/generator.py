@@ -164,7 +164,7 @@ def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str
 
 
 def is_of_sprites(words: tuple[str, ...] | None) -> bool:
-    """Whether a model speaks the words of Sprites, whose objects are found by their colours."""
+    """Whether a model speaks the words of Sprites, whose objects are found by their colors."""
     return words is not None and set(VOCABULARY) <= set(words)
 
 

@@ -1,6 +1,6 @@
 """The boxes that were asked for, and those of the video, where objects can be told exactly.
 
-That is so for Sprites, by their colours. For other videos only the requested boxes are given.
+That is so for Sprites, by their colors. For other videos only the requested boxes are given.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from flashmotion_jax.evaluation.sprites import segment
 from flashmotion_jax.media.videos import cover_geometry
 from flashmotion_jax.trajectory import Trajectory
 
-#: Share of a box on frame 0 that a sprite's colour must cover to be the object's.
+#: Share of a box on frame 0 that a sprite's color must cover to be the object's.
 _MIN_COVER = 0.15
-_NO_COLOURS = "boxes are measured in videos of Sprites alone, whose colours are exact"
+_NO_COLORS = "boxes are measured in videos of Sprites alone, whose colors are exact"
 
 
 def requested_boxes(trajectory: Trajectory, num_frames: int, height: int, width: int) -> np.ndarray:
@@ -44,8 +44,8 @@ def report(trajectory: Trajectory, video: np.ndarray, of_sprites: bool) -> dict[
     """
     num_frames, height, width = video.shape[:3]
     boxes_KF4 = requested_boxes(trajectory, num_frames, height, width)
-    colours = _colours(trajectory, video[0], boxes_KF4[:, 0]) if of_sprites else {}
-    measured = _measured(video, colours)
+    colors = _colors(trajectory, video[0], boxes_KF4[:, 0]) if of_sprites else {}
+    measured = _measured(video, colors)
     size = np.array([width, height] * 2)
     objects = []
     for item, boxes_F4 in zip(trajectory.objects, boxes_KF4, strict=True):
@@ -60,19 +60,19 @@ def report(trajectory: Trajectory, video: np.ndarray, of_sprites: bool) -> dict[
                 "id": item.id,
                 "name": item.name,
                 "rgb": list(item.rgb),
-                "colour": colours.get(item.id),
+                "color": colors.get(item.id),
                 "requested": _plain(boxes_F4 / size),
                 "measured": None if found_F4 is None else _plain(found_F4 / size),
                 "iou": None if iou is None else _plain(iou),
             }
         )
-    return {"objects": objects, "reason": None if of_sprites else _NO_COLOURS}
+    return {"objects": objects, "reason": None if of_sprites else _NO_COLORS}
 
 
-def _colours(trajectory: Trajectory, frame_HW3: np.ndarray, boxes_K4: np.ndarray) -> dict[int, str]:
-    """The sprite's colour of each object, by its name or by what its box shows on frame 0.
+def _colors(trajectory: Trajectory, frame_HW3: np.ndarray, boxes_K4: np.ndarray) -> dict[int, str]:
+    """The sprite's color of each object, by its name or by what its box shows on frame 0.
 
-    Objects that share a colour cannot be told apart and are left out.
+    Objects that share a color cannot be told apart and are left out.
     """
     labels_HW = segment(frame_HW3[None], list(PALETTE))[0]
     found: dict[int, str] = {}
@@ -85,21 +85,21 @@ def _colours(trajectory: Trajectory, frame_HW3: np.ndarray, boxes_K4: np.ndarray
             found[item.id] = named[0]
         elif inside.size and counts.max() >= _MIN_COVER * inside.size:
             found[item.id] = list(PALETTE)[counts.argmax()]
-    colours = list(found.values())
-    return {number: colour for number, colour in found.items() if colours.count(colour) == 1}
+    colors = list(found.values())
+    return {number: color for number, color in found.items() if colors.count(color) == 1}
 
 
-def _measured(video: np.ndarray, colours: dict[int, str]) -> dict[int, np.ndarray]:
-    if not colours:
+def _measured(video: np.ndarray, colors: dict[int, str]) -> dict[int, np.ndarray]:
+    if not colors:
         return {}
     # Sprites that nobody asked about must not be taken for those somebody did.
     seen = np.unique(segment(video[:1], list(PALETTE)))
-    others = [colour for k, colour in enumerate(PALETTE, 1) if k in seen]
-    looked_for = list(dict.fromkeys([*colours.values(), *others]))
+    others = [color for k, color in enumerate(PALETTE, 1) if k in seen]
+    looked_for = list(dict.fromkeys([*colors.values(), *others]))
     labels_FHW = segment(video, looked_for)
     return {
-        number: bounding_boxes(labels_FHW[None] == looked_for.index(colour) + 1)[0]
-        for number, colour in colours.items()
+        number: bounding_boxes(labels_FHW[None] == looked_for.index(color) + 1)[0]
+        for number, color in colors.items()
     }
 
 

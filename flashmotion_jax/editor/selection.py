@@ -1,6 +1,6 @@
 """Rough selections by OpenCV: what a click or a box in a picture means.
 
-A click takes the connected region of about its colour; a box, what differs from its surroundings.
+A click takes the connected region of about its color; a box, what differs from its surroundings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LONG_SIDE = 640
 
 
 def select_region(image_HW3: np.ndarray, x: float, y: float, tolerance: float) -> Mask:
-    """Selects the connected region around a point whose colours are near its colour.
+    """Selects the connected region around a point whose colors are near its color.
 
     Args:
       image_HW3: uint8.
@@ -37,7 +37,7 @@ def select_region(image_HW3: np.ndarray, x: float, y: float, tolerance: float) -
     flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | 255 << 8
     limit = (tolerance,) * 3
     cv2.floodFill(lab, found, seed, (0, 0, 0), limit, limit, flags)
-    # Specks of another colour within the region belong to it.
+    # Specks of another color within the region belong to it.
     closed = cv2.morphologyEx(found[1:-1, 1:-1], cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     return Mask.from_array(closed)
 

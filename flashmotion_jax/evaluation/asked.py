@@ -51,7 +51,7 @@ def asked_boxes(item: Item) -> np.ndarray | None:
     missing = [label for label in item.labels if label not in by_label]
     if missing:
         raise UserError(
-            f"{item.trajectory}: no object has the colour or id of the masks' label {missing[0]:#x}"
+            f"{item.trajectory}: no object has the color or id of the masks' label {missing[0]:#x}"
         )
     boxes_KF4 = trajectory.boxes(item.num_frames)[[by_label[label] for label in item.labels]]
     return clipped(boxes_KF4)
@@ -78,7 +78,7 @@ def trajectory_of(item: Item) -> Trajectory:
 
 
 def _labels(one: TrackedObject) -> tuple[int, int]:
-    """What the masks of an object may be labelled: its colour, or its id."""
+    """What the masks of an object may be labelled: its color, or its id."""
     red, green, blue = one.rgb
     return red << 16 | green << 8 | blue, one.id
 
@@ -101,8 +101,8 @@ def _of_masks(item: Item) -> Trajectory:
                 id=number,
                 keyframes=keyframes_from_boxes(seen, seen_boxes, _TOLERANCE / size),
                 name=f"label {label:#x}",
-                # A colour of the benchmark is kept; a label that is a number gets the palette's.
-                colour=f"#{label:06x}" if label > 255 else None,
+                # A color of the benchmark is kept; a label that is a number gets the palette's.
+                color=f"#{label:06x}" if label > 255 else None,
                 mask=Mask.from_array(first[number - 1]),
             )
         )
@@ -133,9 +133,9 @@ def _of_tracks(item: Item, tracks: Tracks) -> Trajectory:
         frames = np.arange(len(way_F2))
         keyframes = keyframes_from_boxes(frames, boxes_F4, _TOLERANCE / size)
         label = item.labels[number - 1]
-        colour = f"#{label:06x}" if label > 255 else None
+        color = f"#{label:06x}" if label > 255 else None
         of_canvas = Mask.from_array(nearest(mask, height, width))
-        objects.append(TrackedObject(number, keyframes, f"object {number}", colour, of_canvas))
+        objects.append(TrackedObject(number, keyframes, f"object {number}", color, of_canvas))
     return Trajectory(canvas, len(tracks.points_FN2), 16.0, tuple(objects))
 
 

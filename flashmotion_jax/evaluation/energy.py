@@ -18,7 +18,7 @@ def gradient_energy(video_FHW3: np.ndarray) -> float:
       video_FHW3: uint8 or float [F, H, W, 3], H and W at least 2.
 
     Returns:
-      The squared differences down plus those across, each a mean over frames, places and colours,
+      The squared differences down plus those across, each a mean over frames, places and colors,
       in the squared unit of the video.
 
     Raises:
@@ -29,7 +29,7 @@ def gradient_energy(video_FHW3: np.ndarray) -> float:
 
 
 def temporal_variance(video_FHW3: np.ndarray) -> float:
-    """Variance of a pixel over time, as a mean over places and colours.
+    """Variance of a pixel over time, as a mean over places and colors.
 
     Args:
       video_FHW3: uint8 or float [F, H, W, 3], F at least 2.

@@ -71,7 +71,7 @@ def latent_features(latents: np.ndarray) -> np.ndarray:
     """Features of the latents of videos: four figures of each channel.
 
     A VAE's normalised latents are a feature space that no one has tuned for a metric, with channels
-    of one scale. The mean of a channel holds colours and contents, its deviation contrast; the root
+    of one scale. The mean of a channel holds colors and contents, its deviation contrast; the root
     mean square of its differences from one latent to the next holds detail (in space) and motion
     (in time), which mean and deviation do not see.
 

@@ -17,7 +17,7 @@ from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.media.frames import find_video
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.render import render_masks
 from flashmotion_jax.trajectory.schema import Trajectory
 
@@ -89,12 +89,12 @@ def generate(
 def _motion(item: Item, kind: str) -> Trajectory | np.ndarray:
     """What the adapter is given: every frame's masks if it was trained on these, or boxes."""
     if kind == "mask" and len(item.masks) == item.num_frames:
-        colours = [
-            (label >> 16, label >> 8 & 255, label & 255) if label > 255 else palette_colour(k)
+        colors = [
+            (label >> 16, label >> 8 & 255, label & 255) if label > 255 else palette_color(k)
             for k, label in enumerate(item.labels, start=1)
         ]
         masks_FKHW = np.stack([object_masks(path, item.labels) for path in item.masks])
-        return render_masks(masks_FKHW.swapaxes(0, 1), colours)
+        return render_masks(masks_FKHW.swapaxes(0, 1), colors)
     return trajectory_of(item)
 
 

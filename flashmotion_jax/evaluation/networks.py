@@ -26,7 +26,7 @@ from flashmotion_jax.runtime.jit import program
 #: Filters, stride in time and stride in space of each layer: 2 x 32 = 64 features.
 _LAYERS = ((8, 1, 1), (12, 1, 2), (12, 2, 2))
 
-#: Filters of the first layer that see brightness and colour as well.
+#: Filters of the first layer that see brightness and color as well.
 _UNBALANCED = 2
 
 #: One of 255 steps on the scale -1..1: answers far below it are rounding, however small.

@@ -25,7 +25,7 @@ from flashmotion_jax.media.frames import find_video, iterate_frames
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.trajectory.drawing import paint_masks
-from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.render import render
 
 #: Videos of the best and of the worst scores, and how high they are shown, in pixels.
@@ -201,18 +201,18 @@ def beside_maps(item: Item, predictions: Path, method_frames: int | None) -> np.
 
 
 class _Painted:
-    """The masks of a benchmark in their objects' colours, a frame when it is asked for."""
+    """The masks of a benchmark in their objects' colors, a frame when it is asked for."""
 
     def __init__(self, item: Item):
         self._item = item
-        self._colours = [
-            (label >> 16, label >> 8 & 255, label & 255) if label > 255 else palette_colour(k)
+        self._colors = [
+            (label >> 16, label >> 8 & 255, label & 255) if label > 255 else palette_color(k)
             for k, label in enumerate(item.labels, start=1)
         ]
 
     def __getitem__(self, index: int) -> np.ndarray:
         masks = object_masks(self._item.masks[index], self._item.labels)
-        return paint_masks(masks, self._colours)
+        return paint_masks(masks, self._colors)
 
 
 def _maps(item: Item, height: int, width: int) -> np.ndarray | _Painted:

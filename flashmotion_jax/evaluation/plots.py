@@ -9,7 +9,7 @@ import numpy as np
 
 from flashmotion_jax.evaluation.bootstrap import Interval
 
-_COLOURS = ("#2f6fb0", "#c2571a", "#3c8a4a", "#8a4a9e", "#a08020", "#4a4a4a", "#b03050")
+_COLORS = ("#2f6fb0", "#c2571a", "#3c8a4a", "#8a4a9e", "#a08020", "#4a4a4a", "#b03050")
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 28, 36
 
@@ -80,18 +80,18 @@ def curves(title: str, lines: Mapping[str, Sequence[Interval]], scale: float = 1
     ]
     parts = [frame.axes(title, "frame", ticks)]
     for i, (name, points) in enumerate(shown.items()):
-        colour = _COLOURS[i % len(_COLOURS)]
+        color = _COLORS[i % len(_COLORS)]
         banded = [point for point in points if np.isfinite(point[2:]).all()]
         upper = [f"{frame.x(f)},{frame.y(high)}" for f, _, _, high in banded]
         lower = [f"{frame.x(f)},{frame.y(low)}" for f, _, low, _ in reversed(banded)]
         if banded:
             parts.append(
-                f'<polygon points="{" ".join(upper + lower)}" fill="{colour}" opacity="0.18"/>'
+                f'<polygon points="{" ".join(upper + lower)}" fill="{color}" opacity="0.18"/>'
             )
         way = " ".join(f"{frame.x(f)},{frame.y(middle)}" for f, middle, _, _ in points)
-        parts.append(f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{way}" fill="none" stroke="{color}" stroke-width="2"/>')
         x = _LEFT + 150 * i
-        parts.append(f'<text x="{x}" y="{_TOP}" fill="{colour}" class="tick">{escape(name)}</text>')
+        parts.append(f'<text x="{x}" y="{_TOP}" fill="{color}" class="tick">{escape(name)}</text>')
     return _svg(parts, title)
 
 
@@ -123,7 +123,7 @@ def bars(title: str, figures: Mapping[str, Interval], scale: float = 1) -> str:
         height = round(frame.y(0) - y, 1)
         parts.append(
             f'<rect x="{x - half:.1f}" y="{y}" width="{2 * half:.1f}" height="{height}" '
-            f'fill="{_COLOURS[0]}" opacity="0.75"/>'
+            f'fill="{_COLORS[0]}" opacity="0.75"/>'
         )
         if np.isfinite(low) and np.isfinite(high):
             ends = f'x1="{x}" x2="{x}" y1="{frame.y(low)}" y2="{frame.y(high)}"'

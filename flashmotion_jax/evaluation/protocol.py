@@ -9,7 +9,7 @@ from flashmotion_jax.evaluation.benchmarks import Bench
 from flashmotion_jax.runtime.errors import UserError
 
 Average = Literal["video", "pooled"]
-Segments = Literal["masks", "colours", "sam2", "none"]
+Segments = Literal["masks", "colors", "sam2", "none"]
 Overlaps = Literal["keep", "smallest"]
 
 
@@ -19,7 +19,7 @@ class Protocol:
 
     Attributes:
       bench: the benchmark, which says how many frames are compared.
-      segmenter: "masks" that another program made, the exact "colours" of Sprites, "sam2", or
+      segmenter: "masks" that another program made, the exact "colors" of Sprites, "sam2", or
         "none": no figure that needs masks.
       method_frames: N of a method that makes fewer frames than are compared: its videos are held
         against N uniform frames of the truth. None: all frames.
@@ -45,8 +45,8 @@ class Protocol:
     def __post_init__(self):
         if self.method_frames is not None and self.method_frames < 2:
             raise UserError(f"method_frames={self.method_frames}; expected at least 2, or None")
-        if self.segmenter == "colours" and self.bench != "sprites":
+        if self.segmenter == "colors" and self.bench != "sprites":
             raise UserError(
-                f"segmenter='colours' for bench={self.bench!r}: only the colours of sprites are "
+                f"segmenter='colors' for bench={self.bench!r}: only the colors of sprites are "
                 "known; give masks"
             )

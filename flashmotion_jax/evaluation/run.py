@@ -21,7 +21,7 @@ from flashmotion_jax.evaluation.segmenters import (
     Segmenter,
     precomputed,
     smallest_on_top,
-    sprite_colours,
+    sprite_colors,
 )
 from flashmotion_jax.evaluation.store import Store
 from flashmotion_jax.evaluation.tables import table_of_groups
@@ -77,7 +77,7 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
     elif args.sam2:
         segmenter = "sam2"
     elif args.bench == "sprites":
-        segmenter = "colours"
+        segmenter = "colors"
     elif args.bench == "movebench":
         segmenter = "none"
     else:
@@ -121,8 +121,8 @@ def _extractors(args: argparse.Namespace, protocol: Protocol) -> dict[str, Extra
 def _segmenter(args: argparse.Namespace, protocol: Protocol) -> Segmenter | None:
     if protocol.segmenter == "none":
         return None
-    if protocol.segmenter == "colours":
-        segmenter = sprite_colours(args.root)
+    if protocol.segmenter == "colors":
+        segmenter = sprite_colors(args.root)
     elif protocol.segmenter == "masks":
         segmenter = precomputed(args.masks)
     else:

@@ -15,7 +15,7 @@ from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.evaluation.sprites import segment
 from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.schema import Trajectory
 
 Segmenter = Callable[[Item, Iterator[np.ndarray]], Iterator[np.ndarray]]
@@ -27,7 +27,7 @@ def precomputed(folder: str | Path) -> Segmenter:
 
     Args:
       folder: holds `<id>/`, a label picture for each frame of the generated video, with the labels
-        or colours of the benchmark.
+        or colors of the benchmark.
 
     Returns:
       A segmenter that raises UserError where a frame has no picture.
@@ -61,11 +61,11 @@ def smallest_on_top(segmenter: Segmenter) -> Segmenter:
     return masks
 
 
-def sprite_colours(root: str | Path) -> Segmenter:
-    """Finds Sprites by their colours, which are known exactly.
+def sprite_colors(root: str | Path) -> Segmenter:
+    """Finds Sprites by their colors, which are known exactly.
 
     Args:
-      root: the exported benchmark, whose `trajectories/` name each object's colour.
+      root: the exported benchmark, whose `trajectories/` name each object's color.
 
     Returns:
       A segmenter that raises UserError where the trajectory is missing.
@@ -73,23 +73,23 @@ def sprite_colours(root: str | Path) -> Segmenter:
 
     def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         objects = Trajectory.load(Path(root) / "trajectories" / f"{item.id}.json").objects
-        colours = [_colour(one.name) for one in objects]
-        label_of = [_packed(palette_colour(one.id)) for one in objects]
-        # All colours of the clip are looked for: those of objects that enter later are theirs.
+        colors = [_color(one.name) for one in objects]
+        label_of = [_packed(palette_color(one.id)) for one in objects]
+        # All colors of the clip are looked for: those of objects that enter later are theirs.
         wanted_K = 1 + np.array([label_of.index(label) for label in item.labels])
         for frame in frames:
-            yield segment(frame[None], colours)[0] == wanted_K[:, None, None]
+            yield segment(frame[None], colors)[0] == wanted_K[:, None, None]
 
     return masks
 
 
-def _colour(name: str) -> str:
+def _color(name: str) -> str:
     for word in name.split():
         if word in PALETTE:
             return word
-    raise UserError(f"object {name!r} has no colour: expected one of {', '.join(PALETTE)}")
+    raise UserError(f"object {name!r} has no color: expected one of {', '.join(PALETTE)}")
 
 
-def _packed(colour: tuple[int, int, int]) -> int:
-    red, green, blue = colour
+def _packed(color: tuple[int, int, int]) -> int:
+    red, green, blue = color
     return red << 16 | green << 8 | blue

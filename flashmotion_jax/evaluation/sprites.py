@@ -1,4 +1,4 @@
-"""Exact measures of generated Sprites clips: their colours are known, so no model segments them.
+"""Exact measures of generated Sprites clips: their colors are known, so no model segments them.
 
 Every measure leaves frame 0 out, which is given. IoU alone rewards blur: it is reported with
 `sharpness` and a Frechet distance of videos beside it.
@@ -17,10 +17,10 @@ from flashmotion_jax.evaluation.energy import gradient_energy, temporal_variance
 from flashmotion_jax.evaluation.iou import bounding_boxes, box_iou, centroid_error, mask_iou
 from flashmotion_jax.runtime.errors import UserError
 
-#: RGB onto the plane of colours without brightness, where hue is a direction.
+#: RGB onto the plane of colors without brightness, where hue is a direction.
 _TO_CHROMA_32 = np.array([[1, 0], [-0.5, 3**0.5 / 2], [-0.5, -(3**0.5) / 2]], np.float32)
 
-#: Share of a colour's chroma from which a pixel is the object's: half of it at an edge, times the
+#: Share of a color's chroma from which a pixel is the object's: half of it at an edge, times the
 #: mean brightness of textures, which is about 0.8. Backgrounds stay below it.
 _MIN_SHARE = 0.4
 
@@ -35,7 +35,7 @@ class Measures(NamedTuple):
       mask_iou: of the segmented and the true visible masks, 0..1.
       box_iou: of the boxes around them, 0..1.
       centroid_error: in pixels.
-      lost: share of the visible objects and frames in which no pixel has the object's colour.
+      lost: share of the visible objects and frames in which no pixel has the object's color.
         They count above with an IoU of 0 and an error of half of the diagonal.
       psnr: in dB, of all pixels; at most 58.9, an error of rounding. It says how good a
         reconstruction is; a generated video may be right and still differ from the real one.
@@ -55,34 +55,34 @@ class Measures(NamedTuple):
     temporal_variance: tuple[float, float]
 
 
-def segment(video_FHW3: np.ndarray, colours: Sequence[str]) -> np.ndarray:
-    """Finds the objects of a clip by their colours.
+def segment(video_FHW3: np.ndarray, colors: Sequence[str]) -> np.ndarray:
+    """Finds the objects of a clip by their colors.
 
-    A pixel goes to the nearest hue where it has enough of that colour's chroma. Where two objects
+    A pixel goes to the nearest hue where it has enough of that color's chroma. Where two objects
     meet, their mixture may have the hue of a third (red and green make yellow): only what holds
     together, at least four of nine neighbours, and what touches it is kept.
 
     Args:
       video_FHW3: uint8 [F, H, W, 3].
-      colours: keys of `PALETTE`, one for each object of the clip. A colour that is not among them
+      colors: keys of `PALETTE`, one for each object of the clip. A color that is not among them
         goes to the nearest of them.
 
     Returns:
-      int64 labels [F, H, W]: 0 for the background, 1..K for the objects in the order of `colours`.
+      int64 labels [F, H, W]: 0 for the background, 1..K for the objects in the order of `colors`.
 
     Raises:
-      UserError: the video has another shape or dtype, or a colour is unknown, or there are none.
+      UserError: the video has another shape or dtype, or a color is unknown, or there are none.
     """
     _check_video(video_FHW3)
-    if not colours or not set(colours) <= set(PALETTE):
-        raise UserError(f"colours={colours!r}: expected some of {', '.join(PALETTE)}")
-    chroma_K2 = np.array([PALETTE[colour] for colour in colours], np.float32) @ _TO_CHROMA_32
+    if not colors or not set(colors) <= set(PALETTE):
+        raise UserError(f"colors={colors!r}: expected some of {', '.join(PALETTE)}")
+    chroma_K2 = np.array([PALETTE[color] for color in colors], np.float32) @ _TO_CHROMA_32
     size_K = np.linalg.norm(chroma_K2, axis=1)
     along_FHWK = video_FHW3.astype(np.float32) @ _TO_CHROMA_32 @ (chroma_K2.T / size_K)
     nearest_FHW = along_FHWK.argmax(axis=-1)
     found_FHW = along_FHWK.max(axis=-1) >= _MIN_SHARE * size_K[nearest_FHW]
     labels_FHW = np.zeros(found_FHW.shape, np.int64)
-    for k in range(len(colours)):
+    for k in range(len(colors)):
         labels_FHW[_without_specks(found_FHW & (nearest_FHW == k))] = k + 1
     return labels_FHW
 
@@ -104,8 +104,8 @@ def measure(generated_FHW3: np.ndarray, clip: Clip) -> Measures:
             f"{clip.video.shape}: expected equal shapes, with at least 3 frames"
         )
     generated, real = generated_FHW3[1:], clip.video[1:]
-    labels_FHW = segment(generated, clip.colours)
-    pred_KFHW = labels_FHW == np.arange(1, len(clip.colours) + 1)[:, None, None, None]
+    labels_FHW = segment(generated, clip.colors)
+    pred_KFHW = labels_FHW == np.arange(1, len(clip.colors) + 1)[:, None, None, None]
     true_KFHW = clip.masks_KFHW[:, 1:]
     pred_KF4, true_KF4 = bounding_boxes(pred_KFHW), bounding_boxes(true_KFHW)
     background_FHW = clip.static_FHW[1:] & (not clip.camera_moves)

@@ -114,7 +114,7 @@ def write_video(
       frames: uint8 [F, H, W, 3]. H and W are even for an mp4 that is not lossless.
       fps: Frames per second of the mp4.
       lossless: Keep every RGB value of the mp4. Such files import exactly, but only players
-        built on FFmpeg show them; without it colours are BT.709 yuv420p, which all players do.
+        built on FFmpeg show them; without it colors are BT.709 yuv420p, which all players do.
 
     Raises:
       UserError: The suffix, the frames or the rate cannot be written, or the folder holds
@@ -180,7 +180,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, lossless: bool) -> No
     codec, pixel_format, crf = ("libx264", "yuv420p", "18")
     if lossless:
         codec, pixel_format, crf = ("libx264rgb", "rgb24", "0")
-    # Untagged colours are taken for BT.601 by some players and for BT.709 by others.
+    # Untagged colors are taken for BT.601 by some players and for BT.709 by others.
     matrix = Colorspace.ITU709
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream(codec, rate=rate, options={"crf": crf})
@@ -280,7 +280,7 @@ def cover_crop(frames: np.ndarray, height: int, width: int, nearest: bool = Fals
       frames: uint8 [H, W, 3] or [F, H, W, 3].
       height: Wanted, in pixels.
       width: Wanted, in pixels.
-      nearest: For maps, whose colours must not mix; pictures are resized with Lanczos.
+      nearest: For maps, whose colors must not mix; pictures are resized with Lanczos.
 
     Returns:
       uint8 [height, width, 3] or [F, height, width, 3].

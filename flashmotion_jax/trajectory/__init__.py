@@ -5,7 +5,7 @@ from flashmotion_jax.trajectory.keyframes import EASINGS, Keyframe
 from flashmotion_jax.trajectory.labels import objects_from_label_png
 from flashmotion_jax.trajectory.maps import load_maps
 from flashmotion_jax.trajectory.masks import Mask
-from flashmotion_jax.trajectory.palette import PALETTE, palette_colour
+from flashmotion_jax.trajectory.palette import PALETTE, palette_color
 from flashmotion_jax.trajectory.render import render, render_masks
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks, tracks_from_boxes
@@ -24,7 +24,7 @@ __all__ = [
     "load_maps",
     "move",
     "objects_from_label_png",
-    "palette_colour",
+    "palette_color",
     "pan",
     "render",
     "render_masks",

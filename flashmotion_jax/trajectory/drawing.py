@@ -24,7 +24,7 @@ def stroke_radius(height: int, width: int) -> int:
 def draw_box(
     frame_HW3: np.ndarray,
     box: tuple[int, int, int, int],
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     radius: int,
 ) -> None:
     """Draws the outline of a box into a frame; equals `cv2.rectangle` of the same two corners.
@@ -33,7 +33,7 @@ def draw_box(
       frame_HW3: uint8, changed in place.
       box: (x0, y0, x1, y1), the pixels the stroke's middle runs through, x0 <= x1 and y0 <= y1.
         They may lie outside the frame.
-      colour: RGB, 0..255.
+      color: RGB, 0..255.
       radius: Of the stroke, see `stroke_radius`.
     """
     x0, y0, x1, y1 = box
@@ -46,15 +46,15 @@ def draw_box(
     inner_y = (y > y0 + radius) & (y < y1 - radius)
     inner_x = (x > x0 + radius) & (x < x1 - radius)
     stroke = (beyond_y**2 + beyond_x**2 <= radius**2) & ~(inner_y & inner_x)
-    frame_HW3[top:bottom, left:right][stroke] = colour
+    frame_HW3[top:bottom, left:right][stroke] = color
 
 
-def paint_masks(masks_KHW: np.ndarray, colours: list[tuple[int, int, int]]) -> np.ndarray:
+def paint_masks(masks_KHW: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
     """Paints filled masks on black, large ones first, so that small ones stay visible.
 
     Args:
       masks_KHW: bool, one mask an object.
-      colours: RGB, 0..255, one an object.
+      colors: RGB, 0..255, one an object.
 
     Returns:
       uint8 [H, W, 3].
@@ -64,5 +64,5 @@ def paint_masks(masks_KHW: np.ndarray, colours: list[tuple[int, int, int]]) -> n
     frame_HW3 = np.zeros((*masks_KHW.shape[1:], 3), np.uint8)
     areas = masks_KHW.sum(axis=(1, 2))
     for k in np.argsort(areas, kind="stable")[::-1]:
-        frame_HW3[masks_KHW[k]] = colours[k]
+        frame_HW3[masks_KHW[k]] = colors[k]
     return frame_HW3

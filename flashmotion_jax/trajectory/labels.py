@@ -19,16 +19,16 @@ def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
 
     Args:
       path: A PNG. Greyscale and palette pictures are read as label numbers (0: background),
-        colour pictures as one colour an object (black or transparent: background).
+        color pictures as one color an object (black or transparent: background).
 
     Returns:
-      Objects 1, 2, ... in the order of the labels (of colours: of r, g, b), named by them. The
+      Objects 1, 2, ... in the order of the labels (of colors: of r, g, b), named by them. The
       canvas of a trajectory that holds them has the picture's size, `objects[0].mask.size`.
 
     Raises:
       UserError: The picture cannot be read, or has no label or more than 21.
     """
-    pixels, is_colour = read_labels(path)
+    pixels, is_color = read_labels(path)
     labels = np.setdiff1d(pixels, [0])
     if not 1 <= len(labels) <= len(PALETTE):
         raise UserError(
@@ -38,7 +38,7 @@ def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
     objects = []
     for object_id, label in enumerate(labels.tolist(), start=1):
         mask = Mask.from_array(pixels == label)
-        name = f"#{label:06x}" if is_colour else f"label {label}"
+        name = f"#{label:06x}" if is_color else f"label {label}"
         objects.append(TrackedObject(object_id, (Keyframe(0, mask.box()),), name, mask=mask))
     return tuple(objects)
 
@@ -50,19 +50,19 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, bool]:
       path: as for `objects_from_label_png`.
 
     Returns:
-      int32 [H, W], 0 for the background, and whether the labels are colours, 0xRRGGBB.
+      int32 [H, W], 0 for the background, and whether the labels are colors, 0xRRGGBB.
 
     Raises:
       UserError: The picture cannot be read.
     """
     try:
         with Image.open(path) as image:
-            is_colour = image.mode not in ("1", "L", "P", "I", "I;16")
-            pixels = np.asarray(image.convert("RGBA") if is_colour else image)
+            is_color = image.mode not in ("1", "L", "P", "I", "I;16")
+            pixels = np.asarray(image.convert("RGBA") if is_color else image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable picture: {error}") from error
-    if is_colour:
+    if is_color:
         # The four bytes of a pixel as one number, 0xRRGGBBAA: a video has 100 million of them.
         rgba = np.ascontiguousarray(pixels).view(">u4")[..., 0].astype(np.uint32)
         pixels = (rgba >> 8) * (rgba & 255 > 0)
-    return pixels.astype(np.int32), is_colour
+    return pixels.astype(np.int32), is_color

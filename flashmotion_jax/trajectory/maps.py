@@ -26,7 +26,7 @@ def load_maps(
 
     Args:
       source: A trajectory; the path of a trajectory.json, a map video or a folder of PNGs; or
-        maps, uint8 [F, H, W, 3]. A lossy video is brought back to its exact colours.
+        maps, uint8 [F, H, W, 3]. A lossy video is brought back to its exact colors.
       num_frames: Wanted length: a trajectory's motion is stretched to it, maps are resampled by
         nearest. Frame 0, the masks, stays frame 0 and is not repeated.
       height: Wanted, in pixels. What has another aspect ratio covers it and is centre cropped.

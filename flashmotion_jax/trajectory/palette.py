@@ -1,4 +1,4 @@
-"""The colours of trajectory maps: one per object, the same in training data and in rendering."""
+"""The colors of trajectory maps: one per object, the same in training data and in rendering."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ palette this is, halved and rounded to even.
 """
 
 
-def palette_colour(object_id: int) -> tuple[int, int, int]:
-    """The RGB colour, 0..255, that MagicData gives the object with this id (counted from 1)."""
+def palette_color(object_id: int) -> tuple[int, int, int]:
+    """The RGB color, 0..255, that MagicData gives the object with this id (counted from 1)."""
     red, green, blue = PALETTE[object_id % len(PALETTE)].tolist()
     return red, green, blue

@@ -1,4 +1,4 @@
-"""Map videos back to exact colours: which object each pixel of a lossy video belongs to."""
+"""Map videos back to exact colors: which object each pixel of a lossy video belongs to."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.palette import PALETTE
 
-# Two colours of the palette differ by at least 15 in some channel, so within 7 there is one.
+# Two colors of the palette differ by at least 15 in some channel, so within 7 there is one.
 _TOLERANCE = 7
 _DARK = 24
 _OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
 
-def find_colours(frame_HW3: np.ndarray) -> np.ndarray:
-    """The objects' colours in the mask frame, the largest area first.
+def find_colors(frame_HW3: np.ndarray) -> np.ndarray:
+    """The objects' colors in the mask frame, the largest area first.
 
-    A colour close to one of MagicData's becomes that one; any other (DAVIS's, a user's) is taken
+    A color close to one of MagicData's becomes that one; any other (DAVIS's, a user's) is taken
     as it is. Only flat areas count: edges of a lossy video hold mixtures.
 
     Args:
@@ -32,7 +32,7 @@ def find_colours(frame_HW3: np.ndarray) -> np.ndarray:
     flat &= (pixels.max(axis=-1) > _DARK)[1:-1, 1:-1]
     rest = pixels[1:-1, 1:-1][flat]
     least = _least_area(frame_HW3.shape)
-    colours: list[np.ndarray] = []
+    colors: list[np.ndarray] = []
     while len(rest) >= least:
         codes, counts = np.unique(rest @ np.array([65536, 256, 1]), return_counts=True)
         code = codes[counts.argmax()]
@@ -40,36 +40,36 @@ def find_colours(frame_HW3: np.ndarray) -> np.ndarray:
         near = rest[distance <= _TOLERANCE]
         if len(near) < least:
             break
-        colours.append(_nearest_named(np.median(near, axis=0)))
+        colors.append(_nearest_named(np.median(near, axis=0)))
         rest = rest[distance > 2 * _TOLERANCE]
-    return np.array(colours, np.uint8).reshape(-1, 3)
+    return np.array(colors, np.uint8).reshape(-1, 3)
 
 
 def _least_area(shape: tuple[int, ...]) -> int:
-    """Pixels below which a patch of colour is taken for noise of the video's encoding."""
+    """Pixels below which a patch of color is taken for noise of the video's encoding."""
     return max(4, shape[0] * shape[1] // 10_000)
 
 
-def _nearest_named(colour: np.ndarray) -> np.ndarray:
-    distance = np.abs(PALETTE - colour).max(axis=-1)
-    return PALETTE[distance.argmin()] if distance.min() <= _TOLERANCE else colour
+def _nearest_named(color: np.ndarray) -> np.ndarray:
+    distance = np.abs(PALETTE - color).max(axis=-1)
+    return PALETTE[distance.argmin()] if distance.min() <= _TOLERANCE else color
 
 
-def label_frames(frames: np.ndarray, colours_C3: np.ndarray) -> np.ndarray:
+def label_frames(frames: np.ndarray, colors_C3: np.ndarray) -> np.ndarray:
     """Gives each pixel the object it belongs to.
 
-    Pixels close to a colour are sure. The mixtures around them join the neighbouring object if
+    Pixels close to a color are sure. The mixtures around them join the neighbouring object if
     they are nearer to it than to black, and tiny patches are dropped. A frame that has nothing but
-    the exact colours is taken as it is.
+    the exact colors is taken as it is.
 
     Args:
       frames: uint8 [F, H, W, 3].
-      colours_C3: uint8, as `find_colours` gives them.
+      colors_C3: uint8, as `find_colors` gives them.
 
     Returns:
-      uint8 [F, H, W]: 0 for the background, else 1 + the index of the colour.
+      uint8 [F, H, W]: 0 for the background, else 1 + the index of the color.
     """
-    table = np.concatenate([np.zeros((1, 3)), colours_C3]).astype(np.int16)
+    table = np.concatenate([np.zeros((1, 3)), colors_C3]).astype(np.int16)
     distances = np.abs(table[:, None] - table).max(axis=-1)
     reach = min(2 * _DARK, int(distances[distances > 0].min(initial=255)) // 2)
     labels = np.zeros(frames.shape[:3], np.uint8)
@@ -127,13 +127,13 @@ def _drop_patches(labels_HW: np.ndarray, least: int) -> None:
 
 
 def exact_maps(frames: np.ndarray) -> np.ndarray:
-    """A lossy map video in its exact colours, uint8 [F, H, W, 3] both.
+    """A lossy map video in its exact colors, uint8 [F, H, W, 3] both.
 
     Raises:
       UserError: Frame 0 shows no object.
     """
-    colours_C3 = find_colours(frames[0])
-    if not len(colours_C3):
-        raise UserError("frame 0 is black: the first frame of a map video shows coloured masks")
-    table = np.concatenate([np.zeros((1, 3), np.uint8), colours_C3])
-    return table[label_frames(frames, colours_C3)]
+    colors_C3 = find_colors(frames[0])
+    if not len(colors_C3):
+        raise UserError("frame 0 is black: the first frame of a map video shows colored masks")
+    table = np.concatenate([np.zeros((1, 3), np.uint8), colors_C3])
+    return table[label_frames(frames, colors_C3)]

@@ -1,4 +1,4 @@
-"""Renders a trajectory to maps: the video of coloured masks and boxes that the adapter sees.
+"""Renders a trajectory to maps: the video of colored masks and boxes that the adapter sees.
 
 Frame 0 holds the objects' masks; later frames hold their boxes, outlined or filled, or the masks
 moved and scaled with the boxes. Geometry is that of the image: resized to cover the size, centre
@@ -15,7 +15,7 @@ from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.videos import cover_geometry
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_radius
-from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.schema import Trajectory
 
 
@@ -30,7 +30,7 @@ def render(
 ) -> np.ndarray:
     """Renders trajectory maps, deterministically.
 
-    Strokes, painting order and default colours are MagicMotion's; floats are rounded only here.
+    Strokes, painting order and default colors are MagicMotion's; floats are rounded only here.
 
     Args:
       trajectory: What to draw.
@@ -39,7 +39,7 @@ def render(
       kind: Outlines of the boxes, as MagicMotion's; the boxes filled; or masks moved and scaled
         with them.
       num_frames: Length of the maps; the motion is stretched to it. None: the trajectory's.
-      compat: "magicmotion" takes the colours of MagicData's palette whatever the objects say.
+      compat: "magicmotion" takes the colors of MagicData's palette whatever the objects say.
 
     Returns:
       uint8 [F, height, width, 3].
@@ -57,7 +57,7 @@ def render(
     covered = cover_geometry((canvas.height, canvas.width), (height, width))
     boxes_KF4 = _to_pixels(trajectory.boxes(num_frames), covered)
     drawn_F = trajectory.drawn(num_frames)
-    colours = [palette_colour(item.id) if compat else item.rgb for item in objects]
+    colors = [palette_color(item.id) if compat else item.rgb for item in objects]
     masks = [None if item.mask is None else item.mask.to_array() for item in objects]
     by_id = sorted(range(len(objects)), key=lambda k: objects[k].id)
     radius = stroke_radius(height, width)
@@ -69,20 +69,20 @@ def render(
                 _object_mask(mask_HW, boxes_F4[0], boxes_F4[frame], (height, width), covered)
                 for mask_HW, boxes_F4 in zip(carried, boxes_KF4, strict=True)
             ]
-            maps[frame] = paint_masks(np.array(moved, bool).reshape(-1, height, width), colours)
+            maps[frame] = paint_masks(np.array(moved, bool).reshape(-1, height, width), colors)
             continue
         for k in by_id:
             x0, y0, x1, y1 = np.rint(boxes_KF4[k, frame]).astype(int).tolist()
-            draw_box(maps[frame], (x0, y0, x1, y1), colours[k], radius)
+            draw_box(maps[frame], (x0, y0, x1, y1), colors[k], radius)
     return maps
 
 
-def render_masks(masks_KFHW: np.ndarray, colours: list[tuple[int, int, int]]) -> np.ndarray:
+def render_masks(masks_KFHW: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
     """Renders maps from a mask per object and frame, as a segmenter gives them.
 
     Args:
       masks_KFHW: bool.
-      colours: RGB, 0..255, one an object.
+      colors: RGB, 0..255, one an object.
 
     Returns:
       uint8 [F, H, W, 3].
@@ -90,12 +90,12 @@ def render_masks(masks_KFHW: np.ndarray, colours: list[tuple[int, int, int]]) ->
     Raises:
       UserError: The shapes do not fit.
     """
-    if masks_KFHW.ndim != 4 or masks_KFHW.dtype != bool or len(masks_KFHW) != len(colours):
+    if masks_KFHW.ndim != 4 or masks_KFHW.dtype != bool or len(masks_KFHW) != len(colors):
         raise UserError(
-            f"masks {masks_KFHW.dtype} {list(masks_KFHW.shape)} with {len(colours)} colours, "
-            "expected bool [objects, frames, height, width] and a colour an object"
+            f"masks {masks_KFHW.dtype} {list(masks_KFHW.shape)} with {len(colors)} colors, "
+            "expected bool [objects, frames, height, width] and a color an object"
         )
-    return np.stack([paint_masks(masks_KFHW[:, f], colours) for f in range(masks_KFHW.shape[1])])
+    return np.stack([paint_masks(masks_KFHW[:, f], colors) for f in range(masks_KFHW.shape[1])])
 
 
 def _to_pixels(boxes: np.ndarray, covered: tuple[int, int, int, int]) -> np.ndarray:

@@ -18,8 +18,8 @@ from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import Keyframe, interpolate
 from flashmotion_jax.trajectory.masks import Mask, read_mask_png
-from flashmotion_jax.trajectory.palette import palette_colour
-from flashmotion_jax.trajectory.validation import VERSION, find_faults
+from flashmotion_jax.trajectory.palette import palette_color
+from flashmotion_jax.trajectory.validation import VERSION, find_faults, with_current_names
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,22 @@ class TrackedObject:
       id: From 1; objects with higher ids are drawn over lower ones.
       keyframes: In order of time, at least one.
       name: For people.
-      colour: "#rrggbb", or None for the colour MagicData gives the id.
+      color: "#rrggbb", or None for the color MagicData gives the id.
       mask: On frame 0, of the canvas's size; None: the filled box stands for it.
     """
 
     id: int
     keyframes: tuple[Keyframe, ...]
     name: str = ""
-    colour: str | None = None
+    color: str | None = None
     mask: Mask | None = None
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """The colour in the maps, 0..255."""
-        if self.colour is None:
-            return palette_colour(self.id)
-        red, green, blue = bytes.fromhex(self.colour[1:])
+        """The color in the maps, 0..255."""
+        if self.color is None:
+            return palette_color(self.id)
+        red, green, blue = bytes.fromhex(self.color[1:])
         return red, green, blue
 
 
@@ -119,6 +119,7 @@ class Trajectory:
           UserError: With every fault in one message.
         """
         folder = None if folder is None else Path(folder)
+        data = with_current_names(data)
         _raise_faults(find_faults(data, folder))
         sparse_frames = data.get("sparse_frames")
         return cls(
@@ -179,7 +180,7 @@ def _object_from_dict(data: dict[str, Any], folder: Path | None) -> TrackedObjec
         id=data["id"],
         keyframes=tuple(keyframes),
         name=data.get("name", ""),
-        colour=data.get("colour"),
+        color=data.get("color"),
         mask=_mask_from_dict(data.get("mask"), folder),
     )
 
@@ -197,7 +198,7 @@ def _object_to_dict(item: TrackedObject) -> dict[str, Any]:
     return {
         "id": item.id,
         "name": item.name,
-        "colour": item.colour,
+        "color": item.color,
         "mask": mask and {"size": list(mask.size), "counts": list(mask.counts)},
         "keyframes": [
             {"frame": key.frame, "box": list(key.box), "ease": key.ease} for key in item.keyframes

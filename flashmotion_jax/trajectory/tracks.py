@@ -51,7 +51,7 @@ def boxes_from_tracks(
     is seen again.
 
     Args:
-      tracks: At most 21 points, or the palette has no colour for each.
+      tracks: At most 21 points, or the palette has no color for each.
       canvas: The picture that the points are in pixels of.
       box_size: (width, height) in pixels.
       fps: Frames per second.

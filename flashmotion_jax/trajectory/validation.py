@@ -19,10 +19,13 @@ import numpy as np
 
 from flashmotion_jax.trajectory.keyframes import EASINGS
 from flashmotion_jax.trajectory.masks import read_mask_png
-from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.palette import palette_color
 
 VERSION = 1
 """Of the file format."""
+
+OLD_NAMES = {"colour": "color"}
+"""Keys of an object in files that were written before December 2026, with today's name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def _is_box(value: Any) -> bool:
     return inside and value[0] <= value[2] and value[1] <= value[3]
 
 
-def _is_colour(value: Any) -> bool:
+def _is_color(value: Any) -> bool:
     is_hex = isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value)
     return value is None or (bool(is_hex) and value != "#000000")
 
@@ -88,7 +91,7 @@ KEYFRAME = {
 OBJECT = {
     "id": Field(lambda v: _is_whole(v, 1, 9_999), "a whole number from 1"),
     "name": Field(lambda v: isinstance(v, str), "text", False),
-    "colour": Field(_is_colour, "'#rrggbb' other than black, or null for MagicData's", False),
+    "color": Field(_is_color, "'#rrggbb' other than black, or null for MagicData's", False),
     "mask": Field(
         lambda v: v is None or isinstance(v, str | dict),
         'a PNG beside the file, {"size", "counts"}, or null for the filled box',
@@ -121,6 +124,22 @@ def find_faults(data: Any, folder: Path | None = None) -> list[str]:
       One line a fault, such as `objects[1].keyframes[0].box: [0.5, 0], expected ...`.
     """
     return list(_trajectory_faults(data, folder))
+
+
+def with_current_names(data: Any) -> Any:
+    """The data of a trajectory file with the keys of `OLD_NAMES` under their present names."""
+    objects = data.get("objects") if isinstance(data, dict) else None
+    if not isinstance(objects, list):
+        return data
+    return {**data, "objects": [_renamed(item) for item in objects]}
+
+
+def _renamed(item: Any) -> Any:
+    if not isinstance(item, dict):
+        return item
+    # With both keys, the old one stays and is reported as unknown.
+    names = {old: new for old, new in OLD_NAMES.items() if new not in item}
+    return {names.get(key, key): value for key, value in item.items()}
 
 
 def _field_faults(place: str, data: Any, fields: dict[str, Field]) -> Iterator[str]:
@@ -211,7 +230,7 @@ def _mask_faults(place: str, mask: Any, size: list[Any], folder: Path | None) ->
 
 def _repeated_faults(objects: list[Any]) -> Iterator[str]:
     ids: dict[int, int] = {}
-    colours: dict[str, int] = {}
+    colors: dict[str, int] = {}
     for index, item in enumerate(objects):
         object_id = _valid(item, OBJECT, "id")
         if object_id is None:
@@ -219,11 +238,11 @@ def _repeated_faults(objects: list[Any]) -> Iterator[str]:
         if (first := ids.setdefault(object_id, index)) != index:
             yield f"objects[{index}].id: {object_id}, expected another than objects[{first}]'s"
             continue
-        colour = _valid(item, OBJECT, "colour") or "#{:02x}{:02x}{:02x}".format(
-            *palette_colour(object_id)
+        color = _valid(item, OBJECT, "color") or "#{:02x}{:02x}{:02x}".format(
+            *palette_color(object_id)
         )
-        if (first := colours.setdefault(colour.lower(), index)) != index:
+        if (first := colors.setdefault(color.lower(), index)) != index:
             yield (
-                f"objects[{index}].colour: {colour}, expected another than objects[{first}]'s; "
-                "set colours of your own (MagicData's repeat after 21 objects)"
+                f"objects[{index}].color: {color}, expected another than objects[{first}]'s; "
+                "set colors of your own (MagicData's repeat after 21 objects)"
             )

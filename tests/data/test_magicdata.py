@@ -32,7 +32,7 @@ def test_an_example_is_the_first_frames_and_their_maps(root):
     np.testing.assert_array_equal(example.video, np.stack(stretched))
     for maps in (example.masks, example.boxes):
         assert maps.shape == (5, 32, 64, 3) and maps.dtype == np.uint8
-        assert {tuple(colour) for colour in maps.reshape(-1, 3)} == {(0, 0, 0), (128, 33, 32)}
+        assert {tuple(color) for color in maps.reshape(-1, 3)} == {(0, 0, 0), (128, 33, 32)}
 
 
 def test_frame_0_of_both_maps_is_the_masks(root):

@@ -17,9 +17,9 @@ UNNAMED = """() => [...document.querySelectorAll("button, input, select, textare
   .map((element) => element.outerHTML)"""
 CONTRAST = """() => {
   const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const parse = (colour) => {
+  const parse = (color) => {
     context.clearRect(0, 0, 1, 1);
-    context.fillStyle = colour;
+    context.fillStyle = color;
     context.fillRect(0, 0, 1, 1);
     const [r, g, b, a] = context.getImageData(0, 0, 1, 1).data;
     return [r, g, b, a / 255];
@@ -33,7 +33,7 @@ CONTRAST = """() => {
     }
     return layers.reduce((below, layer) => over(layer, below), [0, 0, 0, 1]);
   };
-  const light = (colour) => colour.slice(0, 3)
+  const light = (color) => color.slice(0, 3)
     .map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4))
     .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
   const faults = [];

@@ -177,7 +177,7 @@ def test_objects_are_arranged_by_buttons_and_keys(editor):
     page.keyboard.press("[")
     order = editor.objects
     assert [item["uid"] for item in order] == [second["uid"], first["uid"]]
-    # Colours stay with the objects when their ids change.
+    # Colors stay with the objects when their ids change.
     maps = render(editor.trajectory(), 64, 64)
     assert tuple(maps[0][10, 10]) == (128, 32, 32)
     page.keyboard.press("Control+d")
@@ -228,6 +228,34 @@ def test_sessions_do_not_disturb_each_other(editor, open_page, address):
         assert one.objects == objects
     sessions = {one.page.evaluate("editor.session") for one in (editor, other, stranger)}
     assert len(sessions) == 3
+
+
+def test_projects_that_write_colour_are_still_opened(editor, tmp_path):
+    page = editor.page
+    editor.draw_box((0.1, 0.1), (0.3, 0.3))
+    page.fill("#object-color", "#12ab34")
+    assert editor.objects[0]["color"] == "#12ab34"
+    editor.download("#save-project", tmp_path / "saved.json")
+    before = editor.project
+    data = json.loads((tmp_path / "saved.json").read_text())
+    data["objects"][0]["colour"] = data["objects"][0].pop("color")
+    (tmp_path / "old.json").write_text(json.dumps(data))
+    page.click("#more")
+    page.click("#new-project")
+    editor.choose("#open-project", tmp_path / "old.json")
+    editor.until(f"{ALL}.length === 1")
+    assert editor.project == before
+    # The autosave of an older editor.
+    editor.until("!editor.files.unsaved")
+    page.evaluate("""async () => {
+      const { color, ...object } = editor.store.project.objects[0];
+      const project = { ...editor.store.project, objects: [{ ...object, colour: color }] };
+      editor.files.saveNow = () => {};
+      await (await import("/static/js/autosave.js")).save(editor.session, project);
+    }""")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert editor.project == before
 
 
 def test_files_that_are_large_broken_or_malicious(editor, tmp_path):
@@ -282,7 +310,7 @@ def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path, monkeypat
 
 
 def test_the_shipped_model_follows_what_is_drawn(open_page, tmp_path):
-    """Where it ends is measured too, for the colours of Sprites are exact."""
+    """Where it ends is measured too, for the colors of Sprites are exact."""
     with serving(tmp_path / "history") as address:
         editor = EditorPage(open_page(address))
         page = editor.page
@@ -301,6 +329,6 @@ def test_the_shipped_model_follows_what_is_drawn(open_page, tmp_path):
         assert "mean IoU" in page.inner_text("#result table")
         job = page.request.get(f"{address}/api/jobs").json()["jobs"][-1]
         boxes = page.request.get(f"{address}/api/jobs/{job['id']}/boxes").json()
-        assert [found["colour"] for found in boxes["objects"]] == ["yellow", "blue"]
+        assert [found["color"] for found in boxes["objects"]] == ["yellow", "blue"]
         # In the last frame; where the circle was at first, it would have nothing of its box.
         assert all(found["iou"][-1] > 0.25 for found in boxes["objects"])

@@ -190,7 +190,7 @@ def test_boxes_of_sprites_are_measured():
     measured = report(clip.trajectory, clip.video, of_sprites=True)
     assert measured["reason"] is None
     found = [item for item in measured["objects"] if item["measured"]]
-    assert len(found) >= len(clip.colours) // 2
+    assert len(found) >= len(clip.colors) // 2
     for item in found:
         ious = [value for value in item["iou"][1:] if value is not None]
         # Objects hide each other, so single frames may be off.

@@ -53,8 +53,8 @@ def random_trajectory(rng):
             pixels = rng.random((canvas.height, canvas.width)) < 0.3
             pixels[rng.integers(canvas.height), rng.integers(canvas.width)] = True
             mask = Mask.from_array(pixels)
-        colour = None if rng.random() < 0.7 else f"#{number}23456"
-        objects.append(TrackedObject(number, tuple(keys), colour=colour, mask=mask))
+        color = None if rng.random() < 0.7 else f"#{number}23456"
+        objects.append(TrackedObject(number, tuple(keys), color=color, mask=mask))
     sparse = None
     if rng.random() < 0.2:
         sparse = tuple(np.flatnonzero(rng.random(num_frames) < 0.4).tolist())

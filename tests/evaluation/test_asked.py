@@ -15,7 +15,7 @@ from flashmotion_jax.evaluation.asked import (
 from flashmotion_jax.evaluation.benchmarks import read_benchmark
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import Scorer, summarise
-from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colours
+from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colors
 from helpers import magicdata_tree as tree
 
 
@@ -37,8 +37,8 @@ def test_sprites_ask_for_the_boxes_of_their_trajectories(tmp_path):
     source = Sprites(2, config=SpritesConfig(num_frames=5), num_objects=2)
     export(source, tmp_path)
     items = read_benchmark("sprites", tmp_path).items
-    scores = [Scorer(tmp_path / "videos", sprite_colours(tmp_path))(item) for item in items]
-    figures = summarise(scores, Protocol("sprites", "colours"))
+    scores = [Scorer(tmp_path / "videos", sprite_colors(tmp_path))(item) for item in items]
+    figures = summarise(scores, Protocol("sprites", "colors"))
     # A box asked for goes around the whole object, what is hidden or textured included.
     assert figures["requested_box_iou"].estimate > 0.7
     assert figures["requested_centroid_error"].estimate < 0.05

@@ -14,7 +14,7 @@ from flashmotion_jax.evaluation.scoring import (
     sampled_frames,
     summarise,
 )
-from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colours
+from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colors
 from flashmotion_jax.media.videos import write_video
 from helpers import magicdata_tree as tree
 
@@ -80,11 +80,11 @@ def test_missing_short_cut_and_unsegmented_videos_are_faults(root):
     assert score(root, root / "masks") == Fault("v0", "no generated video")
 
 
-def test_sprites_are_found_by_their_colours_and_noise_makes_it_worse(tmp_path):
+def test_sprites_are_found_by_their_colors_and_noise_makes_it_worse(tmp_path):
     source = Sprites(2, config=SpritesConfig(num_frames=5), num_objects=3)
     export(source, tmp_path)
     items = read_benchmark("sprites", tmp_path).items
-    protocol = Protocol("sprites", "colours")
+    protocol = Protocol("sprites", "colors")
     rng = np.random.default_rng(0)
     means = []
     for strength in (0, 60, 120):
@@ -92,7 +92,7 @@ def test_sprites_are_found_by_their_colours_and_noise_makes_it_worse(tmp_path):
             noisy = source[i].video + rng.normal(size=source[i].video.shape) * strength
             frames = noisy.clip(0, 255).astype(np.uint8)
             write_video(tmp_path / f"noise{strength}" / item.id, frames)
-        scorer = Scorer(tmp_path / f"noise{strength}", sprite_colours(tmp_path))
+        scorer = Scorer(tmp_path / f"noise{strength}", sprite_colors(tmp_path))
         scores = [scorer(one) for one in items]
         means.append(summarise(scores, protocol)["mask_iou"].estimate)
         assert summarise(scores[::-1], protocol)["mask_iou"].estimate == pytest.approx(means[-1])
@@ -117,8 +117,8 @@ def test_what_the_protocol_says_is_what_is_averaged():
 
 
 def test_a_protocol_that_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="only the colours of sprites are known"):
-        Protocol("davis", "colours")
+    with pytest.raises(ValueError, match="only the colors of sprites are known"):
+        Protocol("davis", "colors")
     with pytest.raises(ValueError, match="expected at least 2"):
         Protocol("davis", method_frames=1)
 

@@ -32,14 +32,14 @@ def blurred(video, radius=0.7):
 
 
 def drawn(*rectangles):
-    """One grey frame with coloured rectangles (colour, x0, y0, x1, y1), three times."""
+    """One grey frame with colored rectangles (color, x0, y0, x1, y1), three times."""
     video = np.full((3, 40, 60, 3), 120, np.uint8)
-    for colour, x0, y0, x1, y1 in rectangles:
-        video[:, y0:y1, x0:x1] = PALETTE[colour]
+    for color, x0, y0, x1, y1 in rectangles:
+        video[:, y0:y1, x0:x1] = PALETTE[color]
     return video
 
 
-def test_colours_are_found_bright_and_dark():
+def test_colors_are_found_bright_and_dark():
     video = drawn(("red", 5, 5, 15, 15), ("blue", 30, 10, 50, 30))
     video[:, 20:] = np.rint(video[:, 20:] * 0.62)
     labels = segment(video, ("blue", "red"))
@@ -49,7 +49,7 @@ def test_colours_are_found_bright_and_dark():
     np.testing.assert_array_equal(labels[1], expected)
 
 
-def test_a_mixture_of_two_colours_is_not_a_third_object():
+def test_a_mixture_of_two_colors_is_not_a_third_object():
     video = drawn(("red", 5, 5, 20, 20), ("yellow", 40, 5, 50, 15), ("green", 21, 5, 35, 20))
     video[:, 5:20, 20] = np.add(PALETTE["red"], PALETTE["green"], dtype=int) // 2
     yellow = segment(video, ("red", "yellow", "green"))[0] == 2
@@ -144,6 +144,6 @@ def test_what_cannot_be_measured(clips):
         measure(clip.video[:-1], clip)
     with pytest.raises(ValueError, match=r"expected uint8 \[F, H, W, 3\]"):
         measure(clip.video / 255, clip)
-    for colours in ((), ("red", "mauve")):
+    for colors in ((), ("red", "mauve")):
         with pytest.raises(ValueError, match="expected some of red"):
-            segment(clip.video, colours)
+            segment(clip.video, colors)

@@ -35,7 +35,7 @@ def video_frames(seed, count=FRAMES, size=SIZE):
 
 
 def map_frames(seed, kind, count=FRAMES, size=SIZE):
-    """A square of one colour on black that moves; masks are smaller than boxes."""
+    """A square of one color on black that moves; masks are smaller than boxes."""
     frames = np.zeros((count, *size, 3), np.uint8)
     side = 10 if kind == "masks" else 16
     for t in range(count):

@@ -36,9 +36,9 @@ def test_stroke_widths_measured_in_magicmotions_videos():
 
 def test_small_masks_are_painted_over_large_ones():
     large, small = np.ones((4, 4), bool), np.eye(4, dtype=bool)
-    for masks, colours in [
+    for masks, colors in [
         ([small, large], [(1, 1, 1), (2, 2, 2)]),
         ([large, small], [(2, 2, 2), (1, 1, 1)]),
     ]:
-        frame = paint_masks(np.array(masks), colours)
+        frame = paint_masks(np.array(masks), colors)
         np.testing.assert_array_equal(frame[..., 0], 2 - np.eye(4))

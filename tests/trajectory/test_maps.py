@@ -41,7 +41,7 @@ def test_trajectories_are_rendered_and_stretched(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["maps", "maps.mp4", "maps.npy"])
 @pytest.mark.parametrize("lossless", [True, False])
-def test_map_videos_keep_their_colours_and_their_first_frame(
+def test_map_videos_keep_their_colors_and_their_first_frame(
     tmp_path: Path, name: str, lossless: bool
 ):
     maps = render(trajectory(), 160, 240)

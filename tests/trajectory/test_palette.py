@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from flashmotion_jax.trajectory import PALETTE, palette_colour
+from flashmotion_jax.trajectory import PALETTE, palette_color
 
 # supervision's ColorPalette.DEFAULT.
 SUPERVISION = bytes.fromhex(
@@ -13,12 +13,12 @@ SUPERVISION = bytes.fromhex(
 
 
 def test_palette_is_supervisions_at_half_opacity():
-    colours = np.frombuffer(SUPERVISION, np.uint8).reshape(1, -1, 3)
-    painted = cv2.addWeighted(colours, 0.5, np.zeros_like(colours), 0.5, 0)
+    colors = np.frombuffer(SUPERVISION, np.uint8).reshape(1, -1, 3)
+    painted = cv2.addWeighted(colors, 0.5, np.zeros_like(colors), 0.5, 0)
     np.testing.assert_array_equal(PALETTE, painted[0])
 
 
 def test_ids_count_from_one_and_wrap():
-    assert palette_colour(1) == (128, 32, 32)
-    assert palette_colour(21) == (82, 40, 126)
-    assert palette_colour(22) == palette_colour(1)
+    assert palette_color(1) == (128, 32, 32)
+    assert palette_color(21) == (82, 40, 126)
+    assert palette_color(22) == palette_color(1)

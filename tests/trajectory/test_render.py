@@ -39,9 +39,9 @@ def magicmotion_maps(masks: list[np.ndarray], deltas: list[list[int]], num_frame
         x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
         for frame in range(1, num_frames):
             x, y, w, h = (edge + delta for edge, delta in zip((x, y, w, h), deltas[k], strict=True))
-            colour = PALETTE[k + 1].tolist()
+            color = PALETTE[k + 1].tolist()
             thickness = min(height, width) // 100
-            cv2.rectangle(frames[frame], (x, y), (x + w, y + h), colour, thickness=thickness)
+            cv2.rectangle(frames[frame], (x, y), (x + w, y + h), color, thickness=thickness)
     return frames
 
 
@@ -59,9 +59,9 @@ def test_equals_magicmotions_own_drawing(height: int, width: int):
         dx, dy, dw, dh = delta
         end = start + 12 * np.array([dx, dy, dx + dw, dy + dh])
         keys = [Keyframe(f, tuple((b / size).tolist())) for f, b in ((0, start), (12, end))]
-        # The compatible mode ignores the object's own colour.
+        # The compatible mode ignores the object's own color.
         objects.append(
-            TrackedObject(k + 1, tuple(keys), colour=f"#1234{k}5", mask=Mask.from_array(mask))
+            TrackedObject(k + 1, tuple(keys), color=f"#1234{k}5", mask=Mask.from_array(mask))
         )
     trajectory = Trajectory(Canvas(width, height), 13, 8.0, tuple(objects))
     maps = render(trajectory, height, width, compat="magicmotion")
@@ -132,8 +132,8 @@ def test_higher_ids_are_drawn_over_lower_ones_whatever_their_order():
     for ids in itertools.permutations((1, 2, 3)):
         objects = tuple(TrackedObject(k, box) for k in ids)
         maps = render(Trajectory(Canvas(50, 50), 2, 24.0, objects), 50, 50)
-        colours = np.unique(maps[1].reshape(-1, 3), axis=0)
-        assert colours.tolist() == [[0, 0, 0], PALETTE[3].tolist()]
+        colors = np.unique(maps[1].reshape(-1, 3), axis=0)
+        assert colors.tolist() == [[0, 0, 0], PALETTE[3].tolist()]
 
 
 def test_sparse_frames_and_stretching():
@@ -157,7 +157,7 @@ def test_render_masks():
     assert maps[1, 0, 0].tolist() == [0, 9, 0]
     assert maps[1, 1, 1].tolist() == [9, 0, 0]
     assert not maps[0, 1, 1].any()
-    with pytest.raises(ValueError, match="a colour an object"):
+    with pytest.raises(ValueError, match="a color an object"):
         render_masks(masks, [(9, 0, 0)])
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Canvas, Keyframe, Mask, TrackedObject, Trajectory
 
 
 def trajectory(**changes: Any) -> Trajectory:
     mask = Mask.from_array(np.eye(30, 40, dtype=bool))
     ball = TrackedObject(1, (Keyframe(0, (0.1, 0.1, 0.3, 0.4), "smooth"),), "ball", mask=mask)
-    kite = TrackedObject(4, (Keyframe(2, (0.5, 0.5, 0.9, 1.5)),), colour="#0a0bFF")
+    kite = TrackedObject(4, (Keyframe(2, (0.5, 0.5, 0.9, 1.5)),), color="#0a0bFF")
     defaults = {"canvas": Canvas(40, 30), "num_frames": 9, "fps": 24.0, "objects": (ball, kite)}
     return Trajectory(**{**defaults, **changes})
 
@@ -26,6 +27,18 @@ def test_round_trip_through_the_file(tmp_path: Path):
     original.save(tmp_path / "new" / "t.json")
     assert Trajectory.load(tmp_path / "new" / "t.json") == original
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["t.json"]
+
+
+def test_files_that_write_colour_are_still_read():
+    original = trajectory()
+    data = original.to_dict()
+    assert "colour" not in data["objects"][1]
+    data["objects"][1]["colour"] = data["objects"][1].pop("color")
+    assert Trajectory.from_dict(data) == original
+
+    data["objects"][1]["color"] = "#ffffff"
+    with pytest.raises(UserError, match=r"objects\[1\]\.colour: unknown key, nearest is 'color'"):
+        Trajectory.from_dict(data)
 
 
 def test_lists_of_numbers_stay_on_one_line_and_names_stay_as_they_are(tmp_path: Path):

@@ -23,7 +23,7 @@ GOOD: dict[str, Any] = {
                 {"frame": 8, "box": [0.5, 0.5, 1.5, 1], "ease": "out"},
             ],
         },
-        {"id": 2, "colour": "#00ff00", "keyframes": [{"frame": 3, "box": [0, 0, 0, 0]}]},
+        {"id": 2, "color": "#00ff00", "keyframes": [{"frame": 3, "box": [0, 0, 0, 0]}]},
     ],
 }
 NAN, INFINITY = float("nan"), float("inf")
@@ -66,9 +66,9 @@ BOX_PLACE = "objects[0].keyframes[1].box"
         (["objects", 1, "id"], 1, "objects[1].id"),
         (["objects", 1, "id"], "2", "objects[1].id"),
         (["objects", 1, "name"], 3, "objects[1].name"),
-        (["objects", 1, "colour"], "green", "objects[1].colour"),
-        (["objects", 1, "colour"], "#000000", "objects[1].colour"),
-        (["objects", 1, "colour"], "#802020", "objects[1].colour"),
+        (["objects", 1, "color"], "green", "objects[1].color"),
+        (["objects", 1, "color"], "#000000", "objects[1].color"),
+        (["objects", 1, "color"], "#802020", "objects[1].color"),
         (["objects", 1, "keyframes"], [], "objects[1].keyframes"),
         (["objects", 0, "mask"], 3, "objects[0].mask"),
         (["objects", 0, "mask"], "mask.png", "objects[0].mask"),
@@ -98,9 +98,9 @@ def test_one_fault_names_its_place(path: list[str | int], value: Any, place: str
 
 
 def test_unknown_keys_name_the_nearest_one():
-    data = with_value(["objects", 0, "color"], "#ffffff")
+    data = with_value(["objects", 0, "colr"], "#ffffff")
     (fault,) = find_faults(data)
-    assert fault.startswith("objects[0].color: unknown key, nearest is 'colour'")
+    assert fault.startswith("objects[0].colr: unknown key, nearest is 'color'")
 
 
 @pytest.mark.parametrize("key", ["version", "canvas", "num_frames", "fps", "objects"])

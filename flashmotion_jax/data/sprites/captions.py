@@ -42,7 +42,7 @@ def describe(scene: Scene) -> str:
 def name_of(sprite: Sprite) -> str:
     """What a sprite is called, such as "striped blue square"."""
     texture = [] if sprite.texture == "plain" else [sprite.texture]
-    return " ".join([*texture, sprite.colour, sprite.shape])
+    return " ".join([*texture, sprite.color, sprite.shape])
 
 
 def _article(name: str) -> str:

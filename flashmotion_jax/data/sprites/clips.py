@@ -33,7 +33,7 @@ class Clip(NamedTuple):
       masks_KFHW: bool, the visible part of each object.
       boxes_KF4: float64, (x0, y0, x1, y1) as fractions of height and width, around the whole
         object: hidden or outside, it still has one, which may leave the canvas.
-      colours: keys of `PALETTE`, one an object, all different.
+      colors: keys of `PALETTE`, one an object, all different.
       trajectory: the boxes again, a keyframe a frame, ids 1..K, with the masks of frame 0.
       static_FHW: bool, the pixels of the background that no object touches.
       camera_moves: then the background does, too.
@@ -44,7 +44,7 @@ class Clip(NamedTuple):
     video: np.ndarray
     masks_KFHW: np.ndarray
     boxes_KF4: np.ndarray
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
     trajectory: Trajectory
     static_FHW: np.ndarray
     camera_moves: bool
@@ -103,7 +103,7 @@ class Sprites:
             drawing.video,
             drawing.masks_KFHW,
             trajectory.boxes(),
-            tuple(sprite.colour for sprite in scene.sprites),
+            tuple(sprite.color for sprite in scene.sprites),
             trajectory,
             drawing.static_FHW,
             scene.camera.kind != "still",

@@ -40,9 +40,9 @@ def draw(scene: Scene) -> Drawing:
     for k, sprite in enumerate(scene.sprites):
         rows, columns = _window(sprite, config.height, config.width)
         cover_FHW, light_FHW = _draw_sprite(sprite, rows, columns)
-        colours_FHWC = light_FHW[..., None] * np.array(PALETTE[sprite.colour], np.float32)
+        colors_FHWC = light_FHW[..., None] * np.array(PALETTE[sprite.color], np.float32)
         window_FHWC = pixels_FHWC[:, rows, columns]
-        window_FHWC += cover_FHW[..., None] * (colours_FHWC - window_FHWC)
+        window_FHWC += cover_FHW[..., None] * (colors_FHWC - window_FHWC)
         mask_FHW = cover_FHW >= 0.5
         masks_KFHW[:k, :, rows, columns] &= ~mask_FHW
         masks_KFHW[k, :, rows, columns] = mask_FHW
@@ -63,7 +63,7 @@ def _draw_background(background: Background, camera: Camera, height: int, width:
     columns = np.concatenate([np.cos(phase_FWN), np.sin(phase_FWN)], axis=-1)
     waves_FHW = (rows * np.tile(background.amplitudes_N, 2)) @ columns.swapaxes(1, 2)
     mix_FHW1 = np.clip(0.5 + 0.4 * waves_FHW, 0, 1)[..., None].astype(np.float32)
-    first_C, second_C = background.colours_2C.astype(np.float32)
+    first_C, second_C = background.colors_2C.astype(np.float32)
     return first_C + mix_FHW1 * (second_C - first_C)
 
 

@@ -24,7 +24,7 @@ from flashmotion_jax.data.sprites.scene import MAPS
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.palette import palette_colour
+from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.render import render, render_masks
 
 #: Of the clips that a seed gives, and their maps; raised when they change.
@@ -76,8 +76,8 @@ def write_clip(root: Path, clip: Clip) -> None:
     those of boxes are what the trajectory renders to.
     """
     height, width = clip.video.shape[1:3]
-    colours = [palette_colour(item.id) for item in clip.trajectory.objects]
-    _write_maps(root / "masks" / clip.id, render_masks(clip.masks_KFHW, colours))
+    colors = [palette_color(item.id) for item in clip.trajectory.objects]
+    _write_maps(root / "masks" / clip.id, render_masks(clip.masks_KFHW, colors))
     _write_maps(root / "boxs" / clip.id, render(clip.trajectory, height, width, MAPS))
     (root / "first_frames").mkdir(exist_ok=True)
     _write_image(root / "first_frames" / f"{clip.id}.png", clip.video[0])

@@ -57,14 +57,14 @@ def _sample_background(rng: np.random.Generator, unit: float) -> Background:
     tints_2C = (tints_2C - tints_2C.min(axis=1, keepdims=True)) / np.ptp(
         tints_2C, axis=1, keepdims=True
     )
-    colours_2C = 255 * values_21 * (1 - saturations_21 * tints_2C)
+    colors_2C = 255 * values_21 * (1 - saturations_21 * tints_2C)
     num_waves = 5
     wavelengths_N = rng.uniform(12, 60, num_waves) * unit
     directions_N = rng.uniform(0, 2 * np.pi, num_waves)
     frequencies_N2 = np.stack([np.cos(directions_N), np.sin(directions_N)], axis=1)
     amplitudes_N = np.sqrt(wavelengths_N / wavelengths_N.sum())
     return Background(
-        colours_2C,
+        colors_2C,
         2 * np.pi * frequencies_N2 / wavelengths_N[:, None],
         rng.uniform(0, 2 * np.pi, num_waves),
         amplitudes_N,
@@ -93,11 +93,11 @@ def _sample_sprites(
 ) -> tuple[Sprite, ...]:
     low, high = (10, 15) if count < 3 else (8, 11) if count < 5 else (6.5, 8.5)
     radii_K = rng.uniform(low, high, count) * config.unit
-    colours = rng.permutation(list(PALETTE))[:count].tolist()
+    colors = rng.permutation(list(PALETTE))[:count].tolist()
     routes = _sample_routes(rng, count)
     sprites: list[Sprite] = []
     starts_K2 = np.empty((0, 2))
-    for radius, colour, route in zip(radii_K, colours, routes, strict=True):
+    for radius, color, route in zip(radii_K, colors, routes, strict=True):
         # A zoom changes the sizes already.
         growth = 1.0 if camera.kind == "zoom" else _sample_growth(rng)
         radius_F = radius * np.linspace(1, growth, config.num_frames)
@@ -108,7 +108,7 @@ def _sample_sprites(
         path_F2 = np.tile(start_2, (config.num_frames, 1))
         if not is_still:
             path_F2 = _sample_path(rng, config, route, start_2, radius_F)
-        sprites.append(_sample_looks(rng, config, camera, colour, path_F2, radius_F, is_still))
+        sprites.append(_sample_looks(rng, config, camera, color, path_F2, radius_F, is_still))
     return tuple(sprites)
 
 
@@ -134,7 +134,7 @@ def _sample_looks(
     rng: np.random.Generator,
     config: SpritesConfig,
     camera: Camera,
-    colour: str,
+    color: str,
     path_F2: np.ndarray,
     radius_F: np.ndarray,
     is_still: bool,
@@ -148,7 +148,7 @@ def _sample_looks(
     angle_F = rng.uniform(-0.35, 0.35) + turn * np.linspace(0, 1, config.num_frames)
     middle_2 = np.array([config.width, config.height]) / 2
     centre_F2 = middle_2 + camera.zoom_F[:, None] * (path_F2 - middle_2 - camera.offset_F2)
-    return Sprite(shape, colour, texture, centre_F2, radius_F * camera.zoom_F, angle_F, is_still)
+    return Sprite(shape, color, texture, centre_F2, radius_F * camera.zoom_F, angle_F, is_still)
 
 
 def _sample_start(

@@ -33,7 +33,7 @@ TEXTURES = ("plain", "striped", "dotted", "shaded")
 #: Side -> the direction that leads out of the canvas there, (x, y).
 SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 
-#: More could not have colours of their own.
+#: More could not have colors of their own.
 MAX_OBJECTS = len(PALETTE)
 
 #: A sprite is about a token wide: within an outline there would be tokens that see nothing of it.
@@ -84,16 +84,16 @@ class SpritesConfig:
 
 @dataclass(frozen=True)
 class Background:
-    """Two muted colours, mixed by a sum of plane waves.
+    """Two muted colors, mixed by a sum of plane waves.
 
     Attributes:
-      colours_2C: float, RGB 0..255.
+      colors_2C: float, RGB 0..255.
       frequencies_N2: of the waves along x and y, in radians a pixel.
       phases_N: in radians.
       amplitudes_N: sum of squares 1.
     """
 
-    colours_2C: np.ndarray
+    colors_2C: np.ndarray
     frequencies_N2: np.ndarray
     phases_N: np.ndarray
     amplitudes_N: np.ndarray
@@ -122,7 +122,7 @@ class Sprite:
 
     Attributes:
       shape: key of `SHAPES`.
-      colour: key of `PALETTE`.
+      color: key of `PALETTE`.
       texture: one of `TEXTURES`.
       centre_F2: (x, y) in pixels; a pixel's centre is at one half.
       radius_F: in pixels, of the circle around it.
@@ -131,7 +131,7 @@ class Sprite:
     """
 
     shape: str
-    colour: str
+    color: str
     texture: str
     centre_F2: np.ndarray
     radius_F: np.ndarray

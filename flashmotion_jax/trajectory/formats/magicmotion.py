@@ -15,7 +15,7 @@ from flashmotion_jax.trajectory.drawing import stroke_radius
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.masks import Mask, bounding_box
 from flashmotion_jax.trajectory.palette import PALETTE
-from flashmotion_jax.trajectory.quantise import find_colours, label_frames
+from flashmotion_jax.trajectory.quantise import find_colors, label_frames
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
@@ -25,7 +25,7 @@ def import_magicmotion(
 ) -> Trajectory:
     """Reads a condition video: its masks become the objects' masks, its outlines their boxes.
 
-    Objects in a colour of MagicData's palette get its id. An edge outside the picture is placed so
+    Objects in a color of MagicData's palette get its id. An edge outside the picture is placed so
     that the box keeps its last known size; an object that has left goes on as it went. Frames that
     are all black make the trajectory sparse. Objects that enter after frame 0 are not seen.
 
@@ -39,24 +39,24 @@ def import_magicmotion(
       UserError: The video cannot be read, or its first frame shows no object.
     """
     frames, fps = read_video(path)
-    colours_C3 = find_colours(frames[0])
-    if not len(colours_C3):
-        raise UserError(f"{path}: frame 0 is black, expected the objects' coloured masks")
-    labels_FHW = label_frames(frames, colours_C3)
+    colors_C3 = find_colors(frames[0])
+    if not len(colors_C3):
+        raise UserError(f"{path}: frame 0 is black, expected the objects' colored masks")
+    labels_FHW = label_frames(frames, colors_C3)
     num_frames, height, width = labels_FHW.shape
     drawn_F = labels_FHW.any(axis=(1, 2))
     shown = np.flatnonzero(drawn_F)
     size = np.array([width, height] * 2)
     radius = stroke_radius(height, width)
     objects = []
-    for label, (object_id, colour) in enumerate(_identities(colours_C3), start=1):
+    for label, (object_id, color) in enumerate(_identities(colors_C3), start=1):
         pixels_FHW = labels_FHW[shown] == label
         boxes_F4 = _outlined_boxes(pixels_FHW, radius) if kind == "box" else _extents(pixels_FHW)
         # Where an object has left for good it may have gone further than the format allows.
         boxes_F4 = np.clip(boxes_F4 / size, -10, 11)
         keyframes = keyframes_from_boxes(shown, boxes_F4, tolerance / size)
         mask = Mask.from_array(pixels_FHW[0])
-        objects.append(TrackedObject(object_id, keyframes, f"object {object_id}", colour, mask))
+        objects.append(TrackedObject(object_id, keyframes, f"object {object_id}", color, mask))
     return Trajectory(
         canvas=Canvas(width, height),
         num_frames=num_frames,
@@ -77,13 +77,13 @@ def export_magicmotion(trajectory: Trajectory, path: str | Path, kind: MapKind =
     write_video(path, maps, trajectory.fps, lossless=True)
 
 
-def _identities(colours_C3: np.ndarray) -> Iterator[tuple[int, str | None]]:
-    """An id and, where it is not the palette's, a colour for each object."""
-    ids = {tuple(colour): row or len(PALETTE) for row, colour in enumerate(PALETTE.tolist())}
-    named = [ids.get(tuple(colour)) for colour in colours_C3.tolist()]
+def _identities(colors_C3: np.ndarray) -> Iterator[tuple[int, str | None]]:
+    """An id and, where it is not the palette's, a color for each object."""
+    ids = {tuple(color): row or len(PALETTE) for row, color in enumerate(PALETTE.tolist())}
+    named = [ids.get(tuple(color)) for color in colors_C3.tolist()]
     free = (number for number in count(1) if number not in named)
-    for object_id, colour in zip(named, colours_C3.tolist(), strict=True):
-        yield (object_id, None) if object_id else (next(free), "#" + bytes(colour).hex())
+    for object_id, color in zip(named, colors_C3.tolist(), strict=True):
+        yield (object_id, None) if object_id else (next(free), "#" + bytes(color).hex())
 
 
 def _extents(pixels_FHW: np.ndarray) -> np.ndarray:

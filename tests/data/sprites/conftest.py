@@ -24,7 +24,7 @@ def make_sprite():
     def make(start, end, **changes):
         fields = {
             "shape": "square",
-            "colour": "red",
+            "color": "red",
             "texture": "plain",
             "centre_F2": np.linspace(start, end, FRAMES),
             "radius_F": np.full(FRAMES, 8.0),

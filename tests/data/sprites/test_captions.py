@@ -35,8 +35,8 @@ def test_captions_hold_no_other_word():
 def test_captions_name_the_first_sprites_in_their_order():
     for clip in CLIPS:
         named, _ = sentences(clip.caption)
-        assert len(named) == min(len(clip.colours), NAMED_SPRITES)
-        assert clip.caption.count("and others") == (len(clip.colours) > NAMED_SPRITES)
+        assert len(named) == min(len(clip.colors), NAMED_SPRITES)
+        assert clip.caption.count("and others") == (len(clip.colors) > NAMED_SPRITES)
         for text, item in zip(named, clip.trajectory.objects, strict=False):
             assert re.match(rf"an? {item.name} ", text)
             assert text.startswith("an ") == (item.name[0] in "aeiou")
@@ -96,17 +96,17 @@ def test_said_sizes_and_turns_are_those_of_the_sprites():
 def test_a_caption_word_for_word(make_scene, make_sprite, make_camera):
     sprites = [
         make_sprite((40, 40), (20, 42)),
-        make_sprite((20, 20), (20, 20), colour="green", shape="star"),
+        make_sprite((20, 20), (20, 20), color="green", shape="star"),
         make_sprite(
             (20, 20),
             (20, 20),
-            colour="blue",
+            color="blue",
             texture="striped",
             radius_F=np.array([8, 9, 10.0]),
             angle_F=np.array([0, 0.5, 1]),
         ),
-        make_sprite((30, 30), (50, 10), colour="orange", shape="ring"),
-        make_sprite((9, 9), (9, 9), colour="pink"),
+        make_sprite((30, 30), (50, 10), color="orange", shape="ring"),
+        make_sprite((9, 9), (9, 9), color="pink"),
     ]
     camera = make_camera("pan", "right")
     assert describe(make_scene(*sprites, camera=camera)) == (

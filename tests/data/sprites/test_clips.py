@@ -78,7 +78,7 @@ def test_no_scene_is_in_both_splits():
 def test_groups_are_those_of_flashbench():
     groups = sprites.test_groups(6)
     assert list(groups) == ["1", "2", "3", "4", "5", "6+"]
-    counts = {name: {len(clip.colours) for clip in source} for name, source in groups.items()}
+    counts = {name: {len(clip.colors) for clip in source} for name, source in groups.items()}
     assert [counts[name] for name in "12345"] == [{1}, {2}, {3}, {4}, {5}]
     assert counts["6+"] <= {6, 7, 8}
     ids = [clip.id for source in groups.values() for clip in source]
@@ -96,7 +96,7 @@ def test_the_parts_of_a_clip_fit_together():
         trajectory = clip.trajectory
         assert (trajectory.num_frames, trajectory.fps) == (9, 12)
         assert [item.id for item in trajectory.objects] == [1, 2, 3, 4]
-        assert [item.name.split()[-2] for item in trajectory.objects] == list(clip.colours)
+        assert [item.name.split()[-2] for item in trajectory.objects] == list(clip.colors)
         np.testing.assert_array_equal(trajectory.boxes(), clip.boxes_KF4)
         assert clip.camera_moves == ("camera" in clip.caption)
         assert Trajectory.from_dict(trajectory.to_dict()) == trajectory
@@ -104,8 +104,8 @@ def test_the_parts_of_a_clip_fit_together():
 
 def test_frame_0_of_the_trajectory_renders_to_the_masks():
     for clip in sprites.Sprites(40, seed=2):
-        colours = [item.rgb for item in clip.trajectory.objects]
-        expected = render_masks(clip.masks_KFHW[:, :1], colours)[0]
+        colors = [item.rgb for item in clip.trajectory.objects]
+        expected = render_masks(clip.masks_KFHW[:, :1], colors)[0]
         np.testing.assert_array_equal(render(clip.trajectory, 64, 64)[0], expected)
 
 

@@ -70,14 +70,14 @@ def test_static_pixels_are_the_background_and_muted():
         assert ((brightest - empty.video.min(axis=-1)) / brightest).max() < 0.25
 
 
-def test_a_sprites_pixels_are_its_colour_but_for_brightness():
+def test_a_sprites_pixels_are_its_color_but_for_brightness():
     for scene in SCENES:
         drawing = draw(scene)
         for sprite, mask_FHW in zip(scene.sprites, drawing.masks_KFHW, strict=True):
             pixels_NC = drawing.video[eroded(eroded(mask_FHW))].astype(float)
-            colour_C = np.array(PALETTE[sprite.colour], float)
-            light_N1 = pixels_NC.max(axis=1, keepdims=True) / colour_C.max()
-            np.testing.assert_allclose(pixels_NC, light_N1 * colour_C, atol=1.01)
+            color_C = np.array(PALETTE[sprite.color], float)
+            light_N1 = pixels_NC.max(axis=1, keepdims=True) / color_C.max()
+            np.testing.assert_allclose(pixels_NC, light_N1 * color_C, atol=1.01)
             assert ((light_N1 > 0.6) & (light_N1 < 1.01)).all()
 
 

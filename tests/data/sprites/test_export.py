@@ -34,8 +34,8 @@ def test_magicdata_reads_every_row_pixel_for_pixel(root):
     for example, clip in zip(data, SOURCE, strict=True):
         assert (example.id, example.caption) == (clip.id, clip.caption)
         np.testing.assert_array_equal(example.video, clip.video)
-        colours = [item.rgb for item in clip.trajectory.objects]
-        np.testing.assert_array_equal(example.masks, render_masks(clip.masks_KFHW, colours))
+        colors = [item.rgb for item in clip.trajectory.objects]
+        np.testing.assert_array_equal(example.masks, render_masks(clip.masks_KFHW, colors))
         # What a user's file renders to is what the model was trained on.
         trajectory = Trajectory.load(root / "trajectories" / f"{clip.id}.json")
         assert trajectory == clip.trajectory
@@ -53,7 +53,7 @@ def test_the_first_frames_and_the_csv(root):
             "height": "64",
             "width": "64",
             "fps": "8",
-            "num_objects": str(len(clip.colours)),
+            "num_objects": str(len(clip.colors)),
         }
         with av.open(str(root / row["path"])) as video:
             assert video.streams.video[0].average_rate == 8

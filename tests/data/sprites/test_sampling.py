@@ -57,11 +57,11 @@ def test_the_first_frame_shows_every_sprite_but_one_that_enters(scenes):
     assert 0.08 < crossed / COUNT < 0.22
 
 
-def test_colours_differ_and_motion_is_smooth(scenes):
+def test_colors_differ_and_motion_is_smooth(scenes):
     speeds = []
     for scene in scenes:
-        colours = [sprite.colour for sprite in scene.sprites]
-        assert len(set(colours)) == len(colours)
+        colors = [sprite.color for sprite in scene.sprites]
+        assert len(set(colors)) == len(colors)
         for sprite in scene.sprites:
             velocity_F2 = np.diff(sprite.centre_F2, axis=0)
             speeds.append(np.hypot(*velocity_F2.T))

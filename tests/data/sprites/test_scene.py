@@ -11,7 +11,7 @@ def hue(rgb):
     return 360 * colorsys.rgb_to_hsv(*(value / 255 for value in rgb))[0]
 
 
-def test_colours_are_saturated_and_their_hues_apart():
+def test_colors_are_saturated_and_their_hues_apart():
     hues = sorted(hue(rgb) for rgb in PALETTE.values())
     gaps = [b - a for a, b in zip(hues, [*hues[1:], hues[0] + 360], strict=True)]
     assert min(gaps) > 20

@@ -66,14 +66,14 @@ def test_lossy_videos_are_read_to_a_pixel_or_two(tmp_path: Path):
         assert (a & b).sum() / (a | b).sum() > 0.97
 
 
-def test_mask_videos_and_colours_outside_the_palette(tmp_path: Path):
+def test_mask_videos_and_colors_outside_the_palette(tmp_path: Path):
     frames = np.zeros((3, 60, 80, 3), np.uint8)
     for frame in range(3):
         frames[frame, 10:30, 5 + 10 * frame : 25 + 10 * frame] = 128, 0, 0
         frames[frame, 40:50, 30:50] = PALETTE[1]
     write_video(tmp_path / "maps", frames)
     imported = import_magicmotion(tmp_path / "maps", kind="mask")
-    assert [(o.id, o.colour) for o in imported.objects] == [(1, None), (2, "#800000")]
+    assert [(o.id, o.color) for o in imported.objects] == [(1, None), (2, "#800000")]
     np.testing.assert_array_equal(render(imported, 60, 80, "mask"), frames)
     pixels = imported.boxes()[1] * [80, 60, 80, 60]
     np.testing.assert_allclose(pixels[:, 0], [5, 15, 25], atol=0.45)

@@ -2,7 +2,7 @@
 
 import { attempt } from "./dom.js";
 import { boxOf, maskOf, pixelsOf } from "./masks.js";
-import { displayColour } from "./palette.js";
+import { displayColor } from "./palette.js";
 import { addObject, findTrack, setBox } from "./project.js";
 
 /** A stroke that adds to the selected object's mask (or takes from it), or makes an object. */
@@ -18,8 +18,8 @@ export function strokeDrag(stage, start) {
   const { width, height } = project.canvas;
   const layer = new OffscreenCanvas(width, height);
   const context = layer.getContext("2d", { willReadFrequently: true });
-  const colour = erases ? "#ffffff" : target ? displayColour(target) : "#7cc4ff";
-  context.fillStyle = context.strokeStyle = colour;
+  const color = erases ? "#ffffff" : target ? displayColor(target) : "#7cc4ff";
+  context.fillStyle = context.strokeStyle = color;
   context.lineCap = context.lineJoin = "round";
   const place = stage.place();
   const scale = width / place.width;

@@ -5,7 +5,7 @@ import * as autosave from "./autosave.js";
 import { $, attempt, chooseFiles, download, h, say } from "./dom.js";
 import { showDialog } from "./dialogs.js";
 import { decodeImage } from "./images.js";
-import { FORMAT, fromFile, newProject, toFile } from "./project.js";
+import { FORMAT, fromFile, newProject, restored, toFile } from "./project.js";
 import { resized } from "./masks.js";
 
 const AUTOSAVE_MS = 500;
@@ -88,7 +88,7 @@ export class Files {
     const kept = await autosave.load(this.session) ?? (copiedFrom && await autosave.load(copiedFrom));
     if (kept) {
       const image = kept.image && await this.decode(kept.image.blob, kept.image.name);
-      Object.assign(this.store, { project: { ...newProject(this.model), ...kept, image } });
+      Object.assign(this.store, { project: restored(this.model, kept, image) });
       this.store.show({ frame: 0 });
       this.store.dispatchEvent(new Event("project"));
       this.store.dispatchEvent(new Event("any"));
@@ -102,7 +102,7 @@ export class Files {
     const entries = (await autosave.recent()).filter((entry) => entry.session !== this.session);
     const items = entries.map((entry) => h("li", {}, h("button", { type: "button", onclick: () => attempt(async () => {
       const image = entry.project.image && await this.decode(entry.project.image.blob, entry.project.image.name);
-      this.show({ ...newProject(this.model), ...entry.project, image }, "Open a recent project");
+      this.show(restored(this.model, entry.project, image), "Open a recent project");
       dialog.close();
     }) }, h("b", {}, entry.name), h("span", { className: "muted" }, new Date(entry.time).toLocaleString()))));
     const dialog = showDialog("Projects", [

@@ -148,7 +148,7 @@ function selectPart(stage, { point, box }) {
   const { store } = stage;
   return attempt(async () => {
     const { image, canvas } = store.project;
-    if (!image) throw new Error("Load an image first: the selection looks at its colours.");
+    if (!image) throw new Error("Load an image first: the selection looks at its colors.");
     say("Selecting …");
     const fields = { image: await smallPng(image, SENT_SIDE) };
     if (box) [fields.x0, fields.y0, fields.x1, fields.y1] = box;

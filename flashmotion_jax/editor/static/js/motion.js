@@ -164,7 +164,7 @@ export function toTrajectory(project) {
     objects: shown.map((object) => ({
       id: object.id,
       name: object.name,
-      colour: object.colour ?? null,
+      color: object.color ?? null,
       mask: object.mask ?? null,
       keyframes: plainKeyframes(project, object),
     })),

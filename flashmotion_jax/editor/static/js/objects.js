@@ -2,7 +2,7 @@
 
 import { $, h, icon, iconButton } from "./dom.js";
 import { toggleFlag } from "./commands.js";
-import { displayColour } from "./palette.js";
+import { displayColor } from "./palette.js";
 
 export class ObjectList {
   constructor(store) {
@@ -27,7 +27,7 @@ export class ObjectList {
   #item(object) {
     const { uid, name, hidden, locked } = object;
     const swatch = h("i", { className: "swatch" });
-    swatch.style.background = displayColour(object);
+    swatch.style.background = displayColor(object);
     const chosen = uid === this.store.view.selected;
     const classes = `object${chosen ? " selected" : ""}${hidden ? " off" : ""}`;
     const toggle = (flag, shown, label, pressed) => {

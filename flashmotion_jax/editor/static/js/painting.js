@@ -3,7 +3,7 @@
 import { HANDLES, cropOf, ghostFrames, seenKeyframe, visibleBox, wayOf } from "./geometry.js";
 import { UNIT, cameraAt, centreOf } from "./motion.js";
 import { pixelsOf } from "./masks.js";
-import { displayColour, rgbOf } from "./palette.js";
+import { displayColor, rgbOf } from "./palette.js";
 import { findTrack } from "./project.js";
 
 const CAMERA = "#ffd166";
@@ -53,12 +53,12 @@ function paintPicture(context, project, view, place) {
 /** Darkens what is outside the canvas and what the model does not see of it. */
 function paintCrop(context, project, place, size) {
   const { clientWidth, clientHeight } = context.canvas;
-  const shade = (box, colour) => {
+  const shade = (box, color) => {
     const [x0, y0, x1, y1] = place.box(box);
     context.beginPath();
     context.rect(0, 0, clientWidth, clientHeight);
     context.rect(x0, y0, x1 - x0, y1 - y0);
-    context.fillStyle = colour;
+    context.fillStyle = color;
     context.fill("evenodd");
     return [x0, y0, x1, y1];
   };
@@ -80,11 +80,11 @@ function paintMask(context, object, place) {
   context.globalAlpha = 1;
 }
 
-/** The mask as a picture in the object's colour. */
+/** The mask as a picture in the object's color. */
 export function tintedMask(object) {
-  const colour = rgbOf(object).join();
+  const color = rgbOf(object).join();
   const known = tinted.get(object.mask);
-  if (known?.colour === colour) return known.picture;
+  if (known?.color === color) return known.picture;
   const [height, width] = object.mask.size;
   const picture = new OffscreenCanvas(width, height);
   const data = new ImageData(width, height);
@@ -93,12 +93,12 @@ export function tintedMask(object) {
   const word = new Uint32Array(Uint8Array.of(r, g, b, 255).buffer)[0];
   pixelsOf(object.mask).forEach((inside, i) => inside && (words[i] = word));
   picture.getContext("2d").putImageData(data, 0, 0);
-  tinted.set(object.mask, { colour, picture });
+  tinted.set(object.mask, { color, picture });
   return picture;
 }
 
 function paintGhosts(context, project, view, place, object) {
-  context.strokeStyle = displayColour(object);
+  context.strokeStyle = displayColor(object);
   for (const frame of ghostFrames(project, object, view.frame)) {
     const distance = Math.abs(frame - view.frame) / project.num_frames;
     context.globalAlpha = Math.max(0.12, 0.5 - 1.6 * distance);
@@ -112,8 +112,8 @@ function paintGhosts(context, project, view, place, object) {
 /** The way of the centre, a dot a frame, and a numbered mark for each keyframe. */
 function paintWay(context, project, view, place, track) {
   const points = wayOf(project, track).map(place.toStage);
-  const colour = track === project.camera ? CAMERA : displayColour(track);
-  context.strokeStyle = context.fillStyle = colour;
+  const color = track === project.camera ? CAMERA : displayColor(track);
+  context.strokeStyle = context.fillStyle = color;
   context.lineWidth = 1.5;
   context.beginPath();
   points.forEach((point, i) => (i ? context.lineTo(...point) : context.moveTo(...point)));
@@ -127,7 +127,7 @@ function paintWay(context, project, view, place, track) {
     context.beginPath();
     for (const [dx, dy] of [[0, -6], [6, 0], [0, 6], [-6, 0]]) context.lineTo(x + dx, y + dy);
     context.closePath();
-    context.fillStyle = current ? "#ffffff" : colour;
+    context.fillStyle = current ? "#ffffff" : color;
     context.fill();
     context.strokeStyle = "#0f1115";
     context.lineWidth = 1;
@@ -139,14 +139,14 @@ function paintWay(context, project, view, place, track) {
 function paintBox(context, project, view, place, track, selected) {
   const isCamera = track === project.camera;
   const box = place.box(visibleBox(project, track, view.frame));
-  const colour = isCamera ? CAMERA : displayColour(track);
+  const color = isCamera ? CAMERA : displayColor(track);
   context.setLineDash(track.locked ? [5, 4] : []);
   context.strokeStyle = "rgb(15 17 21 / 80%)";
   outline(context, box, selected ? 5 : 4);
-  context.strokeStyle = colour;
+  context.strokeStyle = color;
   outline(context, box, selected ? 2.5 : 1.75);
   context.setLineDash([]);
-  if (!view.playing) label(context, isCamera ? "camera" : track.name, box[0] + 2, box[1] - 6, colour);
+  if (!view.playing) label(context, isCamera ? "camera" : track.name, box[0] + 2, box[1] - 6, color);
   if (!selected || track.locked || view.playing) return;
   for (const [u, v] of HANDLES) {
     if (isCamera && (u === 0.5 || v === 0.5)) continue;
@@ -181,11 +181,11 @@ function outline(context, [x0, y0, x1, y1], width) {
 }
 
 /** Text that can be read on any picture. */
-function label(context, text, x, y, colour) {
+function label(context, text, x, y, color) {
   context.lineWidth = 3;
   context.strokeStyle = "#0f1115";
   context.lineJoin = "round";
   context.strokeText(text, x, y);
-  context.fillStyle = colour;
+  context.fillStyle = color;
   context.fillText(text, x, y);
 }

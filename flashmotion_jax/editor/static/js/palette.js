@@ -1,4 +1,4 @@
-// MagicData's colours, those that the models know; object `id` has row id % 21.
+// MagicData's colors, those that the models know; object `id` has row id % 21.
 
 export const PALETTE = [
   [82, 40, 126], [128, 32, 32], [128, 80, 80], [128, 59, 26], [128, 91, 26], [104, 106, 26],
@@ -7,7 +7,7 @@ export const PALETTE = [
   [102, 29, 128], [128, 76, 101], [128, 28, 100],
 ];
 
-export function paletteColour(id) {
+export function paletteColor(id) {
   return PALETTE[id % PALETTE.length];
 }
 
@@ -17,12 +17,12 @@ export function toHex(rgb) {
 
 /** [r, g, b] of an object in the maps. */
 export function rgbOf(object) {
-  if (!object.colour) return paletteColour(object.id);
-  return [1, 3, 5].map((at) => parseInt(object.colour.slice(at, at + 2), 16));
+  if (!object.color) return paletteColor(object.id);
+  return [1, 3, 5].map((at) => parseInt(object.color.slice(at, at + 2), 16));
 }
 
-/** An object's colour for the eye: the same hue as in the maps, light enough on a dark page. */
-export function displayColour(object) {
+/** An object's color for the eye: the same hue as in the maps, light enough on a dark page. */
+export function displayColor(object) {
   const rgb = rgbOf(object);
   const factor = 255 / Math.max(...rgb, 1);
   return `rgb(${rgb.map((channel) => Math.round(70 + (channel * factor * 185) / 255)).join(" ")})`;

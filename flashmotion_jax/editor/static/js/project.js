@@ -2,7 +2,7 @@
 // between versions and never changed in place.
 
 import { EASINGS, UNIT, boxAt, tidied } from "./motion.js";
-import { PALETTE, paletteColour, rgbOf, toHex } from "./palette.js";
+import { PALETTE, paletteColor, rgbOf, toHex } from "./palette.js";
 
 export const FORMAT = "flashmotion-project";
 const VERSION = 1;
@@ -25,6 +25,14 @@ export function newProject(model) {
   };
 }
 
+/** A stored project, with what it lacks from a new one; `image` is its decoded image. */
+export function restored(model, stored, image) {
+  const empty = newProject(model);
+  // Projects stored before December 2026 write "colour".
+  const objects = (stored.objects ?? []).map(({ colour, ...object }) => ({ color: colour ?? null, ...object }));
+  return { ...empty, ...stored, settings: { ...empty.settings, ...stored.settings }, objects, image };
+}
+
 /** A copy whose lists and objects can be changed. */
 export function draftOf(project) {
   return {
@@ -43,14 +51,14 @@ export function copyTrack(track) {
 /** A new object on top of the others, at rest from a frame on. */
 export function addObject(project, { box, mask = null, name }) {
   if (project.objects.length >= MAX_OBJECTS) {
-    throw new Error(`There are ${MAX_OBJECTS} objects, as many as the models have colours for.`);
+    throw new Error(`There are ${MAX_OBJECTS} objects, as many as the models have colors for.`);
   }
   const id = Math.max(0, ...project.objects.map((object) => object.id)) + 1;
   const object = {
     uid: crypto.getRandomValues(new Uint32Array(2)).join("-"),
     id,
     name: name ?? `object ${id}`,
-    colour: freeColour(project, id),
+    color: freeColor(project, id),
     mask,
     path: "straight",
     hidden: false,
@@ -63,20 +71,20 @@ export function addObject(project, { box, mask = null, name }) {
   return object;
 }
 
-/** A colour for an id that no other object has: null for the palette's own. */
-function freeColour(project, id) {
+/** A color for an id that no other object has: null for the palette's own. */
+function freeColor(project, id) {
   const taken = new Set(project.objects.map((object) => toHex(rgbOf(object))));
-  if (!taken.has(toHex(paletteColour(id)))) return null;
+  if (!taken.has(toHex(paletteColor(id)))) return null;
   return toHex(PALETTE.find((rgb) => !taken.has(toHex(rgb))));
 }
 
-/** Objects get the ids of the order they are in, and keep their colours. */
+/** Objects get the ids of the order they are in, and keep their colors. */
 export function renumber(project) {
   const ids = project.objects.map((object) => object.id).sort((a, b) => a - b);
   project.objects.forEach((object, k) => {
     const hex = toHex(rgbOf(object));
     object.id = ids[k];
-    object.colour = hex === toHex(paletteColour(ids[k])) ? null : hex;
+    object.color = hex === toHex(paletteColor(ids[k])) ? null : hex;
   });
 }
 
@@ -138,7 +146,7 @@ export function takeTrajectory(project, trajectory, replace) {
   const scale = (project.num_frames - 1) / Math.max(trajectory.num_frames - 1, 1);
   for (const item of [...trajectory.objects].sort((a, b) => a.id - b.id)) {
     const object = addObject(project, { box: UNIT, mask: item.mask ?? null, name: item.name });
-    if (replace) Object.assign(object, { id: item.id, colour: item.colour ?? null });
+    if (replace) Object.assign(object, { id: item.id, color: item.color ?? null });
     const keys = new Map();
     for (const { frame, box, ease } of item.keyframes) {
       const at = Math.round(frame * scale);
@@ -160,8 +168,7 @@ export async function toFile(project) {
 export async function fromFile(data, model, decode) {
   if (data?.format !== FORMAT) throw new Error("This is no project of the editor: import it instead.");
   if (data.version !== VERSION) throw new Error(`The project has version ${data.version}, expected ${VERSION}.`);
-  const empty = newProject(model);
-  const project = { ...empty, ...data, settings: { ...empty.settings, ...data.settings } };
+  const project = restored(model, data, null);
   delete project.format;
   delete project.version;
   for (const track of [...project.objects, project.camera].filter(Boolean)) checkTrack(track);

@@ -48,11 +48,11 @@ export class Properties {
     const { store } = this;
     const change = (label, edit, merge) => changeSelected(store, label, edit, merge);
     const name = h("input", { type: "text", id: "object-name", maxLength: 60, oninput: () => change("Rename", (object) => { object.name = name.value; }, "rename") });
-    const colour = h("input", { type: "color", id: "object-colour", oninput: () => change("Colour", (object) => { object.colour = colour.value === "#000000" ? "#010101" : colour.value; }, "colour") });
+    const color = h("input", { type: "color", id: "object-color", oninput: () => change("Color", (object) => { object.color = color.value === "#000000" ? "#010101" : color.value; }, "color") });
     const check = (id, text, title, onchange) => h("label", { className: "check", title }, h("input", { type: "checkbox", id, onchange }), text);
     return [
       h("h2", {}, "Selected object"),
-      h("div", { className: "row" }, h("label", {}, "Name ", name), h("label", {}, "Colour ", colour)),
+      h("div", { className: "row" }, h("label", {}, "Name ", name), h("label", {}, "Color ", color)),
       h("div", { className: "fields" }, ...["x", "y", "width", "height"].map((key) => this.#number(key))),
       h("label", {}, "Path ", this.#pathSelect()),
       check("object-anchored", "Anchor: stays where it is", "For what shall not move", (event) => setAnchored(store, event.target.checked)),
@@ -145,7 +145,7 @@ export class Properties {
     set("object-path", "value", track.path);
     if (track === project.camera) return;
     set("object-name", "value", nameOf(project, track));
-    set("object-colour", "value", toHex(rgbOf(track)));
+    set("object-color", "value", toHex(rgbOf(track)));
     set("object-anchored", "checked", track.anchored);
     set("object-pinned", "checked", track.pinned);
     document.getElementById("object-pinned").parentElement.hidden = !project.camera;

@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { $, h, icon, play } from "./dom.js";
-import { displayColour } from "./palette.js";
+import { displayColor } from "./palette.js";
 import { Renderer } from "./render.js";
 
 /** Opens the dialog of a finished job. */
@@ -84,7 +84,7 @@ class Viewer {
     const head = ["Object", "requested", ...(measured ? ["measured", "IoU", "mean IoU"] : [])];
     return h("div", { className: "scroll" },
       h("p", { className: "legend" }, h("span", {}, h("i", { className: "requested" }), "requested"),
-        measured ? h("span", {}, h("i"), "measured") : h("span", {}, boxes.reason ?? "No object's colour could be told apart, so nothing is measured.")),
+        measured ? h("span", {}, h("i"), "measured") : h("span", {}, boxes.reason ?? "No object's color could be told apart, so nothing is measured.")),
       h("table", {}, h("thead", {}, h("tr", {}, ...head.map((text) => h("th", { scope: "col" }, text)))), this.table));
   }
 
@@ -113,7 +113,7 @@ class Viewer {
     }
     this.canvas.dataset.frame = frame;
     for (const object of this.overlay.checked ? this.boxes?.objects ?? [] : []) {
-      context.strokeStyle = displayColour({ colour: `#${object.rgb.map((c) => c.toString(16).padStart(2, "0")).join("")}` });
+      context.strokeStyle = displayColor({ color: `#${object.rgb.map((c) => c.toString(16).padStart(2, "0")).join("")}` });
       context.lineWidth = Math.max(2, (Math.max(width, height) * this.scale) / 300);
       context.setLineDash([3 * context.lineWidth, 2 * context.lineWidth]);
       this.#box(context, object.requested[frame]);

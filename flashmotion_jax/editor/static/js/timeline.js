@@ -2,7 +2,7 @@
 
 import { $, $$, h, say } from "./dom.js";
 import { EASE_NAMES, moveKeyframe, nameOf, removeKeyframe, refuseCamera } from "./commands.js";
-import { displayColour } from "./palette.js";
+import { displayColor } from "./palette.js";
 import { findTrack } from "./project.js";
 
 const THUMB = 16; // width of the slider's thumb, whose middle is where the frame is
@@ -50,12 +50,12 @@ export class Timeline {
     const all = [...project.objects].reverse();
     this.tracks.replaceChildren(
       ...(project.camera ? [this.#row(project.camera, "camera", "#ffd166")] : []),
-      ...all.map((object) => this.#row(object, object.uid, displayColour(object))),
+      ...all.map((object) => this.#row(object, object.uid, displayColor(object))),
     );
     if (focused) $$(".key", this.tracks).find((mark) => mark.dataset.mark === focused)?.focus();
   }
 
-  #row(track, uid, colour) {
+  #row(track, uid, color) {
     const { project, view } = this.store;
     const name = nameOf(project, track);
     const keys = track.keyframes;
@@ -77,11 +77,11 @@ export class Timeline {
       return mark;
     });
     const swatch = h("i", { className: uid === "camera" ? "swatch camera" : "swatch" });
-    if (uid !== "camera") swatch.style.background = colour;
+    if (uid !== "camera") swatch.style.background = color;
     const row = h("div", { className: `tl-row${chosen ? " selected" : ""}` },
       h("button", { type: "button", className: "tl-name", tabIndex: -1, title: name, onclick: () => this.store.show({ selected: uid }) }, swatch, h("span", {}, name)),
       h("div", { className: "tl-track" }, ...segments, ...marks));
-    row.style.setProperty("--key", colour);
+    row.style.setProperty("--key", color);
     row.dataset.uid = uid;
     return row;
   }
