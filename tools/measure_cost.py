@@ -16,7 +16,7 @@ from flashmotion_jax.perf.sampling import SampleSizes, sampling_programs
 from flashmotion_jax.perf.sizes import VideoSize, published
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.atomic import replacing
-from flashmotion_jax.training.flops import PEAK_FLOPS
+from flashmotion_jax.runtime.devices import COMPILE_TARGETS
 
 FRAMES = (17, 33, 49, 65, 81, 97, 121)
 SIZES = ((480, 832), (704, 1280))
@@ -66,7 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    peak = PEAK_FLOPS["H200"]
+    peak = COMPILE_TARGETS["h200"].peak_flops
     costs = {}
     with published() as folder, jax.set_mesh(sharding.make_mesh()):
         for adapter in ("resnet", "controlnet"):

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 
-from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.errors import UserError, is_resource_exhausted
 from flashmotion_jax.runtime.sharding import parameter_spec
 
 #: Bytes of a piece of an array on disk: what is buffered at a time on top of the array itself.
@@ -92,7 +92,7 @@ def write_arrays(
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             checkpointer.save(folder.absolute(), args=args)
     except ValueError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):  # tensorstore's word for it
+        if is_resource_exhausted(error):
             raise OSError(errno.ENOSPC, "the disk is full", str(folder)) from error
         raise
     # Orbax's note of the path it wrote to, which a checkpoint is not to tell wherever it goes.

@@ -127,8 +127,8 @@ def _video_size(args: argparse.Namespace) -> VideoSize | None:
 
 def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) -> None:
     """Says what would fit, or that nothing that was tried does."""
-    from flashmotion_jax.perf.devices import GIB
     from flashmotion_jax.perf.plan import suggest
+    from flashmotion_jax.runtime.devices import GIB
 
     found = suggest(config, topology, size, _say)
     if found is None:

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import jax
 
 from flashmotion_jax.perf.counting import Counts, count
-from flashmotion_jax.perf.devices import GIB
 from flashmotion_jax.perf.programs import PlannedProgram
 from flashmotion_jax.perf.topology import Topology
 from flashmotion_jax.perf.traffic import count_traffic
-from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.training.flops import peak_flops
+from flashmotion_jax.runtime.devices import GIB
+from flashmotion_jax.runtime.errors import is_resource_exhausted
 
 #: How often the bytes of a collective's whole array cross a device's links.
 CROSSINGS = {"all-reduce": 2}
@@ -116,7 +115,7 @@ def compile_program(program: PlannedProgram, topology: Topology) -> Compiled | T
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_resource_exhausted(error):
             raise
         return _too_large(program, str(error))
     seconds = time.perf_counter() - start
@@ -163,10 +162,4 @@ def _roofline(topology: Topology, flops: float, traffic: int, counts: Counts) ->
         CROSSINGS.get(name, 1) * collective.payload_bytes
         for name, collective in counts.collectives.items()
     )
-    peak = peak_flops(topology.devices[0])
-    if peak is None:
-        raise UserError(
-            f"the peak of {topology.devices[0].device_kind} is not known; add it to PEAK_FLOPS of "
-            "flashmotion_jax/training/flops.py"
-        )
-    return Seconds(flops / peak, traffic / kind.bandwidth, crossed / speed)
+    return Seconds(flops / kind.peak_flops, traffic / kind.bandwidth, crossed / speed)

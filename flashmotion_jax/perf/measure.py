@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.perf.programs import PlannedProgram
+from flashmotion_jax.runtime.errors import is_resource_exhausted
 from flashmotion_jax.training.player import Player
 
 #: How many random numbers arrays are made of.
@@ -72,14 +73,9 @@ def measure(program: PlannedProgram, repeat: int) -> Measured | TooLarge:
     try:
         return _measure(program, repeat)
     except jax.errors.JaxRuntimeError as error:
-        if not is_for_want_of_memory(error):
+        if not is_resource_exhausted(error):
             raise
         return TooLarge(program, str(error).splitlines()[0][:200])
-
-
-def is_for_want_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
-    """Whether a program failed because it needs more than the device has."""
-    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _measure(program: PlannedProgram, repeat: int) -> Measured:

@@ -10,12 +10,12 @@ import jax
 
 from flashmotion_jax.config import TrainConfig, to_dict, with_overrides
 from flashmotion_jax.perf.compiled import Compiled, TooLarge, compile_program
-from flashmotion_jax.perf.devices import GIB
 from flashmotion_jax.perf.programs import PlannedProgram, training_programs
 from flashmotion_jax.perf.sampling import open_sizes, sampling_programs
 from flashmotion_jax.perf.sizes import VideoSize, with_sizes
 from flashmotion_jax.perf.topology import Topology, without_cudnn
 from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.devices import GIB
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import compiling_for
 

@@ -9,8 +9,8 @@ import jax
 
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.perf.sizes import VideoSize, planned_inputs
+from flashmotion_jax.runtime.flops import count_flops
 from flashmotion_jax.runtime.jit import Program
-from flashmotion_jax.training.flops import count_flops
 from flashmotion_jax.training.layout import (
     abstract_models,
     abstract_players,

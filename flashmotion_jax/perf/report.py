@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from flashmotion_jax.perf.compiled import Compiled
-from flashmotion_jax.perf.devices import GB, GIB
 from flashmotion_jax.perf.plan import Plan
+from flashmotion_jax.runtime.devices import GB, GIB
 
 TERA = 1e12
+#: What a plan says of its devices.
+_DEVICE = ("platform", "memory", "bandwidth", "link", "network", "devices_per_host", "source")
 _PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda13-pjrt")
 
 HEADER = (
-    "| run | devices | mesh | videos | most memory, GiB of | TFLOP a device | bytes read and "
-    "written, TB | collectives, GB | least seconds: compute, memory, network | step |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    *("run", "devices", "mesh", "videos", "peak memory, GiB of", "TFLOP per device"),
+    *("memory traffic, TB", "collectives, GB", "least seconds: compute, memory, network", "step"),
 )
 
 
@@ -35,7 +36,7 @@ def to_json(plan: Plan, command: str) -> dict[str, Any]:
             "name": plan.topology.name,
             "devices": len(plan.topology.devices),
             "hosts": plan.topology.num_hosts,
-            **plan.topology.kind._asdict(),
+            **{name: getattr(plan.topology.kind, name) for name in _DEVICE},
         },
         "mesh": plan.mesh,
         "videos": plan.videos,
@@ -136,7 +137,7 @@ def _bound(plan: Plan) -> str:
     return f"bound by {max(totals, key=totals.__getitem__)}"
 
 
-def to_row(name: str, plan: dict[str, Any]) -> str:
+def to_row(name: str, plan: dict[str, Any]) -> tuple[str, ...]:
     """A row of a table of plans.
 
     Args:
@@ -167,7 +168,8 @@ def to_row(name: str, plan: dict[str, Any]) -> str:
     )
     mesh = " x ".join(str(size) for size in plan["mesh"].values())
     return (
-        f"| {name} | {topology['name']} | {mesh} | {plan['videos']} | {needed / GIB:.1f} of "
-        f"{topology['memory'] / GIB:.1f} | {traced / TERA:,.0f} | {total('traffic') / TERA:.2f} | "
-        f"{collectives / GB:.1f} | {seconds} | {plan['least_seconds']:.2f} s |"
+        *(name, topology["name"], mesh, str(plan["videos"])),
+        f"{needed / GIB:.1f} of {topology['memory'] / GIB:.1f}",
+        *(f"{traced / TERA:,.0f}", f"{total('traffic') / TERA:.2f}", f"{collectives / GB:.1f}"),
+        *(seconds, f"{plan['least_seconds']:.2f} s"),
     )

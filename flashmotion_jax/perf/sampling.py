@@ -23,9 +23,9 @@ from flashmotion_jax.inference.pipeline import decode_chunk, encode_chunk
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.perf.programs import PlannedProgram
 from flashmotion_jax.perf.sizes import VideoSize, published
+from flashmotion_jax.runtime.flops import count_flops
 from flashmotion_jax.runtime.jit import Program
 from flashmotion_jax.text.prompts import encode_tokens
-from flashmotion_jax.training.flops import count_flops
 from flashmotion_jax.training.layout import bytes_per_device, on_mesh
 
 #: Programs that differ from adapter to adapter.

@@ -20,7 +20,6 @@ from flashmotion_jax.perf.end_to_end import WholeRun, measure_pipeline
 from flashmotion_jax.perf.measure import (
     Measured,
     TooLarge,
-    is_for_want_of_memory,
     matmul_flops,
     measure,
 )
@@ -29,7 +28,8 @@ from flashmotion_jax.perf.programs import PlannedProgram, training_programs
 from flashmotion_jax.perf.sampling import ADAPTED, SampleSizes, sampling_programs
 from flashmotion_jax.perf.sizes import VideoSize, published, read_size, with_sizes
 from flashmotion_jax.runtime import sharding
-from flashmotion_jax.training.flops import peak_flops
+from flashmotion_jax.runtime.devices import peak_flops
+from flashmotion_jax.runtime.errors import is_resource_exhausted
 
 #: On a CPU: the same widths, but what ends in minutes.
 CPU_LAYERS, CPU_SIZE, CPU_VOCABULARY = 2, VideoSize(5, 64, 64), 1024
@@ -199,7 +199,7 @@ def _measure_whole(
     try:
         whole = measure_pipeline(sizes, repeat)
     except jax.errors.JaxRuntimeError as error:
-        if not is_for_want_of_memory(error):
+        if not is_resource_exhausted(error):
             raise
         progress(f"{group}: all models at a time do not fit")
         return

@@ -9,7 +9,8 @@ import re
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from flashmotion_jax.perf.devices import GPUS, KINDS, DeviceKind, target_config
+from flashmotion_jax.perf.gpu_target import target_config
+from flashmotion_jax.runtime.devices import COMPILE_TARGETS, CompileTarget
 from flashmotion_jax.runtime.errors import UserError
 
 #: cuDNN's version, as jax asks for it where it writes an attention kernel.
@@ -29,7 +30,7 @@ class Topology(NamedTuple):
     """
 
     name: str
-    kind: DeviceKind
+    kind: CompileTarget
     devices: list[Any]
 
     @property
@@ -62,16 +63,16 @@ def open_topology(name: str) -> Topology:
       ImportError: its compiler is not installed.
     """
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
-    if not found or found.group(1) not in KINDS:
+    if not found or found.group(1) not in COMPILE_TARGETS:
         raise UserError(
-            f"topology {name!r}; expected one of {', '.join(KINDS)}, a colon and sizes, for "
-            "instance v5p:4x4x4, v6e:8x8, h200:8 or a100:16"
+            f"topology {name!r}; expected one of {', '.join(COMPILE_TARGETS)}, a colon and sizes, "
+            "for instance v5p:4x4x4, v6e:8x8, h200:8 or a100:16"
         )
     kind, sizes = found.group(1), [int(size) for size in found.group(2).split("x")]
     if min(sizes) < 1:
         raise UserError(f"topology {name!r}; expected sizes of 1 and above")
-    open_devices = _tpus if KINDS[kind].platform == "tpu" else _gpus
-    return Topology(name, KINDS[kind], open_devices(name, kind, sizes))
+    open_devices = _tpus if COMPILE_TARGETS[kind].platform == "tpu" else _gpus
+    return Topology(name, COMPILE_TARGETS[kind], open_devices(name, kind, sizes))
 
 
 def _tpus(name: str, kind: str, sizes: list[int]) -> list[Any]:
@@ -87,7 +88,7 @@ def _tpus(name: str, kind: str, sizes: list[int]) -> list[Any]:
 
 def _gpus(name: str, kind: str, sizes: list[int]) -> list[Any]:
     if len(sizes) == 1:
-        per_host = min(sizes[0], KINDS[kind].devices_per_host)
+        per_host = min(sizes[0], COMPILE_TARGETS[kind].devices_per_host)
         sizes = [-(-sizes[0] // per_host), per_host]
         if math.prod(sizes) != math.prod([int(name.split(":")[1])]):
             raise UserError(f"topology {name!r}; expected whole hosts of {per_host} above one")
@@ -98,7 +99,7 @@ def _gpus(name: str, kind: str, sizes: list[int]) -> list[Any]:
         "jax-cuda13-plugin and jax-cuda13-pjrt",
         platform="cuda",
         topology_name="unused",
-        target_config=target_config(GPUS[kind]),
+        target_config=target_config(COMPILE_TARGETS[kind]),
         topology=f"1x{sizes[0]}x{sizes[1]}",
     )
 

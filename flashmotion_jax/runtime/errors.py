@@ -72,3 +72,8 @@ def part_of(text: str) -> tuple[int, int]:
     if not 1 <= number <= count:
         raise argparse.ArgumentTypeError(f"{text!r}; expected N/M, for instance 2/8")
     return number, count
+
+
+def is_resource_exhausted(error: Exception) -> bool:
+    """Whether XLA found too little memory, or TensorStore too little space on a disk."""
+    return "RESOURCE_EXHAUSTED" in str(error)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import TrainConfig
+from flashmotion_jax.runtime.flops import count_flops
 from flashmotion_jax.runtime.sharding import shardings
-from flashmotion_jax.training.flops import count_flops
 from flashmotion_jax.training.inputs import Shapes, open_inputs
 from flashmotion_jax.training.player import Player, new_player
 from flashmotion_jax.training.stage import Stage, frozen_policy

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 import jax
 
 from flashmotion_jax.config import TrainConfig
-from flashmotion_jax.training.flops import peak_flops
+from flashmotion_jax.runtime.devices import peak_flops
 from flashmotion_jax.training.layout import count_turns
 
 

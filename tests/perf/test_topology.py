@@ -6,8 +6,11 @@ import os
 
 import pytest
 
-from flashmotion_jax.perf.devices import GPUS, KINDS, target_config
+from flashmotion_jax.perf.gpu_target import target_config
 from flashmotion_jax.perf.topology import open_topology, prepare_environment
+from flashmotion_jax.runtime.devices import COMPILE_TARGETS
+
+GPUS = [name for name, target in COMPILE_TARGETS.items() if target.gpu]
 
 
 @pytest.mark.parametrize("name", ["v5p", "v5p:", "v9:2x2", "v5p:2xa", "h200:8:8", "8"])
@@ -29,10 +32,10 @@ def test_numbers_that_cannot_be_are_refused(name, message):
         open_topology(name)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", COMPILE_TARGETS)
 def test_figures_are_of_the_right_size_and_have_a_source(name):
     """Bytes and bytes a second, where a factor of 8 or 1000 is soon wrong."""
-    kind = KINDS[name]
+    kind = COMPILE_TARGETS[name]
     assert 10e9 < kind.memory < 200e9
     assert 0.5e12 < kind.bandwidth < 10e12
     assert 100e9 < kind.link < kind.bandwidth
@@ -40,12 +43,17 @@ def test_figures_are_of_the_right_size_and_have_a_source(name):
     assert kind.source
 
 
+def test_a_tpu_has_no_such_configuration():
+    with pytest.raises(ValueError, match="is not a GPU"):
+        target_config(COMPILE_TARGETS["v5p"])
+
+
 @pytest.mark.parametrize("name", GPUS)
-def test_a_gpu_in_the_words_of_xla(name):
-    gpu, text = GPUS[name], target_config(GPUS[name])
+def test_the_target_configuration_of_a_gpu(name):
+    gpu, text = COMPILE_TARGETS[name].gpu, target_config(COMPILE_TARGETS[name])
     assert text.count("{") == text.count("}")
     assert f"device_memory_size: {gpu.memory}" in text
-    assert KINDS[name].memory < gpu.memory
+    assert COMPILE_TARGETS[name].memory < gpu.memory
 
 
 @pytest.mark.slow

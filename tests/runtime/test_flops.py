@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
 
 import jax
 import jax._src.cudnn.fused_attention_stablehlo as cudnn
@@ -17,7 +16,7 @@ from flashmotion_jax.config import DiTConfig, VAEConfig
 from flashmotion_jax.models.attention import MAX_SCORES, attention
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.vae import VAE
-from flashmotion_jax.training.flops import count_flops, peak_flops
+from flashmotion_jax.runtime.flops import count_flops
 
 
 def abstract(*shape, dtype=jnp.float32):
@@ -211,27 +210,3 @@ def test_vae_at_full_size(monkeypatch, backend):
     assert decode / 1e12 == pytest.approx(1848.7, abs=0.4)
     assert encode / 1e12 == pytest.approx(379.8, abs=0.3)
     assert image / 1e12 == pytest.approx(1.49, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("kind", "peak"),
-    [
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA H200", 989e12),
-        ("NVIDIA B200", 2250e12),
-        ("NVIDIA L4", 121e12),
-        ("NVIDIA L40S", None),
-        ("TPU v4", 275e12),
-        ("TPU v5 lite", 197e12),
-        ("TPU v5", 459e12),
-        ("TPU v5p", 459e12),
-        ("TPU v6 lite", 918e12),
-        ("TPU7x", 1153.5e12),
-        ("cpu", None),
-    ],
-)
-def test_peaks_by_device_kind(kind, peak):
-    assert peak_flops(SimpleNamespace(device_kind=kind)) == peak
