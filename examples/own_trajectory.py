@@ -16,7 +16,7 @@ import numpy as np
 
 from flashmotion_jax import Pipeline, Trajectory
 from flashmotion_jax.runtime.atomic import replacing
-from flashmotion_jax.runtime.errors import exit_status
+from flashmotion_jax.runtime.errors import add_traceback, exit_status
 from flashmotion_jax.trajectory import Canvas, move, objects_from_label_png
 
 HERE = Path(__file__).parent
@@ -34,16 +34,17 @@ ZOOM = 4
 
 
 def main() -> int:
-    """Runs the command line; its exit status, 2 for bad input."""
-    return exit_status("own_trajectory", run)
-
-
-def run() -> int:
-    """Writes the animation."""
+    """Runs the command line and returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", help="checkpoint folder")
     parser.add_argument("out", type=Path, metavar="OUT.webp")
+    add_traceback(parser)
     args = parser.parse_args()
+    return exit_status("own_trajectory", lambda: run(args), traceback="traceback" in args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the animation."""
     pipe = Pipeline.load(args.model, adapter="controlnet")
     rows = [beside_map(pipe, prompt, draw(ways)) for prompt, ways in WISHES.items()]
     shown = np.concatenate(rows, axis=1).repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)

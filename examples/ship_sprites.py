@@ -18,7 +18,7 @@ from pathlib import Path
 import flashmotion_jax
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.runtime.atomic import replacing_folder
-from flashmotion_jax.runtime.errors import UserError, exit_status
+from flashmotion_jax.runtime.errors import UserError, add_traceback, exit_status
 
 RUNS = Path("runs/sprites")
 ADAPTERS = ("resnet", "controlnet")
@@ -27,18 +27,19 @@ LIMIT = 25e6
 
 
 def main() -> int:
-    """Runs the command line; its exit status, 2 for bad input."""
-    return exit_status("ship_sprites", run)
-
-
-def run() -> int:
-    """Writes the checkpoints, each whole or not at all."""
+    """Runs the command line and returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     package = Path(flashmotion_jax.__file__).parent
     shipped, stored = package / "assets" / "tiny", Path(__file__).parent / "sprites_stored"
     parser.add_argument("out", type=Path, nargs="?", default=shipped, metavar="OUT")
     parser.add_argument("--stored", type=Path, default=stored, metavar="OUT")
+    add_traceback(parser)
     args = parser.parse_args()
+    return exit_status("ship_sprites", lambda: run(args), traceback="traceback" in args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the checkpoints, each complete or not at all."""
     write(args.stored, {adapter: RUNS / f"stage1_box_{adapter}" / "model" for adapter in ADAPTERS})
     write(args.out, {adapter: RUNS / f"stage3_{adapter}" / "model" for adapter in ADAPTERS})
     return 0

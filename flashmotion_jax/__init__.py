@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from flashmotion_jax.media.videos import read_video, write_video
     from flashmotion_jax.trajectory import Keyframe, TrackedObject, Trajectory, load_maps
 
+__version__ = "0.1.0.dev0"
+
 __all__ = [
     "Keyframe",
     "Models",

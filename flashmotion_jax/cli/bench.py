@@ -7,9 +7,9 @@ import json
 import os
 import platform
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
+from flashmotion_jax.cli import options
 from flashmotion_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,13 +38,7 @@ def add_parser(commands: Any) -> None:
         metavar="F.py",
         help="also the turns of a training run of configs/; repeatable",
     )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a field of these runs, for instance batch_size=1; repeatable",
-    )
+    options.add_overrides(parser, "batch_size=1")
     add("--layers", type=int, metavar="N", help="of DiT and text encoder (default: all; CPU: 2)")
     add("--size", metavar="HxW", help="pixels of a video (default: 704x1280; CPU: 64x64)")
     add("--frames", type=int, metavar="N", help="of a video, 4 n + 1 (default: 121; CPU: 5)")
@@ -84,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         frames=args.frames,
         repeat=args.repeat,
         with_peer=bool(args.peer),
-        progress=_say,
+        progress=options.print_status,
     )
     for line in _table(bench):
         print(line)
@@ -176,7 +170,3 @@ def _words(args: argparse.Namespace) -> list[str]:
         if getattr(args, name) is not None:
             words += [f"--{name}", str(getattr(args, name))]
     return words
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -13,6 +13,8 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from flashmotion_jax.cli import options
+
 #: Tried first; where it is taken, any free one.
 PORT = 8017
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -31,7 +33,7 @@ def add_parser(commands: Any) -> None:
         help="address to listen at; any but 127.0.0.1 needs the token of the link that is printed "
         "(default: 127.0.0.1)",
     )
-    add("--model", metavar="DIR", help="checkpoint (default: the small one of the package, 64x64)")
+    options.add_model(parser)
     add("--history", metavar="DIR", help=f"results and their projects (default: {_home()})")
     add("--no-open", action="store_true", help="do not open a browser")
     parser.set_defaults(run=run)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flashmotion_jax.runtime.errors import UserError, part_of
+from flashmotion_jax.cli import options
+from flashmotion_jax.runtime.errors import UserError
 
 BENCHES = ("flashbench", "magicbench", "davis", "movebench", "sprites", "folder")
 METHODS = ("tora", "draganything", "sg-i2v", "levitor", "magicmotion")
@@ -110,17 +111,12 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 def _add_generation(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--generate", action="store_true", help="first make the videos that --pred lacks")
-    add("--model", metavar="DIR", help="checkpoint (default: the small one of the package)")
-    add(
-        "--adapter",
-        choices=("resnet", "controlnet", "none"),
-        default="resnet",
-        help="of the checkpoint (default: resnet)",
-    )
+    options.add_model(parser)
+    options.add_adapter(parser, "resnet", "trajectory adapter of the checkpoint (default: resnet)")
     add("--seed", type=int, default=0, metavar="N", help="video i takes N + i (default: 0)")
     add(
         "--part",
-        type=part_of,
+        type=options.part,
         metavar="N/M",
         help="make and score part N of M; other processes, each on a device, the others "
         "(default: all)",

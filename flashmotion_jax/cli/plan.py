@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
+
+from flashmotion_jax.cli import options
 
 if TYPE_CHECKING:
     from flashmotion_jax.config import TrainConfig
@@ -33,11 +34,7 @@ def add_parser(commands: Any) -> None:
         help="making a video with a checkpoint (default: published sizes), on each device one or "
         "on --devices of them",
     )
-    add(
-        "--adapter",
-        choices=("resnet", "controlnet", "none"),
-        help="of --sample (default: resnet)",
-    )
+    options.add_adapter(parser, None, "of --sample (default: resnet)")
     add(
         "--devices",
         type=int,
@@ -45,13 +42,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="of --sample, that share each video (default: 1)",
     )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a field, for instance mesh.fsdp=64; repeatable",
-    )
+    options.add_overrides(parser, "mesh.fsdp=64")
     add(
         "--topology",
         required=True,
@@ -156,4 +147,4 @@ def _words(args: argparse.Namespace) -> list[str]:
 
 
 def _say(text: str) -> None:
-    print(f"{text} ...", file=sys.stderr, flush=True)
+    options.print_status(f"{text} ...")

@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import time
-import traceback
+import traceback as tracebacks
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +40,9 @@ _OF_OTHERS = re.compile("gloo|nccl|peer|collective|unavailable|deadline|socket",
 _ALIVE, _FAILED, _END = "flashmotion/alive", "flashmotion/failed", "flashmotion/end"
 
 
-def run_together(program: str, where: str, run: Callable[[], int]) -> int:
+def run_together(
+    program: str, where: str, run: Callable[[], int], *, traceback: bool = False
+) -> int:
     """Runs a command as one of several processes.
 
     Args:
@@ -48,9 +50,10 @@ def run_together(program: str, where: str, run: Callable[[], int]) -> int:
       where: "auto" on a cluster that jax knows (Slurm, TPU pods, Open MPI), or which process this
         is, of how many, and where process 0 is: "1/4@10.0.0.1:1234".
       run: the command.
+      traceback: see `exit_status`.
 
     Returns:
-      The exit status, as of `commands.exit_status`. If a process fails, this one included, it does
+      The exit status, as of `errors.exit_status`. If a process fails, this one included, it does
       not return: the process ends, with status 1 or its own.
 
     Raises:
@@ -59,7 +62,7 @@ def run_together(program: str, where: str, run: Callable[[], int]) -> int:
     """
     _join(where)
     if jax.process_count() == 1:
-        return exit_status(program, run)
+        return exit_status(program, run, traceback=traceback)
     watch = _Watch(program, _client(), jax.process_index(), jax.process_count())
     watch.start()
 
@@ -73,10 +76,10 @@ def run_together(program: str, where: str, run: Callable[[], int]) -> int:
             raise
 
     try:
-        status = exit_status(program, guarded)
+        status = exit_status(program, guarded, traceback=traceback)
         reason = f"ended with status {status}; its own message says why"
     except BaseException as error:
-        traceback.print_exc()
+        tracebacks.print_exc()
         status, reason = 1, f"failed: {type(error).__name__}: {error}"
     if status not in GOOD:
         watch.tell(reason)

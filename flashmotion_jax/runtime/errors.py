@@ -1,4 +1,4 @@
-"""What all command lines of the project share: errors as one line, and what they exit with."""
+"""Errors for people, and the exit status of every command line of the project."""
 
 from __future__ import annotations
 
@@ -8,42 +8,72 @@ import os
 import signal
 import sys
 import threading
+import traceback as tracebacks
 from collections.abc import Callable, Generator
 from typing import Any
 
 
 class UserError(ValueError):
-    """What a person can mend: the message names the value, what was expected and the fix."""
+    """An error that the user can fix: the message names the value, what was expected and the fix.
+
+    Command lines print it as one line. Everything else that is raised is a bug, or a failure of the
+    machine; see `exit_status`.
+    """
 
 
-def exit_status(program: str, run: Callable[[], int]) -> int:
-    """Runs a command and turns what goes wrong into one line on stderr.
+def add_traceback(parser: argparse.ArgumentParser) -> None:
+    """Adds `--traceback`; `"traceback" in args` then says whether it was given."""
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print the Python traceback of every error, not only of bugs",
+    )
+
+
+def exit_status(program: str, run: Callable[[], int], *, traceback: bool = False) -> int:
+    """Runs a command, reports what it raises on stderr, and returns its exit status.
 
     Args:
-      program: name to begin the line with.
+      program: name at the start of an error's line.
       run: the command.
+      traceback: whether to print the traceback of errors that are otherwise one line.
 
     Returns:
-      What `run` returns; 2 for bad input (`UserError`), 1 for a failure of the machine (disk,
-      network, a package that is missing) or of training (a loss that is not finite), 130 if
-      interrupted.
+      The status of `run`; 2 and one line for bad input (`UserError`); 1 and one line for a failure
+      of the machine (disk, permission, network, a missing package) or of training (a loss that is
+      not finite); 130 if interrupted; 1 and a traceback for any other exception, which is a bug.
     """
     try:
-        with _ctrl_c_asked_again():
+        with _interrupts_raised_again():
             return run()
+    except KeyboardInterrupt as error:
+        status, failure = 130, error
+        message = f"\n{program}: interrupted; no file is half written, run it again"
     except UserError as error:
-        status, message = 2, f"{program}: {error}"
-    except (OSError, ImportError, FloatingPointError) as error:
-        status, message = 1, f"{program}: {error}"
-    except KeyboardInterrupt:
-        status, message = 130, f"\n{program}: interrupted; no file is half written, run it again"
-    print(message, file=sys.stderr)
+        status, failure, message = 2, error, f"{program}: {error}"
+    except Exception as error:
+        status, failure, message = 1, error, f"{program}: {error}"
+        traceback = traceback or not _is_of_the_machine(error)
+    if traceback:
+        tracebacks.print_exception(failure)
+    else:
+        print(message, file=sys.stderr)
     return status
 
 
+def _is_of_the_machine(error: Exception) -> bool:
+    if isinstance(error, ImportError):  # a name that this package itself lacks is a bug
+        return not (error.name or "").startswith("flashmotion_jax")
+    return isinstance(error, OSError | FloatingPointError)
+
+
 @contextlib.contextmanager
-def _ctrl_c_asked_again() -> Generator[None]:
-    """Python drops a Ctrl-C that arrives in a destructor or in a weak reference's callback."""
+def _interrupts_raised_again() -> Generator[None]:
+    """Repeats a Ctrl-C that arrives in a destructor or a weak reference's callback.
+
+    Python prints and drops what is raised there.
+    """
     previous = sys.unraisablehook
 
     def hook(lost: Any) -> None:
@@ -57,21 +87,6 @@ def _ctrl_c_asked_again() -> Generator[None]:
         yield
     finally:
         sys.unraisablehook = previous
-
-
-def part_of(text: str) -> tuple[int, int]:
-    """The argument N/M: part N, counted from 1, of M that share some work.
-
-    Raises:
-      argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        number, count = (int(part) for part in text.split("/"))
-    except ValueError:
-        number, count = 0, 0
-    if not 1 <= number <= count:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected N/M, for instance 2/8")
-    return number, count
 
 
 def is_resource_exhausted(error: Exception) -> bool:

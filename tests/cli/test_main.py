@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import flashmotion_jax
 from flashmotion_jax import SamplingConfig, read_video
 from flashmotion_jax.cli.main import main
 from helpers import tiny
@@ -117,6 +118,39 @@ def test_a_disk_that_refuses_is_status_1(folder, inputs, tmp_path, capsys, monke
     out = tmp_path / "out.npy"
     assert main(["sample", "--model", str(folder), *inputs, "--out", str(out)]) == 1
     assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_bug_is_a_traceback_and_bad_input_only_when_asked(place, capsys, monkeypatch):
+    arguments = ["sample", "--model", "missing"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([*arguments[:place], "--traceback", *arguments[place:]]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "UserError: missing does not exist" in error
+
+    def broken(*args, **options):
+        return np.zeros(3) + np.zeros(4)
+
+    monkeypatch.setattr("flashmotion_jax.checkpoints.components.open_checkpoint", broken)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "ValueError: operands could not be broadcast" in error
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"flashmotion {flashmotion_jax.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["sample", "cache", "train", "new", "evaluate", "plan", "bench", "edit"]
+)
+def test_every_command_has_help_and_a_traceback(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert "--traceback" in capsys.readouterr().out
 
 
 def test_help_does_not_import_jax():

@@ -1,24 +1,40 @@
-"""What all command lines share."""
+"""The exit status of every command line, and what it prints."""
 
 from __future__ import annotations
 
+import argparse
 import signal
 import time
 
-from flashmotion_jax.runtime.errors import exit_status
+import numpy as np
+import pytest
+
+from flashmotion_jax.runtime.errors import UserError, add_traceback, exit_status
 
 
-class Unlucky:
+class InterruptedDestructor:
     """Ctrl-C is pressed while it is being destroyed."""
 
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 
 
+def raising(error):
+    def run() -> int:
+        raise error
+
+    return run
+
+
+def broadcast() -> int:
+    np.zeros(3) + np.zeros(4)  # a ValueError of numpy, and no message for users
+    return 0
+
+
 def test_ctrl_c_in_a_destructor_ends_the_command(capsys):
     def run() -> int:
-        unlucky = Unlucky()
-        del unlucky
+        destroyed = InterruptedDestructor()
+        del destroyed
         time.sleep(30)
         return 0
 
@@ -26,3 +42,54 @@ def test_ctrl_c_in_a_destructor_ends_the_command(capsys):
     assert exit_status("program", run) == 130
     assert time.monotonic() - start < 20
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [0, 1, 143])
+def test_the_status_of_the_command_is_returned(status, capsys):
+    assert exit_status("program", lambda: status) == status
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UserError("steps=0; expected 1 or more"), 2),
+        (OSError(28, "No space left on device"), 1),
+        (PermissionError(13, "Permission denied", "/root/x"), 1),
+        (ConnectionError("the hub cannot be reached"), 1),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 1),
+        (ImportError("the editor needs uvicorn: pip install ..."), 1),
+        (FloatingPointError("the loss is nan"), 1),
+    ],
+)
+def test_input_and_the_machine_are_one_line(error, status, capsys):
+    assert exit_status("program", raising(error)) == status
+    assert capsys.readouterr().err == f"program: {error}\n"
+    assert exit_status("program", raising(error), traceback=True) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1].endswith(str(error))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        broadcast,
+        raising(ValueError("made without a word for users")),
+        raising(KeyError("key")),
+        raising(AssertionError()),
+        raising(ImportError("cannot import name 'x'", name="flashmotion_jax.models.x")),
+    ],
+)
+def test_a_bug_is_a_traceback_and_status_1(run, capsys):
+    assert exit_status("program", run) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback (most recent call last):")
+    assert "test_errors.py" in error
+
+
+def test_the_option_is_present_only_where_it_was_given():
+    parser = argparse.ArgumentParser()
+    add_traceback(parser)
+    assert "traceback" not in parser.parse_args([])
+    assert "traceback" in parser.parse_args(["--traceback"])

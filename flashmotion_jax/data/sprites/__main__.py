@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig, export, test_groups
-from flashmotion_jax.runtime.errors import exit_status
+from flashmotion_jax.runtime.errors import add_traceback, exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status.
     """
     args = build_parser().parse_args(argv)
-    return exit_status("sprites", lambda: _run(args))
+    return exit_status("sprites", lambda: _run(args), traceback="traceback" in args)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--height", type=int, default=size.height, help="in pixels")
     parser.add_argument("--width", type=int, default=size.width, help="in pixels")
     parser.add_argument("--fps", type=int, default=size.fps, help="frames per second")
+    add_traceback(parser)
     return parser
 
 

@@ -1,0 +1,60 @@
+"""`flashmotion cache`: encodes a data set to latents once, for training."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from flashmotion_jax.cli import options
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to those of `flashmotion`."""
+    parser = commands.add_parser("cache", help="encode a data set once, for training")
+    options.add_config(parser)
+    add = parser.add_argument
+    add(
+        "--part",
+        type=options.part,
+        metavar="N/M",
+        help="make part N of M, and the other parts elsewhere (default: all processes share)",
+    )
+    add("--verify", action="store_true", help="only compare a finished cache with its hashes")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes a cache, or one part of it, or verifies it.
+
+    Returns:
+      The exit status: 1 if a file of a verified cache is damaged.
+
+    Raises:
+      UserError: the configuration or the data set is wrong.
+    """
+    import jax
+
+    from flashmotion_jax.config import CacheConfig, load_config, to_dict, with_overrides
+    from flashmotion_jax.data.cache_dataset import cache_dataset
+    from flashmotion_jax.data.latent_cache import verify_cache
+
+    config = with_overrides(load_config(args.config, CacheConfig), args.set)
+    if args.verify:
+        damaged = verify_cache(config.output)
+        for file in damaged:
+            print(f"damaged: {file}")
+        print(f"{config.output}: {len(damaged)} damaged files")
+        return 1 if damaged else 0
+    number, count = args.part or (jax.process_index() + 1, jax.process_count())
+    with options.progress_bars() as progress:
+        cache = cache_dataset(
+            **to_dict(config), process_index=number - 1, process_count=count, progress=progress
+        )
+    if cache is None:
+        print(f"wrote part {number} of {count} of {config.output}; other parts are still missing")
+        return 0
+    print(
+        f"wrote {config.output}: {len(cache)} videos, {cache.num_bytes / 1e9:.2f} GB; "
+        f"{cache.num_rejected} rows left out, see {config.output}/report.json"
+    )
+    return 0

@@ -1,0 +1,33 @@
+"""`flashmotion new`: writes an untrained model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from flashmotion_jax.cli import options
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to those of `flashmotion`."""
+    parser = commands.add_parser("new", help="write an untrained model, to train from scratch")
+    add = parser.add_argument
+    add("out", metavar="OUT", help="folder of the checkpoint, which must not exist")
+    options.add_config(parser)
+    add("--seed", type=int, default=0, metavar="N", help="of the weights (default: 0)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes a checkpoint with random weights.
+
+    Raises:
+      UserError: the configuration is wrong, or the folder exists.
+    """
+    from flashmotion_jax.checkpoints.init import FreshConfig, write_fresh
+    from flashmotion_jax.config import load_config, with_overrides
+
+    config = with_overrides(load_config(args.config, FreshConfig), args.set)
+    num_parameters = write_fresh(args.out, config, args.seed)
+    print(f"wrote {args.out}: {num_parameters / 1e6:.2f} M parameters, untrained")
+    return 0

@@ -1,0 +1,109 @@
+"""Options that several commands share, and how commands report progress."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from flashmotion_jax.runtime.errors import add_traceback
+
+ADAPTERS = ("resnet", "controlnet", "none")
+DTYPES = ("bfloat16", "float32")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose commands, at every level, take `--traceback`."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        add_traceback(self)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`, required, and `--set`."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="F.py",
+        help="a file of configs/; text after a colon is passed to its get_config",
+    )
+    add_overrides(parser, "stage.optimizer.learning_rate=1e-5")
+
+
+def add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
+    """Adds `--set`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"override a field of the configuration, for instance {example}; repeatable",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model`."""
+    parser.add_argument(
+        "--model",
+        metavar="DIR",
+        help="checkpoint folder (default: the small 64x64 model of the package)",
+    )
+
+
+def add_adapter(parser: argparse.ArgumentParser, default: str | None, text: str) -> None:
+    """Adds `--adapter`."""
+    parser.add_argument("--adapter", choices=ADAPTERS, default=default, help=text)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Adds `--dtype`."""
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="of matmuls and convolutions (default: bfloat16; float32 on a CPU)",
+    )
+
+
+def part(text: str) -> tuple[int, int]:
+    """Parses N/M: part N, counted from 1, of M parts that share some work.
+
+    Raises:
+      argparse.ArgumentTypeError: the text has another form, or N is not between 1 and M.
+    """
+    try:
+        number, count = (int(word) for word in text.split("/"))
+    except ValueError:
+        number, count = 0, 0
+    if not 1 <= number <= count:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected N/M, for instance 2/8")
+    return number, count
+
+
+@contextmanager
+def progress_bars() -> Generator[Callable[[str, int, int], None], None, None]:
+    """Yields a `runtime.progress.Progress` that draws one bar on stderr for each stage."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            bars[stage] = tqdm(total=total, desc=f"{stage:8}", unit="step", file=sys.stderr)
+        bar = bars[stage]
+        bar.update(max(0, done - bar.n))
+        if done == total:
+            bar.close()
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def print_status(text: str) -> None:
+    """Prints a line about work in progress to stderr."""
+    print(text, file=sys.stderr, flush=True)

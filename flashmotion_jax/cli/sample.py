@@ -1,0 +1,181 @@
+"""`flashmotion sample`: makes a video from an image, a prompt and a trajectory."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from flashmotion_jax.cli import options
+from flashmotion_jax.config import MapKind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flashmotion_jax.inference.pipeline import Pipeline
+    from flashmotion_jax.inference.request import Request
+
+#: Height in pixels below which a preview is enlarged, to be watched on a screen.
+PREVIEW_HEIGHT = 256
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to those of `flashmotion`."""
+    parser = commands.add_parser("sample", help="make a video from image, prompt and trajectory")
+    options.add_model(parser)
+    options.add_adapter(
+        parser, None, "trajectory adapter (default: resnet with a trajectory, none without)"
+    )
+    _add_inputs(parser)
+    _add_sampling(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--image", metavar="F", help="first frame (default: none, text-to-video)")
+    add("--prompt", default="", metavar="TEXT", help="what happens (default: empty)")
+    add(
+        "--trajectory",
+        metavar="F.json|F.mp4|DIR",
+        help="boxes with keyframes, a video of maps, or a folder of maps as PNG files",
+    )
+    add(
+        "--kind",
+        choices=get_args(MapKind),
+        help="how a .json trajectory is drawn (default: as in the model's training)",
+    )
+    add(
+        "--out",
+        default="video.mp4",
+        metavar="F.mp4|F.npy|DIR",
+        help="the video; a name without suffix is a folder of PNG files (default: video.mp4)",
+    )
+    add(
+        "--preview",
+        metavar="F.mp4",
+        help="also write the video beside its trajectory map; small videos are enlarged",
+    )
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    add("--size", type=_size, metavar="HxW", help="pixels (default: fits the model and the image)")
+    add("--frames", type=int, metavar="N", help="4 n + 1 (default: the model's)")
+    add("--steps", type=int, metavar="N", help="denoising steps (default: the model's)")
+    add(
+        "--sampler",
+        choices=("few_step", "unipc", "euler"),
+        help="few_step for a distilled generator (default: the model's)",
+    )
+    add("--shift", type=float, metavar="X", help="of the noise levels (default: the model's)")
+    add("--guidance", type=float, metavar="X", help="of unipc and euler (default: the model's)")
+    add("--negative-prompt", metavar="TEXT", help="what to avoid (default: the model's)")
+    add(
+        "--adapter-scale",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="weight of the trajectory, 0 ignores it (default: 1)",
+    )
+    options.add_dtype(parser)
+    add(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="devices that share the video; each holds the whole model (default: 1)",
+    )
+    add("--prompt-cache", metavar="DIR", help="folder that keeps prompt embeddings between runs")
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected HxW, for instance 704x1280") from None
+    return height, width
+
+
+def run(args: argparse.Namespace) -> int:
+    """Samples a video, writes it, and prints how long each stage took.
+
+    Raises:
+      UserError: an argument or an input file is wrong; nothing has been loaded yet.
+    """
+    from flashmotion_jax.inference.pipeline import Pipeline
+    from flashmotion_jax.media.videos import check_output, write_video
+
+    outputs = [Path(path) for path in (args.out, args.preview) if path]
+    for path in outputs:
+        check_output(path)
+    kind = args.adapter or ("resnet" if args.trajectory else "none")
+    pipeline = Pipeline.load(
+        args.model,
+        None if kind == "none" else kind,
+        dtype=args.dtype,
+        keep_loaded=False,
+        devices=args.devices,
+        prompt_cache=args.prompt_cache,
+    )
+    request = _request(pipeline, args)
+    with options.progress_bars() as progress:
+        video = pipeline.run(request, progress)[0]
+    fps = request.sampling.fps
+    start = time.perf_counter()
+    write_video(outputs[0], video, fps)
+    if args.preview:
+        write_video(outputs[1], _enlarged(_beside_map(video, request)), fps)
+    _print_times(pipeline, time.perf_counter() - start)
+    print(
+        f"wrote {' and '.join(map(str, outputs))}: {request.num_frames} frames, "
+        f"{request.width} x {request.height}, {fps} fps"
+    )
+    return 0
+
+
+def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
+    chosen = {
+        name: getattr(args, name)
+        for name in ("sampler", "shift", "negative_prompt")
+        if getattr(args, name) is not None
+    }
+    return pipeline.request(
+        args.image,
+        args.prompt,
+        args.trajectory,
+        args.seed,
+        sampling=dataclasses.replace(pipeline.sampling, **chosen),
+        steps=args.steps,
+        size=args.size,
+        frames=args.frames,
+        guidance=args.guidance,
+        adapter_scale=args.adapter_scale,
+        kind=args.kind,
+    )
+
+
+def _beside_map(video: np.ndarray, request: Request) -> np.ndarray:
+    """Puts the trajectory map to the left of the video; without one, returns the video."""
+    import numpy as np
+
+    return video if request.maps is None else np.concatenate([request.maps[0], video], axis=2)
+
+
+def _enlarged(video: np.ndarray) -> np.ndarray:
+    """Repeats the pixels of a small video up to a height of about `PREVIEW_HEIGHT`."""
+    factor = max(1, PREVIEW_HEIGHT // video.shape[1])
+    return video.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _print_times(pipeline: Pipeline, write_seconds: float) -> None:
+    """Prints one row a stage: seconds to load its model, and to compile and run."""
+    print(f"{'stage':10}{'load s':>9}{'run s':>9}")
+    for stage, load, run in pipeline.stage_times:
+        print(f"{stage:10}{load:9.2f}{run:9.2f}")
+    total = write_seconds + sum(load + run for _, load, run in pipeline.stage_times)
+    print(f"{'write':10}{'':9}{write_seconds:9.2f}")
+    print(f"{'total':10}{'':9}{total:9.2f}")
