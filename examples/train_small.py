@@ -54,7 +54,7 @@ def main() -> int:
         "fast_generator": folder / "stage2/model",
         "slow_adapter": folder / "stage1_box_resnet/model",
         "adapter_every": 2,
-        "discriminator.taps": "(0,1)",
+        "discriminator.block_indices": "(0,1)",
         "discriminator.dim": 32,
     }
     train(folder, "stage3_resnet", changes)

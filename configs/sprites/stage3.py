@@ -35,7 +35,7 @@ EVERY = 5
 #: 50, and 400 steps, gave the same IoU and a sharpness of 0.27 in place of 0.33.
 LAST_SCALE = 5.0
 SCALE = ScaleConfig(slope=LAST_SCALE / STEPS)
-DISCRIMINATOR = DiscriminatorConfig(taps=(2, 3, 5), dim=128, num_heads=4)
+DISCRIMINATOR = DiscriminatorConfig(block_indices=(2, 3, 5), dim=128, num_heads=4)
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},

@@ -1,4 +1,4 @@
-"""Every configuration of the package: frozen dataclasses, validated where they are made."""
+"""Configurations of the package: frozen dataclasses that validate their values when created."""
 
 from flashmotion_jax.config.files import load_config
 from flashmotion_jax.config.grid import Grid

@@ -1,4 +1,4 @@
-"""How configurations refuse a value."""
+"""Validation of configuration values."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_sizes(config: Any) -> None:
-    """Raises `UserError` unless a dataclass's whole numbers, in tuples too, are at least 1."""
+    """Raises `UserError` unless every int of a dataclass, also inside tuples, is at least 1."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         numbers = value if isinstance(value, tuple) else (value,)
-        sizes = [number for number in numbers if type(number) is int]  # a bool is no size
+        sizes = [number for number in numbers if type(number) is int]  # excludes bool
         require(min(sizes, default=1) >= 1, f"{field.name}={value}; expected at least 1")

@@ -1,7 +1,7 @@
-"""Sizes of the models, and how they are sampled.
+"""Configurations of the models and of sampling.
 
-Defaults are the published Wan2.2-TI2V-5B; converters fill them from a checkpoint's own files or
-tensor shapes, and they are kept as JSON beside the weights.
+The defaults describe the published Wan2.2-TI2V-5B. Converters read the values from a checkpoint's
+configuration files or tensor shapes, and store them as JSON next to the weights.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from flashmotion_jax.config import wan22
 from flashmotion_jax.config.checks import require, require_sizes
 
 MapKind = Literal["box", "filled_box", "mask"]
-"""What trajectory maps show after frame 0; see `trajectory.render`."""
+"""What trajectory maps show after frame 0: see `trajectory.render`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiTConfig:
-    """The diffusion transformer (Wan2.2 `config.json`).
+    """Configuration of the diffusion transformer (`config.json` of Wan2.2).
 
     Raises:
-      UserError: a size below 1, a width that is not a multiple of the heads, or odd heads.
+      UserError: A size is below 1, or `dim` is not a multiple of `2 * num_heads`.
     """
 
     dim: int = 3072
@@ -30,42 +30,44 @@ class DiTConfig:
     num_layers: int = 30
     in_channels: int = 48
     out_channels: int = 48
-    patch_size: tuple[int, int] = (2, 2)  # height and width of a token, in latent pixels
+    patch_size: tuple[int, int] = (2, 2)  # height and width of a token in latent pixels
     text_dim: int = 4096
-    text_len: int = 512  # prompts are padded to it with zeros, and the zeros are attended
-    freq_dim: int = 256  # width of the timestep's sinusoid
+    text_len: int = 512  # prompts are zero-padded to this length; the zeros are attended to
+    freq_dim: int = 256  # width of the sinusoidal timestep embedding
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
         require_sizes(self)
         require(
             self.dim % (2 * self.num_heads) == 0,
-            f"dim={self.dim} must be a multiple of 2 * num_heads={2 * self.num_heads}: heads are "
-            "of equal, even width",
+            f"dim={self.dim} must be a multiple of 2 * num_heads={2 * self.num_heads}, so that all "
+            "heads have the same even width",
         )
 
     @property
     def head_dim(self) -> int:
-        """Width of one attention head."""
+        """Width of an attention head."""
         return self.dim // self.num_heads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """The causal video autoencoder: 4 x in time, 16 x in space (Wan2.2 `vae2_2.py`).
+    """Configuration of the causal video autoencoder (`vae2_2.py` of Wan2.2).
+
+    The defaults compress 4 times in time and 16 times in height and width.
 
     Raises:
-      UserError: a size below 1, latent statistics that are not one number per latent channel, or
-        levels whose channels do not divide those of the shortcut between them.
+      UserError: A size is below 1, the latent statistics do not have one value per latent channel,
+        or the channels of adjacent levels do not fit the space-to-depth shortcut between them.
     """
 
     latent_channels: int = 48
     encoder_dim: int = 160
     decoder_dim: int = 256
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    num_res_blocks: int = 2  # per encoder level; the decoder has one more
-    temporal_downsample: tuple[bool, ...] = (False, True, True)  # one a step between levels
-    patch_size: int = 2  # pixels folded into channels before the first convolution
+    num_res_blocks: int = 2  # per encoder level; decoder levels have one more
+    temporal_downsample: tuple[bool, ...] = (False, True, True)  # one entry per downsampling
+    patch_size: int = 2  # patches become channels before the first convolution
     latents_mean: tuple[float, ...] = wan22.LATENTS_MEAN
     latents_std: tuple[float, ...] = wan22.LATENTS_STD
 
@@ -74,42 +76,43 @@ class VAEConfig:
         for name in ("latents_mean", "latents_std"):
             require(
                 len(getattr(self, name)) == self.latent_channels,
-                f"{name} has {len(getattr(self, name))} numbers; expected one for each of the "
+                f"{name} has {len(getattr(self, name))} values; expected "
                 f"latent_channels={self.latent_channels}",
             )
         require(
             len(self.temporal_downsample) == len(self.multipliers) - 1,
-            f"temporal_downsample={self.temporal_downsample} needs one entry fewer than "
+            f"temporal_downsample={self.temporal_downsample}; expected one entry fewer than "
             f"multipliers={self.multipliers}",
         )
         require(
             self._has_shortcuts(),
-            f"multipliers={self.multipliers}: a level's channels, times the 4 or 8 pixels that "
-            "become one, must be a multiple of the next level's, and the other way round",
+            f"multipliers={self.multipliers}: the channels of a level, times 4 (8 where time is "
+            "halved), must be a multiple of those of the next level, and vice versa",
         )
 
     def _has_shortcuts(self) -> bool:
-        """Whether space-to-depth gives each level's channels from those of the level before."""
-        cells = [4 * (1 + halves_time) for halves_time in self.temporal_downsample]
+        """Whether space-to-depth shortcuts can join all adjacent levels."""
+        # How many pixels a downsampling merges into one: 2 x 2, or 2 x 2 x 2 with time.
+        merged = [4 * (1 + halves_time) for halves_time in self.temporal_downsample]
         down, up = self.multipliers, self.multipliers[::-1]
-        downwards = zip((1, *down), down, (*cells, 1), strict=False)
-        upwards = zip((up[0], *up), up, cells[::-1], strict=False)  # the last level grows nothing
-        return all(before * cell % after == 0 for before, after, cell in downwards) and all(
-            after * cell % before == 0 for before, after, cell in upwards
+        downwards = zip((1, *down), down, (*merged, 1), strict=False)
+        upwards = zip((up[0], *up), up, merged[::-1], strict=False)  # the last level does not grow
+        return all(before * count % after == 0 for before, after, count in downwards) and all(
+            after * count % before == 0 for before, after, count in upwards
         )
 
     @property
     def spatial_factor(self) -> int:
-        """Pixels a latent pixel, in height and in width."""
+        """Pixels per latent pixel, in height and width."""
         return self.patch_size * 2 ** len(self.temporal_downsample)
 
     @property
     def temporal_factor(self) -> int:
-        """Frames a latent frame, after the first."""
+        """Frames per latent frame, after the first."""
         return 2 ** sum(self.temporal_downsample)
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Frames, height, width and channels of the latents of a video of these sizes."""
+        """Shape `(T, h, w, C)` of the latents of a video."""
         return (
             (num_frames - 1) // self.temporal_factor + 1,
             height // self.spatial_factor,
@@ -120,10 +123,10 @@ class VAEConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
-    """The UMT5 encoder (`google/umt5-xxl`).
+    """Configuration of the UMT5 encoder (`google/umt5-xxl`).
 
     Raises:
-      UserError: a size below 1.
+      UserError: A size is below 1.
     """
 
     vocab_size: int = 256384
@@ -142,14 +145,15 @@ class TextEncoderConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResNetAdapterConfig:
-    """The light adapter: 2-D residual blocks on the trajectory latents alone.
+    """Configuration of the light adapter: 2-D residual blocks on the trajectory latents alone.
 
     Raises:
-      UserError: a width below 1.
+      UserError: The width is below 1.
     """
 
-    # The paper gives 5.02 B for generator and adapter together, so 15 to 25 M for the adapter: two
-    # 3 x 3 convolutions of width 128 a block make 20.8 M. Width 64 or 192 would not fit.
+    # The paper reports 5.02 B parameters for generator and adapter together, leaving 15 to 25 M
+    # for the adapter. Two 3 x 3 convolutions of width 128 per block have 20.8 M; widths 64 and 192
+    # would fall outside that range.
     width: int = 128
 
     def __post_init__(self) -> None:
@@ -158,9 +162,9 @@ class ResNetAdapterConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ControlNetConfig:
-    """The heavy adapter: a copy of the DiT's blocks with a zero projection after each."""
+    """Configuration of the heavy adapter: a copy of the DiT with a zero projection per block."""
 
-    # Open in the paper. MagicMotion, by the same authors, puts both side by side in channels.
+    # The paper does not say. MagicMotion, by the same authors, concatenates both along channels.
     input: Literal["latents+trajectory", "trajectory"] = "latents+trajectory"
 
 
@@ -169,24 +173,26 @@ AdapterConfig = ResNetAdapterConfig | ControlNetConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """The trainable classifiers on a frozen DiT (FlashMotion section 3.4).
+    """Configuration of the trainable classifiers on a frozen DiT (FlashMotion, section 3.4).
 
     Raises:
-      UserError: no tap, taps that do not rise, or a width that the heads do not divide.
+      UserError: `block_indices` are empty or not increasing, or `dim` is not a multiple of
+        `2 * num_heads`.
     """
 
-    taps: tuple[int, ...] = (13, 21, 29)  # DiT blocks, from 0, whose output a classifier sees
-    semantic: bool = True  # self-attention with the first frame and the text (SS)
-    trajectory: bool = (
-        True  # cross-attention to the trajectory (TC); that to the video is always on
-    )
-    dim: int = 1024  # open in the paper
+    block_indices: tuple[int, ...] = (13, 21, 29)  # DiT blocks with a classifier on their output
+    semantic: bool = True  # SS: self-attention with the first frame and the text
+    trajectory: bool = True  # TC: cross-attention to the trajectory. VC, to the video, is always on
+    dim: int = 1024  # the paper does not say
     num_heads: int = 8
 
     def __post_init__(self) -> None:
         require(
-            len(self.taps) > 0 and list(self.taps) == sorted(set(self.taps)) and self.taps[0] >= 0,
-            f"taps={self.taps}; expected rising block indices from 0, for instance (13, 21, 29)",
+            len(self.block_indices) > 0
+            and list(self.block_indices) == sorted(set(self.block_indices))
+            and self.block_indices[0] >= 0,
+            f"block_indices={self.block_indices}; expected increasing indices of DiT blocks, "
+            "counted from 0, for instance (13, 21, 29)",
         )
         require(
             self.dim % (2 * self.num_heads) == 0,
@@ -196,22 +202,22 @@ class DiscriminatorConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How a checkpoint is sampled; kept beside its weights, overridden by the caller.
+    """Sampling defaults of a checkpoint, stored with its weights; callers can override them.
 
     Raises:
-      UserError: an unknown sampler, or a value out of range.
+      UserError: The sampler or kind of maps is unknown, or a value is out of range.
     """
 
     sampler: Literal["few_step", "unipc", "euler"] = "few_step"
-    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)  # of the few-step sampler
-    # FlashMotion's generator is trained on the shifted grid (1000, 937.5, 833.3, 625); the base
-    # Turbo model's inference script feeds the raw list instead.
+    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)  # for few_step
+    # FlashMotion's generator is trained on the shifted steps (1000, 937.5, 833.3, 625). The
+    # inference script of the base Turbo model uses the list as it is.
     warp_denoising_steps: bool = True
-    num_steps: int = 50  # of UniPC and Euler
+    num_steps: int = 50  # for unipc and euler
     shift: float = 5.0
-    guidance_scale: float = 5.0  # of UniPC and Euler; the few-step student has none
-    negative_prompt: str = wan22.NEGATIVE_PROMPT  # what guidance steers away from
-    height: int = 704  # without an image; with one, its aspect ratio within the same area
+    guidance_scale: float = 5.0  # for unipc and euler; few_step runs without guidance
+    negative_prompt: str = wan22.NEGATIVE_PROMPT
+    height: int = 704  # an image keeps its aspect ratio and is resized to this area
     width: int = 1280
     num_frames: int = 121
     fps: int = 24
@@ -233,16 +239,16 @@ class SamplingConfig:
 
     @property
     def is_guided(self) -> bool:
-        """Whether each step also runs the model on the negative prompt."""
+        """Whether each step also evaluates the model on the negative prompt."""
         return self.sampler != "few_step" and self.guidance_scale != 1
 
     @property
     def steps(self) -> int:
-        """Steps of the chosen sampler."""
+        """Number of steps of the sampler."""
         return len(self.denoising_steps) if self.sampler == "few_step" else self.num_steps
 
     def with_steps(self, steps: int) -> SamplingConfig:
-        """The same sampler with another number of steps; few-step levels are spread evenly.
+        """Returns a copy with another number of steps, evenly spaced for the few-step sampler.
 
         Raises:
           UserError: `steps` is below 1, or above 8 for the few-step sampler.

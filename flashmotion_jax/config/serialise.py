@@ -1,4 +1,4 @@
-"""Configurations to and from plain JSON types, and one value at a time from a command line."""
+"""Conversion of configurations to and from JSON types, and overrides from the command line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Config = TypeVar("Config")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON types."""
+    """Converts a configuration to JSON types."""
     return dataclasses.asdict(config)
 
 
 def from_dict(cls: type[Config], values: dict[str, Any], where: str = "configuration") -> Config:
-    """Builds `cls` from JSON types; tuples may be given as lists.
+    """Builds a configuration from JSON types; lists become tuples.
 
     Args:
-      cls: a dataclass without dataclasses in it.
-      values: field names to values.
-      where: the file the values came from, for the error.
+      cls: A dataclass without nested dataclasses.
+      values: Field names to values.
+      where: Where the values come from, for error messages.
 
     Raises:
-      UserError: a key that `cls` does not have; the nearest one is named.
+      UserError: A key is not a field of `cls`; the message suggests the nearest one.
     """
     names = _field_names(cls)
     for key in values:
@@ -39,16 +39,16 @@ def from_dict(cls: type[Config], values: dict[str, Any], where: str = "configura
 
 
 def with_overrides(config: Config, assignments: Sequence[str]) -> Config:
-    """A configuration with values from the command line.
+    """Returns a copy of a configuration with values from the command line.
 
     Args:
-      config: a dataclass; dataclasses in it are reached by dots.
-      assignments: `key=value`, for instance `stage.optimizer.learning_rate=1e-5`. Values are Python
-        literals; what is none is text.
+      config: A dataclass. Dots reach into nested dataclasses.
+      assignments: `key=value` each, for instance `stage.optimizer.learning_rate=1e-5`. Values are
+        Python literals; anything else is taken as text.
 
     Raises:
-      UserError: an unknown key (the nearest one is named), a value of another type than the
-        field's, or one that the configuration refuses.
+      UserError: A key is unknown (the message suggests the nearest one), a value does not have the
+        type of its field, or the configuration rejects it.
     """
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -76,7 +76,7 @@ def _override(config: Any, keys: list[str], text: str) -> Any:
 
 
 def _parse(text: str, hint: Any) -> Any:
-    """The value of a field of type `hint` that a text stands for."""
+    """Parses text as a value of the type `hint`."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -88,7 +88,7 @@ def _parse(text: str, hint: Any) -> Any:
 
 
 def _fit(value: Any, text: str, hint: Any) -> Any:
-    """The value as one of the type, or None if it is none."""
+    """Converts a value to the type `hint`, or returns None if it does not fit."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return next((choice for choice in args if choice in (value, text)), None)

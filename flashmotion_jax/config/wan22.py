@@ -1,9 +1,9 @@
-"""Constants of the published Wan2.2-TI2V-5B that stand in none of its configuration files.
+"""Constants of Wan2.2-TI2V-5B that its published configuration files do not contain.
 
 Source: Wan2.2 `wan/modules/vae2_2.py` (latent statistics), `wan/configs/shared_config.py` (prompt).
 """
 
-#: Mean and standard deviation of each of the 48 latent channels; latents are normalised by them.
+#: Mean and standard deviation of each of the 48 latent channels, used to normalize latents.
 LATENTS_MEAN = (
     -0.2289,
     -0.0052,
@@ -105,7 +105,7 @@ LATENTS_STD = (
     0.7744,
 )
 
-#: What guidance steers away from in the multi-step sampler, in Chinese as the model was trained.
+#: Default negative prompt of the multi-step samplers, in Chinese as the model was trained with.
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质"
     "量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,7 +69,7 @@ class Generator:
             "max_steps": 8 if sampling.sampler == "few_step" else 1000,
             "sampler": sampling.sampler,
             "guidance": sampling.guidance_scale if sampling.sampler != "few_step" else None,
-            "grid": facts.grid._asdict(),
+            "grid": dataclasses.asdict(facts.grid),
         }
 
     def facts(self) -> Facts:

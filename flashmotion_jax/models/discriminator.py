@@ -151,11 +151,11 @@ class Discriminator(nnx.Module):
         self.embed_trajectory = embed(patch_dim) if config.trajectory else None
         self.classifiers = layers.stack(
             lambda rngs: Classifier(config, dit_config, policy=policy, rngs=rngs),
-            len(config.taps),
+            len(config.block_indices),
             rngs,
         )
         self.head = layers.FeedForward(
-            (len(config.taps) * config.dim, config.dim, 1),
+            (len(config.block_indices) * config.dim, config.dim, 1),
             layers.gelu_tanh,
             policy=FLOAT32,
             rngs=rngs,
@@ -200,7 +200,7 @@ class Discriminator(nnx.Module):
                     f"{name} have shape {x.shape}; expected {expected} for latents of shape "
                     f"{latents.shape}"
                 )
-        taps_KBTPD = backbone.taps(latents, timesteps, text, self.config.taps)
+        taps_KBTPD = backbone.taps(latents, timesteps, text, self.config.block_indices)
         positions_ND = self._positions(latents)
         semantic_BSD = self._semantic_tokens(image_latents, text)
         trajectory_BND = None

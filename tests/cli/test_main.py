@@ -88,7 +88,7 @@ def test_text_to_video_takes_no_adapter(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--frames", "6"], "frames=6; expected 4 n + 1"),
+        (["--frames", "6"], "num_frames=6; expected 4 n + 1"),
         (["--out", "video.gif"], "cannot write video.gif"),
         (["--image", "missing.png"], "no image at missing.png"),
         (["--trajectory", "missing.json"], "missing.json"),

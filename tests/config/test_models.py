@@ -8,7 +8,7 @@ import pytest
 from flashmotion_jax import config
 from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig, from_dict, to_dict
 
-EVERY = [
+CONFIGS = [
     config.DiTConfig,
     config.VAEConfig,
     config.TextEncoderConfig,
@@ -18,21 +18,21 @@ EVERY = [
 ]
 
 
-@pytest.mark.parametrize("cls", EVERY)
+@pytest.mark.parametrize("cls", CONFIGS)
 def test_json_round_trip(cls):
     made = cls()
     assert from_dict(cls, json.loads(json.dumps(to_dict(made)))) == made
 
 
-def test_unknown_key_names_the_nearest_one():
+def test_unknown_key_suggests_the_nearest_one():
     with pytest.raises(ValueError, match=r"model.json: unknown key 'num_head'.*'num_heads'"):
         from_dict(DiTConfig, {"num_head": 3}, "model.json")
 
 
-def test_faults_are_named():
+def test_invalid_values_raise():
     with pytest.raises(ValueError, match="dim=100 must be a multiple of 2 \\* num_heads=48"):
         DiTConfig(dim=100)
-    with pytest.raises(ValueError, match="latents_mean has 48 numbers"):
+    with pytest.raises(ValueError, match="latents_mean has 48 values; expected latent_channels=16"):
         VAEConfig(latent_channels=16)
     with pytest.raises(ValueError, match="temporal_downsample"):
         VAEConfig(multipliers=(1, 2))
@@ -51,16 +51,16 @@ def test_faults_are_named():
 
 
 @pytest.mark.parametrize("multipliers", [(1, 3, 4), (4, 1, 16), (3, 4, 4)])
-def test_levels_that_no_shortcut_joins_are_refused(multipliers):
-    with pytest.raises(ValueError, match="a level's channels"):
+def test_levels_without_a_shortcut_raise(multipliers):
+    with pytest.raises(ValueError, match="the channels of a level"):
         VAEConfig(multipliers=multipliers, temporal_downsample=(True, True))
 
 
-def test_vae_factors_of_the_published_model():
+def test_compression_of_the_published_vae():
     assert (VAEConfig().spatial_factor, VAEConfig().temporal_factor) == (16, 4)
 
 
-def test_steps_of_the_few_step_sampler_spread_evenly():
+def test_few_step_sampler_spaces_steps_evenly():
     sampling = SamplingConfig()
     assert sampling.with_steps(4).denoising_steps == (1000, 750, 500, 250)
     assert sampling.with_steps(2).denoising_steps == (1000, 500)
@@ -70,25 +70,25 @@ def test_steps_of_the_few_step_sampler_spread_evenly():
             sampling.with_steps(steps)
 
 
-def test_steps_of_a_multi_step_sampler():
+def test_multi_step_sampler_takes_any_number_of_steps():
     sampling = SamplingConfig(sampler="unipc")
     assert sampling.with_steps(20).steps == 20
     with pytest.raises(ValueError, match="steps=0"):
         sampling.with_steps(0)
 
 
-def test_only_multi_step_samplers_are_guided():
+def test_only_multi_step_samplers_use_guidance():
     assert not SamplingConfig().is_guided
     assert SamplingConfig(sampler="euler").is_guided
     assert not SamplingConfig(sampler="euler", guidance_scale=1).is_guided
 
 
-@pytest.mark.parametrize("cls", EVERY)
+@pytest.mark.parametrize("cls", CONFIGS)
 def test_configurations_are_frozen_and_hashable(cls):
     hash(cls())
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(cls(), dataclasses.fields(cls)[0].name, None)
 
 
-def test_latents_of_a_video_at_full_size():
+def test_latent_shape_of_a_full_size_video():
     assert VAEConfig().latent_shape(121, 704, 1280) == (31, 44, 80, 48)

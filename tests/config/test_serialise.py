@@ -68,7 +68,7 @@ def test_values_of_every_type(run):
         ("steps=0", "steps=0; expected at least 1"),
     ],
 )
-def test_faults_name_the_assignment_and_what_was_expected(run, assignment, message):
+def test_errors_name_the_assignment_and_what_was_expected(run, assignment, message):
     with pytest.raises(ValueError, match=r"^--set ") as caught:
         with_overrides(run, [assignment])
     assert assignment in str(caught.value)

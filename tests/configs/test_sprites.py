@@ -47,7 +47,7 @@ def test_sizes_fit_together():
     assert sizes == (cache.num_frames, cache.height, cache.width)
     assert sizes == (autoencoder.num_frames, autoencoder.height, autoencoder.width)
     assert autoencoder.data_root == cache.data_root
-    taps = train_config("stage3.py").stage.discriminator.taps
+    taps = train_config("stage3.py").stage.discriminator.block_indices
     assert max(taps) == family.dit.num_layers - 1
 
 

@@ -135,7 +135,7 @@ def test_sessions_see_their_own(client, slow):
         ({"seed": "x"}, "seed='x'; expected a whole number"),
         ({"guidance": "x"}, "guidance='x'; expected a number"),
         ({"size": "64"}, "size='64'; expected HxW"),
-        ({"size": "63x64"}, "size=63x64; expected a height in multiples of 32"),
+        ({"size": "63x64"}, "height=63, width=64; expected a height that is a multiple of 32"),
         ({"adapter": "x"}, "adapter='x'; expected resnet, none"),
         ({"trajectory": "{"}, "trajectory is not JSON"),
         ({"trajectory": "{}"}, "faults in the trajectory"),

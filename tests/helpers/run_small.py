@@ -62,7 +62,7 @@ def stage_config(base, stage):
                 adapter="resnet",
                 optimizer=averaged,
                 discriminator_optimizer=optimizer,
-                discriminator=DiscriminatorConfig(taps=(1,), dim=16, num_heads=2),
+                discriminator=DiscriminatorConfig(block_indices=(1,), dim=16, num_heads=2),
                 adapter_every=2,
                 separate_gradients=False,  # a backward pass less to compile
             )

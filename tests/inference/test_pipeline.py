@@ -238,8 +238,11 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frames": 10}, r"frames=10; expected 4 n \+ 1, for instance 9"),
-        ({"size": (33, 64)}, r"size=33x64; expected .* in multiples of 32, for instance 32x64"),
+        ({"frames": 10}, r"num_frames=10; expected 4 n \+ 1, for instance 9"),
+        (
+            {"size": (33, 64)},
+            r"height=33, width=64; expected .* multiple of 32, for instance height=32, width=64",
+        ),
         ({"steps": 9}, "the few-step sampler takes 1 to 8"),
         ({"guidance": 2.0}, "guidance=2.0 with the few_step sampler"),
         ({"prompt": 3}, "prompt=3; expected a string"),

@@ -25,8 +25,8 @@ def make(image=None, sampling=SAMPLING, **options):
 
 
 def test_the_grid_of_wan22_and_of_other_models():
-    assert Grid.of(DiTConfig(), VAEConfig()) == (32, 32, 4)
-    assert Grid.of(DIT, VAE) == (8, 16, 2)
+    assert Grid.of(DiTConfig(), VAEConfig()) == Grid(32, 32, 4)
+    assert Grid.of(DIT, VAE) == Grid(8, 16, 2)
 
 
 def test_sizes_of_the_grid_are_taken():
@@ -49,14 +49,14 @@ def test_an_image_takes_its_aspect_ratio_within_the_grid_and_the_area():
     [
         (
             {"size": (24, 40)},
-            r"size=24x40; expected a height in multiples of 8 and a width in multiples of 16, for "
-            "instance 24x32",
+            r"height=24, width=40; expected a height that is a multiple of 8 and a width that is a "
+            "multiple of 16, for instance height=24, width=32",
         ),
-        ({"size": (20, 48)}, "for instance 16x48"),
-        ({"size": (-8, 48)}, "for instance 8x48"),
-        ({"frames": 4}, r"frames=4; expected 2 n \+ 1, for instance 5"),
-        ({"frames": 0}, r"frames=0; expected 2 n \+ 1, for instance 1"),
-        ({"sampling": SamplingConfig(height=60, width=96)}, "size=60x96"),
+        ({"size": (20, 48)}, "for instance height=16, width=48"),
+        ({"size": (-8, 48)}, "for instance height=8, width=48"),
+        ({"frames": 4}, r"num_frames=4; expected 2 n \+ 1, for instance 5"),
+        ({"frames": 0}, r"num_frames=0; expected 2 n \+ 1, for instance 1"),
+        ({"sampling": SamplingConfig(height=60, width=96)}, "height=60, width=96"),
         ({"image": np.zeros((1, 5000, 3), np.uint8)}, "in multiples of 8 x 16: crop it"),
     ],
 )

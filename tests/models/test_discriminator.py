@@ -17,7 +17,7 @@ from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.runtime import sharding
 from helpers import tiny
 
-CONFIG = DiscriminatorConfig(taps=(0, 2), dim=16, num_heads=2)
+CONFIG = DiscriminatorConfig(block_indices=(0, 2), dim=16, num_heads=2)
 VARIANTS = {
     "all": {},
     "VC": {"semantic": False, "trajectory": False},
@@ -213,7 +213,7 @@ def test_the_gradient_reaches_the_latents_through_the_backbone():
 
 def test_sees_the_output_of_the_configured_blocks():
     dit, inputs = tiny.make_dit(), make_inputs()
-    one = dataclasses.replace(CONFIG, taps=(1,))
+    one = dataclasses.replace(CONFIG, block_indices=(1,))
     discriminator = make_discriminator(one)
 
     @jax.jit
@@ -354,6 +354,6 @@ def test_wrong_shapes_are_refused(image_shape, trajectory_shape, message):
 
 
 def test_taps_that_the_backbone_has_not_are_refused():
-    discriminator = make_discriminator(dataclasses.replace(CONFIG, taps=(13, 21, 29)))
+    discriminator = make_discriminator(dataclasses.replace(CONFIG, block_indices=(13, 21, 29)))
     with pytest.raises(ValueError, match=r"taps at blocks \(13, 21, 29\); expected .* 0 to 2"):
         discriminator(tiny.make_dit(), *make_inputs())

@@ -129,7 +129,7 @@ def test_stage_3(world):
         adapter="resnet",
         optimizer=OPTIMIZER,
         discriminator_optimizer=OPTIMIZER,
-        discriminator=DiscriminatorConfig(taps=(0, 1), dim=16, num_heads=2),
+        discriminator=DiscriminatorConfig(block_indices=(0, 1), dim=16, num_heads=2),
         diffusion_scale=ScaleConfig(slope=0.0, offset=10.0),
         student=FewStepConfig(denoising_steps=(500,)),  # of one noise level, losses compare
         adapter_every=2,

@@ -45,7 +45,7 @@ RATE = OptimizerConfig(learning_rate=1e-3)
 FAKE_RATE = OptimizerConfig(learning_rate=2e-3)
 STUDENT = FewStepConfig(denoising_steps=(1000, 500), warp_denoising_steps=False, shift=3.0)
 MATCHING = MatchingConfig(student=STUDENT, student_every=3, student_start=2)
-DISCRIMINATOR = DiscriminatorConfig(taps=(0, 1), dim=16, num_heads=2)
+DISCRIMINATOR = DiscriminatorConfig(block_indices=(0, 1), dim=16, num_heads=2)
 
 
 def save(folder, sampling, dit_config, seed, parts):
