@@ -250,7 +250,7 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
         ({"trajectory": None}, "the adapter needs a trajectory"),
         ({"image": "missing.png"}, "no image at missing.png"),
         ({"image": np.zeros((4, 4))}, r"image is float64 \(4, 4\)"),
-        ({"size": (0, 64)}, "size=0x64"),
+        ({"size": (0, 64)}, "height=0, width=64"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_loads(folder, image, change, message):
