@@ -10,48 +10,35 @@ import dataclasses
 from typing import Any, Literal, cast
 
 from flashmotion_jax.config import (
-    ControlNetConfig,
     FastAdapterConfig,
     MeshConfig,
     OptimizerConfig,
-    ResNetAdapterConfig,
     SlowAdapterConfig,
     TrainConfig,
+    adapter_kind,
 )
-from flashmotion_jax.runtime.errors import UserError
-
-Adapter = Literal["resnet", "controlnet"]
 
 SLOW_GENERATOR = "checkpoints/wan22"
 FAST_GENERATOR = "runs/stage2/model"
 
-#: Parts of each adapter whose gradients are watched apart.
-ADAPTER_GROUPS = {
-    "resnet": {"stem": 1.0, "blocks": 1.0, "blocks.projection": 1.0},
-    "controlnet": {"": 1.0, "blocks": 1.0, "projections": 1.0},
-}
-ADAPTERS = {"resnet": ResNetAdapterConfig(), "controlnet": ControlNetConfig()}
 
-
-def adapter_optimizer(adapter: Adapter) -> OptimizerConfig:
+def adapter_optimizer(adapter: str) -> OptimizerConfig:
     """AdamW of an adapter, in stages 1 and 3.
 
     Raises:
-      UserError: it is neither "resnet" nor "controlnet".
+      UserError: no such kind of adapter.
     """
-    if adapter not in ADAPTERS:
-        raise UserError(f"adapter {adapter!r}; expected one of {', '.join(ADAPTERS)}")
-    return OptimizerConfig(learning_rate=2e-6, groups=ADAPTER_GROUPS[adapter])
+    return OptimizerConfig(learning_rate=2e-6, groups=dict(adapter_kind(adapter).groups))
 
 
 def stage1(
-    adapter: Adapter, kind: Literal["mask", "box"], steps: int, start_from: str = ""
+    adapter: str, kind: Literal["mask", "box"], steps: int, start_from: str = ""
 ) -> TrainConfig:
     """An adapter on the SlowGenerator: 16 devices, a video each."""
     return TrainConfig(
         stage=SlowAdapterConfig(
             slow_generator=SLOW_GENERATOR,
-            adapter=ADAPTERS[adapter],
+            adapter=adapter_kind(adapter).config(),
             start_from=start_from,
             optimizer=adapter_optimizer(adapter),
         ),
@@ -63,7 +50,7 @@ def stage1(
     )
 
 
-def models(adapter: Adapter) -> dict[str, Any]:
+def models(adapter: str) -> dict[str, Any]:
     """What stage 3 and its baselines start from."""
     return {
         "slow_generator": SLOW_GENERATOR,
@@ -73,7 +60,7 @@ def models(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def stage3(adapter: Adapter) -> TrainConfig:
+def stage3(adapter: str) -> TrainConfig:
     """An adapter on the FastGenerator: 4 devices, a video each."""
     return TrainConfig(
         stage=FastAdapterConfig(
@@ -90,7 +77,7 @@ def stage3(adapter: Adapter) -> TrainConfig:
     )
 
 
-def variant(adapter: Adapter, name: str, **changes: Any) -> TrainConfig:
+def variant(adapter: str, name: str, **changes: Any) -> TrainConfig:
     """Stage 3 with some fields of its stage changed, in an output folder of its own."""
     run = stage3(adapter)
     stage = dataclasses.replace(cast(FastAdapterConfig, run.stage), **changes)

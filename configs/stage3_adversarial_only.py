@@ -1,15 +1,14 @@
 """Ablation of Table 2, without diffusion loss: stage 3 by the adversarial loss alone.
 
-    flashmotion train --config configs/stage3_adversarial_only.py             # ResNet
-    flashmotion train --config configs/stage3_adversarial_only.py:controlnet
+    flashmotion train --config configs/stage3_adversarial_only.py[:ADAPTER]
 
 Hardware: as stage 3. Expect (paper): low IoU.
 """
 
-from configs.common import Adapter, variant
-from flashmotion_jax.config import ScaleConfig, TrainConfig
+from configs.common import variant
+from flashmotion_jax.config import DEFAULT_ADAPTER, ScaleConfig, TrainConfig
 
 
-def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3 with a scale of 0."""
     return variant(adapter, "adversarial_only", diffusion_scale=ScaleConfig(slope=0.0))

@@ -1,15 +1,14 @@
 """Ablation of Table 2, without GAN loss: stage 3 by the diffusion loss alone.
 
-    flashmotion train --config configs/stage3_diffusion_only.py             # ResNet
-    flashmotion train --config configs/stage3_diffusion_only.py:controlnet
+    flashmotion train --config configs/stage3_diffusion_only.py[:ADAPTER]
 
 Hardware: as stage 3. Expect (paper): best IoU, blurred videos.
 """
 
-from configs.common import Adapter, variant
-from flashmotion_jax.config import TrainConfig
+from configs.common import variant
+from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig
 
 
-def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3 without discriminator."""
     return variant(adapter, "diffusion_only", adversarial=False)

@@ -1,19 +1,18 @@
 """Baseline DMD of Table 1: the adapter by distribution matching on the FastGenerator.
 
-    flashmotion train --config configs/stage3_dmd.py             # ResNet
-    flashmotion train --config configs/stage3_dmd.py:controlnet
+    flashmotion train --config configs/stage3_dmd.py[:ADAPTER]
 
 Hardware: as stage 3. Its teacher is SlowGenerator with SlowAdapter.
-Expect (paper): low IoU; with a ControlNet it was out of memory on the paper's A100s.
+Expect (paper): low IoU; the adapter that copies the DiT ran out of memory on the paper's A100s.
 """
 
 import dataclasses
 
-from configs.common import Adapter, adapter_optimizer, models, stage3
-from flashmotion_jax.config import MatchedAdapterConfig, TrainConfig
+from configs.common import adapter_optimizer, models, stage3
+from flashmotion_jax.config import DEFAULT_ADAPTER, MatchedAdapterConfig, TrainConfig
 
 
-def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3's schedule with another loss."""
     run = stage3(adapter)
     stage = MatchedAdapterConfig(

@@ -1,15 +1,14 @@
 """Ablation of Table 2, without dynamic scale: lambda is 1 throughout.
 
-    flashmotion train --config configs/stage3_fixed_scale.py             # ResNet
-    flashmotion train --config configs/stage3_fixed_scale.py:controlnet
+    flashmotion train --config configs/stage3_fixed_scale.py[:ADAPTER]
 
 Hardware: as stage 3. Expect (paper): IoU kept, blurred videos.
 """
 
-from configs.common import Adapter, variant
-from flashmotion_jax.config import ScaleConfig, TrainConfig
+from configs.common import variant
+from flashmotion_jax.config import DEFAULT_ADAPTER, ScaleConfig, TrainConfig
 
 
-def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3 with a scale of 1."""
     return variant(adapter, "fixed_scale", diffusion_scale=ScaleConfig(slope=0.0, offset=1.0))

@@ -1,18 +1,17 @@
 """Baseline GAN of Table 1: the adversarial loss alone, with a plain discriminator.
 
-    flashmotion train --config configs/stage3_gan.py             # ResNet
-    flashmotion train --config configs/stage3_gan.py:controlnet
+    flashmotion train --config configs/stage3_gan.py[:ADAPTER]
 
 Hardware: as stage 3. The paper does not say how its baseline differs from stage 3 without the
 diffusion loss, which has a row of its own; here its discriminator lacks FlashMotion's layers too.
 Expect (paper): worse than stage 3 in everything.
 """
 
-from configs.common import Adapter, variant
-from flashmotion_jax.config import DiscriminatorConfig, ScaleConfig, TrainConfig
+from configs.common import variant
+from flashmotion_jax.config import DEFAULT_ADAPTER, DiscriminatorConfig, ScaleConfig, TrainConfig
 
 
-def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3 with a scale of 0 and video cross-attention alone."""
     return variant(
         adapter,

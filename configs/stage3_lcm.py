@@ -1,7 +1,6 @@
 """Baseline LCM of Table 1: the adapter by latent consistency on the FastGenerator.
 
-    flashmotion train --config configs/stage3_lcm.py             # ResNet
-    flashmotion train --config configs/stage3_lcm.py:controlnet
+    flashmotion train --config configs/stage3_lcm.py[:ADAPTER]
 
 Hardware: as stage 3. Its teacher is SlowGenerator with SlowAdapter.
 Expect (paper): good IoU, the worst FVD.
@@ -9,11 +8,11 @@ Expect (paper): good IoU, the worst FVD.
 
 import dataclasses
 
-from configs.common import Adapter, adapter_optimizer, models, stage3
-from flashmotion_jax.config import ConsistentAdapterConfig, TrainConfig
+from configs.common import adapter_optimizer, models, stage3
+from flashmotion_jax.config import DEFAULT_ADAPTER, ConsistentAdapterConfig, TrainConfig
 
 
-def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3's schedule with another loss."""
     run = stage3(adapter)
     stage = ConsistentAdapterConfig(

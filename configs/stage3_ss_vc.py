@@ -1,15 +1,14 @@
 """Ablation of Table 3: a discriminator with semantic self-attention and video cross-attention.
 
-    flashmotion train --config configs/stage3_ss_vc.py             # ResNet
-    flashmotion train --config configs/stage3_ss_vc.py:controlnet
+    flashmotion train --config configs/stage3_ss_vc.py[:ADAPTER]
 
 Hardware: as stage 3. Expect (paper): a little worse than stage 3.
 """
 
-from configs.common import Adapter, variant
-from flashmotion_jax.config import DiscriminatorConfig, TrainConfig
+from configs.common import variant
+from flashmotion_jax.config import DEFAULT_ADAPTER, DiscriminatorConfig, TrainConfig
 
 
-def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3 with semantic self-attention and video cross-attention."""
     return variant(adapter, "ss_vc", discriminator=DiscriminatorConfig(trajectory=False))

@@ -1,16 +1,15 @@
 """Ablation of Table 3: a discriminator with video cross-attention alone.
 
-    flashmotion train --config configs/stage3_vc.py             # ResNet
-    flashmotion train --config configs/stage3_vc.py:controlnet
+    flashmotion train --config configs/stage3_vc.py[:ADAPTER]
 
 Hardware: as stage 3. Expect (paper): a little worse than stage 3.
 """
 
-from configs.common import Adapter, variant
-from flashmotion_jax.config import DiscriminatorConfig, TrainConfig
+from configs.common import variant
+from flashmotion_jax.config import DEFAULT_ADAPTER, DiscriminatorConfig, TrainConfig
 
 
-def get_config(adapter: Adapter = "resnet") -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3 with video cross-attention alone."""
     return variant(
         adapter, "vc", discriminator=DiscriminatorConfig(semantic=False, trajectory=False)

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flashmotion_jax.config import ADAPTERS
 from flashmotion_jax.runtime.errors import exit_status
 
 KINDS = {
     "dit": "dit",
     "vae": "vae",
     "text": "text_encoder",
-    "resnet": "adapters/resnet",
-    "controlnet": "adapters/controlnet",
+    **{name: f"adapters/{name}" for name in ADAPTERS},
 }
 WAN22 = ("dit", "vae", "text")
 
@@ -103,9 +103,7 @@ def _add_export(commands: Any) -> None:
     parser.add_argument("destination", type=Path, metavar="DST", help="new folder, or .safetensors")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--layout", choices=("original", "diffusers"), help="of the folder")
-    what.add_argument(
-        "--adapter", choices=("resnet", "controlnet"), help="write this adapter to one file"
-    )
+    what.add_argument("--adapter", choices=tuple(ADAPTERS), help="write this adapter to one file")
     _add_only(parser)
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), help="of all tensors (default: as stored)"
@@ -162,7 +160,7 @@ def _parse_only(text: str) -> tuple[str, ...]:
 
 
 def _run_wan22(args: argparse.Namespace) -> str:
-    from converters.importing import convert_wan22
+    from .importing import convert_wan22
 
     return convert_wan22(
         args.source,
@@ -174,7 +172,7 @@ def _run_wan22(args: argparse.Namespace) -> str:
 
 
 def _run_flashmotion(args: argparse.Namespace) -> str:
-    from converters.importing import convert_file, read_names
+    from .importing import convert_file, read_names
 
     return convert_file(
         args.source,
@@ -188,8 +186,8 @@ def _run_flashmotion(args: argparse.Namespace) -> str:
 
 
 def _run_inspect(args: argparse.Namespace) -> str:
-    from converters.importing import read_names
-    from converters.inspection import inspect
+    from .importing import read_names
+    from .inspection import inspect
 
     return inspect(
         args.source,
@@ -199,7 +197,7 @@ def _run_inspect(args: argparse.Namespace) -> str:
 
 
 def _run_export(args: argparse.Namespace) -> str:
-    from converters.exporting import export_adapter, export_folder
+    from .exporting import export_adapter, export_folder
 
     if args.adapter:
         return export_adapter(args.source, args.destination, args.adapter, dtype=args.dtype)
@@ -213,7 +211,7 @@ def _run_export(args: argparse.Namespace) -> str:
 
 
 def _run_metrics(args: argparse.Namespace) -> str:
-    from converters.metrics import convert_metrics
+    from .metrics import convert_metrics
 
     return convert_metrics(args.source, args.destination)
 

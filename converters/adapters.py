@@ -11,13 +11,15 @@ Source: the ControlNets of MagicMotion, diffusers (`controlnet_blocks`) and Vide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from converters import dit
-from converters.mapping import Entry, Row
-from converters.reader import Source
-from flashmotion_jax.config import AdapterConfig, ControlNetConfig, DiTConfig, ResNetAdapterConfig
+from flashmotion_jax.config.adapters import AdapterConfig, ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.config.models import DiTConfig
+
+from . import dit
+from .mapping import Entry, Row
+from .reader import Source
 
 #: What may stand before every name.
 PREFIXES = (
@@ -52,63 +54,95 @@ def _in_blocks(*names: str) -> tuple[str, ...]:
     return tuple(f"{blocks}.{{layer}}.{name}" for blocks in _BLOCKS for name in names)
 
 
-#: Our module -> the names it may have, of the ResNet adapter.
-RESNET = (
-    ("stem", ("stem", "conv_in", "patch_embedding", "proj_in")),
-    ("blocks.norm1", _in_blocks("norm1")),
-    ("blocks.conv1", _in_blocks("conv1")),
-    ("blocks.norm2", _in_blocks("norm2")),
-    ("blocks.conv2", _in_blocks("conv2")),
-    ("blocks.projection", PROJECTIONS),
-)
-
-#: Likewise of the ControlNet: the DiT's own names in either layout, and the projections.
-CONTROLNET = (
-    *((ours, names) for ours, *names in dit.NAMES if not ours.startswith("head.")),
-    ("projections", PROJECTIONS),
-)
-
-NAMES = {"adapters/resnet": RESNET, "adapters/controlnet": CONTROLNET}
-
-DEFAULTS = {"adapters/resnet": ResNetAdapterConfig(), "adapters/controlnet": ControlNetConfig()}
+def _resnet_config(
+    keys: Mapping[str, str], source: Source, dit_config: DiTConfig
+) -> ResNetAdapterConfig:
+    del dit_config
+    stem = source.get(keys["stem.bias"])
+    return ResNetAdapterConfig(width=stem.shape[0]) if stem else ResNetAdapterConfig()
 
 
-def table(kind: str, dit_config: DiTConfig, source: Source) -> list[Row]:
-    """Rows with the names that `source` has, and our own where it has none of them."""
-    return [
-        Row(ours, _choose(names, source), *_layout(ours, dit_config)) for ours, names in NAMES[kind]
-    ]
-
-
-def is_kind(kind: str, source: Source) -> bool:
-    """Whether the file has both a projection and the first convolution, or query, of a block."""
-    signature = {"adapters/resnet": "blocks.conv1", "adapters/controlnet": "blocks.self_attn.q"}
-    names = dict(NAMES[kind])
-    return all(
-        any(f"{name.format(layer=0)}.weight" in source for name in _candidates(alternatives))
-        for alternatives in (PROJECTIONS, names[signature[kind]])
-    )
-
-
-def read_config(
-    kind: str, entries: Sequence[Entry], source: Source, dit_config: DiTConfig
-) -> AdapterConfig:
-    """Sizes from shapes: the ResNet's width, and what the ControlNet takes as input.
-
-    Args:
-      kind: of adapter.
-      entries: made with `DEFAULTS`, for their keys.
-      source: the tensors.
-      dit_config: of the DiT it belongs to.
-    """
-    keys: dict[str, Any] = {entry.target: entry.keys[0] for entry in entries}
-    if kind == "adapters/resnet":
-        stem = source.get(keys["stem.bias"])
-        return ResNetAdapterConfig(width=stem.shape[0]) if stem else ResNetAdapterConfig()
+def _controlnet_config(
+    keys: Mapping[str, str], source: Source, dit_config: DiTConfig
+) -> ControlNetConfig:
     patch = source.get(keys["patch_embedding.kernel"])
     if patch and patch.shape[1:2] == (dit_config.in_channels,):
         return ControlNetConfig(input="trajectory")
     return ControlNetConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterNames:
+    """What files call the parameters of a kind of adapter.
+
+    Attributes:
+      modules: our module, and the names it may have.
+      signature: the one of `modules` that, with the projections, tells the kind from others.
+      read_config: sizes from the shapes in a file, given our parameters' keys in it, its tensors
+        and the sizes of the DiT that the adapter belongs to.
+    """
+
+    modules: Sequence[tuple[str, Sequence[str]]]
+    signature: str
+    read_config: Callable[[Mapping[str, str], Source, DiTConfig], AdapterConfig]
+
+
+#: By the kinds of `flashmotion_jax.config.adapters.ADAPTERS`.
+NAMES: dict[str, AdapterNames] = {
+    "resnet": AdapterNames(
+        modules=(
+            ("stem", ("stem", "conv_in", "patch_embedding", "proj_in")),
+            ("blocks.norm1", _in_blocks("norm1")),
+            ("blocks.conv1", _in_blocks("conv1")),
+            ("blocks.norm2", _in_blocks("norm2")),
+            ("blocks.conv2", _in_blocks("conv2")),
+            ("blocks.projection", PROJECTIONS),
+        ),
+        signature="blocks.conv1",
+        read_config=_resnet_config,
+    ),
+    # The DiT's own names in either layout, and the projections.
+    "controlnet": AdapterNames(
+        modules=(
+            *((ours, names) for ours, *names in dit.NAMES if not ours.startswith("head.")),
+            ("projections", PROJECTIONS),
+        ),
+        signature="blocks.self_attn.q",
+        read_config=_controlnet_config,
+    ),
+}
+
+
+def table(name: str, dit_config: DiTConfig, source: Source) -> list[Row]:
+    """Rows with the names that `source` has, and our own where it has none of them."""
+    return [
+        Row(ours, _choose(names, source), *_layout(ours, dit_config))
+        for ours, names in NAMES[name].modules
+    ]
+
+
+def is_kind(name: str, source: Source) -> bool:
+    """Whether the file has both a projection and the module that is the kind's signature."""
+    names = NAMES[name]
+    return all(
+        any(f"{key.format(layer=0)}.weight" in source for key in _candidates(alternatives))
+        for alternatives in (PROJECTIONS, dict(names.modules)[names.signature])
+    )
+
+
+def read_config(
+    name: str, entries: Sequence[Entry], source: Source, dit_config: DiTConfig
+) -> AdapterConfig:
+    """Sizes of an adapter from the shapes of its tensors.
+
+    Args:
+      name: its kind.
+      entries: made with the default sizes, for their keys.
+      source: the tensors.
+      dit_config: of the DiT it belongs to.
+    """
+    keys = {entry.target: entry.keys[0] for entry in entries}
+    return NAMES[name].read_config(keys, source, dit_config)
 
 
 def _layout(target: str, dit_config: DiTConfig) -> tuple[str | None, dict[str, int]]:

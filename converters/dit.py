@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from converters.mapping import Row
-from converters.reader import Source
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.runtime.errors import UserError
+
+from .mapping import Row
+from .reader import Source
 
 #: The published strided convolution over (t, h, w) and our matmul of a folded patch.
 PATCH_LAYOUT = "(q r c) d -> d c 1 q r"

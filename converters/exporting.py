@@ -11,16 +11,17 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from tqdm import tqdm
 
-from converters import adapters, dit, text_encoder, vae
-from converters.folders import LAYOUTS, TOKENIZERS
-from converters.importing import TABLES
-from converters.mapping import Entry, Row, make_entries
-from converters.writer import Spec, write_safetensors, write_shards, write_torch
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.checkpoints.arrays import read_array, require_complete
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+
+from . import adapters, dit, text_encoder, vae
+from .folders import LAYOUTS, TOKENIZERS
+from .importing import TABLES
+from .mapping import Entry, Row, make_entries
+from .writer import Spec, write_safetensors, write_shards, write_torch
 
 #: What `WanPipeline.from_pretrained` of diffusers asks for beside the models.
 MODEL_INDEX = {
@@ -120,7 +121,7 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
     Args:
       source: checkpoint of this project.
       destination: new file, `.safetensors`, `.pt` or `.pth`.
-      name: "resnet" or "controlnet".
+      name: its kind.
       dtype: of all tensors; None takes each as it is stored.
 
     Returns:
@@ -136,7 +137,7 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
         raise UserError(f"{destination} has no known suffix; use .safetensors, .pt or .pth")
     # Every adapter has one: read_component saw to it.
     dit_config = cast(DiTConfig, component.dit_config)
-    rows = adapters.table(component.kind, dit_config, {})
+    rows = adapters.table(name, dit_config, {})
     with replacing(destination) as scratch:
         _write_file(scratch, open_tensors(source, component, rows, dtype))
     return f"wrote adapter {name} to {destination}"

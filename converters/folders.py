@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from converters.reader import Source, read_file
 from flashmotion_jax.runtime.errors import UserError
+
+from .reader import Source, read_file
 
 
 class Files(NamedTuple):

@@ -18,9 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from converters import adapters, dit, text_encoder, vae
-from converters.folders import Folder, locate, open_folder
-from converters.mapping import (
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import ADAPTERS, DiTConfig, SamplingConfig
+from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
+
+from . import adapters, dit, text_encoder, vae
+from .folders import Folder, locate, open_folder
+from .mapping import (
     Entry,
     Row,
     find_bad_values,
@@ -28,12 +33,8 @@ from converters.mapping import (
     make_entries,
     override,
 )
-from converters.reader import Source, read_file
-from converters.recognition import recognise, select_weights, strip_prefixes
-from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import DiTConfig, SamplingConfig
-from flashmotion_jax.runtime.atomic import replacing
-from flashmotion_jax.runtime.errors import UserError
+from .reader import Source, read_file
+from .recognition import recognise, select_weights, strip_prefixes
 
 TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
 
@@ -57,7 +58,7 @@ class Plan(NamedTuple):
     """A component, and where each of its parameters comes from.
 
     Attributes:
-      kind: one of `components.KINDS`.
+      kind: one of `components.kinds()`.
       config: its sizes.
       dit_config: of an adapter, the DiT it belongs to.
       dtype: to store matmul and convolution weights in.
@@ -257,9 +258,10 @@ def read_names(file: Path) -> Names:
 def _plan_adapter(
     kind: str, source: Source, dit_config: DiTConfig, dtype: str, names: Names
 ) -> Plan:
-    rows = adapters.table(kind, dit_config, source)
-    guess = _plan(kind, adapters.DEFAULTS[kind], dit_config, dtype, rows, source, names)
-    config = adapters.read_config(kind, guess.entries, source, dit_config)
+    name = kind.removeprefix("adapters/")
+    rows = adapters.table(name, dit_config, source)
+    guess = _plan(kind, ADAPTERS[name].config(), dit_config, dtype, rows, source, names)
+    config = adapters.read_config(name, guess.entries, source, dit_config)
     return _plan(kind, config, dit_config, dtype, rows, source, names)
 
 

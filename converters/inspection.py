@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.folders import LAYOUTS, locate, open_folder
-from converters.importing import Names, Plan, open_file, plan_file, plan_folder
-from converters.reader import Source, read_file
 from flashmotion_jax.config import DiTConfig
+
+from .folders import LAYOUTS, locate, open_folder
+from .importing import Names, Plan, open_file, plan_file, plan_folder
+from .reader import Source, read_file
 
 
 def inspect(source: str, *, component: str | None, names: Names | None) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from converters.reader import Source
 from flashmotion_jax.runtime.errors import UserError
+
+from .reader import Source
 
 #: Last name of our parameters -> last name in torch.
 SUFFIXES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}

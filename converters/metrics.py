@@ -12,9 +12,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from converters.mapping import Row, find_bad_values, find_faults, make_entries
-from converters.reader import Source, read_file
-from converters.recognition import strip_prefixes
 from flashmotion_jax.models.metric_networks import (
     Network,
     abstract_network,
@@ -22,6 +19,10 @@ from flashmotion_jax.models.metric_networks import (
     save_network,
 )
 from flashmotion_jax.runtime.errors import UserError
+
+from .mapping import Row, find_bad_values, find_faults, make_entries
+from .reader import Source, read_file
+from .recognition import strip_prefixes
 
 #: A key that a network has and the other does not; and the output channels of the published one.
 SIGNATURES: dict[Network, tuple[str, int]] = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from converters import adapters
-from converters.reader import Source
 from flashmotion_jax.runtime.errors import UserError
+
+from . import adapters
+from .reader import Source
 
 #: Parts that wrappers of torch put anywhere into a key.
 WRAPPERS = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)(?=\.)")
@@ -19,7 +20,7 @@ SIGNATURES = {
     "head.head.weight": ("dit", "original"),
     "condition_embedder.time_proj.weight": ("dit", "diffusers"),
     "decoder.middle.0.residual.2.weight": ("vae", "original"),
-    "decoder.mid_block.resnets.0.conv1.weight": ("vae", "diffusers"),
+    "post_quant_conv.weight": ("vae", "diffusers"),
     "blocks.0.pos_embedding.embedding.weight": ("text_encoder", "original"),
     "encoder.final_layer_norm.weight": ("text_encoder", "diffusers"),
 }
@@ -69,9 +70,9 @@ def recognise(source: Source) -> tuple[str, str]:
     Raises:
       UserError: nothing we know.
     """
-    for kind in adapters.NAMES:
-        if adapters.is_kind(kind, source):
-            return kind, "flashmotion"
+    for name in adapters.NAMES:
+        if adapters.is_kind(name, source):
+            return f"adapters/{name}", "flashmotion"
     for key, component in SIGNATURES.items():
         if key in source:
             return component

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from converters.mapping import Row
-from converters.reader import Source
 from flashmotion_jax.config import TextEncoderConfig
 from flashmotion_jax.runtime.errors import UserError
+
+from .mapping import Row
+from .reader import Source
 
 _ATTENTION = "encoder.block.{layer}.layer.0.SelfAttention"
 _FFN = "encoder.block.{layer}.layer.1.DenseReluDense"

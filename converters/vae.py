@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from converters.mapping import Row
-from converters.reader import Source
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.runtime.errors import UserError
+
+from .mapping import Row
+from .reader import Source
 
 #: Our matmuls over channels are convolutions of size one in torch.
 POINTWISE_2D = "i o -> o i 1 1"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from converters.reader import DTYPES
+from .reader import DTYPES
 
 #: A shard is closed before the parameter that would make it larger.
 SHARD_BYTES = 5 * 10**9

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from flashmotion_jax.config import DiTConfig, ResNetAdapterConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config.adapters import ResNetAdapterConfig
 
 DIT = DiTConfig(
     dim=96, num_heads=4, ffn_dim=192, num_layers=2, text_dim=64, text_len=64, freq_dim=32

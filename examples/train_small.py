@@ -46,20 +46,20 @@ def main() -> int:
     size = settings(num_frames=NUM_FRAMES, height=HEIGHT, width=WIDTH)
     run([*FLASHMOTION, "cache", "--config", "configs/cache_magicdata.py", *cache, *size])
 
-    train(folder, "stage1_mask_resnet", {"adapter.width": 32})
-    start = folder / "stage1_mask_resnet/model"
-    train(folder, "stage1_box_resnet", {"adapter.width": 32, "start_from": start})
+    train(folder, "stage1_mask", {"adapter.width": 32})
+    start = folder / "stage1_mask/model"
+    train(folder, "stage1_box", {"adapter.width": 32, "start_from": start})
     train(folder, "stage2", {"matching.student_every": 2})
     changes: dict[str, object] = {
         "fast_generator": folder / "stage2/model",
-        "slow_adapter": folder / "stage1_box_resnet/model",
+        "slow_adapter": folder / "stage1_box/model",
         "adapter_every": 2,
         "discriminator.block_indices": "(0,1)",
         "discriminator.dim": 32,
     }
-    train(folder, "stage3_resnet", changes)
+    train(folder, "stage3", changes)
 
-    model = folder / "stage3_resnet/model"
+    model = folder / "stage3/model"
     sample = settings_of_sample(folder)
     run([*FLASHMOTION, "sample", "--model", model, "--adapter", "resnet", *sample])
     adapter = folder / "fast_adapter.safetensors"

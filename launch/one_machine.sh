@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Trains on all devices of one machine; after a failure the run goes on where it was saved.
 #
-#   CONFIG=configs/stage1_mask_resnet.py DEVICES=8 launch/one_machine.sh [--set key=value ...]
+#   CONFIG=configs/stage1_mask.py DEVICES=8 launch/one_machine.sh [--set key=value ...]
 #
 # Stop it with Ctrl-C or SIGTERM: it saves, and the same command goes on.
 set -euo pipefail
 
-CONFIG="${CONFIG:-configs/stage1_mask_resnet.py}" # a file of configs/
+CONFIG="${CONFIG:-configs/stage1_mask.py}" # a file of configs/
 DEVICES="${DEVICES:-8}"                           # GPUs or TPU chips of this machine
 RESTARTS="${RESTARTS:-3}"                         # after failures, not after wrong arguments
 FLASHMOTION="${FLASHMOTION:-flashmotion}"         # the command

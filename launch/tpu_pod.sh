@@ -17,7 +17,7 @@ ACCELERATOR="${ACCELERATOR:-v5p-32}"           # 16 chips; a plan says what fits
 RUNTIME="${RUNTIME:-v2-alpha-tpuv5}"           # v6e: v2-alpha-tpuv6e
 SPOT="${SPOT:-yes}"                            # cheaper, and taken away at any time
 CHIPS="${CHIPS:-16}"                           # of the slice: the parts of the weights
-CONFIG="${CONFIG:-configs/stage1_mask_resnet.py}"
+CONFIG="${CONFIG:-configs/stage1_mask.py}"
 OPTIONS="${OPTIONS:---set batch_size=16}"      # more of them, for `flashmotion train`
 NFS="${NFS:-10.0.0.2:/share}"                  # Filestore: checkpoints/, data/ and runs/ lie there
 REPOSITORY="${REPOSITORY:-https://github.com/flashmotion-jax/flashmotion_jax}"

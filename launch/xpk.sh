@@ -14,7 +14,7 @@ NAME="${NAME:-flashmotion}"
 TPU="${TPU:-v5p-32}"                              # 16 chips; a plan says what fits
 CHIPS="${CHIPS:-16}"                              # of the slice: the parts of the weights
 IMAGE="${IMAGE:-us-docker.pkg.dev/your-project/flashmotion/tpu:latest}"
-CONFIG="${CONFIG:-configs/stage1_mask_resnet.py}"
+CONFIG="${CONFIG:-configs/stage1_mask.py}"
 OPTIONS="${OPTIONS:---set batch_size=16}"         # more of them, for `flashmotion train`
 RESTARTS="${RESTARTS:-20}"
 

@@ -20,7 +20,8 @@ import torch
 
 from converters import dit
 from examples import small_checkpoint
-from flashmotion_jax.config import DiTConfig, ResNetAdapterConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config.adapters import ResNetAdapterConfig
 
 #: As published: the DiT's float32 weights in three files.
 NUM_SHARDS = 3

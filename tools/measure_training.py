@@ -20,13 +20,13 @@ from flashmotion_jax.runtime.sharding import make_mesh
 from flashmotion_jax.training.dry_run import describe
 from helpers.full_size_world import DIT, load_run, write_world
 
-RUNS = ["stage1_mask_resnet", "stage1_mask_controlnet", "stage2", "stage3_resnet"]
+RUNS = ["stage1_mask.py", "stage1_mask.py:controlnet", "stage2.py", "stage3.py"]
 ROWS = 24
 
 
 def measure_run(world, name):
     """Prints what `--dry-run` tells of a configuration on one device, one video a step."""
-    config = load_run(f"configs/{name}.py", world, "mesh.fsdp=1", "batch_size=1")
+    config = load_run(f"configs/{name}", world, "mesh.fsdp=1", "batch_size=1")
     print(f"== {name}")
     for line in describe(config):
         if any(word in line for word in ("memory per device", "step:", "TFLOP", "trained at")):

@@ -6,19 +6,18 @@ from typing import Any, Literal
 
 from flashmotion_jax.config import (
     AutoencoderConfig,
-    ControlNetConfig,
     FewStepConfig,
     OptimizerConfig,
-    ResNetAdapterConfig,
     SlowAdapterConfig,
     StageConfig,
     TimestepsConfig,
     TrainConfig,
+    adapter_kind,
 )
 
-Adapter = Literal["resnet", "controlnet"]
-
-ADAPTERS = {"resnet": ResNetAdapterConfig(width=128), "controlnet": ControlNetConfig()}
+#: Learning rate and steps of stage 1, by its maps: of an adapter from scratch, and of a copy of the
+#: generator.
+SCHEDULES = {"mask": ((2e-3, 800), (7e-4, 800)), "box": ((1e-3, 1000), (4e-4, 500))}
 #: Wan2.2's shift of 5 is for 27,280 tokens a video; one of 320 needs less noise.
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)
@@ -56,17 +55,13 @@ def autoencoder(
     return run(name, stage, steps, num_samples=2)
 
 
-def stage1(
-    kind: Literal["mask", "box"],
-    adapter: Adapter,
-    learning_rate: float,
-    steps: int,
-    start_from: str = "",
-) -> TrainConfig:
+def stage1(kind: Literal["mask", "box"], adapter: str, start_from: str = "") -> TrainConfig:
     """An adapter on the multi-step generator."""
+    row = adapter_kind(adapter)
+    learning_rate, steps = SCHEDULES[kind][row.copies_dit]
     stage = SlowAdapterConfig(
         slow_generator=SLOW_GENERATOR,
-        adapter=ADAPTERS[adapter],
+        adapter=row.config(),
         start_from=start_from,
         optimizer=adamw(learning_rate, steps),
         timesteps=TIMESTEPS,

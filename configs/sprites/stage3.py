@@ -1,26 +1,25 @@
 """Sprites, stage 3: the adapter fine-tuned on the four-step generator, and the ablations of it.
 
-    flashmotion train --config configs/sprites/stage3.py               # ResNet, all of the method
-    flashmotion train --config configs/sprites/stage3.py:controlnet
-    flashmotion train --config configs/sprites/stage3.py:resnet-vc     # an ablation, see VARIANTS
+    flashmotion train --config configs/sprites/stage3.py[:ADAPTER]             # all of the method
+    flashmotion train --config configs/sprites/stage3.py:ADAPTER-VARIANT      # see VARIANTS
 
 Hardware: two CPU cores, 0.8 s a step. Expect: discriminator/accuracy rises to 0.6; gradients at the
 adapter of 0.03 (adversarial) at step 40, of 1.1 to 1.4 at 150, of 0.16 (diffusion) throughout.
 """
 
 import dataclasses
-from typing import Any, cast
+from typing import Any
 
 from configs.sprites.common import (
-    ADAPTERS,
     FAST_GENERATOR,
     SLOW_GENERATOR,
     STUDENT,
-    Adapter,
     adamw,
     run,
 )
 from flashmotion_jax.config import (
+    ADAPTERS,
+    DEFAULT_ADAPTER,
     DiscriminatorConfig,
     FastAdapterConfig,
     ScaleConfig,
@@ -50,19 +49,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def get_config(variant: str = "resnet") -> TrainConfig:
+def get_config(variant: str = DEFAULT_ADAPTER) -> TrainConfig:
     """30 updates of the adapter."""
     adapter, _, name = variant.partition("-")
     if adapter not in ADAPTERS or name not in VARIANTS:
         raise UserError(
             f"variant {variant!r}; expected {' or '.join(ADAPTERS)}, or with one of "
-            f"{', '.join(filter(None, VARIANTS))} behind a hyphen, for instance resnet-vc"
+            f"{', '.join(filter(None, VARIANTS))} behind a hyphen, as in {DEFAULT_ADAPTER}-vc"
         )
     stage = FastAdapterConfig(
         slow_generator=SLOW_GENERATOR,
         fast_generator=FAST_GENERATOR,
         slow_adapter=f"runs/sprites/stage1_box_{adapter}/model",
-        adapter=cast(Adapter, adapter),
+        adapter=adapter,
         optimizer=adamw(1e-4, STEPS // EVERY, decay="constant", ema_decay=0.97),
         # At 3e-4 its gradient at the adapter grew to 13 in 420 steps (the other loss: 0.24).
         discriminator_optimizer=adamw(1e-4, STEPS, decay="constant"),

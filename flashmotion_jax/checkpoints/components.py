@@ -1,7 +1,7 @@
 """Checkpoints of this project: a folder of components, each with its sizes as JSON and its weights.
 
     DIR/model.json                   format, version, how to sample
-    DIR/dit/config.json, params/     likewise vae/, text_encoder/, adapters/resnet/, ...
+    DIR/dit/config.json, params/     likewise vae/, text_encoder/, adapters/NAME/
     DIR/tokenizer/
 
 Converters and trainers write it, `load_models` and the pipeline read it, one component at a time.
@@ -23,16 +23,15 @@ from flax import nnx
 
 from flashmotion_jax.checkpoints.arrays import Readers, place, read_arrays, write_arrays
 from flashmotion_jax.config import (
-    ControlNetConfig,
+    ADAPTERS,
     DiTConfig,
-    ResNetAdapterConfig,
     SamplingConfig,
     TextEncoderConfig,
     VAEConfig,
     from_dict,
     to_dict,
 )
-from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
+from flashmotion_jax.models.adapters import adapter_class
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder
@@ -44,14 +43,14 @@ from flashmotion_jax.text.tokenizer import Tokenizer
 FORMAT = "flashmotion_jax"
 VERSION = 1
 
-#: Component -> its configuration and module. Those under adapters/ are built for a DiT as well.
-KINDS: Mapping[str, tuple[type, Callable[..., Any]]] = {
+#: Component -> its configuration and module. Adapters, which are built for a DiT as well, have a
+#: table of their own, `config.adapters`; as components they are called `adapters/NAME`.
+MODELS: Mapping[str, tuple[type, Callable[..., Any]]] = {
     "dit": (DiTConfig, DiT),
     "vae": (VAEConfig, VAE),
     "text_encoder": (TextEncoderConfig, TextEncoder),
-    "adapters/resnet": (ResNetAdapterConfig, ResNetAdapter),
-    "adapters/controlnet": (ControlNetConfig, ControlNet),
 }
+_ADAPTER = "adapters/"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,9 +96,9 @@ class Component:
     """The `config.json` of a component.
 
     Attributes:
-      kind: one of `KINDS`.
+      kind: one of `kinds()`.
       dtype: of the stored matmul and convolution weights; what is sensitive is float32 always.
-      config: sizes, of the type that `KINDS` names.
+      config: sizes, of the type that belongs to the kind.
       dit_config: of an adapter: the DiT it was made for.
       num_bytes: of the weights on disk.
       key: sha256 of the weights: it names them, wherever they are.
@@ -170,7 +169,7 @@ def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16"
 
     Args:
       path: folder of the checkpoint.
-      kind: one of `KINDS`.
+      kind: one of `kinds()`.
       dtype: of matmuls and convolutions and their weights, or how to compute in all; norms and the
         like stay in float32.
 
@@ -211,7 +210,7 @@ def save_component(
 
     Args:
       path: folder of the checkpoint.
-      kind: one of `KINDS`.
+      kind: one of `kinds()`.
       config: its sizes.
       params: what `parameter_readers` returns, or the same names with readers of other sources.
       dtype: to store matmul and convolution weights in, "bfloat16" or "float32".
@@ -247,13 +246,26 @@ def save_tokenizer(path: str | Path, source: Path) -> None:
         shutil.copytree(source, scratch)
 
 
+def kinds() -> tuple[str, ...]:
+    """Every component that a checkpoint may have."""
+    return (*MODELS, *(f"{_ADAPTER}{name}" for name in ADAPTERS))
+
+
+def component_classes(kind: str) -> tuple[type, Callable[..., Any]]:
+    """Configuration and module of a component, one of `kinds()`."""
+    if kind in MODELS:
+        return MODELS[kind]
+    name = kind.removeprefix(_ADAPTER)
+    return ADAPTERS[name].config, adapter_class(name)
+
+
 def abstract_module(
     kind: str, config: Any, dtype: str | Policy, dit_config: DiTConfig | None = None
 ) -> nnx.Module:
     """A component with shapes and dtypes in place of arrays.
 
     Args:
-      kind: one of `KINDS`.
+      kind: one of `kinds()`.
       config: its sizes.
       dtype: of matmuls and convolutions and their weights, or how to compute in all.
       dit_config: of an adapter, the DiT it belongs to.
@@ -265,7 +277,7 @@ def abstract_module(
     for name in (policy.compute, policy.params):
         if name not in ("float32", "bfloat16"):
             raise UserError(f"dtype={name!r}; expected 'float32' or 'bfloat16'")
-    build = KINDS[kind][1]
+    _, build = component_classes(kind)
     configs = (config, dit_config) if dit_config else (config,)
     return nnx.eval_shape(lambda: build(*configs, policy=policy, rngs=nnx.Rngs(0)))
 
@@ -323,12 +335,12 @@ def read_component(path: str | Path, kind: str) -> Component:
       UserError: no such kind, it is missing, or it is an adapter for another DiT.
     """
     path = Path(path)
-    if kind not in KINDS:
-        raise UserError(f"{kind!r} is not a component; expected one of {', '.join(KINDS)}")
+    if kind not in kinds():
+        raise UserError(f"{kind!r} is not a component; expected one of {', '.join(kinds())}")
     file = path / kind / "config.json"
     if not file.is_file():
-        found = [known for known in KINDS if (path / known / "config.json").is_file()]
-        command = "flashmotion SRC.pt" if kind.startswith("adapters/") else "wan22 SRC"
+        found = [known for known in kinds() if (path / known / "config.json").is_file()]
+        command = "flashmotion SRC.pt" if kind.startswith(_ADAPTER) else "wan22 SRC"
         raise UserError(
             f"{path} has no {kind}, only {', '.join(found) or 'an empty folder'}; add it with "
             f"`python -m converters {command} {path}`"
@@ -337,9 +349,9 @@ def read_component(path: str | Path, kind: str) -> Component:
     fields = {field.name for field in dataclasses.fields(Component)}
     if values.get("kind") != kind or values.keys() != fields:
         raise UserError(f"{file} is not the configuration of a component {kind}; convert again")
-    if kind.startswith("adapters/") and not values["dit_config"]:
+    if kind.startswith(_ADAPTER) and not values["dit_config"]:
         raise UserError(f"{file} does not say which DiT it is for (dit_config); convert again")
-    values["config"] = from_dict(KINDS[kind][0], values["config"], str(file))
+    values["config"] = from_dict(component_classes(kind)[0], values["config"], str(file))
     if values["dit_config"]:
         values["dit_config"] = from_dict(DiTConfig, values["dit_config"], str(file))
         _require_same_dit(path, kind, values["dit_config"])

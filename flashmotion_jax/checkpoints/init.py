@@ -119,7 +119,7 @@ def new_component(kind: str, config: Any, seed: int) -> Any:
       config: its sizes.
       seed: of the weights.
     """
-    module = components.KINDS[kind][1](config, rngs=nnx.Rngs(jax.random.key(seed)))
+    module = components.MODELS[kind][1](config, rngs=nnx.Rngs(jax.random.key(seed)))
     parameters = components.flat_parameters(module)
     for pattern, factor in FACTORS[kind].items():
         for name in fnmatch.filter(parameters, pattern):

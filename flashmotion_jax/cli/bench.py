@@ -10,6 +10,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from flashmotion_jax.cli import options
+from flashmotion_jax.config import ADAPTERS
 from flashmotion_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def add_parser(commands: Any) -> None:
     add(
         "--adapter",
         action="append",
-        choices=("none", "resnet", "controlnet"),
+        choices=("none", *ADAPTERS),
         help="of the denoising steps; repeatable (default: all; with --train, none)",
     )
     add(
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--repeat {args.repeat}; expected 1 or more")
     if args.json:
         check_file(args.json)
-    adapters = args.adapter or ([] if args.train else ["none", "resnet", "controlnet"])
+    adapters = args.adapter or ([] if args.train else ["none", *ADAPTERS])
     bench = run_bench(
         adapters=adapters,
         trained=args.train,

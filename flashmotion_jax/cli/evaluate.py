@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from flashmotion_jax.cli import options
+from flashmotion_jax.config import DEFAULT_ADAPTER
 from flashmotion_jax.runtime.errors import UserError
 
 BENCHES = ("flashbench", "magicbench", "davis", "movebench", "sprites", "folder")
@@ -112,7 +113,9 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--generate", action="store_true", help="first make the videos that --pred lacks")
     options.add_model(parser)
-    options.add_adapter(parser, "resnet", "trajectory adapter of the checkpoint (default: resnet)")
+    options.add_adapter(
+        parser, DEFAULT_ADAPTER, f"trajectory adapter of the checkpoint (default: {DEFAULT_ADAPTER})"
+    )
     add("--seed", type=int, default=0, metavar="N", help="video i takes N + i (default: 0)")
     add(
         "--part",

@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+from flashmotion_jax.config import ADAPTERS
 from flashmotion_jax.runtime.errors import add_traceback
 
-ADAPTERS = ("resnet", "controlnet", "none")
 DTYPES = ("bfloat16", "float32")
 
 
@@ -55,7 +55,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_adapter(parser: argparse.ArgumentParser, default: str | None, text: str) -> None:
     """Adds `--adapter`."""
-    parser.add_argument("--adapter", choices=ADAPTERS, default=default, help=text)
+    parser.add_argument("--adapter", choices=(*ADAPTERS, "none"), default=default, help=text)
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from flashmotion_jax.cli import options
+from flashmotion_jax.config import DEFAULT_ADAPTER
 
 if TYPE_CHECKING:
     from flashmotion_jax.config import TrainConfig
@@ -34,7 +35,7 @@ def add_parser(commands: Any) -> None:
         help="making a video with a checkpoint (default: published sizes), on each device one or "
         "on --devices of them",
     )
-    options.add_adapter(parser, None, "of --sample (default: resnet)")
+    options.add_adapter(parser, None, f"of --sample (default: {DEFAULT_ADAPTER})")
     add(
         "--devices",
         type=int,
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         config = with_overrides(load_config(args.config, TrainConfig), args.set)
         plan = plan_training(config, topology, size, _say)
     else:
-        kind = args.adapter or "resnet"
+        kind = args.adapter or DEFAULT_ADAPTER
         adapter = None if kind == "none" else kind
         plan = plan_sampling(args.sample, adapter, topology, size, _say, args.devices)
     for line in to_lines(plan):

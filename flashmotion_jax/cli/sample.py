@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.cli import options
-from flashmotion_jax.config import MapKind
+from flashmotion_jax.config import DEFAULT_ADAPTER, MapKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("sample", help="make a video from image, prompt and trajectory")
     options.add_model(parser)
     options.add_adapter(
-        parser, None, "trajectory adapter (default: resnet with a trajectory, none without)"
+        parser,
+        None,
+        f"trajectory adapter (default: {DEFAULT_ADAPTER} with a trajectory, none without)",
     )
     _add_inputs(parser)
     _add_sampling(parser)
@@ -112,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     outputs = [Path(path) for path in (args.out, args.preview) if path]
     for path in outputs:
         check_output(path)
-    kind = args.adapter or ("resnet" if args.trajectory else "none")
+    kind = args.adapter or (DEFAULT_ADAPTER if args.trajectory else "none")
     pipeline = Pipeline.load(
         args.model,
         None if kind == "none" else kind,

@@ -1,14 +1,19 @@
 """Configurations of the package: frozen dataclasses that validate their values when created."""
 
+from flashmotion_jax.config.adapters import (
+    ADAPTERS,
+    DEFAULT_ADAPTER,
+    AdapterConfig,
+    AdapterKind,
+    adapter_kind,
+    adapter_name,
+)
 from flashmotion_jax.config.files import load_config
 from flashmotion_jax.config.grid import Grid
 from flashmotion_jax.config.models import (
-    AdapterConfig,
-    ControlNetConfig,
     DiscriminatorConfig,
     DiTConfig,
     MapKind,
-    ResNetAdapterConfig,
     SamplingConfig,
     TextEncoderConfig,
     VAEConfig,
@@ -35,11 +40,13 @@ from flashmotion_jax.config.runs import (
 from flashmotion_jax.config.serialise import from_dict, to_dict, with_overrides
 
 __all__ = [
+    "ADAPTERS",
+    "DEFAULT_ADAPTER",
     "AdapterConfig",
+    "AdapterKind",
     "AutoencoderConfig",
     "CacheConfig",
     "ConsistentAdapterConfig",
-    "ControlNetConfig",
     "DiTConfig",
     "DiscriminatorConfig",
     "FastAdapterConfig",
@@ -51,7 +58,6 @@ __all__ = [
     "MatchingConfig",
     "MeshConfig",
     "OptimizerConfig",
-    "ResNetAdapterConfig",
     "SamplingConfig",
     "ScaleConfig",
     "SlowAdapterConfig",
@@ -61,6 +67,8 @@ __all__ = [
     "TimestepsConfig",
     "TrainConfig",
     "VAEConfig",
+    "adapter_kind",
+    "adapter_name",
     "differences",
     "from_dict",
     "load_config",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from flashmotion_jax.config.adapters import ADAPTERS
 from flashmotion_jax.runtime.errors import UserError
 
 Config = TypeVar("Config")
@@ -17,13 +18,14 @@ def load_config(name: str, kind: type[Config]) -> Config:
 
     Args:
       name: path of a Python file; what follows a colon is handed to `get_config`, for instance
-        `configs/stage3_vc.py:controlnet`.
+        `configs/stage3_vc.py:NAME`. An adapter may also stand at the end of the name, as in
+        `configs/stage3_vc_NAME.py`.
       kind: `TrainConfig` or `CacheConfig`.
 
     Raises:
       UserError: there is no such file, it has no `get_config`, or it builds something else.
     """
-    path, _, argument = name.partition(":")
+    path, argument = _split(name)
     if not Path(path).is_file():
         beside = sorted(str(file) for file in Path(path).parent.glob("*.py"))
         hint = f"; there are {', '.join(beside)}" if beside else ""
@@ -42,3 +44,13 @@ def load_config(name: str, kind: type[Config]) -> Config:
     if not isinstance(config, kind):
         raise UserError(f"{name} builds a {type(config).__name__}; expected a {kind.__name__}")
     return config
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Path and argument of a configuration's name."""
+    path, _, argument = name.partition(":")
+    if not Path(path).is_file():
+        stem, _, adapter = Path(path).stem.rpartition("_")
+        if adapter in ADAPTERS:
+            return str(Path(path).with_stem(stem)), adapter
+    return path, argument

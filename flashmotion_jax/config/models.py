@@ -144,34 +144,6 @@ class TextEncoderConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResNetAdapterConfig:
-    """Configuration of the light adapter: 2-D residual blocks on the trajectory latents alone.
-
-    Raises:
-      UserError: The width is below 1.
-    """
-
-    # The paper reports 5.02 B parameters for generator and adapter together, leaving 15 to 25 M
-    # for the adapter. Two 3 x 3 convolutions of width 128 per block have 20.8 M; widths 64 and 192
-    # would fall outside that range.
-    width: int = 128
-
-    def __post_init__(self) -> None:
-        require_sizes(self)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ControlNetConfig:
-    """Configuration of the heavy adapter: a copy of the DiT with a zero projection per block."""
-
-    # The paper does not say. MagicMotion, by the same authors, concatenates both along channels.
-    input: Literal["latents+trajectory", "trajectory"] = "latents+trajectory"
-
-
-AdapterConfig = ResNetAdapterConfig | ControlNetConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
     """Configuration of the trainable classifiers on a frozen DiT (FlashMotion, section 3.4).
 

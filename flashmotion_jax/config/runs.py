@@ -9,12 +9,14 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from flashmotion_jax.config.checks import require
-from flashmotion_jax.config.models import (
+from flashmotion_jax.config.adapters import (
+    ADAPTERS,
+    DEFAULT_ADAPTER,
     AdapterConfig,
-    DiscriminatorConfig,
-    ResNetAdapterConfig,
+    adapter_kind,
 )
+from flashmotion_jax.config.checks import require
+from flashmotion_jax.config.models import DiscriminatorConfig
 
 _FREE = {"free": True}
 
@@ -171,11 +173,11 @@ class SlowGeneratorConfig:
 class SlowAdapterConfig:
     """Stage 1: an adapter on the frozen SlowGenerator, by the diffusion loss.
 
-    A ControlNet starts as a copy of the generator's blocks, a ResNet from scratch.
+    The kind of adapter says whether it starts as a copy of the generator's blocks or from scratch.
     """
 
     slow_generator: str = _checkpoint()  # checkpoint folder
-    adapter: AdapterConfig = dataclasses.field(default_factory=ResNetAdapterConfig)
+    adapter: AdapterConfig = dataclasses.field(default_factory=ADAPTERS[DEFAULT_ADAPTER].config)
     #: Checkpoint folder whose adapter is trained on; empty starts anew.
     start_from: str = dataclasses.field(default="", metadata=_FREE)
     optimizer: OptimizerConfig
@@ -220,7 +222,7 @@ class FastAdapterConfig:
     slow_generator: str = _checkpoint()  # checkpoint folder: the discriminator's frozen backbone
     fast_generator: str = _checkpoint()  # checkpoint folder
     slow_adapter: str = _checkpoint()  # checkpoint folder whose adapter is fine-tuned
-    adapter: Literal["resnet", "controlnet"]
+    adapter: str  # its kind, a name of `ADAPTERS`
     optimizer: OptimizerConfig
     discriminator_optimizer: OptimizerConfig
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
@@ -241,6 +243,9 @@ class FastAdapterConfig:
     penalty_noise: float = 0.01  # its perturbation of the latents
     separate_gradients: bool = True  # norm of each loss's gradient: one backward pass more
 
+    def __post_init__(self) -> None:
+        adapter_kind(self.adapter)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MatchedAdapterConfig:
@@ -253,10 +258,13 @@ class MatchedAdapterConfig:
     slow_generator: str = _checkpoint()
     fast_generator: str = _checkpoint()
     slow_adapter: str = _checkpoint()
-    adapter: Literal["resnet", "controlnet"]
+    adapter: str  # its kind, a name of `ADAPTERS`
     optimizer: OptimizerConfig
     fake_score_optimizer: OptimizerConfig
     matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)
+
+    def __post_init__(self) -> None:
+        adapter_kind(self.adapter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -266,7 +274,7 @@ class ConsistentAdapterConfig:
     slow_generator: str = _checkpoint()
     fast_generator: str = _checkpoint()
     slow_adapter: str = _checkpoint()
-    adapter: Literal["resnet", "controlnet"]
+    adapter: str  # its kind, a name of `ADAPTERS`
     optimizer: OptimizerConfig  # its moving average gives the targets
     num_timesteps: int = 50  # of the teacher's grid; neighbours are made consistent
     shift: float = 5.0
@@ -275,6 +283,7 @@ class ConsistentAdapterConfig:
     adapter_every: int = 5  # steps, so that a run has as many updates as one of stage 3
 
     def __post_init__(self) -> None:
+        adapter_kind(self.adapter)
         require(
             self.optimizer.ema_decay > 0,
             "optimizer.ema_decay=0; consistency training takes its targets from the average: "

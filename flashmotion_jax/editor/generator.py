@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.config import ADAPTERS, DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.data.sprites import VOCABULARY
 from flashmotion_jax.runtime.errors import UserError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from flashmotion_jax.inference.request import Request
     from flashmotion_jax.runtime.progress import Progress
 
-ADAPTERS = ("resnet", "controlnet")
 _WHOLE = ("seed", "steps", "frames")
 _REAL = ("guidance", "adapter_scale")
 
@@ -58,6 +57,7 @@ class Generator:
             "name": self._path.name if self._path else "the package's small model",
             "packaged": self._path is None,
             "adapters": list(facts.adapters),
+            "adapter_titles": {name: ADAPTERS[name].title for name in facts.adapters},
             "words": facts.words and list(facts.words),
             "measures": is_of_sprites(facts.words),
             "kind": sampling.maps,

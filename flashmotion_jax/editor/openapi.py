@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from flashmotion_jax.config import ADAPTERS
 from flashmotion_jax.editor.exporting import FORMATS
 from flashmotion_jax.editor.jobs import FILES
 
@@ -141,7 +142,7 @@ _SUBMIT = {
     "trajectory": _described(_FILE, "trajectory.json, masks as run lengths"),
     "prompt": _TEXT,
     "seed": _described(_WHOLE, "of the noise, default 0"),
-    "adapter": _described(_TEXT, "resnet, controlnet or none; default: the model's first"),
+    "adapter": _described(_TEXT, f"{', '.join(ADAPTERS)} or none; default: the model's first"),
     "steps": _WHOLE,
     "size": _described(_TEXT, "HxW in pixels; default: fits the model and the image"),
     "frames": _WHOLE,

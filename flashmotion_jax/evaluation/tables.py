@@ -118,8 +118,8 @@ def _like_the_paper(
         if method in published.SECTIONS:
             section = f"*{published.SECTIONS[method]}*"
             body.append((section, *("",) * (len(header) - 1)))
-            if "ControlNet adapter" in section:
-                missing = (f"{published.OUT_OF_MEMORY}, published", "out of memory")
+            if method in published.OUT_OF_MEMORY:
+                missing = (f"{published.OUT_OF_MEMORY[method]}, published", "out of memory")
                 body.append((*missing, *("",) * (len(header) - 2)))
         cells: Iterable[str] = (
             value for column in columns for value in published.figures_of(method, column)

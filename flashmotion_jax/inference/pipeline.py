@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.config import DEFAULT_ADAPTER, DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.inference.request import Request, make_request
 from flashmotion_jax.media.videos import to_float, to_uint8
@@ -144,7 +144,7 @@ class Pipeline:
     def load(
         cls,
         path: str | Path | None = None,
-        adapter: str | Adapter | None = "resnet",
+        adapter: str | Adapter | None = DEFAULT_ADAPTER,
         *,
         dtype: str | None = None,
         keep_loaded: bool = True,
@@ -156,7 +156,8 @@ class Pipeline:
         Args:
           path: folder written by `python -m converters` or a run; None for the small model that
             comes with the package.
-          adapter: "resnet", "controlnet", an adapter of your own, or None for no trajectories.
+          adapter: its kind, a name of `config.ADAPTERS`; an adapter of your own; or None for no
+            trajectories.
           dtype: of matmuls and convolutions; None takes bfloat16, on a CPU float32.
           keep_loaded: see the class.
           devices: see the class.

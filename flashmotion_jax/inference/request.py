@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flashmotion_jax.config import Grid, MapKind, SamplingConfig
+from flashmotion_jax.config import ADAPTERS, Grid, MapKind, SamplingConfig
 from flashmotion_jax.media.videos import best_size, cover_crop, read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import load_maps
@@ -164,7 +164,8 @@ def _maps(
 ) -> np.ndarray | None:
     if not has_adapter:
         if trajectory is not None:
-            raise UserError("a trajectory without an adapter; load one: resnet or controlnet")
+            kinds = " or ".join(ADAPTERS)
+            raise UserError(f"a trajectory without an adapter; load one: {kinds}")
         return None
     trajectories = _one_each("trajectory", trajectory, count)
     if any(item is None for item in trajectories):

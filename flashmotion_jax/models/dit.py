@@ -1,8 +1,8 @@
 """The Wan2.2 diffusion transformer: latents, timesteps and text in, velocity out.
 
-`Trunk` is everything but the output head, shared with the ControlNet adapter. Blocks are stacked
-and scanned; tokens keep their frame, `[B, T, P, D]`, so that a timestep per latent frame modulates
-all of the frame's tokens without ever being copied to them.
+`Trunk` is everything but the output head: adapters that copy the DiT are one too. Blocks are
+stacked and scanned; tokens keep their frame, `[B, T, P, D]`, so that a timestep per latent frame
+modulates all of the frame's tokens without ever being copied to them.
 
 Source: Wan2.2 `wan/modules/model.py`; FlashMotion section 3.1 for the residuals of an adapter.
 """
@@ -46,7 +46,7 @@ class ResidualStream(NamedTuple):
     belongs to the block, and returns the next carry and what is added to the block's output.
 
     Attributes:
-      carry: pytree handed from block to block, for instance the hidden state of a ControlNet.
+      carry: pytree handed from block to block, for instance the adapter's own hidden state.
       layers: pytree of arrays with a leading dimension L: weights and features of each block.
       step: `(carry, layer) -> (carry, residual_BTPD)`.
     """

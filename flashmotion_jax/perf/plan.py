@@ -109,7 +109,7 @@ def plan_sampling(
 
     Args:
       folder: of a checkpoint; empty for the published sizes.
-      adapter: "resnet", "controlnet", or None for no trajectory.
+      adapter: its kind, a name of `config.ADAPTERS`, or None for no trajectory.
       topology: whose device it is.
       size: of the video; by default that of the checkpoint.
       progress: hears what is being compiled.

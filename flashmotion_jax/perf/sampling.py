@@ -37,7 +37,7 @@ class SampleSizes(NamedTuple):
 
     Attributes:
       folder: of a checkpoint, whose weights are not read.
-      adapter: "resnet", "controlnet", or None for no trajectory.
+      adapter: its kind, a name of `config.ADAPTERS`, or None for no trajectory.
       size: of the video; by default that of the checkpoint.
       dtype: of matmuls and convolutions, and of their weights.
     """

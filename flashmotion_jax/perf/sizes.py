@@ -14,16 +14,16 @@ import jax.numpy as jnp
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
+    ADAPTERS,
     AutoencoderConfig,
-    ControlNetConfig,
     DiTConfig,
     Grid,
-    ResNetAdapterConfig,
     SamplingConfig,
     SlowAdapterConfig,
     TextEncoderConfig,
     TrainConfig,
     VAEConfig,
+    adapter_name,
     to_dict,
     with_overrides,
 )
@@ -74,8 +74,7 @@ def published(changed: Mapping[str, Any] | None = None) -> Generator[Path]:
             "dit": DiTConfig(),
             "vae": VAEConfig(),
             "text_encoder": TextEncoderConfig(),
-            "adapters/resnet": ResNetAdapterConfig(),
-            "adapters/controlnet": ControlNetConfig(),
+            **{f"adapters/{name}": kind.config() for name, kind in ADAPTERS.items()},
             **(changed or {}),
         }
         for kind, config in sizes.items():
@@ -110,8 +109,7 @@ def with_sizes(
         role: path for role, path in named.items() if path and not Path(path, "model.json").exists()
     }
     if isinstance(run.stage, SlowAdapterConfig):
-        is_controlnet = isinstance(run.stage.adapter, ControlNetConfig)
-        kind = "adapters/controlnet" if is_controlnet else "adapters/resnet"
+        kind = f"adapters/{adapter_name(run.stage.adapter)}"
         changed = {**(changed or {}), kind: run.stage.adapter}
     with published(changed) as folder:
         assignments = [f"stage.{role}={folder}" for role in missing]

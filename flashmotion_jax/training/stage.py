@@ -14,7 +14,6 @@ from flax import nnx
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DiTConfig, OptimizerConfig, SamplingConfig, TrainConfig
-from flashmotion_jax.models.adapters import ControlNet, copy_from_dit
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import place
@@ -29,7 +28,7 @@ class Source(NamedTuple):
 
     Attributes:
       path: checkpoint folder.
-      kind: component, as in `models.checkpoint.KINDS`.
+      kind: component, as in `checkpoints.components.kinds`.
     """
 
     path: str
@@ -152,11 +151,11 @@ def from_dit(
     dit: Source,
     optimizer: OptimizerConfig,
 ) -> Beginning:
-    """A ControlNet that starts as a copy of a DiT's blocks."""
+    """A module that starts as a copy of a DiT; it has a method `copy_from_dit`."""
     scratch = from_scratch(run, build, optimizer)
 
-    def load() -> ControlNet:
-        return copy_from_dit(scratch.load(), dit.load(trained_policy(run)))
+    def load() -> Any:
+        return scratch.load().copy_from_dit(dit.load(trained_policy(run)))
 
     return scratch._replace(load=load, source=dit)
 

@@ -9,11 +9,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from flax import nnx
+
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
+    ADAPTERS,
     AutoencoderConfig,
     ConsistentAdapterConfig,
-    ControlNetConfig,
     FastAdapterConfig,
     FastGeneratorConfig,
     FewStepConfig,
@@ -23,9 +25,11 @@ from flashmotion_jax.config import (
     SlowAdapterConfig,
     SlowGeneratorConfig,
     TrainConfig,
+    adapter_name,
 )
-from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
+from flashmotion_jax.models.adapters import adapter_class
 from flashmotion_jax.models.discriminator import Discriminator
+from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.training import (
     autoencoder,
@@ -116,8 +120,7 @@ def build_slow_generator(run: TrainConfig, config: SlowGeneratorConfig) -> Stage
 def build_slow_adapter(run: TrainConfig, config: SlowAdapterConfig) -> Stage:
     """Stage 1."""
     generator = Source(config.slow_generator, "dit")
-    is_controlnet = isinstance(config.adapter, ControlNetConfig)
-    kind = "adapters/controlnet" if is_controlnet else "adapters/resnet"
+    kind = f"adapters/{adapter_name(config.adapter)}"
     return Stage(
         players={"adapter": _slow_adapter(run, config, generator, kind)},
         frozen={"slow_generator": generator},
@@ -143,18 +146,14 @@ def _slow_adapter(
             raise UserError(f"{source.path} has {found}; the configuration asks for {adapter}")
         _require_made_for(source, generator)
         return from_source(run, source, optimizer)
-    if isinstance(adapter, ControlNetConfig):
-        return from_dit(
-            run,
-            lambda policy, rngs: ControlNet(adapter, dit_config, policy=policy, rngs=rngs),
-            generator,
-            optimizer,
-        )
-    return from_scratch(
-        run,
-        lambda policy, rngs: ResNetAdapter(adapter, dit_config, policy=policy, rngs=rngs),
-        optimizer,
-    )
+    name = adapter_name(adapter)
+
+    def build(policy: Policy, rngs: nnx.Rngs) -> nnx.Module:
+        return adapter_class(name)(adapter, dit_config, policy=policy, rngs=rngs)
+
+    if ADAPTERS[name].copies_dit:
+        return from_dit(run, build, generator, optimizer)
+    return from_scratch(run, build, optimizer)
 
 
 def build_fast_generator(run: TrainConfig, config: FastGeneratorConfig) -> Stage:

@@ -13,7 +13,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from flashmotion_jax.checkpoints import arrays, components
-from flashmotion_jax.config import ResNetAdapterConfig, SamplingConfig
+from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.config.adapters import ResNetAdapterConfig
 from flashmotion_jax.runtime import sharding
 from helpers import tiny
 
@@ -103,7 +104,7 @@ def test_load_models_gives_models_that_run(saved):
     assert models.vae.config == tiny.VAE_CONFIG
 
 
-@pytest.mark.parametrize("kind", components.KINDS)
+@pytest.mark.parametrize("kind", components.kinds())
 def test_components_load_alone(saved, kind):
     module = components.load_component(saved, kind, "bfloat16")
     assert all(isinstance(array, jax.Array) for array in values(module).values())

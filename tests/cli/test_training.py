@@ -12,7 +12,7 @@ from flashmotion_jax.cli.main import main
 from helpers import magicdata_tree, small_cache, tiny
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-STAGE_1 = str(CONFIGS / "stage1_box_resnet.py")
+STAGE_1 = str(CONFIGS / "stage1_box.py")
 
 
 @pytest.fixture(scope="module")

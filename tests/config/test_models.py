@@ -6,14 +6,21 @@ import json
 import pytest
 
 from flashmotion_jax import config
-from flashmotion_jax.config import DiTConfig, SamplingConfig, VAEConfig, from_dict, to_dict
+from flashmotion_jax.config import (
+    DiTConfig,
+    SamplingConfig,
+    VAEConfig,
+    adapters,
+    from_dict,
+    to_dict,
+)
 
 CONFIGS = [
     config.DiTConfig,
     config.VAEConfig,
     config.TextEncoderConfig,
-    config.ResNetAdapterConfig,
-    config.ControlNetConfig,
+    adapters.ResNetAdapterConfig,
+    adapters.ControlNetConfig,
     config.SamplingConfig,
 ]
 

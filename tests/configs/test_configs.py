@@ -22,8 +22,10 @@ from helpers.full_size_world import load_run, write_world
 FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted(file for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "common"))
 RUNS = [file.name for file in FILES if file.stem != "cache_magicdata"]
+#: Those of stages 1 and 3 take the kind of adapter.
+ADAPTED = ["stage1_mask.py", "stage1_box.py", "stage3.py"]
 #: One of each kind of turn; the others differ in values alone.
-TRACED = ["stage1_box_controlnet.py", "stage2.py", "stage3_resnet.py", "stage3_dmd.py:controlnet"]
+TRACED = ["stage1_box.py:controlnet", "stage2.py", "stage3.py:resnet", "stage3_dmd.py:controlnet"]
 MILLION = 10**6
 
 
@@ -57,20 +59,20 @@ def test_the_cache_of_the_paper():
 @pytest.mark.parametrize(
     ("name", "steps", "batch", "rates", "every"),
     [
-        ("stage1_mask_resnet.py", 4600, 16, {"adapter": 2e-6}, {"adapter": 1}),
-        ("stage1_mask_controlnet.py", 4600, 16, {"adapter": 2e-6}, {"adapter": 1}),
-        ("stage1_box_resnet.py", 5400, 16, {"adapter": 2e-6}, {"adapter": 1}),
-        ("stage1_box_controlnet.py", 5400, 16, {"adapter": 2e-6}, {"adapter": 1}),
+        ("stage1_mask.py:resnet", 4600, 16, {"adapter": 2e-6}, {"adapter": 1}),
+        ("stage1_mask.py:controlnet", 4600, 16, {"adapter": 2e-6}, {"adapter": 1}),
+        ("stage1_box.py:resnet", 5400, 16, {"adapter": 2e-6}, {"adapter": 1}),
+        ("stage1_box.py:controlnet", 5400, 16, {"adapter": 2e-6}, {"adapter": 1}),
         (
             *("stage2.py", 5500, 16, {"generator": 5e-7, "fake_score": 1e-7}),
             {"generator": 5, "fake_score": 1},
         ),
         (
-            *("stage3_resnet.py", 1000, 4, {"adapter": 2e-6, "discriminator": 2e-6}),
+            *("stage3.py:resnet", 1000, 4, {"adapter": 2e-6, "discriminator": 2e-6}),
             {"adapter": 5, "discriminator": 1},
         ),
         (
-            *("stage3_controlnet.py", 1000, 4, {"adapter": 2e-6, "discriminator": 2e-6}),
+            *("stage3.py:controlnet", 1000, 4, {"adapter": 2e-6, "discriminator": 2e-6}),
             {"adapter": 5, "discriminator": 1},
         ),
     ],
@@ -107,14 +109,14 @@ def test_stage_2_has_the_published_hyper_parameters(world):
 )
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
 def test_an_ablation_changes_one_thing(name, changes, adapter):
-    base = load_config(f"{FOLDER}/stage3_{adapter}.py", TrainConfig)
+    base = load_config(f"{FOLDER}/stage3.py:{adapter}", TrainConfig)
     ablation = load_config(f"{FOLDER}/stage3_{name}.py:{adapter}", TrainConfig)
     assignments = [f"stage.{key}={value}" for key, value in changes.items()]
     output = f"output=runs/stage3_{name}_{adapter}"
     assert ablation == with_overrides(base, [*assignments, output])
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*RUNS, *(f"{name}:controlnet" for name in ADAPTED)])
 def test_players_have_the_sizes_of_the_paper(world, name):
     stage = build_stage(load(name, world))
     sizes = {

@@ -10,7 +10,8 @@ from converters import adapters
 from converters.__main__ import main
 from converters.mapping import make_entries
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import ControlNetConfig, ResNetAdapterConfig, SamplingConfig
+from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
 from helpers import tiny
 
 CONFIGS = {
@@ -42,7 +43,7 @@ def state_dict(kind, module):
     parameters = components.flat_parameters(module)
     return {
         key: np.ascontiguousarray(array)
-        for entry in make_entries(parameters, adapters.table(kind, tiny.DIT, {}))
+        for entry in make_entries(parameters, adapters.table(kind.removeprefix("adapters/"), tiny.DIT, {}))
         for key, array in entry.scatter(np.asarray(parameters[entry.target].get_value()))
     }
 

@@ -11,7 +11,7 @@ from converters.mapping import Row, find_bad_values, find_faults, make_entries, 
 from converters.reader import Tensor
 from examples import small_checkpoint
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config import ADAPTERS, DiTConfig, TextEncoderConfig, VAEConfig
 
 
 def entries_of(kind, config, rows, dit_config=None):
@@ -79,11 +79,12 @@ def test_diffusers_names_and_shapes(kind, folder, table, diffusers_models):
     assert table.read_config({}, written, "diffusers") == config
 
 
-@pytest.mark.parametrize("kind", adapters.NAMES)
-def test_adapter_names_are_unique(kind):
-    config = adapters.DEFAULTS[kind]
-    rows = adapters.table(kind, DiTConfig(), {})
-    keys = [key for e in entries_of(kind, config, rows, DiTConfig()) for key in e.keys]
+@pytest.mark.parametrize("name", adapters.NAMES)
+def test_adapter_names_are_unique(name):
+    config = ADAPTERS[name].config()
+    rows = adapters.table(name, DiTConfig(), {})
+    entries = entries_of(f"adapters/{name}", config, rows, DiTConfig())
+    keys = [key for entry in entries for key in entry.keys]
     assert len(set(keys)) == len(keys)
 
 

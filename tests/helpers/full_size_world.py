@@ -8,15 +8,14 @@ import numpy as np
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
-    ControlNetConfig,
     DiTConfig,
-    ResNetAdapterConfig,
     SamplingConfig,
     TrainConfig,
     load_config,
     to_dict,
     with_overrides,
 )
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
 from flashmotion_jax.data.cache_writer import finish_cache, write_shard, write_text
 from flashmotion_jax.data.records import Record
 from helpers import small_cache

@@ -15,13 +15,13 @@ from flashmotion_jax.config import (
     FastGeneratorConfig,
     MatchingConfig,
     OptimizerConfig,
-    ResNetAdapterConfig,
     SamplingConfig,
     SlowAdapterConfig,
     SlowGeneratorConfig,
     TrainConfig,
     with_overrides,
 )
+from flashmotion_jax.config.adapters import ResNetAdapterConfig
 from flashmotion_jax.training.loop import train
 from helpers import small_cache, tiny
 

@@ -13,12 +13,11 @@ from flax import nnx
 from examples.small_checkpoint import write_tokenizer
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
-    ControlNetConfig,
     DiTConfig,
-    ResNetAdapterConfig,
     TextEncoderConfig,
     VAEConfig,
 )
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import FLOAT32
 from flashmotion_jax.models.vae import VAE

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterConfig
-from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter, copy_from_dit
+from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.models.adapters.controlnet import ControlNet
+from flashmotion_jax.models.adapters.resnet import ResNetAdapter
 from flashmotion_jax.models.dit import DiT, ResidualStream
 from helpers import tiny
 
@@ -107,7 +109,7 @@ def test_resnet_does_not_look_at_latents_timesteps_or_text():
 def test_a_copied_controlnet_runs_the_dits_own_blocks(kind):
     dit, (latents, timesteps, text) = tiny.make_dit(), tiny.dit_inputs()
     fresh = make_adapter(kind)
-    copied = copy_from_dit(fresh, dit)
+    copied = fresh.copy_from_dit(dit)
     np.testing.assert_array_equal(copied.blocks.ffn.up.kernel[...], dit.blocks.ffn.up.kernel[...])
     assert np.abs(fresh.blocks.ffn.up.kernel[...] - dit.blocks.ffn.up.kernel[...]).max() > 0
     # New input channels start at zero: with them, the trajectory is not seen at all.

@@ -16,8 +16,10 @@ from jax.sharding import NamedSharding
 
 from converters import dit as names
 from flashmotion_jax.checkpoints.components import flat_parameters
-from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterConfig
-from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
+from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.models.adapters.controlnet import ControlNet
+from flashmotion_jax.models.adapters.resnet import ResNetAdapter
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import Policy, timestep_embedding
 from flashmotion_jax.runtime import sharding

@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from flashmotion_jax.config import ControlNetConfig, DiTConfig, ResNetAdapterConfig, VAEConfig
-from flashmotion_jax.models.adapters import ControlNet, ResNetAdapter
+from flashmotion_jax.config import DiTConfig, VAEConfig
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.models.adapters.controlnet import ControlNet
+from flashmotion_jax.models.adapters.resnet import ResNetAdapter
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.perf.counting import count

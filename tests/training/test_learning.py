@@ -19,12 +19,12 @@ from flashmotion_jax.config import (
     FewStepConfig,
     MatchingConfig,
     OptimizerConfig,
-    ResNetAdapterConfig,
     SamplingConfig,
     ScaleConfig,
     SlowAdapterConfig,
     TrainConfig,
 )
+from flashmotion_jax.config.adapters import ResNetAdapterConfig
 from flashmotion_jax.training.loop import train
 from helpers import small_cache, tiny
 

@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
     ConsistentAdapterConfig,
-    ControlNetConfig,
     DiscriminatorConfig,
     DiTConfig,
     FastAdapterConfig,
@@ -22,11 +21,11 @@ from flashmotion_jax.config import (
     MatchedAdapterConfig,
     MatchingConfig,
     OptimizerConfig,
-    ResNetAdapterConfig,
     SamplingConfig,
     SlowAdapterConfig,
     TrainConfig,
 )
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
 from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.training.layout import abstract_players

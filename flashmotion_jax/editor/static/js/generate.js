@@ -5,8 +5,6 @@ import { $, attempt, h, icon, say } from "./dom.js";
 import { toTrajectory } from "./motion.js";
 import { toFile } from "./project.js";
 
-const ADAPTERS = { resnet: "ResNet", controlnet: "ControlNet", none: "none (trajectory ignored)" };
-
 export class Generate {
   constructor(store, model, video, jobs) {
     Object.assign(this, { store, model, video, jobs });
@@ -51,7 +49,8 @@ export class Generate {
     const { model } = this;
     const prompt = h("textarea", { id: "setting-prompt", rows: 3, oninput: () => this.#set("prompt", prompt.value, "prompt") });
     const dice = h("button", { type: "button", className: "icon-button", ariaLabel: "Another seed", title: "Another seed", onclick: () => this.#set("seed", Math.floor(Math.random() * 2 ** 31)) }, icon("dice"));
-    const adapters = [...model.adapters, "none"].map((kind) => h("option", { value: kind }, ADAPTERS[kind]));
+    const titles = { ...model.adapter_titles, none: "none (trajectory ignored)" };
+    const adapters = [...model.adapters, "none"].map((kind) => h("option", { value: kind }, titles[kind]));
     const adapter = h("select", { id: "setting-adapter", onchange: () => this.#set("adapter", adapter.value) }, ...adapters);
     this.button = h("button", { type: "submit", className: "primary", id: "generate" }, "Generate");
     this.form.replaceChildren(

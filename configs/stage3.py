@@ -1,6 +1,6 @@
-"""Stage 3: the ControlNet FastAdapter, by diffusion and adversarial loss on the FastGenerator.
+"""Stage 3: the FastAdapter, by diffusion and adversarial loss on the FastGenerator.
 
-    flashmotion train --config configs/stage3_controlnet.py
+    flashmotion train --config configs/stage3.py[:ADAPTER]
 
 Hardware: the paper's 4 devices, one video each; on one, `--set mesh.fsdp=1
 --set stage.optimizer.accumulate=4 --set stage.discriminator_optimizer.accumulate=4`.
@@ -9,9 +9,9 @@ with adapter/weight/diffusion times adapter/gradient_norm/diffusion to judge the
 """
 
 from configs.common import stage3
-from flashmotion_jax.config import TrainConfig
+from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig
 
 
-def get_config() -> TrainConfig:
+def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """1 K steps."""
-    return stage3("controlnet")
+    return stage3(adapter)

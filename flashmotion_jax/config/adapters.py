@@ -1,0 +1,102 @@
+"""The table of trajectory adapters: a row for each kind, which everything else reads.
+
+This module imports no jax, so that command lines can list the kinds in their help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from flashmotion_jax.config.checks import require, require_sizes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """Configuration of a trajectory adapter; each kind has a subclass."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResNetAdapterConfig(AdapterConfig):
+    """Configuration of the light adapter: 2-D residual blocks on the trajectory latents alone.
+
+    Raises:
+      UserError: The width is below 1.
+    """
+
+    # The paper reports 5.02 B parameters for generator and adapter together, leaving 15 to 25 M
+    # for the adapter. Two 3 x 3 convolutions of width 128 per block have 20.8 M; widths 64 and 192
+    # would fall outside that range.
+    width: int = 128
+
+    def __post_init__(self) -> None:
+        require_sizes(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ControlNetConfig(AdapterConfig):
+    """Configuration of the heavy adapter: a copy of the DiT with a zero projection per block."""
+
+    # The paper does not say. MagicMotion, by the same authors, concatenates both along channels.
+    input: Literal["latents+trajectory", "trajectory"] = "latents+trajectory"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterKind:
+    """A kind of adapter: a row of `ADAPTERS`.
+
+    Attributes:
+      title: its name for people.
+      config: class of its sizes; its defaults are the published ones.
+      module: import path `package.module:Class` of the `nnx.Module`, which is imported when it is
+        needed; see `models.adapters.Adapter` for its methods.
+      copies_dit: whether training starts it with `module.copy_from_dit(dit)`; otherwise it keeps
+        the initial values of its layers.
+      groups: path prefix of its parameters -> factor of the learning rate, see `OptimizerConfig`.
+        The norm of each group's gradient is logged.
+    """
+
+    title: str
+    config: type[AdapterConfig]
+    module: str
+    copies_dit: bool
+    groups: Mapping[str, float]
+
+
+#: Name on the command line and in checkpoints (`adapters/<name>`) -> the kind.
+#: The names of its parameters in PyTorch files are in `converters/adapters.py`.
+ADAPTERS: dict[str, AdapterKind] = {
+    "resnet": AdapterKind(
+        title="ResNet",
+        config=ResNetAdapterConfig,
+        module="flashmotion_jax.models.adapters.resnet:ResNetAdapter",
+        copies_dit=False,
+        groups={"stem": 1.0, "blocks": 1.0, "blocks.projection": 1.0},
+    ),
+    "controlnet": AdapterKind(
+        title="ControlNet",
+        config=ControlNetConfig,
+        module="flashmotion_jax.models.adapters.controlnet:ControlNet",
+        copies_dit=True,
+        groups={"": 1.0, "blocks": 1.0, "projections": 1.0},
+    ),
+}
+
+#: The kind where none is named.
+DEFAULT_ADAPTER = "resnet"
+
+
+def adapter_kind(name: str) -> AdapterKind:
+    """The row of a name.
+
+    Raises:
+      UserError: the table has no such row.
+    """
+    require(name in ADAPTERS, f"adapter {name!r} is unknown; expected one of {', '.join(ADAPTERS)}")
+    return ADAPTERS[name]
+
+
+def adapter_name(config: AdapterConfig) -> str:
+    """The name of the kind that a configuration is for."""
+    return next(name for name, kind in ADAPTERS.items() if kind.config is type(config))

@@ -1,0 +1,115 @@
+"""The heavy adapter: a trainable copy of the DiT's blocks.
+
+Source: FlashMotion section 3.2 and supplement; MagicMotion `trajectory_controlnet.py` for its
+input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+
+from flashmotion_jax.config.adapters import ControlNetConfig
+from flashmotion_jax.config.models import DiTConfig
+from flashmotion_jax.models import layers
+from flashmotion_jax.models.dit import DiT, ResidualStream, TextContext, Trunk
+from flashmotion_jax.models.layers import FLOAT32, Policy
+from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.sharding import gather
+
+
+class ControlNet(Trunk):
+    """The heavy adapter: the DiT's own blocks on latents and trajectory, a zero projection each.
+
+    Attributes:
+      adapter_config: what it takes as input.
+    """
+
+    def __init__(
+        self,
+        config: ControlNetConfig,
+        dit_config: DiTConfig,
+        *,
+        policy: Policy = FLOAT32,
+        rngs: nnx.Rngs,
+    ):
+        trunk_config = controlnet_trunk(config, dit_config)
+        super().__init__(trunk_config, policy=policy, rngs=rngs)
+        self.adapter_config = config
+        dim = dit_config.dim
+        self.projections = layers.stack(
+            lambda rngs: layers.linear(
+                dim, dim, ("heads", "embed"), policy=policy, rngs=rngs, zero=True
+            ),
+            dit_config.num_layers,
+            rngs,
+        )
+
+    def prepare(self, trajectory: jax.Array, text: jax.Array) -> tuple[jax.Array, TextContext]:
+        """The trajectory and its own keys and values of the text."""
+        return trajectory, self.text_context(text)
+
+    def __call__(
+        self,
+        prepared: tuple[jax.Array, TextContext],
+        latents: jax.Array,
+        timesteps: jax.Array,
+        scale: jax.Array,
+    ) -> ResidualStream:
+        """Runs its blocks in step with the DiT's; the carry is its own residual stream."""
+        trajectory, context = prepared
+        if self.adapter_config.input == "latents+trajectory":
+            trajectory = jnp.concatenate([latents, trajectory], axis=-1)
+        _, modulation_BT6D = self.embed_timesteps(timesteps)
+        rope_TPE = self.rope(latents)
+
+        def step(x_BTPD: jax.Array, layer: Any) -> tuple[jax.Array, jax.Array]:
+            block, projection, keys_values = layer
+            x_BTPD = gather(block)(x_BTPD, modulation_BT6D, keys_values, rope_TPE)
+            return x_BTPD, scale * gather(projection)(x_BTPD).astype(jnp.float32)
+
+        return ResidualStream(
+            self.embed_patches(trajectory), (self.blocks, self.projections, tuple(context)), step
+        )
+
+    def copy_from_dit(self, dit: DiT) -> ControlNet:
+        """A ControlNet that starts as the DiT: all weights copied, new input channels at zero.
+
+        Args:
+          dit: the generator it is for.
+
+        Returns:
+          A new ControlNet with the zero projections of this one; neither module changes.
+        """
+        new = nnx.clone(self)
+        copied = {
+            path: param for path, param in nnx.to_flat_state(nnx.state(dit)) if path[0] != "head"
+        }
+        q, r = dit.config.patch_size
+        extra = new.config.in_channels - dit.config.in_channels
+        kernel = copied["patch_embedding", "kernel"]
+        channels = rearrange(kernel.get_value(), "(p c) d -> p c d", p=q * r)
+        padded = jnp.pad(channels, ((0, 0), (0, extra), (0, 0)))
+        copied["patch_embedding", "kernel"] = kernel.replace(rearrange(padded, "p c d -> (p c) d"))
+        nnx.update(new, nnx.from_flat_state(copied))
+        return new
+
+
+def controlnet_trunk(config: ControlNetConfig, dit_config: DiTConfig) -> DiTConfig:
+    """The DiT's sizes with the input width of the ControlNet.
+
+    Raises:
+      UserError: an unknown `config.input`.
+    """
+    widths = {
+        "latents+trajectory": 2 * dit_config.in_channels,
+        "trajectory": dit_config.in_channels,
+    }
+    if config.input not in widths:
+        raise UserError(f"input={config.input!r} is unknown; use one of {sorted(widths)}")
+    return dataclasses.replace(dit_config, in_channels=widths[config.input])
