@@ -114,7 +114,9 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     add("--generate", action="store_true", help="first make the videos that --pred lacks")
     options.add_model(parser)
     options.add_adapter(
-        parser, DEFAULT_ADAPTER, f"trajectory adapter of the checkpoint (default: {DEFAULT_ADAPTER})"
+        parser,
+        DEFAULT_ADAPTER,
+        f"trajectory adapter of the checkpoint (default: {DEFAULT_ADAPTER})",
     )
     add("--seed", type=int, default=0, metavar="N", help="video i takes N + i (default: 0)")
     add(

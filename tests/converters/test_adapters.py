@@ -41,9 +41,10 @@ def make_module(kind):
 def state_dict(kind, module):
     """The adapter under the first names of the table."""
     parameters = components.flat_parameters(module)
+    rows = adapters.table(kind.removeprefix("adapters/"), tiny.DIT, {})
     return {
         key: np.ascontiguousarray(array)
-        for entry in make_entries(parameters, adapters.table(kind.removeprefix("adapters/"), tiny.DIT, {}))
+        for entry in make_entries(parameters, rows)
         for key, array in entry.scatter(np.asarray(parameters[entry.target].get_value()))
     }
 
