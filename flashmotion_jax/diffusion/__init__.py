@@ -1,1 +1,1 @@
-"""Diffusion: the rectified-flow maths, the samplers, and the losses built on them."""
+"""Diffusion: rectified flow, samplers, and losses."""

@@ -1,15 +1,15 @@
-r"""Rectified flow: the straight path between a video and noise, as Wan2.2 was trained on it.
+r"""Rectified flow: the straight path between data and noise that Wan2.2 was trained on.
 
-With clean latents `x_0`, unit Gaussian noise `eps` and a noise level `sigma` in [0, 1], which the
-models see as `timestep = 1000 sigma`:
+With clean latents `x_0`, unit Gaussian noise `eps` and a noise level `sigma` in [0, 1], which
+models receive as `timestep = 1000 sigma`:
 
     (1)  x_sigma = (1 - sigma) x_0 + sigma eps
     (2)  v       = d x_sigma / d sigma = eps - x_0
     (3)  x_0     = x_sigma - sigma v
     (4)  sigma'  = shift sigma / (1 + (shift - 1) sigma)
 
-A model predicts the velocity (2); samplers turn it into `x_0` with (3) and choose their noise
-levels with (4), which spends more of them on high noise. Training draws (1) and regresses (2).
+A model predicts the velocity (2). Samplers convert it to `x_0` with (3) and shift their noise
+levels with (4), which takes more steps at high noise. Training samples (1) and regresses (2).
 
 Sources: Liu et al., "Flow Straight and Fast", arXiv:2209.03003, for (1) to (3); Esser et al.,
 "Scaling Rectified Flow Transformers", arXiv:2403.03206, section 5.3.2, for (4).
@@ -24,16 +24,16 @@ import jax.numpy as jnp
 import numpy as np
 
 TIMESTEP_SCALE = 1000.0
-"""Timesteps are noise levels on a scale of 0 to 1000."""
+"""Timesteps are noise levels scaled to 0..1000."""
 
 
 def add_noise(x0: jax.Array, noise: jax.Array, sigma: jax.Array | float) -> jax.Array:
-    """Clean latents at a noise level: equation (1).
+    """Adds noise to clean latents: equation (1).
 
     Args:
       x0: Clean latents, [B, T, h, w, C].
       noise: Unit Gaussian noise of the same shape.
-      sigma: Noise level in [0, 1]: a scalar, one a video [B], or one a latent frame [B, T].
+      sigma: Noise level in [0, 1]: a scalar, per video [B], or per latent frame [B, T].
 
     Returns:
       Noisy latents, float32 [B, T, h, w, C].
@@ -43,7 +43,7 @@ def add_noise(x0: jax.Array, noise: jax.Array, sigma: jax.Array | float) -> jax.
 
 
 def velocity_target(x0: jax.Array, noise: jax.Array) -> jax.Array:
-    """What the model shall predict for these latents and this noise: equation (2).
+    """The velocity that a model is trained to predict: equation (2).
 
     Args:
       x0: Clean latents, [B, T, h, w, C].
@@ -56,7 +56,7 @@ def velocity_target(x0: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def velocity_to_x0(latents: jax.Array, velocity: jax.Array, sigma: jax.Array | float) -> jax.Array:
-    """The clean latents that a predicted velocity points at: equation (3).
+    """Converts a predicted velocity to clean latents: equation (3).
 
     Args:
       latents: Noisy latents, [B, T, h, w, C].
@@ -74,11 +74,11 @@ def shift_sigmas(sigmas: np.ndarray, shift: float) -> np.ndarray: ...
 @overload
 def shift_sigmas(sigmas: jax.Array, shift: float) -> jax.Array: ...
 def shift_sigmas(sigmas: np.ndarray | jax.Array, shift: float) -> np.ndarray | jax.Array:
-    """Moves noise levels towards 1 and leaves 0 and 1 in place: equation (4).
+    """Shifts noise levels towards 1, keeping 0 and 1: equation (4).
 
     Args:
       sigmas: Noise levels in [0, 1], any shape.
-      shift: Above 1 moves towards noise; Wan2.2-TI2V-5B uses 5, and 3 at 480p.
+      shift: Values above 1 shift towards noise; Wan2.2-TI2V-5B uses 5, or 3 at 480p.
 
     Returns:
       Noise levels, the same shape and dtype.
@@ -87,6 +87,6 @@ def shift_sigmas(sigmas: np.ndarray | jax.Array, shift: float) -> np.ndarray | j
 
 
 def _over_latents(sigma: jax.Array | float, latents: jax.Array) -> jax.Array:
-    """Appends axes of length one, so that sigma's leading axes meet those of the latents."""
+    """Appends axes of length 1, so that sigma broadcasts along its leading axes."""
     sigma = jnp.asarray(sigma, jnp.float32)
     return jnp.expand_dims(sigma, range(sigma.ndim, latents.ndim))

@@ -1,7 +1,7 @@
-"""Denoising: conditions and noise in, clean latents out, by one step that is compiled once.
+"""Denoising: from conditions and noise to clean latents, with one step that is compiled once.
 
-What a model is conditioned on is put around it here, in one place: the image in latent frame 0, the
-trajectory through an adapter, the text, and guidance.
+All conditioning enters the model in this file: the image as latent frame 0, the trajectory through
+an adapter, the text, and classifier-free guidance.
 
 Source: Wan2.2 `wan/textimage2video.py`, `i2v`; FlashMotion section 3.
 """
@@ -21,35 +21,35 @@ from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
 from flashmotion_jax.diffusion.samplers import FewStep, PredictVelocity, State
 from flashmotion_jax.diffusion.solvers import Solver
-from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import split_batch_like
 
 
 class Generator(Protocol):
-    """What is asked of a DiT: `models.dit.DiT`."""
+    """Interface of a DiT; `models.dit.DiT` implements it."""
 
     def text_context(self, text: jax.Array, /) -> Any:
-        """What all steps of a video need of its text."""
+        """Computes what all denoising steps share of the text."""
         ...
 
     def __call__(
         self, latents: jax.Array, timesteps: jax.Array, text: Any, residuals: Any = None
     ) -> jax.Array:
-        """The velocity."""
+        """Predicts the velocity."""
         ...
 
 
 class Conditions(NamedTuple):
-    """All a batch of B videos is made from, but the noise.
+    """The inputs that a batch of B videos is conditioned on.
 
     Attributes:
-      text: `[B, S, D]` embeddings of the prompts.
-      negative_text: `[B, S, D]`, what guidance steers away from; None without guidance.
-      image_latents: `[B, 1, h, w, C]` clean latent frame 0; None for text-to-video.
-      trajectory_latents: `[B, T, h, w, C]` of the trajectory maps; None without an adapter.
-      adapter_scale: scalar weight of the adapter's residuals.
-      guidance_scale: scalar g of `v_negative + g (v_text - v_negative)`.
+      text: Embeddings of the prompts, `[B, S, D]`.
+      negative_text: Embeddings of the negative prompts, `[B, S, D]`; None without guidance.
+      image_latents: Clean latent frame 0, `[B, 1, h, w, C]`; None for text-to-video.
+      trajectory_latents: Latents of the trajectory maps, `[B, T, h, w, C]`; None without an
+        adapter.
+      adapter_scale: Scalar weight of the adapter's residuals.
+      guidance_scale: Scalar g of `v_negative + g (v_text - v_negative)`.
     """
 
     text: jax.Array
@@ -61,10 +61,10 @@ class Conditions(NamedTuple):
 
 
 def make_schedule(sampling: SamplingConfig) -> FewStep[np.ndarray] | Solver[np.ndarray]:
-    """The steps of the few-step sampler, or of a multi-step solver.
+    """Builds the schedule of the configured sampler.
 
     Raises:
-      UserError: steps or shift out of range.
+      UserError: The steps or the shift are out of range.
     """
     if sampling.sampler == "few_step":
         sigmas = samplers.few_step_sigmas(
@@ -75,19 +75,19 @@ def make_schedule(sampling: SamplingConfig) -> FewStep[np.ndarray] | Solver[np.n
 
 
 def inject_image(latents: jax.Array, image_latents: jax.Array | None) -> jax.Array:
-    """Latents with the clean image as frame 0, where there is one."""
+    """Replaces latent frame 0 with the clean image, if there is one."""
     if image_latents is None:
         return latents
     return jnp.concatenate([image_latents.astype(latents.dtype), latents[:, 1:]], axis=1)
 
 
 def frame_timesteps(timestep: jax.Array, latents: jax.Array, has_image: bool) -> jax.Array:
-    """A timestep for each latent frame `[B, T]`: 0 for the image, `timestep` for the rest.
+    """Broadcasts a timestep to latent frames `[B, T]`, with 0 for the image.
 
     Args:
-      timestep: 0..1000, one for all videos or one a video `[B]`.
+      timestep: In 0..1000, a scalar or per video `[B]`.
       latents: `[B, T, ...]`.
-      has_image: whether frame 0 is clean.
+      has_image: Whether latent frame 0 is the clean image.
     """
     is_noisy_T = jnp.arange(latents.shape[1]) >= int(has_image)
     per_video = jnp.asarray(timestep, jnp.float32)[..., None] * is_noisy_T
@@ -95,11 +95,11 @@ def frame_timesteps(timestep: jax.Array, latents: jax.Array, has_image: bool) ->
 
 
 class Prepared(NamedTuple):
-    """What all steps of a video share, computed once.
+    """Values that all denoising steps of a video share, computed once.
 
     Attributes:
-      text: the DiT's, of `Generator.text_context`.
-      trajectory: the adapter's, of its `prepare`; None without an adapter.
+      text: From `Generator.text_context`.
+      trajectory: From the adapter's `prepare`; None without an adapter.
     """
 
     text: Any
@@ -107,15 +107,15 @@ class Prepared(NamedTuple):
 
 
 def prepare(dit: Generator, adapter: Any, conditions: Conditions) -> Prepared:
-    """Keys and values of the text, and what the adapter needs of the trajectory.
+    """Computes the text's keys and values, and the adapter's features of the trajectory.
 
     Args:
-      dit: the generator.
-      adapter: an adapter (see `models.adapters.Adapter`), or None.
-      conditions: what the videos are made from.
+      dit: The generator.
+      adapter: An adapter (see `models.adapters.Adapter`), or None.
+      conditions: The inputs of the videos.
 
     Raises:
-      UserError: an adapter without `trajectory_latents`.
+      ValueError: There is an adapter but no `trajectory_latents`.
     """
     text = conditions.text
     if conditions.negative_text is not None:
@@ -123,7 +123,7 @@ def prepare(dit: Generator, adapter: Any, conditions: Conditions) -> Prepared:
     if adapter is None:
         return Prepared(dit.text_context(text), None)
     if conditions.trajectory_latents is None:
-        raise UserError("an adapter without trajectory_latents; give them, or no adapter")
+        raise ValueError("an adapter needs trajectory_latents; pass them, or adapter=None")
     trajectory = _for_guidance(conditions, conditions.trajectory_latents)
     return Prepared(dit.text_context(text), adapter.prepare(trajectory, text))
 
@@ -131,19 +131,19 @@ def prepare(dit: Generator, adapter: Any, conditions: Conditions) -> Prepared:
 def conditioned_velocity(
     dit: Generator, adapter: Any, conditions: Conditions, prepared: Prepared | None = None
 ) -> PredictVelocity:
-    """The model as a sampler wants it: all conditions inside.
+    """Closes the model over its conditions, as a function that a sampler can call.
 
     Args:
-      dit: the generator.
-      adapter: an adapter (see `models.adapters.Adapter`), or None.
-      conditions: what the videos are made from.
-      prepared: from `prepare`, where another program has computed it.
+      dit: The generator.
+      adapter: An adapter (see `models.adapters.Adapter`), or None.
+      conditions: The inputs of the videos.
+      prepared: The result of `prepare`; None computes it here.
 
     Returns:
-      `(latents, timestep) -> velocity`; frame 0 of the latents is ignored where there is an image.
+      `(latents, timestep) -> velocity`. With an image, latent frame 0 of the input is ignored.
 
     Raises:
-      UserError: an adapter without `trajectory_latents`.
+      ValueError: There is an adapter but no `trajectory_latents`.
     """
     has_image = conditions.image_latents is not None
     shared = prepare(dit, adapter, conditions) if prepared is None else prepared
@@ -166,11 +166,13 @@ def conditioned_velocity(
 
 
 def _for_guidance(conditions: Conditions, x: jax.Array) -> jax.Array:
-    """Text and negative text go through the model as one batch, side by side on a device."""
+    """Repeats each video for the negative prompt, if there is guidance."""
     return x if conditions.negative_text is None else _interleave(x, x)
 
 
 def _interleave(first: jax.Array, second: jax.Array) -> jax.Array:
+    # Interleaved, both halves of a pair are on the same device when the batch is split; with
+    # concatenation, splitting the velocities afterwards would move data between devices.
     return rearrange(jnp.stack([first, second], axis=1), "b pair ... -> (b pair) ...")
 
 
@@ -184,31 +186,32 @@ def generate_latents(
     shape: tuple[int, int, int, int],
     progress: Callable[[int], None] | None = None,
 ) -> jax.Array:
-    """Denoises a batch of videos from noise.
+    """Generates the latents of a batch of videos.
 
     Args:
-      dit: the generator.
-      adapter: an adapter, or None.
-      conditions: what the videos are made from.
-      schedule: from `make_schedule`.
-      keys: `[B]` random keys; a video depends on its own key only.
-      shape: of one video's latents, `(T, h, w, C)`.
-      progress: called with the number of finished steps after each; what it raises cancels.
+      dit: The generator.
+      adapter: An adapter, or None.
+      conditions: The inputs of the videos.
+      schedule: From `make_schedule`.
+      keys: Random keys `[B]`; each video depends on its own key only.
+      shape: `(T, h, w, C)` of one video's latents.
+      progress: Called after each step with the number of finished steps. An exception that it
+        raises cancels the generation.
 
     Returns:
       float32 `[B, T, h, w, C]`.
     """
-    prepared, noise, step_keys = begin(dit, adapter, conditions, keys, shape=shape)
+    prepared, noise, step_keys = start_denoising(dit, adapter, conditions, keys, shape=shape)
 
     def advance(state: State, row: FewStep[jax.Array] | Solver[jax.Array]) -> State:
-        return advance_step(dit, adapter, conditions, prepared, state, row, step_keys)
+        return denoise_step(dit, adapter, conditions, prepared, state, row, step_keys)
 
     latents = samplers.sample(advance, noise, schedule, progress)
     return inject_image(latents, conditions.image_latents)
 
 
 @functools.partial(program, static_argnames=("shape",))
-def begin(
+def start_denoising(
     dit: Generator,
     adapter: Any,
     conditions: Conditions,
@@ -216,14 +219,14 @@ def begin(
     *,
     shape: tuple[int, int, int, int],
 ) -> tuple[Prepared, jax.Array, jax.Array]:
-    """What the steps share, the noise, and the keys of the steps."""
+    """Returns the values that all steps share, the initial noise, and the keys of the steps."""
     noise_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     noise = samplers.draw_noise(noise_keys, shape)
     return prepare(dit, adapter, conditions), noise, step_keys
 
 
 @program
-def advance_step(
+def denoise_step(
     dit: Generator,
     adapter: Any,
     conditions: Conditions,
@@ -232,7 +235,7 @@ def advance_step(
     row: FewStep[jax.Array] | Solver[jax.Array],
     keys: jax.Array,
 ) -> State:
-    """One step."""
+    """Runs one step of the schedule."""
     predict_velocity = conditioned_velocity(dit, adapter, conditions, prepared)
     if isinstance(row, Solver):
         return samplers.multi_step(predict_velocity, state, row)

@@ -1,7 +1,7 @@
-r"""The losses of the three stages, numbered as in the paper.
+r"""Losses of the three training stages, with the equation numbers of the paper.
 
-With clean latents `x_0`, noise `eps`, a model's velocity `v` or clean latents `mu`, and the
-discriminator's logit `D`:
+With clean latents `x_0`, noise `eps`, a predicted velocity `v` or predicted clean latents `mu`, and
+the discriminator's logit `D`:
 
     (1)  grad L_DMD  = (mu_fake - mu_real) / mean |x_0 - mu_real|   with respect to x_0
     (2)  L_fake      = mean (mu_fake - x_0)^2
@@ -11,17 +11,17 @@ discriminator's logit `D`:
     (6)  L           = L_G + lambda L_diffusion
     (7)  lambda      = slope step + offset
 
-and, not numbered there, stage 1's loss and the penalty on the discriminator's slope:
+and two that the paper does not number, the loss of stage 1 and the gradient penalty:
 
     (8)  L_flow = mean (v - (eps - x_0))^2
     (9)  L_aR   = mean (D(x) - D(x + small noise))^2
 
-Every loss is a float32 scalar, the mean over videos of what each video has alone: nothing is
-normalised over the batch. Where latent frame 0 is the given image, no loss and no normaliser
-looks at it: nothing was predicted there.
+Every loss is a float32 scalar, the mean of per-video losses: nothing is normalized over the batch.
+If latent frame 0 is the conditioning image, losses and normalizers exclude it, because the model
+does not predict it.
 
 Sources: FlashMotion sections 3.2 to 3.4; Yin et al., "One-step Diffusion with Distribution Matching
-Distillation", arXiv:2311.18828, for the normaliser of (1); Lin et al., "Diffusion Adversarial
+Distillation", arXiv:2311.18828, for the normalizer of (1); Lin et al., "Diffusion Adversarial
 Post-Training", arXiv:2501.08316, for (9).
 """
 
@@ -37,37 +37,37 @@ from flashmotion_jax.runtime.errors import UserError
 def velocity_loss(
     velocity: jax.Array, x0: jax.Array, noise: jax.Array, has_image: bool
 ) -> jax.Array:
-    """The flow-matching loss: equation (8).
+    """Flow-matching loss: equation (8).
 
     Args:
       velocity: The model's prediction, [B, T, h, w, C].
       x0: Clean latents of the same shape.
-      noise: The unit Gaussian noise they were noised with.
-      has_image: Whether latent frame 0 is the given image, which is left out.
+      noise: The unit Gaussian noise that was added to them.
+      has_image: Whether latent frame 0 is the conditioning image, which is excluded.
 
     Returns:
       float32 scalar.
 
     Raises:
-      UserError: There is an image and no other frame.
+      UserError: The image is the only frame.
     """
     target = velocity_target(x0.astype(jnp.float32), noise)
     return x0_loss(velocity, target, has_image)
 
 
 def x0_loss(prediction: jax.Array, target: jax.Array, has_image: bool) -> jax.Array:
-    """The mean squared error of clean latents: equations (2) and (3).
+    """Mean squared error of clean latents: equations (2) and (3).
 
     Args:
-      prediction: Clean latents as a model predicts them, [B, T, h, w, C].
-      target: What they shall be.
-      has_image: Whether latent frame 0 is the given image, which is left out.
+      prediction: Predicted clean latents, [B, T, h, w, C].
+      target: True clean latents of the same shape.
+      has_image: Whether latent frame 0 is the conditioning image, which is excluded.
 
     Returns:
       float32 scalar.
 
     Raises:
-      UserError: There is an image and no other frame.
+      UserError: The image is the only frame.
     """
     error = _predicted(prediction, has_image) - _predicted(target, has_image)
     return jnp.mean(error**2)
@@ -76,50 +76,51 @@ def x0_loss(prediction: jax.Array, target: jax.Array, has_image: bool) -> jax.Ar
 def distribution_matching_loss(
     x0: jax.Array, real_x0: jax.Array, fake_x0: jax.Array, has_image: bool
 ) -> jax.Array:
-    """A loss whose gradient moves the student's videos towards real ones: equation (1).
+    """Surrogate loss whose gradient is that of distribution matching: equation (1).
 
-    The loss is half the mean square of the gradient (1), and its own gradient with respect to an
-    element of `x0` is that of (1) divided by the number of elements that are predicted; (1) is 0
-    where it is not finite. The normaliser is a mean over the predicted frames of each video.
+    Its value is half the mean square of (1), and its gradient with respect to an element of `x0` is
+    (1) divided by the number of predicted elements. Where (1) is not finite, it is replaced by 0.
+    The normalizer is a mean over the predicted frames of each video.
 
     Args:
-      x0: The student's clean latents, [B, T, h, w, C]; the only input that gets a gradient.
-      real_x0: What the score of real videos makes of them, noised.
-      fake_x0: What the score of the student's videos makes of them, noised.
-      has_image: Whether latent frame 0 is the given image, which is left out.
+      x0: The student's clean latents, [B, T, h, w, C]; the only input with a gradient.
+      real_x0: Clean latents that the score model of real videos predicts from `x0` with noise.
+      fake_x0: Clean latents that the score model of generated videos predicts from the same input.
+      has_image: Whether latent frame 0 is the conditioning image, which is excluded.
 
     Returns:
       float32 scalar.
 
     Raises:
-      UserError: There is an image and no other frame.
+      UserError: The image is the only frame.
     """
     x0, real_x0, fake_x0 = (_predicted(x, has_image) for x in (x0, real_x0, fake_x0))
-    normaliser = jnp.mean(jnp.abs(x0 - real_x0), axis=(1, 2, 3, 4), keepdims=True)
-    gradient = (fake_x0 - real_x0) / normaliser
+    normalizer = jnp.mean(jnp.abs(x0 - real_x0), axis=(1, 2, 3, 4), keepdims=True)
+    gradient = (fake_x0 - real_x0) / normalizer
     gradient = jax.lax.stop_gradient(jnp.where(jnp.isfinite(gradient), gradient, 0.0))
-    # x0 - stop_gradient(x0 - gradient), in the order that does not round the gradient to x0's.
+    # x0 - stop_gradient(x0 - gradient), ordered so that a small gradient is not rounded away next
+    # to a large x0.
     return 0.5 * jnp.mean((x0 - jax.lax.stop_gradient(x0) + gradient) ** 2)
 
 
 def generator_adversarial_loss(fake_logits: jax.Array) -> jax.Array:
-    """What the generator pays for being recognised: equation (4), of logits [B]."""
+    """Non-saturating adversarial loss of the generator: equation (4), from logits [B]."""
     return jnp.mean(jax.nn.softplus(-fake_logits.astype(jnp.float32)))
 
 
 def discriminator_loss(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Array:
-    """What the discriminator pays for mistaking real and fake: equation (5), of logits [B]."""
+    """Adversarial loss of the discriminator: equation (5), from logits [B]."""
     real = jax.nn.softplus(-real_logits.astype(jnp.float32))
     fake = jax.nn.softplus(fake_logits.astype(jnp.float32))
     return jnp.mean(real) + jnp.mean(fake)
 
 
 def approximate_gradient_penalty(logits: jax.Array, perturbed_logits: jax.Array) -> jax.Array:
-    """R1 on real videos or R2 on fake ones, by a finite difference: equation (9).
+    """Finite-difference R1 (on real videos) or R2 (on generated ones) penalty: equation (9).
 
     Args:
-      logits: [B], of the videos.
-      perturbed_logits: [B], of the same videos with a little noise added.
+      logits: Logits of the videos, [B].
+      perturbed_logits: Logits of the same videos with a little noise added, [B].
 
     Returns:
       float32 scalar.
@@ -134,9 +135,9 @@ def dynamic_scale(step: jax.Array | int, slope: float, offset: float) -> jax.Arr
 
 
 def temporal_variance(latents: jax.Array) -> jax.Array:
-    """How much each video moves: variance over latent frames, mean over space and channels.
+    """Amount of motion in each video: variance over latent frames, mean over space and channels.
 
-    A student that collapses to a copy of frame 0 has nearly none, compared with data.
+    Close to 0 if a student collapses to copies of frame 0.
 
     Args:
       latents: [B, T, h, w, C].
@@ -148,10 +149,10 @@ def temporal_variance(latents: jax.Array) -> jax.Array:
 
 
 def _predicted(latents: jax.Array, has_image: bool) -> jax.Array:
-    """The frames that a model predicts, in float32: all but the image."""
+    """Selects the predicted frames, all but the conditioning image, in float32."""
     if has_image and latents.shape[1] == 1:
         raise UserError(
-            f"latents of shape {latents.shape} hold the image alone; expected at least two latent "
-            f"frames, or has_image=False"
+            f"latents of shape {latents.shape} contain only the image; expected at least two "
+            "latent frames, or has_image=False"
         )
     return latents[:, int(has_image) :].astype(jnp.float32)

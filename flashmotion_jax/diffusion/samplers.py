@@ -1,13 +1,13 @@
-"""Samplers: from noise to clean latents, one step of a schedule after another.
+"""Samplers: from noise to clean latents, one step of a schedule at a time.
 
-A `FewStep` schedule serves the FastGenerator: predict the clean latents, noise them again with
-FRESH noise to the next level, four times. A `Solver` serves the SlowGenerator: about fifty steps
-along the velocity. The two are not interchangeable: a model distilled for the first gives other
-videos under the second.
+A `FewStep` schedule is for the FastGenerator: predict the clean latents, add fresh noise at the
+next level, and repeat, four times. A `Solver` is for the SlowGenerator: about fifty steps along the
+velocity. The two are not interchangeable: a model that was distilled for the first produces
+different videos with the second.
 
-The model comes as `predict_velocity(latents, timestep)`, in which the pipeline hides the text, the
-first frame, the trajectory and guidance. `sample` is a loop on the host around one step, which is
-compiled once whatever the number of steps.
+The model is a function `predict_velocity(latents, timestep)` that already contains the text, the
+first frame, the trajectory and guidance. `sample` loops on the host over one step, which is
+compiled once for any number of steps.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, shift_sigm
 from flashmotion_jax.runtime.errors import UserError
 
 PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
-"""Latents float32 [B, T, h, w, C], timestep float32 in 0..1000, a scalar or one a video [B] ->
-velocity, like latents."""
+"""`(latents, timestep) -> velocity`, float32 [B, T, h, w, C]; timestep 0..1000, scalar or [B]."""
 
 State = tuple[jax.Array, ...]
-"""What a step hands to the next: the latents first, then the history that a solver needs."""
+"""State carried between steps: the latents, followed by the history of a solver."""
 
 SOLVERS = {"unipc": solvers.unipc, "euler": solvers.euler}
 MAX_FEW_STEPS = 8
@@ -38,28 +37,28 @@ MAX_MULTI_STEPS = 1000
 def few_step_sigmas(
     denoising_steps: Sequence[float] = (1000, 750, 500, 250), shift: float = 5.0, warp: bool = True
 ) -> np.ndarray:
-    """The noise levels of a few-step generator.
+    """Computes the noise levels of a few-step generator.
 
-    FlashMotion's stages train on the warped grid; the published script that samples from the base
-    Turbo model uses the raw one.
+    FlashMotion trains on the warped steps; the published inference script of the base Turbo model
+    uses them unchanged.
 
     Args:
-      denoising_steps: 1 to 8 strictly falling timesteps in (0, 1000].
-      shift: Of the warped grid, equation (4) of `flow`.
-      warp: Whether the steps are shifted: 1000, 750, 500, 250 become 1000, 937.5, 833.3, 625.
+      denoising_steps: 1 to 8 strictly decreasing timesteps in (0, 1000].
+      shift: Shift of the warped steps, equation (4) of `flow`.
+      warp: Whether to shift the steps: 1000, 750, 500, 250 become 1000, 937.5, 833.3, 625.
 
     Returns:
       float64 [N].
 
     Raises:
-      UserError: The steps are too many, out of range or not falling, or the shift is not above
-        0.
+      UserError: There are too many steps, they are out of range or not decreasing, or the shift is
+        not positive.
     """
     steps = np.asarray(denoising_steps, np.float64)
     in_range = steps.ndim == 1 and np.all((steps > 0) & (steps <= TIMESTEP_SCALE))
     if not (in_range and 1 <= len(steps) <= MAX_FEW_STEPS and np.all(np.diff(steps) < 0)):
         raise UserError(
-            f"denoising steps {list(denoising_steps)}: expected 1 to {MAX_FEW_STEPS} falling "
+            f"denoising steps {list(denoising_steps)}: expected 1 to {MAX_FEW_STEPS} decreasing "
             "timesteps in (0, 1000], such as 1000, 750, 500, 250"
         )
     _check_shift(shift)
@@ -68,12 +67,12 @@ def few_step_sigmas(
 
 
 class FewStep(NamedTuple, Generic[solvers.ArrayT]):
-    """The N steps of the few-step sampler, one entry each.
+    """The N steps of the few-step sampler.
 
     Attributes:
-      index: int32 [N], which fresh noise is drawn.
-      sigma: float32 [N], the noise level of the latents the model sees.
-      next_sigma: float32 [N], the one after the step; at 0 the prediction stays as it is.
+      index: Number of the step, which selects its fresh noise, int32 [N].
+      sigma: Noise level of the model's input, float32 [N].
+      next_sigma: Noise level after the step, float32 [N]; 0 returns the prediction without noise.
     """
 
     index: solvers.ArrayT
@@ -82,17 +81,17 @@ class FewStep(NamedTuple, Generic[solvers.ArrayT]):
 
 
 def few_step_schedule(sigmas: np.ndarray) -> FewStep[np.ndarray]:
-    """The steps through falling noise levels `[N]`, from `few_step_sigmas`, and then to 0."""
+    """Builds the steps through the noise levels [N] of `few_step_sigmas`, ending at 0."""
     levels = np.append(sigmas, 0.0).astype(np.float32)
     return FewStep(np.arange(len(sigmas), dtype=np.int32), levels[:-1], levels[1:])
 
 
 def draw_noise(keys: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Unit Gaussian noise of each video from its own key.
+    """Draws unit Gaussian noise for each video from its own key.
 
     Args:
-      keys: [B] random keys.
-      shape: Of one video's latents, [T, h, w, C].
+      keys: Random keys, [B].
+      shape: Shape of one video's latents, (T, h, w, C).
 
     Returns:
       float32 [B, T, h, w, C].
@@ -106,14 +105,14 @@ def sample(
     schedule: FewStep[np.ndarray] | solvers.Solver[np.ndarray],
     progress: Callable[[int], None] | None = None,
 ) -> jax.Array:
-    """Runs all steps, on the host: a callback in a program would keep it out of jax's cache.
+    """Runs all steps of a schedule.
 
     Args:
-      advance: `few_step` or `multi_step` around a model, compiled or not; gets the state and one
-        row of the schedule.
-      noise: float32 [B, T, h, w, C], unit Gaussian.
+      advance: `(state, row of the schedule) -> state`: `few_step` or `multi_step` with a model.
+      noise: Unit Gaussian noise, float32 [B, T, h, w, C].
       schedule: From `few_step_schedule` or `multi_step_schedule`.
-      progress: Called with the number of finished steps after each; what it raises ends the loop.
+      progress: Called after each step with the number of finished steps. An exception that it
+        raises ends the loop.
 
     Returns:
       Clean latents, float32 [B, T, h, w, C].
@@ -122,6 +121,7 @@ def sample(
     if isinstance(schedule, solvers.Solver):
         no_history = jnp.zeros_like(noise)
         state = (noise, noise, no_history, no_history)
+    # A host loop: a program with a callback inside cannot be stored in JAX's compilation cache.
     for index in range(len(schedule.sigma)):
         state = advance(state, jax.tree.map(lambda rows, i=index: rows[i], schedule))
         if progress is not None:
@@ -138,24 +138,26 @@ def sample_to_exit(
     exit_step: jax.Array,
     keys: jax.Array,
 ) -> jax.Array:
-    """The x_0 that the few-step sampler predicts at one of its steps, for training.
+    """Runs the few-step sampler up to a step and returns its prediction of x_0, for training.
 
     Args:
-      predict_frozen: The model without a gradient, for the steps before.
-      predict_velocity: The model at the step itself.
-      noise: float32 [B, T, h, w, C], unit Gaussian: the latents at `sigmas[0]`.
-      sigmas: float32 [N], falling.
+      predict_frozen: The model without gradients, for the steps before `exit_step`.
+      predict_velocity: The model with gradients, for `exit_step` itself.
+      noise: Unit Gaussian noise, the latents at `sigmas[0]`, float32 [B, T, h, w, C].
+      sigmas: Decreasing noise levels, float32 [N].
       exit_step: Integer scalar in [0, N).
-      keys: [B], of the fresh noise, as in `few_step`.
+      keys: Random keys of the fresh noise, [B]; see `few_step`.
 
     Returns:
-      float32 [B, T, h, w, C]; at the last step, what the few-step sampler returns.
+      float32 [B, T, h, w, C]; for the last step, the output of the few-step sampler.
     """
 
     def step(latents: jax.Array, row: FewStep[jax.Array]) -> tuple[jax.Array, None]:
         def denoise(latents: jax.Array) -> jax.Array:
             return few_step(predict_frozen, latents, row, keys)
 
+        # A cond in a scan, not a while loop: the scan is differentiable, and skipped steps are
+        # free.
         return jax.lax.cond(row.index < exit_step, denoise, lambda same: same, latents), None
 
     steps = FewStep(jnp.arange(len(sigmas) - 1), sigmas[:-1], sigmas[1:])
@@ -167,20 +169,21 @@ def sample_to_exit(
 def few_step(
     predict_velocity: PredictVelocity, latents: jax.Array, row: FewStep[jax.Array], keys: jax.Array
 ) -> jax.Array:
-    """A step of consistency sampling: predict x_0 and noise it anew to the next level.
+    """One step of consistency sampling: predict x_0, then add fresh noise at the next level.
 
-    Not an Euler step, which would keep the old noise. Source: Song et al., "Consistency Models",
-    arXiv:2303.01469, algorithm 1, on the path of `flow`.
+    This is not an Euler step, which would keep the old noise.
 
     Args:
       predict_velocity: The model; see `PredictVelocity`.
-      latents: float32 [B, T, h, w, C] at the noise level of the step.
-      row: The step, scalars.
-      keys: [B], of the fresh noise: step i draws video b with `fold_in(keys[b], i)`, so that a
-        video does not depend on its batch.
+      latents: Latents at the noise level of the step, float32 [B, T, h, w, C].
+      row: The step, as scalars.
+      keys: Random keys, [B]. Step i draws the noise of video b from `fold_in(keys[b], i)`, so that
+        a video does not depend on the rest of its batch.
 
     Returns:
-      The latents of the next step, float32 [B, T, h, w, C]; of the last one x_0.
+      Latents at the next noise level, float32 [B, T, h, w, C]; x_0 after the last step.
+
+    Source: Song et al., "Consistency Models", arXiv:2303.01469, algorithm 1, on the path of `flow`.
     """
     velocity = predict_velocity(latents, TIMESTEP_SCALE * row.sigma)
     x0 = velocity_to_x0(latents, velocity, row.sigma)
@@ -189,19 +192,19 @@ def few_step(
 
 
 def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:
-    """The noise levels of a multi-step sampler: evenly spaced, then shifted.
-
-    Source: `UniPCMultistepScheduler.set_timesteps` of diffusers with flow sigmas.
+    """Computes the noise levels of a multi-step sampler: evenly spaced, then shifted.
 
     Args:
-      num_steps: N, 1 to 1000.
-      shift: Equation (4) of `flow`; 5 for Wan2.2-TI2V-5B, 3 advised at 480p.
+      num_steps: Number of steps N, 1 to 1000.
+      shift: Shift of equation (4) of `flow`: 5 for Wan2.2-TI2V-5B, 3 recommended at 480p.
 
     Returns:
       float64 [N + 1], from 1 down to 0.
 
     Raises:
       UserError: The number of steps or the shift is out of range.
+
+    Source: `UniPCMultistepScheduler.set_timesteps` of diffusers, with flow sigmas.
     """
     if not 1 <= num_steps <= MAX_MULTI_STEPS:
         raise UserError(f"{num_steps} sampling steps: expected 1 to {MAX_MULTI_STEPS}")
@@ -213,12 +216,12 @@ def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:
 def multi_step_schedule(
     num_steps: int = 50, shift: float = 5.0, solver: str = "unipc"
 ) -> solvers.Solver[np.ndarray]:
-    """The steps of a multi-step sampler, as a table of which `multi_step` takes a row.
+    """Builds the schedule of a multi-step sampler; `multi_step` runs one row of it.
 
     Args:
-      num_steps: Calls of the model, 1 to 1000.
-      shift: Of the noise levels; see `multi_step_sigmas`.
-      solver: "unipc" (upstream's default) or "euler"; see `solvers`.
+      num_steps: Number of steps, 1 to 1000.
+      shift: Shift of the noise levels; see `multi_step_sigmas`.
+      solver: "unipc" (the default of Wan2.2) or "euler"; see `solvers`.
 
     Raises:
       UserError: The solver is unknown, or the number of steps or the shift is out of range.
@@ -231,15 +234,15 @@ def multi_step_schedule(
 def multi_step(
     predict_velocity: PredictVelocity, state: State, row: solvers.Solver[jax.Array]
 ) -> State:
-    """A step of a solver along the flow's differential equation, from noise to data.
+    """One step of a solver of the flow's differential equation, from noise to data.
 
     Args:
-      predict_velocity: The model, with guidance inside; see `PredictVelocity`.
+      predict_velocity: The model, including guidance; see `PredictVelocity`.
       state: Sample, corrected sample, and the last two predictions, float32 [B, T, h, w, C] each.
       row: The step: scalars, and the weights of equations (1) and (2) of `solvers`.
 
     Returns:
-      The state of the next step.
+      The state after the step.
     """
     sample, corrected, previous, before = state
     c, p = row.correct, row.predict
@@ -250,4 +253,4 @@ def multi_step(
 
 def _check_shift(shift: float) -> None:
     if not 0 < shift < np.inf:
-        raise UserError(f"shift {shift}: expected a number above 0, 5 for Wan2.2-TI2V-5B")
+        raise UserError(f"shift={shift}; expected a positive number, 5 for Wan2.2-TI2V-5B")

@@ -1,4 +1,4 @@
-"""Timesteps that training noises videos to."""
+"""Sampling of training timesteps."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from flashmotion_jax.runtime.errors import UserError
 def draw_timesteps(
     keys_B: jax.Array, *, shift: float = 5.0, low: float = 0.0, high: float = 1000.0
 ) -> jax.Array:
-    """A timestep of each video from its own key, the same for all its latent frames.
+    """Draws a timestep for each video from its own key, the same for all its latent frames.
 
-    Uniform integers in [0, 1000), moved towards noise by equation (4) of `flow`, then clamped.
+    Timesteps are uniform integers in [0, 1000), shifted by equation (4) of `flow`, then clipped.
 
     Args:
-      keys_B: [B] random keys.
-      shift: 5 for Wan2.2-TI2V-5B, 1 leaves them uniform.
-      low: Least timestep; distribution matching takes 20.
-      high: Greatest timestep; distribution matching takes 980.
+      keys_B: Random keys, [B].
+      shift: 5 for Wan2.2-TI2V-5B; 1 keeps the distribution uniform.
+      low: Lower bound; 20 for distribution matching.
+      high: Upper bound; 980 for distribution matching.
 
     Returns:
       float32 [B] in [low, high].
 
     Raises:
-      UserError: The shift is not above 0, or the bounds are not rising in 0..1000.
+      UserError: The shift is not positive, or the bounds are not increasing in 0..1000.
 
-    Source: Wan2.2's training shift; Self Forcing `model/dmd.py` for the integers and the clamp.
+    Source: The training shift is that of Wan2.2; integers and clipping follow `model/dmd.py` of
+      Self Forcing.
     """
     if not (shift > 0 and 0 <= low < high <= TIMESTEP_SCALE):
         raise UserError(

@@ -14,9 +14,9 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import Grid, SamplingConfig
 from flashmotion_jax.diffusion.generate import (
     Conditions,
-    advance_step,
-    begin,
+    denoise_step,
     make_schedule,
+    start_denoising,
 )
 from flashmotion_jax.diffusion.samplers import FewStep
 from flashmotion_jax.inference.pipeline import decode_chunk, encode_chunk
@@ -143,14 +143,14 @@ def _denoising(
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     models = (dit, adapter, conditions)
     prepared, noise, step_keys = jax.eval_shape(
-        lambda *given: begin.function(*given, shape=shape), *models, keys
+        lambda *given: start_denoising.function(*given, shape=shape), *models, keys
     )
     schedule = make_schedule(sampling)
     state = (noise,) if isinstance(schedule, FewStep) else (noise,) * 4
     row = jax.eval_shape(lambda: jax.tree.map(lambda rows: jnp.asarray(rows[0]), schedule))
     return [
-        _program("preparing", 1, begin, *models, keys, shape=shape),
-        _program("a step", sampling.steps, advance_step, *models, prepared, state, row, step_keys),
+        _program("preparing", 1, start_denoising, *models, keys, shape=shape),
+        _program("a step", sampling.steps, denoise_step, *models, prepared, state, row, step_keys),
     ]
 
 

@@ -1,7 +1,7 @@
-"""Prompts to text embeddings: the encoder is loaded for new prompts only, and let go of at once.
+"""Prompt embeddings, cached so that the text encoder is loaded only for new prompts.
 
-UMT5-XXL is the largest model of the pipeline, 11 GB in bfloat16, so an embedding is kept in
-memory and, where a folder is given, on disk.
+UMT5-XXL is the largest model of the pipeline, 11 GB in bfloat16. Embeddings are kept in memory and,
+optionally, on disk.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from flashmotion_jax.models.text_encoder import TextEncoder
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.jit import program
 
-#: Token counts are rounded up to it, so that a few programs serve prompts of all lengths.
+#: Token counts are rounded up to a multiple of this, so that few programs are compiled.
 LENGTH_STEP = 64
 
 
 class Tokenize(Protocol):
-    """Turns prompts into padded token ids and their mask, int32 `[B, S]` each."""
+    """Converts prompts to padded token ids and a mask, int32 `[B, S]` each."""
 
     def __call__(self, prompts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pads or cuts to `length` tokens."""
+        """Tokenizes prompts, padded or truncated to `length` tokens."""
         ...
 
 
 class PromptEncoder:
-    """Embeds prompts through a text encoder that exists only while it is needed.
+    """Embeds prompts with a text encoder that is in memory only while it is needed.
 
     Args:
-      tokenizer: the checkpoint's tokenizer.
-      text_encoder: enters a context in which the encoder is loaded.
-      text_len: tokens an embedding is padded to with zeros.
-      cache_dir: folder for embeddings on disk, made when needed; None keeps them in memory only.
-      cache_key: names the encoder's weights: embeddings of another encoder are never taken.
+      tokenizer: The checkpoint's tokenizer.
+      text_encoder: Returns a context manager that loads the encoder.
+      text_len: Length that embeddings are zero-padded to, in tokens.
+      cache_dir: Folder for embeddings on disk, created when needed; None keeps them in memory only.
+      cache_key: Identifies the encoder's weights, so that embeddings of other weights are not used.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class PromptEncoder:
         self._memory: dict[str, np.ndarray] = {}
 
     def __call__(self, prompts: Sequence[str]) -> jax.Array:
-        """Embeddings of the prompts.
+        """Embeds prompts.
 
         Args:
-          prompts: B texts.
+          prompts: B prompts.
 
         Returns:
-          float32 `[B, text_len, D]`, zero past each prompt's tokens.
+          Embeddings, float32 `[B, text_len, D]`, zero after the tokens of each prompt.
         """
         missing = sorted({prompt for prompt in prompts if not self._recall(prompt)})
         if missing:
@@ -80,7 +80,7 @@ class PromptEncoder:
     def _encode(self, encoder: TextEncoder, prompt: str) -> np.ndarray:
         ids, mask = self._tokenizer([prompt], self._text_len)
         num_tokens = int(mask.sum())
-        # Padding is masked, so cutting it changes nothing but the time it takes.
+        # Padding is masked, so cutting it off saves time without changing the result.
         length = min(self._text_len, -(-num_tokens // LENGTH_STEP) * LENGTH_STEP)
         ids, mask = jnp.asarray(ids[:, :length]), jnp.asarray(mask[:, :length])
         embedding = encode_tokens(encoder, ids, mask)
@@ -107,5 +107,5 @@ class PromptEncoder:
 
 @program
 def encode_tokens(encoder: TextEncoder, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Embeddings `[B, S, D]` of tokens `[B, S]`; the mask is False past each text."""
+    """Embeds tokens `[B, S]` as `[B, S, D]`; the mask is False for padding."""
     return encoder(ids, mask)

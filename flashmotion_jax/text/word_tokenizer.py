@@ -1,4 +1,4 @@
-"""A tokenizer of whole words, for a small model whose prompts come from a few dozen of them."""
+"""A whole-word tokenizer, for small models with a vocabulary of a few dozen words."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pathlib import Path
 from flashmotion_jax.runtime.atomic import replacing_folder
 from flashmotion_jax.runtime.errors import UserError
 
-#: Their ids are 0, 1 and 2, as in UMT5.
+#: With ids 0, 1 and 2, as in UMT5.
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 PUNCTUATION = (",", ";", ".")
 
 
 def vocabulary(words: Sequence[str]) -> tuple[str, ...]:
-    """All tokens in the order of their ids: special ones, punctuation, then words as given."""
+    """Returns all tokens in the order of their ids: special tokens, punctuation, words."""
     return tuple(dict.fromkeys([*SPECIAL_TOKENS.values(), *PUNCTUATION, *words]))
 
 
 def write_word_tokenizer(folder: str | Path, words: Sequence[str]) -> None:
-    """Writes a tokenizer in the files that `Tokenizer` reads.
+    """Writes a tokenizer that `Tokenizer` can load.
 
-    Text is lower-cased and split at spaces and punctuation, each mark a token of its own. What is
-    not in the vocabulary becomes `<unk>`, and `</s>` ends every prompt.
+    It converts text to lower case and splits it at spaces and punctuation; each punctuation mark is
+    a token. Words outside the vocabulary become `<unk>`, and every prompt ends with `</s>`.
 
     Args:
-      folder: of the tokenizer; one that is there is replaced.
-      words: lower-case words without spaces or punctuation in them.
+      folder: Folder of the tokenizer; an existing one is replaced.
+      words: Lower-case words without spaces or punctuation.
 
     Raises:
-      UserError: no words, or one that no text would be split into.
+      UserError: `words` is empty, or contains a word that text is never split into.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     if not words:
-        raise UserError("no words for the tokenizer; expected every word that prompts are made of")
+        raise UserError("no words for the tokenizer; expected every word that prompts use")
     ids = {token: number for number, token in enumerate(vocabulary(words))}
     eos = SPECIAL_TOKENS["eos_token"]
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=SPECIAL_TOKENS["unk_token"]))
@@ -46,9 +46,7 @@ def write_word_tokenizer(folder: str | Path, words: Sequence[str]) -> None:
     )
     for word in words:
         if tokenizer.encode(word, add_special_tokens=False).tokens != [word]:
-            raise UserError(
-                f"word {word!r}; expected one in lower case, without spaces or punctuation"
-            )
+            raise UserError(f"word {word!r}; expected lower case, without spaces or punctuation")
     with replacing_folder(folder) as scratch:
         scratch.mkdir()
         tokenizer.save(str(scratch / "tokenizer.json"))

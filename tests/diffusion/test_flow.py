@@ -21,7 +21,7 @@ def test_add_noise_goes_from_data_to_noise():
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
-def test_sigma_has_one_value_a_video_or_a_frame(shape):
+def test_sigma_per_video_or_per_frame(shape):
     x0, noise = latents_and_noise()
     sigma = jax.random.uniform(jax.random.key(1), shape)
     noisy = flow.add_noise(x0, noise, sigma)
@@ -39,7 +39,7 @@ def test_velocity_is_the_derivative_along_the_path():
     np.testing.assert_allclose(flow.velocity_target(x0, noise), derivative, atol=1e-6)
 
 
-def test_true_velocity_leads_back_to_the_data():
+def test_true_velocity_recovers_the_data():
     x0, noise = latents_and_noise()
     sigma = jnp.array([[0.0, 0.2, 0.7], [1.0, 0.5, 0.9]])
     noisy = flow.add_noise(x0, noise, sigma)
@@ -53,7 +53,7 @@ def test_results_are_float32_for_bfloat16_predictions():
     assert flow.add_noise(x0.astype(jnp.bfloat16), noise, jnp.float32(0.5)).dtype == jnp.float32
 
 
-def test_shift_moves_the_inside_and_keeps_the_ends():
+def test_shift_keeps_0_and_1():
     sigmas = np.array([1.0, 0.75, 0.5, 0.25, 0.0])
     expected = [1.0, 15 / 16, 5 / 6, 5 / 8, 0.0]
     np.testing.assert_allclose(flow.shift_sigmas(sigmas, 5.0), expected, rtol=1e-15)

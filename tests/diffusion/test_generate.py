@@ -46,7 +46,7 @@ def text(value, batch=2):
     return jnp.full((batch, 4, 8), value, jnp.float32)
 
 
-def test_the_image_is_frame_0_at_timestep_0():
+def test_image_is_frame_0_with_timestep_0():
     image = jnp.full((2, 1, 2, 2, 48), 7.0)
     predict = conditioned_velocity(ToyGenerator(), None, Conditions(text(0.0), None, image))
     velocity = predict(jnp.zeros((2, *SHAPE)), jnp.float32(500))
@@ -54,19 +54,19 @@ def test_the_image_is_frame_0_at_timestep_0():
     np.testing.assert_allclose(velocity[:, 1:], 0.5)
 
 
-def test_without_an_image_all_frames_are_alike():
+def test_without_an_image_all_frames_have_the_same_timestep():
     predict = conditioned_velocity(ToyGenerator(), None, Conditions(text(0.0)))
     np.testing.assert_allclose(predict(jnp.zeros((2, *SHAPE)), jnp.float32(500)), 0.5)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_timestep_for_each_frame_at_any_batch_size(batch):
+def test_timesteps_per_frame_for_any_batch_size(batch):
     latents = jnp.zeros((batch, *SHAPE))
     timesteps = frame_timesteps(jnp.float32(250), latents, has_image=True)
     np.testing.assert_array_equal(timesteps, [[0, 250, 250]] * batch)
 
 
-def test_guidance_steers_from_the_negative_text():
+def test_guidance_steers_away_from_the_negative_text():
     conditions = Conditions(text(2.0), text(-1.0), guidance_scale=3.0)
     velocity = conditioned_velocity(ToyGenerator(), None, conditions)(
         jnp.zeros((2, *SHAPE)), jnp.float32(0)
@@ -84,7 +84,7 @@ def test_both_branches_of_guidance_see_the_same_trajectory():
 
 
 @pytest.mark.parametrize("sampler", ["few_step", "unipc", "euler"])
-def test_the_result_holds_the_image_untouched(sampler):
+def test_result_contains_the_image_unchanged(sampler):
     image = tiny.normal(1, 2, 1, 2, 2, 48)
     dit = tiny.make_dit()
     schedule = make_schedule(SamplingConfig(sampler=sampler, num_steps=3))
@@ -105,7 +105,7 @@ def test_schedules_follow_the_configuration():
     assert isinstance(table, Solver) and len(table.timestep) == 7
 
 
-def test_injecting_keeps_everything_but_frame_0():
+def test_inject_image_changes_only_frame_0():
     latents, image = tiny.normal(0, 1, *SHAPE), tiny.normal(1, 1, 1, 2, 2, 48)
     injected = inject_image(latents, image)
     np.testing.assert_array_equal(injected[:, :1], image)

@@ -75,7 +75,7 @@ def test_distribution_matching_equals_pytorch(has_image):
 
 
 @pytest.mark.parametrize("distance", [1e-3, 1e-6])
-def test_distribution_matching_with_a_tiny_normaliser_equals_pytorch(distance):
+def test_distribution_matching_with_a_tiny_normalizer_equals_pytorch(distance):
     real, offset, noise = latents(3)
     # Exact in float32, so that the comparison is of the loss and not of a rounded input.
     real, offset = jnp.round(real), distance * jnp.sign(offset)
@@ -105,7 +105,7 @@ def test_gradient_of_distribution_matching_is_not_rounded_to_the_latents():
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
-def test_frame_0_takes_no_part_in_the_normaliser():
+def test_normalizer_excludes_frame_0():
     x0, real, fake = latents(3)
     expected = losses.distribution_matching_loss(x0, real, fake, True)
     moved = losses.distribution_matching_loss(
@@ -121,7 +121,7 @@ def test_only_the_student_gets_a_gradient_of_distribution_matching():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_moves_nothing(bad):
+def test_non_finite_gradients_become_zero(bad):
     """A wrong element of the fake score is left out; of the real score, its whole video."""
     x0, real, fake = latents(3)
     value_and_gradient = jax.value_and_grad(losses.distribution_matching_loss)
@@ -136,7 +136,7 @@ def test_what_is_not_finite_moves_nothing(bad):
     np.testing.assert_array_equal(gradient, healthy.at[1].set(0.0))
 
 
-def test_a_normaliser_of_zero_moves_nothing():
+def test_zero_normalizer_gives_zero_gradient():
     x0, _, fake = latents(3)
     value, gradient = jax.value_and_grad(losses.distribution_matching_loss)(x0, x0, fake, True)
     assert value == 0 and not np.any(gradient)
@@ -168,7 +168,7 @@ def test_extreme_logits_have_the_gradients_of_their_limits():
     np.testing.assert_allclose(value, 400.0, rtol=1e-6)
 
 
-def test_an_undecided_discriminator_pays_two_log_two():
+def test_loss_of_an_undecided_discriminator_is_two_log_two():
     value = losses.discriminator_loss(jnp.zeros(2), jnp.zeros(2))
     np.testing.assert_allclose(value, 2 * np.log(2), rtol=1e-6)
 
@@ -228,7 +228,7 @@ def test_a_videos_loss_does_not_depend_on_its_batch(name):
 
 
 @pytest.mark.parametrize("name", LATENT_LOSSES)
-def test_losses_are_float32_whatever_comes_in(name):
+def test_losses_are_float32_for_any_input_dtype(name):
     loss, count = LATENT_LOSSES[name]
     inputs = [x.astype(jnp.bfloat16) for x in latents(count)]
     value = loss(*inputs, True)
@@ -238,9 +238,9 @@ def test_losses_are_float32_whatever_comes_in(name):
 
 
 @pytest.mark.parametrize("name", LATENT_LOSSES)
-def test_an_image_alone_is_refused(name):
+def test_image_alone_raises(name):
     loss, count = LATENT_LOSSES[name]
     inputs = latents(count, (2, 1, 2, 2, 4))
-    with pytest.raises(ValueError, match="hold the image alone; expected at least two"):
+    with pytest.raises(ValueError, match="contain only the image; expected at least two"):
         loss(*inputs, True)
     assert np.isfinite(loss(*inputs, False))

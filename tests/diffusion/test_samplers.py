@@ -120,7 +120,7 @@ def test_few_step_equals_diffusers(diffusers):
     np.testing.assert_allclose(few_step(), diffusers("few_step"), rtol=0, atol=1e-5)
 
 
-def test_warped_and_raw_grid():
+def test_warped_and_unchanged_steps():
     warped = samplers.few_step_sigmas()
     np.testing.assert_allclose(warped, [1, 0.9375, 0.83333, 0.625], atol=4e-6)
     np.testing.assert_array_equal(samplers.few_step_sigmas(warp=False), [1, 0.75, 0.5, 0.25])
@@ -131,13 +131,13 @@ def test_warped_and_raw_grid():
     "steps",
     [[], [1000, 1000], [500, 750], [1001], [500, 0], [float("nan")], range(900, 0, -100), [[1000]]],
 )
-def test_other_denoising_steps_are_refused(steps):
+def test_invalid_denoising_steps_raise(steps):
     with pytest.raises(ValueError, match="denoising steps"):
         samplers.few_step_sigmas(steps)
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0, float("nan"), float("inf")])
-def test_other_shifts_are_refused(shift):
+def test_invalid_shifts_raise(shift):
     with pytest.raises(ValueError, match="shift"):
         samplers.few_step_sigmas(shift=shift)
     with pytest.raises(ValueError, match="shift"):
@@ -145,12 +145,12 @@ def test_other_shifts_are_refused(shift):
 
 
 @pytest.mark.parametrize("num_steps", [0, -3, 1001])
-def test_other_numbers_of_steps_are_refused(num_steps):
+def test_invalid_numbers_of_steps_raise(num_steps):
     with pytest.raises(ValueError, match="sampling steps"):
         samplers.multi_step_sigmas(num_steps, 5.0)
 
 
-def test_unknown_solver_is_refused():
+def test_unknown_solver_raises():
     with pytest.raises(ValueError, match="'dpm': expected one of unipc, euler"):
         samplers.multi_step_schedule(solver="dpm")
 
@@ -167,7 +167,7 @@ def test_fresh_noise_enters_at_every_level_but_the_last(steps):
     np.testing.assert_allclose(still, expected, atol=1e-6)
 
 
-def test_an_euler_step_is_not_a_few_step():
+def test_euler_step_differs_from_few_step():
     levels = np.append(samplers.few_step_sigmas(), 0.0)
     latents = start_noise()
     for sigma, next_sigma in itertools.pairwise(levels):
@@ -189,7 +189,7 @@ def test_a_video_does_not_depend_on_its_batch():
 
 @pytest.mark.parametrize("solver", ["unipc", "euler"])
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
-def test_end_of_a_straight_path_is_found_in_any_number_of_steps(solver, num_steps):
+def test_straight_paths_are_solved_exactly_in_any_number_of_steps(solver, num_steps):
     noise = start_noise()
     straight = lambda latents, timestep: noise - 3.0  # noqa: E731
     sample = multi_step(straight, num_steps, solver=solver)
@@ -217,7 +217,7 @@ def test_solvers_converge_to_the_exact_flow():
 
 
 @pytest.mark.parametrize("solver", ["unipc", "euler"])
-def test_one_compiled_step_serves_all(solver):
+def test_one_compiled_step_for_all_schedules(solver):
     traced = []
 
     @jax.jit
@@ -253,7 +253,7 @@ def test_bfloat16_model_keeps_float32_latents():
     assert multi_step(velocity, 3).dtype == jnp.float32
 
 
-def test_progress_counts_the_steps_and_may_end_them():
+def test_progress_counts_steps_and_can_cancel():
     few, many = [], []
     few_step(progress=few.append)
     multi_step(num_steps=6, progress=many.append)

@@ -9,7 +9,7 @@ from flashmotion_jax.diffusion.samplers import multi_step_sigmas
 
 @pytest.mark.parametrize("solver", [solvers.euler, solvers.unipc])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 50])
-def test_every_update_is_an_average_and_the_last_is_the_prediction(solver, num_steps):
+def test_updates_are_averages_and_the_last_is_the_prediction(solver, num_steps):
     table = solver(multi_step_sigmas(num_steps, 5.0))
     assert table.correct.shape == (num_steps, 4) and table.predict.shape == (num_steps, 3)
     assert {rows.dtype for rows in table} == {np.dtype(np.float32)}
@@ -19,7 +19,7 @@ def test_every_update_is_an_average_and_the_last_is_the_prediction(solver, num_s
     np.testing.assert_array_equal(table.correct[0], [1.0, 0.0, 0.0, 0.0])
 
 
-def test_euler_goes_straight_and_its_corrector_repeats_it():
+def test_euler_corrector_repeats_the_predictor():
     table = solvers.euler(np.array([1.0, 0.8, 0.2, 0.0]))
     np.testing.assert_allclose(table.predict[:2], [[0.8, 0.2, 0.0], [0.25, 0.75, 0.0]], atol=1e-7)
     np.testing.assert_array_equal(table.correct[1:, [0, 2]], table.predict[:-1, :2])
@@ -27,7 +27,7 @@ def test_euler_goes_straight_and_its_corrector_repeats_it():
     np.testing.assert_allclose(table.timestep, [1000.0, 800.0, 200.0])
 
 
-def test_unipc_uses_its_history_between_the_first_and_the_last_step():
+def test_unipc_is_of_order_1_in_the_first_and_last_step():
     table = solvers.unipc(multi_step_sigmas(6, 5.0))
     assert (table.predict[:, 2] != 0).tolist() == [False, True, True, True, True, False]
     assert (table.correct[:, 3] != 0).tolist() == [False, False, True, True, True, True]
@@ -35,7 +35,7 @@ def test_unipc_uses_its_history_between_the_first_and_the_last_step():
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0])
-def test_unipc_tells_the_model_the_timesteps_of_diffusers(shift):
+def test_unipc_timesteps_equal_diffusers(shift):
     pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.UniPCMultistepScheduler(

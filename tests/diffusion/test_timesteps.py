@@ -22,7 +22,7 @@ def timesteps_by_torch(shift, low, high):
 @pytest.mark.parametrize(
     ("shift", "low", "high"), [(5.0, 0.0, 1000.0), (5.0, 20.0, 980.0), (1.0, 0.0, 1000.0)]
 )
-def test_every_timestep_of_the_reference_is_drawn_as_often_as_it_should(shift, low, high):
+def test_distribution_equals_the_reference(shift, low, high):
     drawn = draw_timesteps(keys(20_000), shift=shift, low=low, high=high)
     assert drawn.shape == (20_000,) and drawn.dtype == jnp.float32
     expected = np.sort(timesteps_by_torch(shift, low, high))
@@ -34,7 +34,7 @@ def test_every_timestep_of_the_reference_is_drawn_as_often_as_it_should(shift, l
     assert np.mean(drawn) == pytest.approx(expected.mean(), abs=8)
 
 
-def test_integers_without_a_shift():
+def test_timesteps_without_a_shift_are_integers():
     drawn = np.asarray(draw_timesteps(keys(20_000), shift=1.0))
     np.testing.assert_allclose(drawn, np.round(drawn), atol=1e-4)
     assert drawn.min() == 0 and drawn.max() == pytest.approx(999, abs=1e-3)
@@ -45,7 +45,7 @@ def test_defaults_are_those_of_stage_1():
     np.testing.assert_array_equal(drawn, draw_timesteps(keys(64), shift=5.0, low=0.0, high=1000.0))
 
 
-def test_a_video_alone_gets_what_it_gets_in_a_batch():
+def test_timestep_does_not_depend_on_the_batch():
     """Others' trainers squeeze a batch of one to a scalar."""
     batch = draw_timesteps(keys(7))
     for i, key in enumerate(keys(7)):
@@ -57,6 +57,6 @@ def test_a_video_alone_gets_what_it_gets_in_a_batch():
 @pytest.mark.parametrize(
     "bad", [{"shift": 0.0}, {"low": -1.0}, {"high": 1001.0}, {"low": 980.0, "high": 20.0}]
 )
-def test_bad_ranges_are_refused(bad):
+def test_invalid_ranges_raise(bad):
     with pytest.raises(ValueError, match="expected a shift above 0 and 0 <= low < high <= 1000"):
         draw_timesteps(keys(2), **bad)

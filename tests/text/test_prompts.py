@@ -46,7 +46,7 @@ def test_equals_the_encoder_on_the_padded_prompt(encoder):
     assert not np.asarray(embeddings[0, 3:]).any()
 
 
-def test_the_encoder_is_loaded_for_new_prompts_only(encoder):
+def test_encoder_is_loaded_only_for_new_prompts(encoder):
     loads = []
     encode = make(encoder, loads)
     encode(["a", "b", "a"])

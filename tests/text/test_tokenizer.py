@@ -83,7 +83,7 @@ def test_clean_prompt_repairs_unicode(text, cleaned):
     assert clean_prompt(text) == cleaned
 
 
-def test_without_ftfy_warns_once_and_leaves_unicode(monkeypatch):
+def test_without_ftfy_warns_once_and_keeps_unicode(monkeypatch):
     monkeypatch.setitem(sys.modules, "ftfy", None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -92,7 +92,7 @@ def test_without_ftfy_warns_once_and_leaves_unicode(monkeypatch):
     assert ['pip install "flashmotion_jax[convert]"' in str(w.message) for w in caught] == [True]
 
 
-def test_equals_the_file_run_by_its_own_library(folder, tokenizer):
+def test_equals_the_tokenizers_library(folder, tokenizer):
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     ids, mask = tokenizer(["A RED  ball &amp; a dog", *SENTENCES, ""], length=40)
     assert (ids.shape, ids.dtype, mask.dtype) == ((5, 40), np.int32, np.int32)
@@ -116,7 +116,7 @@ def test_equals_transformers(folder, tokenizer):
     np.testing.assert_array_equal(mask, expected["attention_mask"])
 
 
-def test_a_long_prompt_is_cut_with_a_warning_and_keeps_its_end_token(tokenizer):
+def test_long_prompts_are_truncated_with_a_warning_and_keep_the_end_token(tokenizer):
     whole, _ = tokenizer(SENTENCES[:1], length=60)
     with pytest.warns(UserWarning, match=r"'a red ball.* longer than 8 tokens") as caught:
         ids, mask = tokenizer([SENTENCES[0], "a"], length=8)
@@ -125,7 +125,7 @@ def test_a_long_prompt_is_cut_with_a_warning_and_keeps_its_end_token(tokenizer):
     assert mask[0].all()
 
 
-def test_a_prompt_of_exactly_the_length_is_not_cut(tokenizer):
+def test_prompt_of_exactly_the_length_is_not_truncated(tokenizer):
     _, mask = tokenizer(SENTENCES[:1], length=60)
     _, exact = tokenizer(SENTENCES[:1], length=int(mask.sum()))
     assert exact.all()
@@ -139,7 +139,7 @@ def test_a_prompt_of_exactly_the_length_is_not_cut(tokenizer):
         (["a dog"], 0, "length=0; expected at least 1"),
     ],
 )
-def test_wrong_arguments_are_refused(tokenizer, prompts, length, message):
+def test_invalid_arguments_raise(tokenizer, prompts, length, message):
     with pytest.raises(ValueError, match=message):
         tokenizer(prompts, length)
 
@@ -153,21 +153,21 @@ def test_wrong_arguments_are_refused(tokenizer, prompts, length, message):
         ({"tokenizer.json": "{}"}, "is not a tokenizer .*; copy it again"),
     ],
 )
-def test_what_is_not_a_tokenizer_is_refused(tmp_path, files, message):
+def test_invalid_tokenizer_files_raise(tmp_path, files, message):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         Tokenizer(tmp_path)
 
 
-def test_a_missing_folder_is_refused(tmp_path):
+def test_missing_folder_raises(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere/tokenizer\.json does not exist"):
         Tokenizer(tmp_path / "nowhere")
 
 
-def test_a_tokenizer_without_padding_is_refused(folder, tmp_path):
+def test_tokenizer_without_padding_raises(folder, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    with pytest.raises(ValueError, match=r"names no pad_token; copy tokenizer_config\.json"):
+    with pytest.raises(ValueError, match=r"defines no pad_token; copy tokenizer_config\.json"):
         Tokenizer(tmp_path)
 
 

@@ -42,7 +42,7 @@ def test_special_tokens_have_the_ids_of_umt5():
     assert vocabulary(["a", "."]) == ("<pad>", "</s>", "<unk>", ",", ";", ".", "a")
 
 
-def test_a_mostly_unknown_prompt_warns_once_and_names_the_words(tokenizer):
+def test_mostly_unknown_prompt_warns_once_and_lists_the_vocabulary(tokenizer):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for prompt in ("an astronaut, smiles", "ein Hund, der Ball", "a red circle moves up, up"):
@@ -54,17 +54,17 @@ def test_a_mostly_unknown_prompt_warns_once_and_names_the_words(tokenizer):
 
 
 @pytest.mark.parametrize("prompt", ["a red dog", "a dog", ", ; . !", ""])
-def test_a_prompt_of_which_half_is_known_warns_of_nothing(tokenizer, prompt):
+def test_half_known_prompt_does_not_warn(tokenizer, prompt):
     tokenizer([prompt], 12)
 
 
 @pytest.mark.parametrize("word", ["Red", "two words", "half-moon", "", "café\u0301 "])
-def test_what_is_no_word_is_refused_and_nothing_written(tmp_path, word):
-    with pytest.raises(ValueError, match=r"expected one in lower case"):
+def test_invalid_word_raises_and_writes_nothing(tmp_path, word):
+    with pytest.raises(ValueError, match=r"expected lower case"):
         write_word_tokenizer(tmp_path / "tokenizer", ["a", word])
     assert not list(tmp_path.iterdir())
 
 
-def test_no_words_are_refused(tmp_path):
+def test_empty_vocabulary_raises(tmp_path):
     with pytest.raises(ValueError, match="no words"):
         write_word_tokenizer(tmp_path / "tokenizer", [])
