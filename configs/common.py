@@ -7,9 +7,10 @@ are the paper's; what it leaves open has the defaults of `flashmotion_jax.config
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from flashmotion_jax.config import (
+    CachedMapKind,
     FastAdapterConfig,
     MeshConfig,
     OptimizerConfig,
@@ -31,9 +32,7 @@ def adapter_optimizer(adapter: str) -> OptimizerConfig:
     return OptimizerConfig(learning_rate=2e-6, groups=dict(adapter_kind(adapter).groups))
 
 
-def stage1(
-    adapter: str, kind: Literal["mask", "box"], steps: int, start_from: str = ""
-) -> TrainConfig:
+def stage1(adapter: str, map_kind: CachedMapKind, steps: int, start_from: str = "") -> TrainConfig:
     """An adapter on the SlowGenerator: 16 devices, a video each."""
     return TrainConfig(
         stage=SlowAdapterConfig(
@@ -42,8 +41,8 @@ def stage1(
             start_from=start_from,
             optimizer=adapter_optimizer(adapter),
         ),
-        output=f"runs/stage1_{kind}_{adapter}",
-        kind=kind,
+        output=f"runs/stage1_{map_kind}_{adapter}",
+        map_kind=map_kind,
         steps=steps,
         batch_size=16,
         mesh=MeshConfig(fsdp=16),

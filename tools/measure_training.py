@@ -39,7 +39,7 @@ def measure_data(world, num_threads):
     with jax.set_mesh(make_mesh()):
         batches = latent_batches(
             cache,
-            kind="box",
+            map_kind="box",
             batch_size=1,
             seed=0,
             text_len=DIT.text_len,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from flashmotion_jax.config import (
     AutoencoderConfig,
+    CachedMapKind,
     FewStepConfig,
     OptimizerConfig,
     SlowAdapterConfig,
@@ -55,10 +56,10 @@ def autoencoder(
     return run(name, stage, steps, num_samples=2)
 
 
-def stage1(kind: Literal["mask", "box"], adapter: str, start_from: str = "") -> TrainConfig:
+def stage1(map_kind: CachedMapKind, adapter: str, start_from: str = "") -> TrainConfig:
     """An adapter on the multi-step generator."""
     row = adapter_kind(adapter)
-    learning_rate, steps = SCHEDULES[kind][row.copies_dit]
+    learning_rate, steps = SCHEDULES[map_kind][row.copies_dit]
     stage = SlowAdapterConfig(
         slow_generator=SLOW_GENERATOR,
         adapter=row.config(),
@@ -66,7 +67,7 @@ def stage1(kind: Literal["mask", "box"], adapter: str, start_from: str = "") -> 
         optimizer=adamw(learning_rate, steps),
         timesteps=TIMESTEPS,
     )
-    return run(f"stage1_{kind}_{adapter}", stage, steps, kind=kind)
+    return run(f"stage1_{map_kind}_{adapter}", stage, steps, map_kind=map_kind)
 
 
 def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfig:

@@ -8,7 +8,7 @@ Expect: a checkpoint whose videos are noise: its velocity is zero.
 
 from flashmotion_jax.checkpoints.init import FreshConfig
 from flashmotion_jax.config import DiTConfig, SamplingConfig, TextEncoderConfig, VAEConfig
-from flashmotion_jax.data.sprites import MAPS, VOCABULARY
+from flashmotion_jax.data.sprites import MAP_KIND, VOCABULARY
 
 CHANNELS = 32  # of the latents
 TEXT_DIM = 64
@@ -61,6 +61,6 @@ def get_config() -> FreshConfig:
             width=64,
             num_frames=17,
             fps=8,
-            maps=MAPS,
+            map_kind=MAP_KIND,
         ),
     )

@@ -325,7 +325,10 @@ def read_sampling(path: str | Path) -> SamplingConfig:
             f"{file} is of format {values.get('format')!r}, version {values.get('version')!r}; "
             f"expected {FORMAT!r}, version {VERSION}: convert again or use the release that made it"
         )
-    return from_dict(SamplingConfig, values.get("sampling", {}), str(file))
+    sampling = values.get("sampling", {})
+    if "maps" in sampling:  # the name of `map_kind` until December 2026
+        sampling["map_kind"] = sampling.pop("maps")
+    return from_dict(SamplingConfig, sampling, str(file))
 
 
 def read_component(path: str | Path, kind: str) -> Component:

@@ -45,7 +45,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         help="boxes with keyframes, a video of maps, or a folder of maps as PNG files",
     )
     add(
-        "--kind",
+        "--map-kind",
         choices=get_args(MapKind),
         help="how a .json trajectory is drawn (default: as in the model's training)",
     )
@@ -156,7 +156,7 @@ def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
         frames=args.frames,
         guidance=args.guidance,
         adapter_scale=args.adapter_scale,
-        kind=args.kind,
+        map_kind=args.map_kind,
     )
 
 

@@ -11,6 +11,7 @@ from flashmotion_jax.config.adapters import (
 from flashmotion_jax.config.files import load_config
 from flashmotion_jax.config.grid import Grid
 from flashmotion_jax.config.models import (
+    CachedMapKind,
     DiscriminatorConfig,
     DiTConfig,
     MapKind,
@@ -46,6 +47,7 @@ __all__ = [
     "AdapterKind",
     "AutoencoderConfig",
     "CacheConfig",
+    "CachedMapKind",
     "ConsistentAdapterConfig",
     "DiTConfig",
     "DiscriminatorConfig",

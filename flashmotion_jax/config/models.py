@@ -15,6 +15,9 @@ from flashmotion_jax.config.checks import require, require_sizes
 MapKind = Literal["box", "filled_box", "mask"]
 """What trajectory maps show after frame 0: see `trajectory.render`."""
 
+CachedMapKind = Literal["mask", "box"]
+"""The kinds of maps that a latent cache holds."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiTConfig:
@@ -177,7 +180,7 @@ class SamplingConfig:
     """Sampling defaults of a checkpoint, stored with its weights; callers can override them.
 
     Raises:
-      UserError: The sampler or kind of maps is unknown, or a value is out of range.
+      UserError: `sampler` or `map_kind` is unknown, or a value is out of range.
     """
 
     sampler: Literal["few_step", "unipc", "euler"] = "few_step"
@@ -193,12 +196,12 @@ class SamplingConfig:
     width: int = 1280
     num_frames: int = 121
     fps: int = 24
-    maps: MapKind = "box"  # those that the adapters were trained on
+    map_kind: MapKind = "box"  # those that the adapters were trained on
 
     def __post_init__(self) -> None:
         require(
-            self.maps in get_args(MapKind),
-            f"maps={self.maps!r} is unknown; use one of {', '.join(get_args(MapKind))}",
+            self.map_kind in get_args(MapKind),
+            f"map_kind={self.map_kind!r} is unknown; use one of {', '.join(get_args(MapKind))}",
         )
         require(
             self.sampler in ("few_step", "unipc", "euler"),

@@ -16,7 +16,7 @@ from flashmotion_jax.config.adapters import (
     adapter_kind,
 )
 from flashmotion_jax.config.checks import require
-from flashmotion_jax.config.models import DiscriminatorConfig
+from flashmotion_jax.config.models import CachedMapKind, DiscriminatorConfig
 
 _FREE = {"free": True}
 
@@ -314,7 +314,7 @@ class TrainConfig:
     output: str = dataclasses.field(metadata=_FREE)  # folder of the run
     #: Folder of `flashmotion cache`.
     cache: str = dataclasses.field(default="data/MagicData-cache", metadata=_FREE)
-    kind: Literal["mask", "box"] = "box"  # which trajectory maps
+    map_kind: CachedMapKind = "box"
     steps: int = dataclasses.field(metadata=_FREE)
     batch_size: int = 16  # videos a step, over all devices
     seed: int = 0

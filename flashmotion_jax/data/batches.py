@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from flashmotion_jax.config import CachedMapKind
 from flashmotion_jax.data.latent_cache import LatentCache, pad_text
 from flashmotion_jax.data.records import Record
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
 
-Kind = Literal["mask", "box"]
 Array = TypeVar("Array", jax.Array, np.ndarray)
 Item = TypeVar("Item")
 
@@ -130,13 +130,13 @@ class Batches(Generic[Item]):
 
 
 def latent_batches(
-    cache: LatentCache, *, kind: Kind, text_len: int, batch_size: int, **options: Any
+    cache: LatentCache, *, map_kind: CachedMapKind, text_len: int, batch_size: int, **options: Any
 ) -> Batches[Batch[jax.Array]]:
     """Batches of a latent cache.
 
     Args:
       cache: what to read.
-      kind: which trajectory maps, "mask" or "box".
+      map_kind: which trajectory maps, "mask" or "box".
       text_len: S; captions are padded to it.
       batch_size: B, over all processes.
       **options: see `Batches`.
@@ -145,32 +145,34 @@ def latent_batches(
       UserError: the batch is larger than the cache, or cannot be split as the mesh is; `text_len`
         is shorter than the captions may be.
     """
-    _check_cache(cache, kind, batch_size, text_len, "batch_size")
-    example = functools.partial(_example, kind=kind, text_len=text_len)
+    _check_cache(cache, map_kind, batch_size, text_len, "batch_size")
+    example = functools.partial(_example, map_kind=map_kind, text_len=text_len)
     options |= {"fingerprint": cache.fingerprint, "batch_size": batch_size}
     return Batches(cache, example, **options)
 
 
-def first_records(cache: LatentCache, count: int, kind: Kind, text_len: int) -> Batch[np.ndarray]:
+def first_records(
+    cache: LatentCache, count: int, map_kind: CachedMapKind, text_len: int
+) -> Batch[np.ndarray]:
     """The first videos of a cache, on the host: what sample videos are made of.
 
     Args:
       cache: what to read.
       count: B.
-      kind: which trajectory maps, "mask" or "box".
+      map_kind: which trajectory maps, "mask" or "box".
       text_len: S.
 
     Raises:
       UserError: the cache holds fewer videos, or `text_len` is shorter than captions may be.
     """
-    _check_cache(cache, kind, count, text_len, "count")
-    examples = [_example(cache[index], kind, text_len) for index in range(count)]
+    _check_cache(cache, map_kind, count, text_len, "count")
+    examples = [_example(cache[index], map_kind, text_len) for index in range(count)]
     return Batch(*(np.stack(arrays) for arrays in zip(*examples, strict=True)))
 
 
-def _example(record: Record, kind: Kind, text_len: int) -> Batch[np.ndarray]:
+def _example(record: Record, map_kind: CachedMapKind, text_len: int) -> Batch[np.ndarray]:
     """A record as a batch without its first dimension."""
-    trajectory = record.masks if kind == "mask" else record.boxes
+    trajectory = record.masks if map_kind == "mask" else record.boxes
     return Batch(
         record.latents.astype(np.float32),
         trajectory.astype(np.float32),
@@ -199,9 +201,9 @@ def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
     return pieces.index(own), len(pieces)
 
 
-def _check_cache(cache: LatentCache, kind: str, size: int, text_len: int, name: str) -> None:
-    if kind not in ("mask", "box"):
-        raise UserError(f"kind={kind!r}; expected 'mask' or 'box'")
+def _check_cache(cache: LatentCache, map_kind: str, size: int, text_len: int, name: str) -> None:
+    if map_kind not in ("mask", "box"):
+        raise UserError(f"map_kind={map_kind!r}; expected 'mask' or 'box'")
     if not 1 <= size <= len(cache):
         raise UserError(
             f"{name}={size}; expected 1 to {len(cache)}, the videos in {cache.path}: lower it, or "

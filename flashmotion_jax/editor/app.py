@@ -150,7 +150,7 @@ class Editor:
             size=size,
             num_frames=frames,
             fps=float(fields.get("fps") or fps),
-            kind=settings["kind"] or self._generator.describe()["kind"],
+            map_kind=settings["map_kind"] or self._generator.describe()["map_kind"],
             prompt=settings["prompt"],
             image=form.file("image"),
             video=video,
@@ -316,7 +316,7 @@ def _given(fields: dict[str, str]) -> Given:
         num_frames=_whole(fields, "frames", 121),
         fps=float(fields.get("fps") or 24),
         box_size=(_whole(fields, "box_width", side), _whole(fields, "box_height", side)),
-        kind=fields.get("kind") or "box",  # type: ignore[arg-type]
+        map_kind=fields.get("map_kind") or "box",  # type: ignore[arg-type]
         id=fields.get("id", ""),
     )
 

@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
       size: (height, width) of maps in pixels.
       num_frames: of maps.
       fps: of map videos.
-      kind: what maps show.
+      map_kind: what maps show.
       prompt: for a row of MagicData.
       image: first frame, for MagicData.
       video: a generated video of `size` and `num_frames`, for MagicData.
@@ -42,7 +42,7 @@ class Wanted(NamedTuple):
     size: tuple[int, int]
     num_frames: int
     fps: float
-    kind: MapKind
+    map_kind: MapKind
     prompt: str = ""
     image: Path | None = None
     video: Path | None = None
@@ -52,7 +52,7 @@ class Wanted(NamedTuple):
         """The name as that of a file."""
         return re.sub(r"[^\w-]+", "-", self.name).strip("-_")[:60] or "trajectory"
 
-    def maps(self, kind: MapKind) -> np.ndarray:
+    def maps(self, map_kind: MapKind) -> np.ndarray:
         """Renders maps, those that the model gets.
 
         Raises:
@@ -64,7 +64,7 @@ class Wanted(NamedTuple):
                 f"{self.num_frames} maps of {width} x {height} take more than 2 GB: choose a "
                 "smaller size, that of the model"
             )
-        return render(self.trajectory, height, width, kind, num_frames=self.num_frames)
+        return render(self.trajectory, height, width, map_kind, num_frames=self.num_frames)
 
 
 def export(wanted: Wanted, kind: str, folder: Path) -> Path:
@@ -97,12 +97,12 @@ def _trajectory(wanted: Wanted, folder: Path) -> Path:
 
 def _map_video(wanted: Wanted, folder: Path) -> Path:
     file = folder / f"{wanted.stem}-maps.mp4"
-    write_video(file, wanted.maps(wanted.kind), wanted.fps, lossless=True)
+    write_video(file, wanted.maps(wanted.map_kind), wanted.fps, lossless=True)
     return file
 
 
 def _map_pictures(wanted: Wanted, folder: Path) -> Path:
-    write_video(folder / "maps", wanted.maps(wanted.kind))
+    write_video(folder / "maps", wanted.maps(wanted.map_kind))
     return _zip(folder / "maps", folder / f"{wanted.stem}-maps.zip")
 
 
@@ -129,8 +129,8 @@ def _magicdata(wanted: Wanted, folder: Path) -> Path:
     """A folder of one row. Without a generated video, its video is its owner's to add."""
     root, row = folder / "magicdata", wanted.stem
     height, width = wanted.size
-    for name, kind in (("masks", "mask"), ("boxs", wanted.kind)):
-        _write_maps(root / name / row, wanted.maps(kind))
+    for name, map_kind in (("masks", "mask"), ("boxs", wanted.map_kind)):
+        _write_maps(root / name / row, wanted.maps(map_kind))
     if wanted.image:
         (root / "first_frames").mkdir()
         frame = cover_crop(read_image(wanted.image), height, width)

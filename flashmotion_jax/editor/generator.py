@@ -60,7 +60,7 @@ class Generator:
             "adapter_titles": {name: ADAPTERS[name].title for name in facts.adapters},
             "words": facts.words and list(facts.words),
             "measures": is_of_sprites(facts.words),
-            "kind": sampling.maps,
+            "map_kind": sampling.map_kind,
             "height": sampling.height,
             "width": sampling.width,
             "frames": sampling.num_frames,
@@ -102,7 +102,7 @@ class Generator:
         """
         options = {
             name: settings[name]
-            for name in ("steps", "size", "frames", "guidance", "kind")
+            for name in ("steps", "size", "frames", "guidance", "map_kind")
             if settings[name] is not None
         }
         return self._pipeline(settings["adapter"]).request(
@@ -157,7 +157,7 @@ def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str
     settings["seed"] = settings["seed"] or 0
     if settings["adapter_scale"] is None:
         settings["adapter_scale"] = 1.0
-    settings["kind"] = fields.get("kind", "").strip() or None
+    settings["map_kind"] = fields.get("map_kind", "").strip() or None
     adapter = fields.get("adapter", "").strip() or (adapters[0] if adapters else "none")
     if adapter not in (*adapters, "none"):
         raise UserError(f"adapter={adapter!r}; expected {', '.join([*adapters, 'none'])}")

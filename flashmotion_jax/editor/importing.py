@@ -43,7 +43,7 @@ class Given(NamedTuple):
       num_frames: of what is only a picture.
       fps: of what has no rate of its own.
       box_size: (width, height) in pixels, of the boxes around point tracks.
-      kind: what a map video shows after its first frame.
+      map_kind: what a map video shows after its first frame.
       id: row of a MagicData folder; empty: its first.
     """
 
@@ -51,7 +51,7 @@ class Given(NamedTuple):
     num_frames: int
     fps: float
     box_size: tuple[float, float]
-    kind: MapKind
+    map_kind: MapKind
     id: str = ""
 
 
@@ -166,12 +166,12 @@ def _tracks(name: str, tracks: Tracks, given: Given) -> Imported:
 
 
 def _video(files: list[Path], given: Given) -> Imported:
-    return Imported("MagicMotion map video", import_magicmotion(files[0], given.kind))
+    return Imported("MagicMotion map video", import_magicmotion(files[0], given.map_kind))
 
 
 def _pictures(files: list[Path], given: Given) -> Imported:
     if len(files) > 1:
-        return Imported("MagicMotion PNGs", import_magicmotion(files[0].parent, given.kind))
+        return Imported("MagicMotion PNGs", import_magicmotion(files[0].parent, given.map_kind))
     objects = objects_from_label_png(files[0])
     mask = objects[0].mask
     assert mask is not None  # each has one, by `objects_from_label_png`
@@ -203,7 +203,7 @@ def _magicdata(files: list[Path], given: Given) -> Imported:
         joined.mkdir()
         for k, file in enumerate([*mask_files[:1], *box_files[1:]]):
             (joined / f"{k:05d}.png").write_bytes(file.read_bytes())
-        trajectory = import_magicmotion(joined, given.kind)
+        trajectory = import_magicmotion(joined, given.map_kind)
     return Imported("MagicData", trajectory, _first_frame(root, row.id), row.caption)
 
 

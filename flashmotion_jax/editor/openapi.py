@@ -148,7 +148,7 @@ _SUBMIT = {
     "frames": _WHOLE,
     "guidance": _NUMBER,
     "adapter_scale": _described(_NUMBER, "weight of the trajectory, default 1"),
-    "kind": _described(_TEXT, "box, filled_box or mask; default: the model's"),
+    "map_kind": _described(_TEXT, "box, filled_box or mask; default: the model's"),
     "session": _described(_TEXT, "any name; lists can be limited to it"),
     "name": _described(_TEXT, "of the job, for people"),
     "project": _described(_FILE, "kept, and given back as the file `project`"),
@@ -161,7 +161,7 @@ _IMPORT = {
     "box_height": _WHOLE,
     "frames": _described(_WHOLE, "of what is a picture only, default 121"),
     "fps": _NUMBER,
-    "kind": _described(_TEXT, "what map videos show, default box"),
+    "map_kind": _described(_TEXT, "what map videos show, default box"),
     "id": _described(_TEXT, "row of a MagicData folder, default its first"),
 }
 _EXPORT = {
@@ -171,7 +171,7 @@ _EXPORT = {
     "size": _described(_TEXT, "HxW of maps, default the canvas's"),
     "frames": _WHOLE,
     "fps": _NUMBER,
-    "kind": _described(_TEXT, "what maps show, default the model's"),
+    "map_kind": _described(_TEXT, "what maps show, default the model's"),
     "prompt": _TEXT,
     "image": _described(_FILE, "first frame, for MagicData"),
     "job": _described(_TEXT, "a finished job whose video goes along, for MagicData"),
@@ -209,7 +209,7 @@ def _schemas() -> dict[str, Any]:
         "Error": _object({"error": _TEXT}),
         "Size": _object({"height": _WHOLE, "width": _WHOLE}),
         "Mask": _object({"size": run_lengths, "counts": run_lengths}),
-        "Model": {"type": "object", "description": "sizes, steps, adapters, `kind` of its maps"},
+        "Model": {"type": "object", "description": "sizes, steps, adapters, `map_kind`"},
         "Imported": _object(
             {
                 "format": _TEXT,

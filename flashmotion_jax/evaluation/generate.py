@@ -75,7 +75,7 @@ def generate(
                     f"{item.id}: {frames} frames are compared, the model makes "
                     f"{sampling.num_frames}; add --method-frames {sampling.num_frames}"
                 )
-            maps = _motion(item, sampling.maps) if has_adapter else None
+            maps = _motion(item, sampling.map_kind) if has_adapter else None
             video = pipeline(
                 first_frame(item), item.caption, maps, seed=seed + place, frames=frames
             )
@@ -86,9 +86,9 @@ def generate(
     return made
 
 
-def _motion(item: Item, kind: str) -> Trajectory | np.ndarray:
+def _motion(item: Item, map_kind: str) -> Trajectory | np.ndarray:
     """What the adapter is given: every frame's masks if it was trained on these, or boxes."""
-    if kind == "mask" and len(item.masks) == item.num_frames:
+    if map_kind == "mask" and len(item.masks) == item.num_frames:
         colors = [
             (label >> 16, label >> 8 & 255, label & 255) if label > 255 else palette_color(k)
             for k, label in enumerate(item.labels, start=1)

@@ -57,7 +57,7 @@ def make_request(
     frames: int | None = None,
     guidance: float | None = None,
     adapter_scale: float = 1.0,
-    kind: MapKind | None = None,
+    map_kind: MapKind | None = None,
 ) -> Request:
     """Checks a user's arguments.
 
@@ -75,8 +75,8 @@ def make_request(
       frames: `grid.frames` times n, plus 1.
       guidance: guidance scale of the multi-step samplers.
       adapter_scale: weight of the adapter; 0 ignores the trajectory.
-      kind: what to render of a trajectory, see `trajectory.render`; by default what the model was
-        trained on.
+      map_kind: what to render of a trajectory, see `trajectory.render`; by default what the model
+        was trained on.
 
     Raises:
       UserError: the value, what was expected and how to mend it.
@@ -88,7 +88,7 @@ def make_request(
     num_frames = sampling.num_frames if frames is None else frames
     grid.check(num_frames, height, width)
     shape = {"num_frames": num_frames, "height": height, "width": width}
-    load = functools.partial(load_maps, **shape, kind=kind or sampling.maps)
+    load = functools.partial(load_maps, **shape, map_kind=map_kind or sampling.map_kind)
     return Request(
         prompts=prompts,
         images=_crop(images, height, width),

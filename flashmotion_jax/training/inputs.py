@@ -83,7 +83,7 @@ class LatentInputs:
         run = self._run
         return latent_batches(
             self._cache,
-            kind=run.kind,
+            map_kind=run.map_kind,
             text_len=self._dit.text_len,
             batch_size=run.batch_size,
             seed=run.seed,

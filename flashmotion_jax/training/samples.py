@@ -38,7 +38,7 @@ class LatentSampler:
         self._result = result
         self._dtype = run.dtype
         self._negative_text = cache.negative_text
-        self._records = first_records(cache, run.num_samples, run.kind, text_len)
+        self._records = first_records(cache, run.num_samples, run.map_kind, text_len)
         components.read_component(result.base, "vae")
 
     def __call__(self, models: Models) -> Iterator[np.ndarray]:

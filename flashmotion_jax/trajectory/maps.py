@@ -20,7 +20,7 @@ def load_maps(
     num_frames: int,
     height: int,
     width: int,
-    kind: MapKind = "box",
+    map_kind: MapKind = "box",
 ) -> np.ndarray:
     """Loads or renders trajectory maps.
 
@@ -31,7 +31,7 @@ def load_maps(
         nearest. Frame 0, the masks, stays frame 0 and is not repeated.
       height: Wanted, in pixels. What has another aspect ratio covers it and is centre cropped.
       width: Wanted, in pixels.
-      kind: What to render of a trajectory; maps are taken as they are.
+      map_kind: What to render of a trajectory; maps are taken as they are.
 
     Returns:
       uint8 [num_frames, height, width, 3].
@@ -44,7 +44,7 @@ def load_maps(
         is_json = path.suffix.lower() == ".json"
         source = Trajectory.load(path) if is_json else _read_maps(path)
     if isinstance(source, Trajectory):
-        return render(source, height, width, kind, num_frames=num_frames)
+        return render(source, height, width, map_kind, num_frames=num_frames)
     if not isinstance(source, np.ndarray):
         raise UserError(
             f"a trajectory cannot be a {type(source).__name__}: give a Trajectory, a path to a "

@@ -23,7 +23,7 @@ def render(
     trajectory: Trajectory,
     height: int,
     width: int,
-    kind: MapKind = "box",
+    map_kind: MapKind = "box",
     *,
     num_frames: int | None = None,
     compat: Literal["magicmotion"] | None = None,
@@ -36,7 +36,7 @@ def render(
       trajectory: What to draw.
       height: Of the maps, in pixels.
       width: Of the maps, in pixels.
-      kind: Outlines of the boxes, as MagicMotion's; the boxes filled; or masks moved and scaled
+      map_kind: Outlines of the boxes, as MagicMotion's; the boxes filled; or masks moved and scaled
         with them.
       num_frames: Length of the maps; the motion is stretched to it. None: the trajectory's.
       compat: "magicmotion" takes the colors of MagicData's palette whatever the objects say.
@@ -47,8 +47,10 @@ def render(
     Raises:
       UserError: An argument is out of range.
     """
-    if kind not in get_args(MapKind):
-        raise UserError(f"kind={kind!r}, expected {', '.join(map(repr, get_args(MapKind)))}")
+    if map_kind not in get_args(MapKind):
+        raise UserError(
+            f"map_kind={map_kind!r}, expected {', '.join(map(repr, get_args(MapKind)))}"
+        )
     if compat not in (None, "magicmotion"):
         raise UserError(f"compat={compat!r}, expected 'magicmotion' or None")
     if num_frames is not None and num_frames < 1:
@@ -63,8 +65,8 @@ def render(
     radius = stroke_radius(height, width)
     maps = np.zeros((len(drawn_F), height, width, 3), np.uint8)
     for frame in np.flatnonzero(drawn_F):
-        if frame == 0 or kind != "box":
-            carried = masks if frame == 0 or kind == "mask" else [None] * len(masks)
+        if frame == 0 or map_kind != "box":
+            carried = masks if frame == 0 or map_kind == "mask" else [None] * len(masks)
             moved = [
                 _object_mask(mask_HW, boxes_F4[0], boxes_F4[frame], (height, width), covered)
                 for mask_HW, boxes_F4 in zip(carried, boxes_KF4, strict=True)

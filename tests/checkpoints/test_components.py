@@ -229,6 +229,15 @@ def test_unknown_version(folder):
         components.open_checkpoint(folder)
 
 
+def test_checkpoints_that_call_the_map_kind_maps_are_still_read(folder):
+    file = folder / "model.json"
+    values = json.loads(file.read_text())
+    del values["sampling"]["map_kind"]
+    values["sampling"]["maps"] = "filled_box"
+    file.write_text(json.dumps(values))
+    assert components.read_sampling(folder).map_kind == "filled_box"
+
+
 @pytest.mark.parametrize("kind", ["dit", "vae", "text_encoder", "adapters/resnet"])
 def test_missing_component(folder, kind):
     shutil.rmtree(folder / kind)

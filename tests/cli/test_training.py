@@ -83,7 +83,7 @@ def test_a_dry_run_reads_and_writes_nothing(world, tmp_path, capfd):
         ({"mesh.fsdp": 64}, "needs 64 devices; found 8"),
         ({"stage.optimizer.groups": "{'blocks': 1}"}, "leave out the parameters stem"),
         ({"stage.optimizer.accumulate": 3}, "cannot be taken in accumulate=3 equal parts"),
-        ({"kind": "boxes"}, "expected one of mask, box"),
+        ({"map_kind": "boxes"}, "expected one of mask, box"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(world, tmp_path, capfd, changes, message):

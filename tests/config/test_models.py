@@ -50,9 +50,9 @@ def test_invalid_values_raise():
     with pytest.raises(ValueError, match="sampler='ddim' is unknown"):
         SamplingConfig(sampler="ddim")
     with pytest.raises(
-        ValueError, match="maps='line' is unknown; use one of box, filled_box, mask"
+        ValueError, match="map_kind='line' is unknown; use one of box, filled_box, mask"
     ):
-        SamplingConfig(maps="line")
+        SamplingConfig(map_kind="line")
     with pytest.raises(ValueError, match=r"guidance_scale=0\.5 is below 1"):
         SamplingConfig(guidance_scale=0.5)
 

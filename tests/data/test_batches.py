@@ -25,7 +25,7 @@ def cache(tmp_path_factory):
 
 
 def make(cache, **changes):
-    options = {"kind": "box", "batch_size": 4, "seed": 3, "text_len": 16, "mesh": make_mesh()}
+    options = {"map_kind": "box", "batch_size": 4, "seed": 3, "text_len": 16, "mesh": make_mesh()}
     return latent_batches(cache, **options | changes)
 
 
@@ -47,15 +47,15 @@ def assert_equal(batches, others):
             np.testing.assert_array_equal(array, expected)
 
 
-@pytest.mark.parametrize("kind", ["mask", "box"])
-def test_a_batch_holds_the_records_in_float32_with_padded_text(cache, kind):
-    (batch,) = read(make(cache, kind=kind, text_len=20), 1)
+@pytest.mark.parametrize("map_kind", ["mask", "box"])
+def test_a_batch_holds_the_records_in_float32_with_padded_text(cache, map_kind):
+    (batch,) = read(make(cache, map_kind=map_kind, text_len=20), 1)
     assert [array.shape for array in batch] == [(4, *small_cache.SHAPE)] * 2 + [(4, 20, 32)]
     assert {array.dtype for array in batch} == {np.dtype(np.float32)}
     for i, row in enumerate(rows(batch)):
         record = small_cache.record(row)
         np.testing.assert_array_equal(
-            batch.trajectory[i], record.masks if kind == "mask" else record.boxes
+            batch.trajectory[i], record.masks if map_kind == "mask" else record.boxes
         )
         np.testing.assert_array_equal(batch.text[i, : len(record.text)], record.text)
         assert not batch.text[i, len(record.text) :].any()
@@ -172,7 +172,7 @@ from flashmotion_jax.runtime.sharding import make_mesh
 
 for axes in ({"data": 4}, {"fsdp": 2, "context": 2}, {"context": 4}):
     batches = latent_batches(
-        open_cache(sys.argv[3]), kind="box", batch_size=4, seed=3, text_len=16,
+        open_cache(sys.argv[3]), map_kind="box", batch_size=4, seed=3, text_len=16,
         mesh=make_mesh(**axes),
     )
     next(batches)
@@ -234,7 +234,7 @@ def test_a_state_of_other_batches_is_refused(cache, tmp_path):
             "over 3 processes; .* instance 6",
         ),
         ({"batch_size": 6, "mesh": (2, 2)}, "over 4 batch devices; .* for instance 8"),
-        ({"kind": "boxes"}, "kind='boxes'; expected 'mask' or 'box'"),
+        ({"map_kind": "boxes"}, "map_kind='boxes'; expected 'mask' or 'box'"),
         ({"text_len": 8}, "text_len=8, but captions in .* have up to 16 tokens"),
     ],
 )
@@ -276,8 +276,8 @@ def test_a_process_ends_without_hanging_or_warning(cache, closing):
         from flashmotion_jax.data.batches import latent_batches
         from flashmotion_jax.data.latent_cache import open_cache
         from flashmotion_jax.runtime.sharding import make_mesh
-        batches = latent_batches(open_cache({str(cache.path)!r}), kind="box", batch_size=4, seed=0,
-                          text_len=16, mesh=make_mesh())
+        batches = latent_batches(open_cache({str(cache.path)!r}), map_kind="box",
+                          batch_size=4, seed=0, text_len=16, mesh=make_mesh())
         next(batches)
         {closing}
     """

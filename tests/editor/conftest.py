@@ -29,7 +29,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 SAMPLING = SamplingConfig(
-    height=64, width=64, num_frames=9, fps=8, maps="filled_box", negative_prompt=""
+    height=64, width=64, num_frames=9, fps=8, map_kind="filled_box", negative_prompt=""
 )
 
 

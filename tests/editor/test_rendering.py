@@ -62,7 +62,7 @@ def random_trajectory(rng):
 
 
 def rendered_by_the_page(page, trajectory, height, width, frames, kind):
-    wanted = {"height": height, "width": width, "frames": frames, "kind": kind}
+    wanted = {"height": height, "width": width, "frames": frames, "mapKind": kind}
     pixels = base64.b64decode(page.evaluate(RENDER, [trajectory.to_dict(), wanted]))
     rgba = np.frombuffer(pixels, np.uint8).reshape(frames, height, width, 4)
     assert (rgba[..., 3] == 255).all()

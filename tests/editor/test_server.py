@@ -174,9 +174,9 @@ def test_a_trajectory_comes_back_as_it_was(client):
 
 @pytest.mark.parametrize("kind", ["magicmotion_mp4", "magicmotion_png"])
 def test_maps_come_back_as_they_were_rendered(client, kind, tmp_path):
-    answer = export(client, kind, size="64x96", frames="9", fps="8", kind="box")
+    answer = export(client, kind, size="64x96", frames="9", fps="8", map_kind="box")
     name = answer.headers["content-disposition"].split('"')[1]
-    imported = import_(client, (name, answer.content), kind="box")
+    imported = import_(client, (name, answer.content), map_kind="box")
     again = Trajectory.from_dict(imported["trajectory"])
     np.testing.assert_array_equal(
         render(again, 64, 96), render(Trajectory.from_dict(TRAJECTORY), 64, 96)
@@ -200,7 +200,7 @@ def test_point_tracks_keep_the_centres(client, kind):
 
 
 def test_a_magicdata_folder_comes_back(client):
-    answer = export(client, "magicdata", size="64x96", prompt="a ball rolls", kind="box")
+    answer = export(client, "magicdata", size="64x96", prompt="a ball rolls", map_kind="box")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         names = archive.namelist()
         csv = archive.read("MagicData.csv").decode()
@@ -214,7 +214,7 @@ def test_a_magicdata_folder_comes_back(client):
     assert imported["image"]
     # As a folder of a browser, and without the trajectory that only we write.
     sent = [(f"data/{name}", content) for name, content in files if "trajectories" not in name]
-    imported = import_(client, *sent, kind="box", id="my-scene")
+    imported = import_(client, *sent, map_kind="box", id="my-scene")
     again = Trajectory.from_dict(imported["trajectory"])
     np.testing.assert_array_equal(
         render(again, 64, 96)[1:], render(Trajectory.from_dict(TRAJECTORY), 64, 96)[1:]

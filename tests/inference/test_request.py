@@ -68,10 +68,10 @@ def test_what_does_not_fit_the_grid_is_refused(options, message):
 def test_maps_show_what_the_model_was_trained_on():
     box = TrackedObject(1, (Keyframe(0, (0.2, 0.2, 0.6, 0.6)),))
     trajectory = Trajectory(Canvas(96, 64), 17, 8.0, (box,))
-    sampling = dataclasses.replace(SAMPLING, maps="filled_box")
+    sampling = dataclasses.replace(SAMPLING, map_kind="filled_box")
     grid = Grid.of(DIT, VAE)
     for kind, expected in [(None, "filled_box"), ("box", "box")]:
         request = make_request(
-            None, "a", trajectory, 0, sampling=sampling, grid=grid, has_adapter=True, kind=kind
+            None, "a", trajectory, 0, sampling=sampling, grid=grid, has_adapter=True, map_kind=kind
         )
         np.testing.assert_array_equal(request.maps[0], render(trajectory, 64, 96, expected))

@@ -33,7 +33,7 @@ def test_trajectories_are_rendered_and_stretched(tmp_path: Path):
     trajectory().save(tmp_path / "t.json")
     for path in (tmp_path / "t.json", str(tmp_path / "t.json")):
         np.testing.assert_array_equal(load_maps(path, **SIZE), maps)
-    masks = load_maps(trajectory(), **SIZE, kind="mask")
+    masks = load_maps(trajectory(), **SIZE, map_kind="mask")
     np.testing.assert_array_equal(masks[0], maps[0])
     areas = masks.any(axis=-1).sum(axis=(1, 2))
     np.testing.assert_allclose(areas, 0.3 * 0.5 * 64 * 96, rtol=0.05)

@@ -162,7 +162,7 @@ def test_render_masks():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"kind": "dot"}, {"compat": "tora"}, {"num_frames": 0}, {"height": 0}]
+    "arguments", [{"map_kind": "dot"}, {"compat": "tora"}, {"num_frames": 0}, {"height": 0}]
 )
 def test_bad_arguments(arguments: dict):
     with pytest.raises(ValueError, match="expected"):

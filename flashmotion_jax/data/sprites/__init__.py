@@ -3,10 +3,10 @@
 from flashmotion_jax.data.sprites.captions import VOCABULARY, describe
 from flashmotion_jax.data.sprites.clips import Clip, Sprites, test_groups
 from flashmotion_jax.data.sprites.export import export
-from flashmotion_jax.data.sprites.scene import MAPS, PALETTE, SpritesConfig
+from flashmotion_jax.data.sprites.scene import MAP_KIND, PALETTE, SpritesConfig
 
 __all__ = [
-    "MAPS",
+    "MAP_KIND",
     "PALETTE",
     "VOCABULARY",
     "Clip",

@@ -20,7 +20,7 @@ from PIL import Image
 
 from flashmotion_jax.data.sprites.captions import describe
 from flashmotion_jax.data.sprites.clips import Clip, Sprites
-from flashmotion_jax.data.sprites.scene import MAPS
+from flashmotion_jax.data.sprites.scene import MAP_KIND
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
@@ -78,7 +78,7 @@ def write_clip(root: Path, clip: Clip) -> None:
     height, width = clip.video.shape[1:3]
     colors = [palette_color(item.id) for item in clip.trajectory.objects]
     _write_maps(root / "masks" / clip.id, render_masks(clip.masks_KFHW, colors))
-    _write_maps(root / "boxs" / clip.id, render(clip.trajectory, height, width, MAPS))
+    _write_maps(root / "boxs" / clip.id, render(clip.trajectory, height, width, MAP_KIND))
     (root / "first_frames").mkdir(exist_ok=True)
     _write_image(root / "first_frames" / f"{clip.id}.png", clip.video[0])
     write_video(root / "videos" / f"{clip.id}.mp4", clip.video, clip.trajectory.fps, lossless=True)

@@ -37,7 +37,7 @@ SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 MAX_OBJECTS = len(PALETTE)
 
 #: A sprite is about a token wide: within an outline there would be tokens that see nothing of it.
-MAPS: MapKind = "filled_box"
+MAP_KIND: MapKind = "filled_box"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
 
 def import_magicmotion(
-    path: str | Path, kind: MapKind = "box", tolerance: float = 0.45
+    path: str | Path, map_kind: MapKind = "box", tolerance: float = 0.45
 ) -> Trajectory:
     """Reads a condition video: its masks become the objects' masks, its outlines their boxes.
 
@@ -31,7 +31,7 @@ def import_magicmotion(
 
     Args:
       path: A video (lossy or not) or a folder of PNGs; the canvas gets its size.
-      kind: What frames after the first show.
+      map_kind: What frames after the first show.
       tolerance: Pixels the keyframes may differ from the boxes read. Below a half, maps rendered
         at the same size are equal; a lossy video gives fewer keyframes at 1.5.
 
@@ -51,7 +51,9 @@ def import_magicmotion(
     objects = []
     for label, (object_id, color) in enumerate(_identities(colors_C3), start=1):
         pixels_FHW = labels_FHW[shown] == label
-        boxes_F4 = _outlined_boxes(pixels_FHW, radius) if kind == "box" else _extents(pixels_FHW)
+        boxes_F4 = (
+            _outlined_boxes(pixels_FHW, radius) if map_kind == "box" else _extents(pixels_FHW)
+        )
         # Where an object has left for good it may have gone further than the format allows.
         boxes_F4 = np.clip(boxes_F4 / size, -10, 11)
         keyframes = keyframes_from_boxes(shown, boxes_F4, tolerance / size)
@@ -66,14 +68,14 @@ def import_magicmotion(
     )
 
 
-def export_magicmotion(trajectory: Trajectory, path: str | Path, kind: MapKind = "box") -> None:
+def export_magicmotion(trajectory: Trajectory, path: str | Path, map_kind: MapKind = "box") -> None:
     """Writes a condition video of the canvas's size: `.mp4` (lossless), or a folder of PNGs.
 
     Raises:
       UserError: The path cannot be written as a video.
     """
     canvas = trajectory.canvas
-    maps = render(trajectory, canvas.height, canvas.width, kind, compat="magicmotion")
+    maps = render(trajectory, canvas.height, canvas.width, map_kind, compat="magicmotion")
     write_video(path, maps, trajectory.fps, lossless=True)
 
 

@@ -39,7 +39,7 @@ def test_magicdata_reads_every_row_pixel_for_pixel(root):
         # What a user's file renders to is what the model was trained on.
         trajectory = Trajectory.load(root / "trajectories" / f"{clip.id}.json")
         assert trajectory == clip.trajectory
-        np.testing.assert_array_equal(example.boxes, render(trajectory, 64, 64, sprites.MAPS))
+        np.testing.assert_array_equal(example.boxes, render(trajectory, 64, 64, sprites.MAP_KIND))
 
 
 def test_the_first_frames_and_the_csv(root):

@@ -72,7 +72,7 @@ def test_mask_videos_and_colors_outside_the_palette(tmp_path: Path):
         frames[frame, 10:30, 5 + 10 * frame : 25 + 10 * frame] = 128, 0, 0
         frames[frame, 40:50, 30:50] = PALETTE[1]
     write_video(tmp_path / "maps", frames)
-    imported = import_magicmotion(tmp_path / "maps", kind="mask")
+    imported = import_magicmotion(tmp_path / "maps", map_kind="mask")
     assert [(o.id, o.color) for o in imported.objects] == [(1, None), (2, "#800000")]
     np.testing.assert_array_equal(render(imported, 60, 80, "mask"), frames)
     pixels = imported.boxes()[1] * [80, 60, 80, 60]

@@ -34,7 +34,7 @@ export class Exchange {
     const take = async (choose) => {
       const files = await choose();
       if (!files.length) return;
-      await this.importFiles(files, { kind: kind.value, replace: into.value === "replace", box_width: size[0].value, box_height: size[1].value, id: row.value });
+      await this.importFiles(files, { map_kind: kind.value, replace: into.value === "replace", box_width: size[0].value, box_height: size[1].value, id: row.value });
       dialog.close();
     };
     const run = (choose) => () => take(choose).catch((error) => say(error.message, true));
@@ -50,7 +50,7 @@ export class Exchange {
   }
 
   /** Reads files on the server and takes what they hold. */
-  async importFiles(files, { kind = "box", replace = true, ...fields } = {}) {
+  async importFiles(files, { map_kind = "box", replace = true, ...fields } = {}) {
     const wanted = fields.id ? files.filter((file) => !/\//.test(file.webkitRelativePath) || isOfRow(file, fields.id)) : files;
     const total = wanted.reduce((sum, file) => sum + file.size, 0);
     if (total > this.model.max_upload) {
@@ -58,7 +58,7 @@ export class Exchange {
     }
     say("Reading …");
     const { canvas, num_frames: frames, fps } = this.store.project;
-    const imported = await api.import({ files: wanted, kind, canvas_width: canvas.width, canvas_height: canvas.height, frames, fps, ...fields });
+    const imported = await api.import({ files: wanted, map_kind, canvas_width: canvas.width, canvas_height: canvas.height, frames, fps, ...fields });
     await this.#take(imported, replace);
     say(`${imported.format}: ${imported.trajectory.objects.length} objects.`);
   }
@@ -116,7 +116,7 @@ export class Exchange {
     return api.export({
       format, job, name: project.name, prompt: project.settings.prompt,
       trajectory: jsonFile(toTrajectory(project), "trajectory.json"),
-      size: `${video.height}x${video.width}`, frames: video.frames, fps: video.fps, kind: kind || video.kind,
+      size: `${video.height}x${video.width}`, frames: video.frames, fps: video.fps, map_kind: kind || video.mapKind,
       image: format === "magicdata" && project.image ? new File([project.image.blob], project.image.name) : null,
     });
   }
@@ -128,7 +128,7 @@ export class Exchange {
     const options = [
       ["model", this.model.packaged ? null : quote(this.model.name)], ["image", image && quote(image.name)], ["trajectory", "trajectory.json"],
       ["prompt", settings.prompt && quote(settings.prompt)], ["adapter", settings.adapter], ["seed", settings.seed],
-      ["steps", settings.steps], ["frames", settings.frames], ["kind", settings.kind], ["guidance", settings.guidance],
+      ["steps", settings.steps], ["frames", settings.frames], ["map-kind", settings.map_kind], ["guidance", settings.guidance],
       ["adapter-scale", settings.adapter_scale === 1 ? null : settings.adapter_scale],
       ["size", settings.size && `${settings.size.height}x${settings.size.width}`],
     ];

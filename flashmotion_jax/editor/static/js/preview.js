@@ -13,10 +13,10 @@ export class Preview {
     this.canvas = $("#preview");
     this.context = this.canvas.getContext("2d");
     const kinds = Object.entries(KINDS).map(([kind, name]) =>
-      h("option", { value: kind === model.kind ? "" : kind }, kind === model.kind ? `${name} (the model's)` : name));
+      h("option", { value: kind === model.map_kind ? "" : kind }, kind === model.map_kind ? `${name} (the model's)` : name));
     $("#preview-kind").replaceChildren(...kinds);
     $("#preview-kind").addEventListener("change", (event) =>
-      store.change("Kind of map", (draft) => { draft.settings.kind = event.target.value || null; }));
+      store.change("Kind of map", (draft) => { draft.settings.map_kind = event.target.value || null; }));
     $("#preview-mode").addEventListener("change", () => this.request());
     this.#sparse();
     store.addEventListener("project", () => { this.renderer = null; this.request(); });
@@ -39,10 +39,10 @@ export class Preview {
     if ($("#preview-mode").value === "over" && this.store.project.image) this.#over(video);
     else this.context.putImageData(this.pixels, 0, 0);
     this.canvas.dataset.frame = frame;
-    const { kind } = video;
+    const { mapKind } = video;
     $("#preview-caption").textContent =
-      `What the model gets: frame ${frame} of ${video.frames - 1}, ${video.width} × ${video.height}, ${video.fps} fps, ${KINDS[kind]}.`;
-    $("#preview-kind").value = this.store.project.settings.kind ?? "";
+      `What the model gets: frame ${frame} of ${video.frames - 1}, ${video.width} × ${video.height}, ${video.fps} fps, ${KINDS[mapKind]}.`;
+    $("#preview-kind").value = this.store.project.settings.map_kind ?? "";
     const { sparse_frames: sparse } = this.store.project;
     $("#sparse").checked = sparse !== null;
     $("#sparse-field").hidden = sparse === null;

@@ -20,7 +20,7 @@ export function newProject(model) {
     camera: null,
     settings: {
       prompt: "", seed: 0, adapter: model.adapters[0] ?? "none", steps: null, size: null,
-      frames: null, guidance: null, adapter_scale: 1, kind: null,
+      frames: null, guidance: null, adapter_scale: 1, map_kind: null,
     },
   };
 }
@@ -28,9 +28,10 @@ export function newProject(model) {
 /** A stored project, with what it lacks from a new one; `image` is its decoded image. */
 export function restored(model, stored, image) {
   const empty = newProject(model);
-  // Projects stored before December 2026 write "colour".
+  // Projects stored before December 2026 have `colour` and `settings.kind`.
   const objects = (stored.objects ?? []).map(({ colour, ...object }) => ({ color: colour ?? null, ...object }));
-  return { ...empty, ...stored, settings: { ...empty.settings, ...stored.settings }, objects, image };
+  const { kind, ...settings } = stored.settings ?? {};
+  return { ...empty, ...stored, settings: { ...empty.settings, map_kind: kind ?? null, ...settings }, objects, image };
 }
 
 /** A copy whose lists and objects can be changed. */

@@ -11,10 +11,10 @@ const BLACK = new Uint32Array(Uint8Array.of(0, 0, 0, 255).buffer)[0];
 export class Renderer {
   /**
    * @param {object} trajectory - format v1, masks as run lengths.
-   * @param {{height, width, frames, kind}} wanted - sizes in pixels; kind: box, filled_box or mask.
+   * @param {{height, width, frames, mapKind}} wanted - sizes in pixels; mapKind: box, filled_box or mask.
    */
-  constructor(trajectory, { height, width, frames, kind }) {
-    Object.assign(this, { height, width, kind });
+  constructor(trajectory, { height, width, frames, mapKind }) {
+    Object.assign(this, { height, width, mapKind });
     const { canvas, objects } = trajectory;
     this.frames = frames ?? trajectory.num_frames;
     this.covered = coverGeometry(canvas, { height, width });
@@ -34,13 +34,13 @@ export class Renderer {
   render(frame, rgba = new Uint8ClampedArray(4 * this.height * this.width)) {
     new Uint32Array(rgba.buffer, rgba.byteOffset, rgba.length / 4).fill(BLACK);
     if (!this.drawn[frame]) return rgba;
-    if (frame > 0 && this.kind === "box") {
+    if (frame > 0 && this.mapKind === "box") {
       for (const { boxes, rgb } of this.byId) {
         this.#outline(rgba, boxes[frame].map(roundHalfEven), rgb);
       }
       return rgba;
     }
-    const carriesMasks = frame === 0 || this.kind === "mask";
+    const carriesMasks = frame === 0 || this.mapKind === "mask";
     const areas = this.objects.map((object) =>
       object.mask && carriesMasks ? this.#carried(object, frame) : this.#filled(object.boxes[frame]),
     );

@@ -20,8 +20,8 @@ class Viewer {
   constructor(dialog, job, model, trajectory, boxes) {
     Object.assign(this, { dialog, job, boxes });
     const { height, width, frames } = job.video;
-    const kind = job.settings.kind ?? model.kind;
-    this.renderer = trajectory && new Renderer(trajectory, { height, width, frames, kind });
+    const mapKind = job.settings.map_kind ?? model.map_kind;
+    this.renderer = trajectory && new Renderer(trajectory, { height, width, frames, mapKind });
     this.pixels = new ImageData(width, height);
     this.scale = Math.max(1, Math.floor(512 / Math.max(width, height)));
     this.video = h("video", { src: api.jobFile(job.id, "result"), muted: true, loop: true, playsInline: true, preload: "auto" });

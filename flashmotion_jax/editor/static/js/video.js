@@ -13,7 +13,7 @@ export class VideoFacts extends EventTarget {
     this.#fit();
   }
 
-  /** {height, width, frames, fps, kind} */
+  /** {height, width, frames, fps, mapKind} */
   get() {
     const { project } = this.store;
     const { settings } = project;
@@ -22,7 +22,7 @@ export class VideoFacts extends EventTarget {
       ...size,
       frames: settings.frames ?? this.model.frames,
       fps: this.model.fps,
-      kind: settings.kind ?? this.model.kind,
+      mapKind: settings.map_kind ?? this.model.map_kind,
     };
   }
 
