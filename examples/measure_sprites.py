@@ -129,7 +129,7 @@ def generate(
 ) -> Iterator[np.ndarray]:
     """A video of each clip's first frame, caption and boxes; clip i has the noise of seed i."""
     adapter = components.load_component(source, f"adapters/{kind}", "float32") if kind else None
-    pipeline = Pipeline.load(model, cast(Adapter | None, adapter))
+    pipeline = Pipeline.from_pretrained(model, cast(Adapter | None, adapter))
     bar = tqdm(total=len(clips), desc=f"{source.parent.name:28}", unit="clip", file=sys.stderr)
     for start in range(0, len(clips), BATCH):
         some = clips[start : start + BATCH]

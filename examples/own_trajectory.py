@@ -45,7 +45,7 @@ def main() -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the animation."""
-    pipe = Pipeline.load(args.model, adapter="controlnet")
+    pipe = Pipeline.from_pretrained(args.model, adapter="controlnet")
     rows = [beside_map(pipe, prompt, draw(ways)) for prompt, ways in WISHES.items()]
     shown = np.concatenate(rows, axis=1).repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
     with replacing(args.out) as scratch:

@@ -48,7 +48,8 @@ def main() -> int:
             *("--image", folder / "photo.png"),
             *("--prompt", "an astronaut looks around and smiles"),
             *("--trajectory", folder / "trajectory.json"),
-            *("--sampler", "few_step", "--size", "160x256", "--frames", str(NUM_FRAMES)),
+            *("--sampler", "few_step", "--height", "160", "--width", "256"),
+            *("--num-frames", str(NUM_FRAMES)),
             *("--out", folder / "video.mp4", "--preview", folder / "preview.mp4"),
         ]
     )

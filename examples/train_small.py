@@ -90,9 +90,9 @@ def settings_of_sample(folder: Path) -> list[str | Path]:
     """What a video of the first training clip is made from."""
     return [
         *("--image", folder / "first_frame.png", "--trajectory", folder / "trajectory.json"),
-        *("--prompt", "a red square moves", "--size", f"{HEIGHT}x{WIDTH}"),
-        *("--frames", str(NUM_FRAMES), "--out", folder / "video.mp4"),
-        *("--preview", folder / "preview.mp4"),
+        *("--height", str(HEIGHT), "--width", str(WIDTH), "--num-frames", str(NUM_FRAMES)),
+        *("--prompt", "a red square moves"),
+        *("--out", folder / "video.mp4", "--preview", folder / "preview.mp4"),
     ]
 
 

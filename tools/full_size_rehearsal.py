@@ -41,8 +41,8 @@ def main():
     adapter = folder / "adapter.safetensors"
     run("add adapter", [*python, "converters", "flashmotion", adapter, checkpoint])
     sample = [*python, "flashmotion_jax.cli", "sample", "--model", checkpoint]
-    sample += ["--dtype", "bfloat16", "--sampler", "few_step", "--size", "128x128"]
-    sample += ["--frames", "9", "--prompt", "a dog", "--out", folder / "video.mp4"]
+    sample += ["--dtype", "bfloat16", "--sampler", "few_step", "--height", "128", "--width", "128"]
+    sample += ["--num-frames", "9", "--prompt", "a dog", "--out", folder / "video.mp4"]
     run("sample, ResNet", [*sample, "--trajectory", trajectory(folder)])
 
 

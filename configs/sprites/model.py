@@ -53,7 +53,7 @@ def get_config() -> FreshConfig:
         ),
         sampling=SamplingConfig(
             sampler="euler",
-            num_steps=30,
+            solver_steps=30,
             shift=3.0,
             guidance_scale=3.0,
             negative_prompt="",

@@ -52,6 +52,9 @@ MODELS: Mapping[str, tuple[type, Callable[..., Any]]] = {
 }
 _ADAPTER = "adapters/"
 
+#: Keys of `sampling` in a `model.json` written before December 2026 -> their names since.
+RENAMED_SAMPLING_KEYS = {"num_steps": "solver_steps", "maps": "map_kind"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelsConfig:
@@ -326,8 +329,7 @@ def read_sampling(path: str | Path) -> SamplingConfig:
             f"expected {FORMAT!r}, version {VERSION}: convert again or use the release that made it"
         )
     sampling = values.get("sampling", {})
-    if "maps" in sampling:  # the name of `map_kind` until December 2026
-        sampling["map_kind"] = sampling.pop("maps")
+    sampling = {RENAMED_SAMPLING_KEYS.get(key, key): value for key, value in sampling.items()}
     return from_dict(SamplingConfig, sampling, str(file))
 
 

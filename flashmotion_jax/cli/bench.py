@@ -41,8 +41,11 @@ def add_parser(commands: Any) -> None:
     )
     options.add_overrides(parser, "batch_size=1")
     add("--layers", type=int, metavar="N", help="of DiT and text encoder (default: all; CPU: 2)")
-    add("--size", metavar="HxW", help="pixels of a video (default: 704x1280; CPU: 64x64)")
-    add("--frames", type=int, metavar="N", help="of a video, 4 n + 1 (default: 121; CPU: 5)")
+    options.add_size(
+        parser,
+        "of a video in pixels (default: 1280 x 704, width x height; on a CPU 64 x 64)",
+        "of a video, 4 n + 1 (default: 121; on a CPU 5)",
+    )
     add("--repeat", type=int, default=3, metavar="N", help="runs of each program (default: 3)")
     add(
         "--peer",
@@ -75,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
         trained=args.train,
         overrides=args.set,
         layers=args.layers,
-        size=args.size,
-        frames=args.frames,
+        height=args.height,
+        width=args.width,
+        num_frames=args.num_frames,
         repeat=args.repeat,
         with_peer=bool(args.peer),
         progress=options.print_status,
@@ -95,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 def _table(bench: Bench) -> list[str]:
     lines = [
         f"{bench.device}: {bench.matmul / 1e12:,.1f} TFLOP/s in a matmul; DiT of {bench.layers} "
-        f"layers, {bench.size.frames} frames of {bench.size.height}x{bench.size.width}",
+        f"layers, {bench.size.num_frames} frames of {bench.size.width} x {bench.size.height}",
         f"{'program':44}{'runs':>6}{'compile s':>11}{'run s':>10}{'GB':>8}{'TFLOP/s':>10}"
         f"{'of matmul':>11}",
     ]
@@ -167,7 +171,7 @@ def _words(args: argparse.Namespace) -> list[str]:
     for name in ("adapter", "train", "set"):
         for value in getattr(args, name) or []:
             words += [f"--{name}", value]
-    for name in ("layers", "size", "frames", "repeat", "peer"):
+    for name in ("layers", "height", "width", "num_frames", "repeat", "peer"):
         if getattr(args, name) is not None:
-            words += [f"--{name}", str(getattr(args, name))]
+            words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     return words

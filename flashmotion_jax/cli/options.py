@@ -58,6 +58,13 @@ def add_adapter(parser: argparse.ArgumentParser, default: str | None, text: str)
     parser.add_argument("--adapter", choices=(*ADAPTERS, "none"), default=default, help=text)
 
 
+def add_size(parser: argparse.ArgumentParser, sides: str, frames: str) -> None:
+    """Adds `--height`, `--width` and `--num-frames`, with help for the sides and the frames."""
+    parser.add_argument("--height", type=int, metavar="N", help=sides)
+    parser.add_argument("--width", type=int, metavar="N", help=sides)
+    parser.add_argument("--num-frames", type=int, metavar="N", help=frames)
+
+
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Adds `--dtype`."""
     parser.add_argument(

@@ -50,12 +50,12 @@ def add_parser(commands: Any) -> None:
         metavar="KIND:SIZES",
         help="v5p:4x4x4, v6e:8x8 (TPUs: sides of the slice), h200:8, a100:16 (GPUs: their number)",
     )
-    add(
-        "--size",
-        metavar="HxW",
-        help="pixels of a video (default: those of the run's cache or checkpoint, or 704x1280)",
+    options.add_size(
+        parser,
+        "of a video in pixels (default: that of the run's cache or checkpoint, or 1280 x 704, "
+        "width x height)",
+        "of a video, 4 n + 1 (default: that of the run's cache or checkpoint, or 121)",
     )
-    add("--frames", type=int, metavar="N", help="of a video, 4 n + 1 (default: likewise, or 121)")
     add("--json", metavar="F.json", help="write the plan there too")
     add(
         "--no-search",
@@ -110,11 +110,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _video_size(args: argparse.Namespace) -> VideoSize | None:
-    from flashmotion_jax.perf.sizes import VideoSize, read_size
+    from flashmotion_jax.perf.sizes import VideoSize
 
-    if args.size is None and args.frames is None:
-        return None
-    return read_size(args.size, args.frames, VideoSize())
+    given = {name: getattr(args, name) for name in ("height", "width", "num_frames")}
+    return VideoSize().override(**given) if any(given.values()) else None
 
 
 def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) -> None:
@@ -126,7 +125,7 @@ def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) ->
     if found is None:
         print(
             f"nothing that was tried fits {topology.name}: take more devices, or shorter or "
-            "smaller videos (--frames, --size)"
+            "smaller videos (--num-frames, --height, --width)"
         )
         return
     assignments, plan = found
@@ -141,9 +140,9 @@ def _words(args: argparse.Namespace) -> list[str]:
     words += ["--topology", args.topology]
     for assignment in args.set:
         words += ["--set", assignment]
-    for name in ("adapter", "size", "frames"):
+    for name in ("adapter", "height", "width", "num_frames"):
         if getattr(args, name) is not None:
-            words += [f"--{name}", str(getattr(args, name))]
+            words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     return words + ["--devices", str(args.devices)] * (args.devices > 1)
 
 

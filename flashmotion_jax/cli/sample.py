@@ -65,16 +65,24 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
-    add("--size", type=_size, metavar="HxW", help="pixels (default: fits the model and the image)")
-    add("--frames", type=int, metavar="N", help="4 n + 1 (default: the model's)")
-    add("--steps", type=int, metavar="N", help="denoising steps (default: the model's)")
+    options.add_size(
+        parser,
+        "in pixels (default: the model's area in the aspect ratio of the image)",
+        "of the video, 4 n + 1 (default: the model's)",
+    )
+    add("--steps", type=int, metavar="N", help="number of inference steps (default: the model's)")
     add(
         "--sampler",
         choices=("few_step", "unipc", "euler"),
         help="few_step for a distilled generator (default: the model's)",
     )
     add("--shift", type=float, metavar="X", help="of the noise levels (default: the model's)")
-    add("--guidance", type=float, metavar="X", help="of unipc and euler (default: the model's)")
+    add(
+        "--guidance-scale",
+        type=float,
+        metavar="X",
+        help="of unipc and euler, 1 for none (default: the model's)",
+    )
     add("--negative-prompt", metavar="TEXT", help="what to avoid (default: the model's)")
     add(
         "--adapter-scale",
@@ -94,14 +102,6 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add("--prompt-cache", metavar="DIR", help="folder that keeps prompt embeddings between runs")
 
 
-def _size(text: str) -> tuple[int, int]:
-    try:
-        height, width = (int(side) for side in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected HxW, for instance 704x1280") from None
-    return height, width
-
-
 def run(args: argparse.Namespace) -> int:
     """Samples a video, writes it, and prints how long each stage took.
 
@@ -114,10 +114,9 @@ def run(args: argparse.Namespace) -> int:
     outputs = [Path(path) for path in (args.out, args.preview) if path]
     for path in outputs:
         check_output(path)
-    kind = args.adapter or (DEFAULT_ADAPTER if args.trajectory else "none")
-    pipeline = Pipeline.load(
+    pipeline = Pipeline.from_pretrained(
         args.model,
-        None if kind == "none" else kind,
+        args.adapter or (DEFAULT_ADAPTER if args.trajectory else "none"),
         dtype=args.dtype,
         keep_loaded=False,
         devices=args.devices,
@@ -151,10 +150,11 @@ def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
         args.trajectory,
         args.seed,
         sampling=dataclasses.replace(pipeline.sampling, **chosen),
-        steps=args.steps,
-        size=args.size,
-        frames=args.frames,
-        guidance=args.guidance,
+        num_inference_steps=args.steps,
+        height=args.height,
+        width=args.width,
+        num_frames=args.num_frames,
+        guidance_scale=args.guidance_scale,
         adapter_scale=args.adapter_scale,
         map_kind=args.map_kind,
     )

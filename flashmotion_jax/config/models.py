@@ -188,7 +188,7 @@ class SamplingConfig:
     # FlashMotion's generator is trained on the shifted steps (1000, 937.5, 833.3, 625). The
     # inference script of the base Turbo model uses the list as it is.
     warp_denoising_steps: bool = True
-    num_steps: int = 50  # for unipc and euler
+    solver_steps: int = 50  # for unipc and euler
     shift: float = 5.0
     guidance_scale: float = 5.0  # for unipc and euler; few_step runs without guidance
     negative_prompt: str = wan22.NEGATIVE_PROMPT
@@ -218,22 +218,24 @@ class SamplingConfig:
         return self.sampler != "few_step" and self.guidance_scale != 1
 
     @property
-    def steps(self) -> int:
-        """Number of steps of the sampler."""
-        return len(self.denoising_steps) if self.sampler == "few_step" else self.num_steps
+    def num_inference_steps(self) -> int:
+        """Number of denoising steps of the sampler in use."""
+        return len(self.denoising_steps) if self.sampler == "few_step" else self.solver_steps
 
-    def with_steps(self, steps: int) -> SamplingConfig:
+    def with_num_inference_steps(self, num_inference_steps: int) -> SamplingConfig:
         """Returns a copy with another number of steps, evenly spaced for the few-step sampler.
 
         Raises:
-          UserError: `steps` is below 1, or above 8 for the few-step sampler.
+          UserError: the number is below 1, or above 8 for the few-step sampler.
         """
+        steps = num_inference_steps
         if self.sampler != "few_step":
-            require(steps >= 1, f"steps={steps}; expected at least 1")
-            return dataclasses.replace(self, num_steps=steps)
+            require(steps >= 1, f"num_inference_steps={steps}; expected at least 1")
+            return dataclasses.replace(self, solver_steps=steps)
         require(
             1 <= steps <= 8,
-            f"steps={steps}; the few-step sampler takes 1 to 8, use the unipc sampler for more",
+            f"num_inference_steps={steps}; the few-step sampler takes 1 to 8 steps; use the unipc "
+            "sampler for more",
         )
         levels = tuple(round(1000 * (steps - i) / steps) for i in range(steps))
         return dataclasses.replace(self, denoising_steps=levels)

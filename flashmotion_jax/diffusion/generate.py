@@ -71,7 +71,7 @@ def make_schedule(sampling: SamplingConfig) -> FewStep[np.ndarray] | Solver[np.n
             sampling.denoising_steps, sampling.shift, sampling.warp_denoising_steps
         )
         return samplers.few_step_schedule(sigmas)
-    return samplers.multi_step_schedule(sampling.num_steps, sampling.shift, sampling.sampler)
+    return samplers.multi_step_schedule(sampling.solver_steps, sampling.shift, sampling.sampler)
 
 
 def inject_image(latents: jax.Array, image_latents: jax.Array | None) -> jax.Array:

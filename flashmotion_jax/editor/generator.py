@@ -65,7 +65,7 @@ class Generator:
             "width": sampling.width,
             "frames": sampling.num_frames,
             "fps": sampling.fps,
-            "steps": sampling.steps,
+            "steps": sampling.num_inference_steps,
             "max_steps": 8 if sampling.sampler == "few_step" else 1000,
             "sampler": sampling.sampler,
             "guidance": sampling.guidance_scale if sampling.sampler != "few_step" else None,
@@ -100,10 +100,14 @@ class Generator:
         Raises:
           UserError: something does not fit.
         """
+        height, width = settings["size"] or (None, None)
         options = {
-            name: settings[name]
-            for name in ("steps", "size", "frames", "guidance", "map_kind")
-            if settings[name] is not None
+            "num_inference_steps": settings["steps"],
+            "height": height,
+            "width": width,
+            "num_frames": settings["frames"],
+            "guidance_scale": settings["guidance"],
+            "map_kind": settings["map_kind"],
         }
         return self._pipeline(settings["adapter"]).request(
             image,
@@ -126,7 +130,7 @@ class Generator:
         if pipeline is None:
             from flashmotion_jax.inference.pipeline import Pipeline
 
-            pipeline = Pipeline.load(self._path, None if adapter == "none" else adapter)
+            pipeline = Pipeline.from_pretrained(self._path, adapter)
             self._pipelines[adapter] = pipeline
         return pipeline
 

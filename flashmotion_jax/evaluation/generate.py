@@ -77,7 +77,7 @@ def generate(
                 )
             maps = _motion(item, sampling.map_kind) if has_adapter else None
             video = pipeline(
-                first_frame(item), item.caption, maps, seed=seed + place, frames=frames
+                first_frame(item), item.caption, maps, seed=seed + place, num_frames=frames
             )
             write_video(out / f"{item.id}.mp4", video, sampling.fps, lossless=_is_small(video))
             made += 1

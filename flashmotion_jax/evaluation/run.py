@@ -149,7 +149,7 @@ def _generate(args: argparse.Namespace, items: Sequence[Item], pred: Path, part:
     from flashmotion_jax.inference.pipeline import Pipeline
 
     adapter = None if args.adapter == "none" else args.adapter
-    pipeline = Pipeline.load(args.model, adapter)
+    pipeline = Pipeline.from_pretrained(args.model, adapter)
     total = len(of_part(items, part))
     with tqdm(total=total, desc="generate", unit="video", file=sys.stderr) as bar:
         made = generate(

@@ -90,7 +90,9 @@ class _Steps:
 
 
 class Pipeline:
-    """Makes videos; `Pipeline.load` opens a checkpoint, the constructor takes models in memory.
+    """Generates videos from images, prompts and trajectories.
+
+    `Pipeline.from_pretrained` opens a checkpoint; the constructor takes models in memory.
 
     Args:
       components: name to loader, for "dit", "vae", "text_encoder" and, if there is one, "adapter".
@@ -141,7 +143,7 @@ class Pipeline:
         )
 
     @classmethod
-    def load(
+    def from_pretrained(
         cls,
         path: str | Path | None = None,
         adapter: str | Adapter | None = DEFAULT_ADAPTER,
@@ -156,8 +158,8 @@ class Pipeline:
         Args:
           path: folder written by `python -m converters` or a run; None for the small model that
             comes with the package.
-          adapter: its kind, a name of `config.ADAPTERS`; an adapter of your own; or None for no
-            trajectories.
+          adapter: its kind, a name of `config.ADAPTERS`; an adapter module of your own; or None, or
+            "none", for videos without trajectories.
           dtype: of matmuls and convolutions; None takes bfloat16, on a CPU float32.
           keep_loaded: see the class.
           devices: see the class.
@@ -168,6 +170,7 @@ class Pipeline:
             fewer devices.
         """
         path = shipped_model() if path is None else path
+        adapter = None if adapter == "none" else adapter
         kind = adapter if isinstance(adapter, str) else None
         folder = components.open_checkpoint(path, kind)
         dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
@@ -212,8 +215,8 @@ class Pipeline:
           seed: of the noise; video i of a batch takes `seed + i`.
           progress: called with a stage's name, the steps done and their number; what it raises
             cancels the run.
-          **options: see `request.make_request`: `steps`, `size`, `frames`, `guidance`,
-            `adapter_scale`, `sampling`.
+          **options: see `request.make_request`: `num_inference_steps`, `height`, `width`,
+            `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `sampling`.
 
         Returns:
           uint8 `[F, H, W, 3]`; of a batch `[B, F, H, W, 3]`.
@@ -269,7 +272,7 @@ class Pipeline:
                 jnp.float32(request.adapter_scale),
                 jnp.float32(sampling.guidance_scale),
             )
-            with self._stage("denoise", sampling.steps):
+            with self._stage("denoise", sampling.num_inference_steps):
                 latents = self._denoise(request, conditions)
             with self._stage("decode", latents.shape[0] * latents.shape[1]):
                 return self._decode(latents)

@@ -52,10 +52,11 @@ def make_request(
     sampling: SamplingConfig,
     grid: Grid,
     has_adapter: bool,
-    steps: int | None = None,
-    size: tuple[int, int] | None = None,
-    frames: int | None = None,
-    guidance: float | None = None,
+    num_inference_steps: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    num_frames: int | None = None,
+    guidance_scale: float | None = None,
     adapter_scale: float = 1.0,
     map_kind: MapKind | None = None,
 ) -> Request:
@@ -69,11 +70,12 @@ def make_request(
       sampling: the defaults that the following override.
       grid: of the model, which height, width and frames must fit.
       has_adapter: whether a trajectory is needed, or refused.
-      steps: denoising steps.
-      size: (height, width) in pixels; by default `sampling`'s, and with an image its aspect ratio
-        within the same area.
-      frames: `grid.frames` times n, plus 1.
-      guidance: guidance scale of the multi-step samplers.
+      num_inference_steps: number of denoising steps.
+      height: in pixels; by default that of `sampling`, and with an image its aspect ratio within
+        the same area.
+      width: in pixels; given with `height`, or left out with it.
+      num_frames: `grid.frames` times n, plus 1.
+      guidance_scale: of classifier-free guidance, for the multi-step samplers; 1 is none.
       adapter_scale: weight of the adapter; 0 ignores the trajectory.
       map_kind: what to render of a trajectory, see `trajectory.render`; by default what the model
         was trained on.
@@ -82,10 +84,10 @@ def make_request(
       UserError: the value, what was expected and how to mend it.
     """
     prompts = _check_prompts(prompt)
-    sampling = _override(sampling, steps, guidance)
+    sampling = _override(sampling, num_inference_steps, guidance_scale)
     images = [_read(item) for item in _one_each("image", image, len(prompts))]
-    height, width = size or _size_like(images[0], sampling, grid)
-    num_frames = sampling.num_frames if frames is None else frames
+    height, width = _size(height, width, images[0], sampling, grid)
+    num_frames = sampling.num_frames if num_frames is None else num_frames
     grid.check(num_frames, height, width)
     shape = {"num_frames": num_frames, "height": height, "width": width}
     load = functools.partial(load_maps, **shape, map_kind=map_kind or sampling.map_kind)
@@ -110,16 +112,18 @@ def _check_prompts(prompt: Any) -> tuple[str, ...]:
 
 
 def _override(
-    sampling: SamplingConfig, steps: int | None, guidance: float | None
+    sampling: SamplingConfig, num_inference_steps: int | None, guidance_scale: float | None
 ) -> SamplingConfig:
-    if guidance is not None:
+    if guidance_scale is not None:
         if sampling.sampler == "few_step":
             raise UserError(
-                f"guidance={guidance} with the few_step sampler, whose generator was distilled "
-                "without; leave it out, or take the unipc or euler sampler"
+                f"guidance_scale={guidance_scale} with the few_step sampler, whose generator is "
+                "distilled to run without guidance; leave it out, or use the unipc or euler sampler"
             )
-        sampling = dataclasses.replace(sampling, guidance_scale=guidance)
-    return sampling if steps is None else sampling.with_steps(steps)
+        sampling = dataclasses.replace(sampling, guidance_scale=guidance_scale)
+    if num_inference_steps is None:
+        return sampling
+    return sampling.with_num_inference_steps(num_inference_steps)
 
 
 def _one_each(name: str, value: Any, count: int) -> list[Any]:
@@ -142,12 +146,22 @@ def _read(image: Any) -> np.ndarray | None:
     return pixels
 
 
-def _size_like(image: np.ndarray | None, sampling: SamplingConfig, grid: Grid) -> tuple[int, int]:
-    """As many pixels as the model's, in the shape of the image."""
-    height, width = sampling.height, sampling.width
-    if image is None:
+def _size(
+    height: int | None,
+    width: int | None,
+    image: np.ndarray | None,
+    sampling: SamplingConfig,
+    grid: Grid,
+) -> tuple[int, int]:
+    """Returns the size that was given, or the model's area in the aspect ratio of the image."""
+    if height is not None and width is not None:
         return height, width
-    return best_size(image.shape[0], image.shape[1], height * width, (grid.height, grid.width))
+    if height is not None or width is not None:
+        raise UserError(f"height={height} and width={width}; give both, or neither")
+    if image is None:
+        return sampling.height, sampling.width
+    area = sampling.height * sampling.width
+    return best_size(image.shape[0], image.shape[1], area, (grid.height, grid.width))
 
 
 def _crop(images: list[np.ndarray | None], height: int, width: int) -> np.ndarray | None:

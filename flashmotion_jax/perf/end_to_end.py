@@ -51,7 +51,12 @@ def measure_pipeline(sizes: SampleSizes, repeat: int) -> WholeRun:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     trajectory = pixels if sizes.adapter else None
     request = pipeline.request(
-        pixels[0], "noise", trajectory, size=(size.height, size.width), frames=size.frames
+        pixels[0],
+        "noise",
+        trajectory,
+        height=size.height,
+        width=size.width,
+        num_frames=size.num_frames,
     )
     seconds, stages = [], []
     for _ in range(1 + repeat):

@@ -150,7 +150,16 @@ def _denoising(
     row = jax.eval_shape(lambda: jax.tree.map(lambda rows: jnp.asarray(rows[0]), schedule))
     return [
         _program("preparing", 1, start_denoising, *models, keys, shape=shape),
-        _program("a step", sampling.steps, denoise_step, *models, prepared, state, row, step_keys),
+        _program(
+            "a step",
+            sampling.num_inference_steps,
+            denoise_step,
+            *models,
+            prepared,
+            state,
+            row,
+            step_keys,
+        ),
     ]
 
 

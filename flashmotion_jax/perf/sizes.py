@@ -28,7 +28,6 @@ from flashmotion_jax.config import (
     with_overrides,
 )
 from flashmotion_jax.data.latent_cache import open_cache
-from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.training.inputs import abstract_latents, abstract_pixels, dit_config
 from flashmotion_jax.training.stage import Stage
 
@@ -39,25 +38,13 @@ ROLES = ("autoencoder", "slow_generator", "fast_generator", "slow_adapter", "sta
 class VideoSize(NamedTuple):
     """Of the videos that a plan is for; 121 frames of 704 x 1280 are the paper's."""
 
-    frames: int = 121
+    num_frames: int = 121
     height: int = 704
     width: int = 1280
 
-
-def read_size(text: str | None, frames: int | None, default: VideoSize) -> VideoSize:
-    """A size as it is given on a command line, `HxW` and a number of frames.
-
-    Raises:
-      UserError: it is none.
-    """
-    size = default
-    if text:
-        try:
-            height, width = (int(side) for side in text.lower().split("x"))
-        except ValueError:
-            raise UserError(f"--size {text}; expected HxW, for instance 704x1280") from None
-        size = size._replace(height=height, width=width)
-    return size if frames is None else size._replace(frames=frames)
+    def override(self, **given: int | None) -> VideoSize:
+        """The same size with each field replaced that is given and is not None."""
+        return self._replace(**{name: value for name, value in given.items() if value is not None})
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from flashmotion_jax.perf.measure import (
 from flashmotion_jax.perf.peer import OURS, Compared, compare, measure_peer, require_peer
 from flashmotion_jax.perf.programs import PlannedProgram, training_programs
 from flashmotion_jax.perf.sampling import ADAPTED, SampleSizes, sampling_programs
-from flashmotion_jax.perf.sizes import VideoSize, published, read_size, with_sizes
+from flashmotion_jax.perf.sizes import VideoSize, published, with_sizes
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.devices import peak_flops
 from flashmotion_jax.runtime.errors import is_resource_exhausted
@@ -71,8 +71,9 @@ def run_bench(
     trained: Sequence[str],
     overrides: Sequence[str],
     layers: int | None,
-    size: str | None,
-    frames: int | None,
+    height: int | None,
+    width: int | None,
+    num_frames: int | None,
     repeat: int,
     with_peer: bool,
     progress: Progress,
@@ -84,8 +85,9 @@ def run_bench(
       trained: files of training runs.
       overrides: assignments for these runs.
       layers: of DiT and text encoder; None takes all, on a CPU 2.
-      size: pixels, `HxW`; None takes the published ones, on a CPU smaller ones.
-      frames: likewise.
+      height: in pixels; None takes the published one, on a CPU a smaller one. Likewise:
+      width: in pixels.
+      num_frames: of a video.
       repeat: runs of each program.
       with_peer: measure diffusers too.
       progress: hears what is being measured.
@@ -98,7 +100,8 @@ def run_bench(
         require_peer()
     on_cpu = jax.default_backend() == "cpu"
     layers = layers or (CPU_LAYERS if on_cpu else DiTConfig().num_layers)
-    video = read_size(size, frames, CPU_SIZE if on_cpu else VideoSize())
+    video = CPU_SIZE if on_cpu else VideoSize()
+    video = video.override(height=height, width=width, num_frames=num_frames)
     dtype = "float32" if on_cpu else "bfloat16"
     sizes = {"dit": DiTConfig(num_layers=layers), "text_encoder": _text_encoder(layers, on_cpu)}
     theirs = []

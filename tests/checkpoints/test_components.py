@@ -333,3 +333,16 @@ def test_adapter_without_its_dit_config(folder):
     edit(folder / "adapters/resnet" / "config.json", dit_config=None)
     with pytest.raises(ValueError, match="does not say which DiT"):
         components.load_component(folder, "adapters/resnet")
+
+
+def test_sampling_of_older_checkpoints_is_read(tmp_path):
+    """Keys of `model.json` were renamed in December 2026; checkpoints of before still load."""
+    sampling = SamplingConfig(sampler="unipc", solver_steps=30)
+    components.write_sampling(tmp_path, sampling)
+    text = (tmp_path / "model.json").read_text()
+    renamed = {new: old for old, new in components.RENAMED_SAMPLING_KEYS.items()}
+    for new, old in renamed.items():
+        assert f'"{new}"' in text
+        text = text.replace(f'"{new}"', f'"{old}"')
+    (tmp_path / "model.json").write_text(text)
+    assert components.read_sampling(tmp_path) == sampling

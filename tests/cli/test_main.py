@@ -80,7 +80,7 @@ def test_sample_writes_arrays_and_folders_of_the_same_pixels(folder, inputs, tmp
 def test_text_to_video_takes_no_adapter(folder, tmp_path):
     arguments = ["--prompt", "a dog", "--sampler", "unipc", "--steps", "2"]
     out = tmp_path / "out.npy"
-    negative = ["--negative-prompt", "red", "--guidance", "2", "--shift", "3"]
+    negative = ["--negative-prompt", "red", "--guidance-scale", "2", "--shift", "3"]
     status = main(["sample", "--model", str(folder), *arguments, *negative, "--out", str(out)])
     assert status == 0 and np.load(out).shape == (5, 32, 64, 3)
 
@@ -88,7 +88,7 @@ def test_text_to_video_takes_no_adapter(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--frames", "6"], "num_frames=6; expected 4 n + 1"),
+        (["--num-frames", "6"], "num_frames=6; expected 4 n + 1"),
         (["--out", "video.gif"], "cannot write video.gif"),
         (["--image", "missing.png"], "no image at missing.png"),
         (["--trajectory", "missing.json"], "missing.json"),
@@ -105,9 +105,9 @@ def test_bad_input_is_status_2_and_one_readable_line(folder, inputs, capsys, arg
 
 def test_bad_arguments_are_status_2(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["sample", "--model", "x", "--size", "big"])
+        main(["sample", "--model", "x", "--height", "big"])
     assert stop.value.code == 2
-    assert "'big'; expected HxW, for instance 704x1280" in capsys.readouterr().err
+    assert "--height: invalid int value: 'big'" in capsys.readouterr().err
 
 
 def test_a_disk_that_refuses_is_status_1(folder, inputs, tmp_path, capsys, monkeypatch):

@@ -69,19 +69,19 @@ def test_compression_of_the_published_vae():
 
 def test_few_step_sampler_spaces_steps_evenly():
     sampling = SamplingConfig()
-    assert sampling.with_steps(4).denoising_steps == (1000, 750, 500, 250)
-    assert sampling.with_steps(2).denoising_steps == (1000, 500)
-    assert sampling.with_steps(3).steps == 3
+    assert sampling.with_num_inference_steps(4).denoising_steps == (1000, 750, 500, 250)
+    assert sampling.with_num_inference_steps(2).denoising_steps == (1000, 500)
+    assert sampling.with_num_inference_steps(3).num_inference_steps == 3
     for steps in (0, 9):
-        with pytest.raises(ValueError, match=f"steps={steps}; the few-step sampler takes 1 to 8"):
-            sampling.with_steps(steps)
+        with pytest.raises(ValueError, match=f"num_inference_steps={steps}; .* takes 1 to 8"):
+            sampling.with_num_inference_steps(steps)
 
 
 def test_multi_step_sampler_takes_any_number_of_steps():
     sampling = SamplingConfig(sampler="unipc")
-    assert sampling.with_steps(20).steps == 20
-    with pytest.raises(ValueError, match="steps=0"):
-        sampling.with_steps(0)
+    assert sampling.with_num_inference_steps(20).num_inference_steps == 20
+    with pytest.raises(ValueError, match="num_inference_steps=0"):
+        sampling.with_num_inference_steps(0)
 
 
 def test_only_multi_step_samplers_use_guidance():

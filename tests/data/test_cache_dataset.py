@@ -111,7 +111,7 @@ def test_latent_frame_0_is_the_image_alone_and_the_masks(cache, data, model):
 
 
 def test_text_is_that_of_the_pipeline(cache, model):
-    encode = Pipeline.load(model, None)._encode_prompts
+    encode = Pipeline.from_pretrained(model, None)._encode_prompts
     captions = [record.caption for record in cache]
     expected = np.asarray(encode([*captions, "", SAMPLING.negative_prompt]))
     for record, embedding in zip(cache, expected, strict=False):

@@ -179,7 +179,9 @@ def generate(root, folder, *more):
 
 
 def test_videos_are_made_once_and_by_the_place_in_the_benchmark(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("flashmotion_jax.inference.pipeline.Pipeline.load", lambda *args: Painter())
+    monkeypatch.setattr(
+        "flashmotion_jax.inference.pipeline.Pipeline.from_pretrained", lambda *args: Painter()
+    )
     root = tree.make_tree(tmp_path / "data", 2)
     assert generate(root, tmp_path) == 2
     assert "the model makes 5; add --method-frames 5" in capsys.readouterr().err

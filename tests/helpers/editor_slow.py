@@ -33,7 +33,7 @@ class Slow(Generator):
             sampling=SAMPLING,
             grid=Grid(32, 32, 4),
             has_adapter=settings["adapter"] != "none",
-            size=settings["size"],
+            **dict(zip(("height", "width"), settings["size"] or (), strict=False)),
         )
 
     def run(self, adapter, request, progress):

@@ -31,7 +31,7 @@ STAGES = ("slow_generator", "slow_adapter", "fast_generator", "fast_adapter")
 
 def prepare(folder):
     """A checkpoint with a small adapter, and a cache of random latents."""
-    sampling = SamplingConfig(sampler="unipc", num_steps=2, num_frames=9, height=64, width=96)
+    sampling = SamplingConfig(sampler="unipc", solver_steps=2, num_frames=9, height=64, width=96)
     tiny.save_checkpoint(folder / "base", sampling)
     small_cache.make_cache(folder / "cache", num_rows=10)
 

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pipe(folder):
-    return Pipeline.load(folder, "resnet")
+    return Pipeline.from_pretrained(folder, "resnet")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def trajectory(end=0.6):
 def test_a_video_of_the_right_shape_whose_first_frame_is_the_image(pipe, image):
     video = pipe(image, "a red ball rolls", trajectory())
     assert video.dtype == np.uint8 and video.shape == (9, *SIZE, 3)
-    alone = pipe(image, "a red ball rolls", trajectory(), frames=1)
+    alone = pipe(image, "a red ball rolls", trajectory(), num_frames=1)
     # The VAE is causal: frame 0 is the decoded image, whatever follows.
     assert np.abs(video[0].astype(int) - alone[0]).max() <= 1
 
@@ -57,11 +57,11 @@ def test_the_same_seed_gives_the_same_bits_another_does_not(pipe, image):
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
 def test_the_trajectory_matters_and_scale_0_ignores_it(folder, image, adapter):
-    pipe = Pipeline.load(folder, adapter)
+    pipe = Pipeline.from_pretrained(folder, adapter)
     left, right = (pipe(image, "a dog runs", trajectory(end)) for end in (0.1, 0.6))
     assert (left != right).any()
     off = pipe(image, "a dog runs", trajectory(), adapter_scale=0.0)
-    plain = Pipeline.load(folder, None)(image, "a dog runs")
+    plain = Pipeline.from_pretrained(folder, None)(image, "a dog runs")
     np.testing.assert_array_equal(off, plain)
 
 
@@ -76,7 +76,9 @@ def test_a_video_does_not_depend_on_its_batch(pipe, image):
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
 def test_devices_share_a_video(folder, image, adapter):
     """Latents of 4 columns, 2 tokens: 8 devices have tokens that are padding, and all columns."""
-    one, *several = (Pipeline.load(folder, adapter, devices=devices) for devices in (1, 2, 8))
+    one, *several = (
+        Pipeline.from_pretrained(folder, adapter, devices=devices) for devices in (1, 2, 8)
+    )
     expected = one(image, "a dog runs", trajectory()).astype(int)
     for pipe in several:
         video = pipe(image, "a dog runs", trajectory())
@@ -85,33 +87,40 @@ def test_devices_share_a_video(folder, image, adapter):
 
 def test_more_devices_than_there_are_are_refused(folder):
     with pytest.raises(ValueError, match="needs 9 devices; found 8"):
-        Pipeline.load(folder, "resnet", devices=9)
+        Pipeline.from_pretrained(folder, "resnet", devices=9)
 
 
 @pytest.mark.parametrize("sampler", ["few_step", "unipc", "euler"])
 @pytest.mark.parametrize("has_image", [True, False])
 def test_every_sampler_with_and_without_an_image(folder, image, sampler, has_image):
-    pipe = Pipeline.load(folder, None)
+    pipe = Pipeline.from_pretrained(folder, None)
     pipe.sampling = dataclasses.replace(SAMPLING, sampler=sampler)
     video = pipe(image if has_image else None, "a dog", steps=2)
     assert video.shape == (9, *SIZE, 3)
 
 
 def test_guidance_steers(folder):
-    pipe = Pipeline.load(folder, None)
+    pipe = Pipeline.from_pretrained(folder, None)
     pipe.sampling = dataclasses.replace(SAMPLING, sampler="euler")
-    videos = [pipe(None, "a dog", steps=2, guidance=g) for g in (1, 3, 5)]
+    videos = [pipe(None, "a dog", num_inference_steps=2, guidance_scale=g) for g in (1, 3, 5)]
     assert (videos[0] != videos[1]).any() and (videos[1] != videos[2]).any()
     pipe.sampling = dataclasses.replace(pipe.sampling, negative_prompt="a red ball")
-    assert (pipe(None, "a dog", steps=2, guidance=5) != videos[2]).any()
+    assert (pipe(None, "a dog", num_inference_steps=2, guidance_scale=5) != videos[2]).any()
 
 
 def test_other_sizes_portrait_and_lengths(pipe, image):
     tall = np.swapaxes(image, 0, 1)
     assert pipe(tall, "a dog", trajectory()).shape == (9, 64, 32, 3)
-    assert pipe(image, "a dog", trajectory(), size=(64, 32), frames=5).shape == (5, 64, 32, 3)
+    assert pipe(image, "a dog", trajectory(), height=64, width=32, num_frames=5).shape == (
+        5,
+        64,
+        32,
+        3,
+    )
     maps = load_maps(trajectory(), num_frames=5, height=64, width=96)
-    assert pipe(image, "a dog", maps, size=(64, 96), frames=5, steps=1).shape == (5, 64, 96, 3)
+    assert pipe(
+        image, "a dog", maps, height=64, width=96, num_frames=5, num_inference_steps=1
+    ).shape == (5, 64, 96, 3)
 
 
 def test_progress_and_times_of_every_stage(pipe, image):
@@ -130,7 +139,7 @@ def test_progress_and_times_of_every_stage(pipe, image):
 
 
 def test_a_second_video_with_other_numbers_compiles_nothing(folder, image, monkeypatch):
-    pipe = Pipeline.load(folder, "resnet")
+    pipe = Pipeline.from_pretrained(folder, "resnet")
     pipe(image, "a dog", trajectory())
     traced = []
     forward = DiT.__call__
@@ -146,7 +155,7 @@ import jax
 from flashmotion_jax import Pipeline
 events = Counter()
 jax.monitoring.register_event_listener(lambda name, **_: events.update([name]))
-Pipeline.load(sys.argv[1], None)(None, "a dog", frames=5, steps=2)
+Pipeline.from_pretrained(sys.argv[1], None)(None, "a dog", num_frames=5, num_inference_steps=2)
 cache = "/jax/compilation_cache/cache_"
 print(events[cache + "hits"], events[cache + "misses"])
 """
@@ -186,7 +195,7 @@ def test_what_progress_raises_cancels(pipe, image):
 
 def test_models_are_let_go_stage_by_stage(folder, image, monkeypatch):
     """At most one stage's models exist at a time: peak memory is the largest, not the sum."""
-    pipe = Pipeline.load(folder, "resnet", keep_loaded=False)
+    pipe = Pipeline.from_pretrained(folder, "resnet", keep_loaded=False)
     alive = {}
 
     def watched(name, load):
@@ -206,7 +215,7 @@ def test_models_are_let_go_stage_by_stage(folder, image, monkeypatch):
 
 
 def test_a_pipeline_that_is_dropped_takes_its_models_along(folder, image):
-    pipe = Pipeline.load(folder, None)
+    pipe = Pipeline.from_pretrained(folder, None)
     pipe(image, "a dog")
     dit = weakref.ref(pipe._loaded["dit"])
     del pipe
@@ -224,11 +233,11 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
         return pipe
 
     loads = []
-    pipe = counting(Pipeline.load(folder, None, prompt_cache=tmp_path / "cache"), loads)
+    pipe = counting(Pipeline.from_pretrained(folder, None, prompt_cache=tmp_path / "cache"), loads)
     first = pipe(image, "a dog")
     np.testing.assert_array_equal(pipe(image, "a dog"), first)
     assert len(loads) == 1 and len(list((tmp_path / "cache").iterdir())) == 1
-    again = counting(Pipeline.load(folder, None, prompt_cache=tmp_path / "cache"), loads)
+    again = counting(Pipeline.from_pretrained(folder, None, prompt_cache=tmp_path / "cache"), loads)
     np.testing.assert_array_equal(again(image, "a dog"), first)
     assert len(loads) == 1
     again(image, "a red ball")
@@ -238,23 +247,23 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frames": 10}, r"num_frames=10; expected 4 n \+ 1, for instance 9"),
+        ({"num_frames": 10}, r"num_frames=10; expected 4 n \+ 1, for instance 9"),
         (
-            {"size": (33, 64)},
+            {"height": 33, "width": 64},
             r"height=33, width=64; expected .* multiple of 32, for instance height=32, width=64",
         ),
         ({"steps": 9}, "the few-step sampler takes 1 to 8"),
-        ({"guidance": 2.0}, "guidance=2.0 with the few_step sampler"),
+        ({"guidance_scale": 2.0}, "guidance_scale=2.0 with the few_step sampler"),
         ({"prompt": 3}, "prompt=3; expected a string"),
         ({"prompt": ["a", "b"], "image": [None]}, "1 values of image for 2 prompts"),
         ({"trajectory": None}, "the adapter needs a trajectory"),
         ({"image": "missing.png"}, "no image at missing.png"),
         ({"image": np.zeros((4, 4))}, r"image is float64 \(4, 4\)"),
-        ({"size": (0, 64)}, "height=0, width=64"),
+        ({"height": 0, "width": 64}, "height=0, width=64"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_loads(folder, image, change, message):
-    pipe = Pipeline.load(folder, "resnet")
+    pipe = Pipeline.from_pretrained(folder, "resnet")
     pipe._components = dict.fromkeys(pipe._components, pytest.fail)
     arguments = {"image": image, "prompt": "a dog", "trajectory": trajectory()} | change
     with pytest.raises(ValueError, match=message):
@@ -266,29 +275,31 @@ def test_an_adapter_of_ones_own_as_in_the_docs(folder, image):
     scope = {}
     exec(guide.split("```python\n")[1].split("```")[0], scope)
     adapter = scope["BiasAdapter"](tiny.DIT.num_layers, tiny.DIT.dim)
-    plain = Pipeline.load(folder, None)(image, "a dog")
-    pipe = Pipeline.load(folder, adapter)
+    plain = Pipeline.from_pretrained(folder, None)(image, "a dog")
+    pipe = Pipeline.from_pretrained(folder, adapter)
     np.testing.assert_array_equal(pipe(image, "a dog", trajectory()), plain)
-    pipe = Pipeline.load(folder, tiny.perturbed(adapter))
+    pipe = Pipeline.from_pretrained(folder, tiny.perturbed(adapter))
     assert (pipe(image, "a dog", trajectory()) != plain).any()
 
 
 def test_a_trajectory_without_an_adapter_is_refused(folder, image):
     with pytest.raises(ValueError, match="a trajectory without an adapter"):
-        Pipeline.load(folder, None)(image, "a dog", trajectory())
+        Pipeline.from_pretrained(folder, None)(image, "a dog", trajectory())
 
 
 def test_no_path_is_the_model_that_comes_with_the_package(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / package)
     with pytest.raises(ValueError, match=r"no model comes with .*assets/tiny is missing.* --model"):
-        Pipeline.load(None)
+        Pipeline.from_pretrained(None)
     (tmp_path / "flashmotion_jax" / "assets").mkdir(parents=True)
     (tmp_path / "flashmotion_jax" / "assets" / "tiny").symlink_to(folder)
-    assert Pipeline.load(None).sampling == Pipeline.load().sampling == SAMPLING
+    assert (
+        Pipeline.from_pretrained(None).sampling == Pipeline.from_pretrained().sampling == SAMPLING
+    )
 
 
 def test_a_folder_without_the_adapter_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="adapters/sparsectrl"):
-        Pipeline.load(folder, "sparsectrl")
+        Pipeline.from_pretrained(folder, "sparsectrl")
     with pytest.raises(ValueError, match="does not exist"):
-        Pipeline.load(tmp_path / "nothing")
+        Pipeline.from_pretrained(tmp_path / "nothing")

@@ -30,7 +30,7 @@ def test_the_grid_of_wan22_and_of_other_models():
 
 
 def test_sizes_of_the_grid_are_taken():
-    request = make(size=(24, 48), frames=3)
+    request = make(height=24, width=48, num_frames=3)
     assert (request.height, request.width, request.num_frames) == (24, 48, 3)
     request = make()
     assert (request.height, request.width, request.num_frames) == (64, 96, 17)
@@ -48,14 +48,14 @@ def test_an_image_takes_its_aspect_ratio_within_the_grid_and_the_area():
     ("options", "message"),
     [
         (
-            {"size": (24, 40)},
+            {"height": 24, "width": 40},
             r"height=24, width=40; expected a height that is a multiple of 8 and a width that is a "
             "multiple of 16, for instance height=24, width=32",
         ),
-        ({"size": (20, 48)}, "for instance height=16, width=48"),
-        ({"size": (-8, 48)}, "for instance height=8, width=48"),
-        ({"frames": 4}, r"num_frames=4; expected 2 n \+ 1, for instance 5"),
-        ({"frames": 0}, r"num_frames=0; expected 2 n \+ 1, for instance 1"),
+        ({"height": 20, "width": 48}, "for instance height=16, width=48"),
+        ({"height": -8, "width": 48}, "for instance height=8, width=48"),
+        ({"num_frames": 4}, r"num_frames=4; expected 2 n \+ 1, for instance 5"),
+        ({"num_frames": 0}, r"num_frames=0; expected 2 n \+ 1, for instance 1"),
         ({"sampling": SamplingConfig(height=60, width=96)}, "height=60, width=96"),
         ({"image": np.zeros((1, 5000, 3), np.uint8)}, "in multiples of 8 x 16: crop it"),
     ],

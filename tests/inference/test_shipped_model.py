@@ -23,7 +23,7 @@ MARGIN = 0.2
 
 @pytest.fixture(scope="module", params=["resnet", "controlnet"])
 def pipe(request):
-    return Pipeline.load(adapter=request.param)
+    return Pipeline.from_pretrained(adapter=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def sample(pipe, clips, trajectories):
 @pytest.fixture(scope="module")
 def unguided(clips):
     """Their box IoU without an adapter, from image and caption alone."""
-    videos = sample(Pipeline.load(adapter=None), clips, None)
+    videos = sample(Pipeline.from_pretrained(adapter=None), clips, None)
     return np.mean([measure(*pair).box_iou for pair in zip(videos, clips, strict=True)])
 
 
@@ -74,7 +74,7 @@ def test_a_scale_of_zero_ignores_the_trajectory(pipe):
         for ways in WISHES.values()
     ]
     np.testing.assert_array_equal(*videos)
-    plain = Pipeline.load(adapter=None)(str(PICTURE), prompt, seed=0)
+    plain = Pipeline.from_pretrained(adapter=None)(str(PICTURE), prompt, seed=0)
     # Rounded to 8 bits, by two programs.
     np.testing.assert_allclose(videos[0].astype(int), plain, atol=1)
 

@@ -76,7 +76,18 @@ def small(monkeypatch):
 
 def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_path, capsys):
     file = tmp_path / "bench.json"
-    words = ["--adapter", "none", "--repeat", "1", "--size", "32x32", "--frames", "5"]
+    words = [
+        "--adapter",
+        "none",
+        "--repeat",
+        "1",
+        "--height",
+        "32",
+        "--width",
+        "32",
+        "--num-frames",
+        "5",
+    ]
     assert cli.main(["bench", *words, "--json", str(file)]) == 0
     out = capsys.readouterr().out
     assert "TFLOP/s in a matmul" in out and "sample, none, in all" in out
@@ -95,7 +106,7 @@ def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_pat
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--repeat", "0"], "--repeat 0"), (["--size", "64"], "--size 64; expected HxW")],
+    [(["--repeat", "0"], "--repeat 0"), (["--num-frames", "4"], "num_frames=4; expected 4 n + 1")],
 )
 def test_wrong_arguments_end_with_status_2(words, message, capsys):
     assert cli.main(["bench", *words]) == 2
@@ -106,7 +117,7 @@ def test_diffusers_does_the_same_work_beside_it(small, tmp_path, capsys):
     pytest.importorskip("diffusers")
     file = tmp_path / "bench.json"
     words = ["--adapter", "none", "--adapter", "resnet", "--repeat", "1", "--peer", "diffusers"]
-    words += ["--size", "32x32", "--frames", "5", "--json", str(file)]
+    words += ["--height", "32", "--width", "32", "--num-frames", "5", "--json", str(file)]
     assert cli.main(["bench", *words]) == 0
     assert "theirs / ours" in capsys.readouterr().out
     values = json.loads(file.read_text())

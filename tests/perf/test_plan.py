@@ -194,9 +194,9 @@ def test_the_command_refuses_and_says_what_would_fit(command, capsys):
 
 
 def test_the_command_takes_what_fits(command, capsys):
-    status, values = command("--set", "mesh.data=1", "--set", "mesh.fsdp=8", "--frames", "9")
+    status, values = command("--set", "mesh.data=1", "--set", "mesh.fsdp=8", "--num-frames", "9")
     assert status == 0 and values["fits"]
-    assert values["command"].endswith("--set mesh.data=1 --set mesh.fsdp=8 --frames 9")
+    assert values["command"].endswith("--set mesh.data=1 --set mesh.fsdp=8 --num-frames 9")
     assert "it fits; wrote" in capsys.readouterr().out
 
 

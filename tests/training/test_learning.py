@@ -38,7 +38,7 @@ STEPS = 50
 def world(tmp_path_factory):
     """A checkpoint and a cache of two clips, which can be learnt by heart."""
     folder = tmp_path_factory.mktemp("world")
-    components.write_sampling(folder, SamplingConfig(sampler="euler", num_steps=2, fps=12))
+    components.write_sampling(folder, SamplingConfig(sampler="euler", solver_steps=2, fps=12))
     for kind, config, dit_config in (
         ("dit", DIT, None),
         ("vae", tiny.VAE_CONFIG, None),

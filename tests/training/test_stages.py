@@ -38,7 +38,7 @@ from helpers import tiny
 DIT = DiTConfig(dim=48, num_heads=2, ffn_dim=32, num_layers=2, text_dim=32, text_len=4)
 OTHER_DIT = dataclasses.replace(DIT, ffn_dim=48)
 RESNET = ResNetAdapterConfig(width=16)
-SLOW = SamplingConfig(sampler="unipc", num_steps=30, num_frames=9, height=64, width=96)
+SLOW = SamplingConfig(sampler="unipc", solver_steps=30, num_frames=9, height=64, width=96)
 FAST = dataclasses.replace(SLOW, num_frames=13)
 RATE = OptimizerConfig(learning_rate=1e-3)
 FAKE_RATE = OptimizerConfig(learning_rate=2e-3)
