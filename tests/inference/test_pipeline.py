@@ -95,7 +95,7 @@ def test_more_devices_than_there_are_are_refused(folder):
 def test_every_sampler_with_and_without_an_image(folder, image, sampler, has_image):
     pipe = Pipeline.from_pretrained(folder, None)
     pipe.sampling = dataclasses.replace(SAMPLING, sampler=sampler)
-    video = pipe(image if has_image else None, "a dog", steps=2)
+    video = pipe(image if has_image else None, "a dog", num_inference_steps=2)
     assert video.shape == (9, *SIZE, 3)
 
 
@@ -252,7 +252,7 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
             {"height": 33, "width": 64},
             r"height=33, width=64; expected .* multiple of 32, for instance height=32, width=64",
         ),
-        ({"steps": 9}, "the few-step sampler takes 1 to 8"),
+        ({"num_inference_steps": 9}, "the few-step sampler takes 1 to 8"),
         ({"guidance_scale": 2.0}, "guidance_scale=2.0 with the few_step sampler"),
         ({"prompt": 3}, "prompt=3; expected a string"),
         ({"prompt": ["a", "b"], "image": [None]}, "1 values of image for 2 prompts"),
