@@ -15,7 +15,7 @@ import numpy as np
 import skimage.data
 
 from flashmotion_jax import Trajectory
-from flashmotion_jax.media.videos import cover_crop, read_image
+from flashmotion_jax.media.images import cover_crop, read_image
 from flashmotion_jax.trajectory import render
 from sample_small import make_trajectory
 

@@ -34,7 +34,7 @@ from flashmotion_jax.evaluation.frechet import frechet_of_pairs, latent_features
 from flashmotion_jax.evaluation.networks import FixedNetwork
 from flashmotion_jax.evaluation.report import to_json, to_markdown
 from flashmotion_jax.evaluation.sprites import Measures, compare, measure, summarise
-from flashmotion_jax.media.videos import to_float, to_uint8
+from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError, exit_status

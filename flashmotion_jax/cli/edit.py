@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         install = 'pip install "flashmotion_jax[edit]"'
         raise ImportError(f"the editor needs {error.name}: {install}") from error
     from flashmotion_jax.editor.generator import Generator
-    from flashmotion_jax.media.videos import read_image
+    from flashmotion_jax.media.images import read_image
 
     image = Path(args.image) if args.image else None
     if image is not None:

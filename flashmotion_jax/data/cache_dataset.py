@@ -34,7 +34,7 @@ from flashmotion_jax.data.cache_writer import (
 from flashmotion_jax.data.latent_cache import CacheSettings, LatentCache, open_cache, sha256
 from flashmotion_jax.data.magicdata import Example, MagicData, Resize, RowError
 from flashmotion_jax.data.records import DTYPES, Record
-from flashmotion_jax.media.videos import to_float
+from flashmotion_jax.media.images import to_float
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from flashmotion_jax.media.frames import VIDEO_SUFFIXES, find_video, image_files, iterate_frames
-from flashmotion_jax.media.videos import cover_crop, read_image
+from flashmotion_jax.media.images import cover_crop, read_image
 from flashmotion_jax.runtime.errors import UserError
 
 Resize = Literal["stretch", "crop"]

@@ -33,7 +33,7 @@ from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.openapi import document
 from flashmotion_jax.editor.uploads import Form, received
 from flashmotion_jax.editor.worker import Worker
-from flashmotion_jax.media.videos import best_size, read_image
+from flashmotion_jax.media.images import best_size, read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Canvas, Trajectory
 

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.media.videos import cover_crop, read_image, write_video
+from flashmotion_jax.media.images import cover_crop, read_image
+from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Trajectory, render, tracks_from_boxes
 from flashmotion_jax.trajectory.formats import write_ati, write_spline, write_wan_move

@@ -15,7 +15,7 @@ from flashmotion_jax.config import MapKind
 from flashmotion_jax.data.magicdata import Row, read_rows
 from flashmotion_jax.editor.uploads import unpack
 from flashmotion_jax.media.frames import find_video, iterate_frames
-from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import (
     Canvas,

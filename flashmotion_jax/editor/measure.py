@@ -12,7 +12,7 @@ import numpy as np
 from flashmotion_jax.data.sprites import PALETTE
 from flashmotion_jax.evaluation.iou import bounding_boxes, box_iou
 from flashmotion_jax.evaluation.sprites import segment
-from flashmotion_jax.media.videos import cover_geometry
+from flashmotion_jax.media.images import cover_geometry
 from flashmotion_jax.trajectory import Trajectory
 
 #: Share of a box on frame 0 that a sprite's color must cover to be the object's.

@@ -9,7 +9,7 @@ import numpy as np
 from flashmotion_jax.evaluation.benchmarks import Item, object_masks
 from flashmotion_jax.evaluation.steadiness import nearest
 from flashmotion_jax.media.frames import iterate_frames
-from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats import read_wan_move
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes

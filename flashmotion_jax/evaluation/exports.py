@@ -26,7 +26,8 @@ from PIL import Image
 
 from flashmotion_jax.evaluation.asked import first_frame, trajectory_of
 from flashmotion_jax.evaluation.benchmarks import Fault, Item
-from flashmotion_jax.media.videos import cover_crop, write_video
+from flashmotion_jax.media.images import cover_crop
+from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.render import render

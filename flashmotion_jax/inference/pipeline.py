@@ -28,7 +28,7 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DEFAULT_ADAPTER, DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.inference.request import Request, make_request
-from flashmotion_jax.media.videos import to_float, to_uint8
+from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE, Past
 from flashmotion_jax.runtime import sharding

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flashmotion_jax.config import ADAPTERS, Grid, MapKind, SamplingConfig
-from flashmotion_jax.media.videos import best_size, cover_crop, read_image
+from flashmotion_jax.media.images import best_size, cover_crop, read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import load_maps
 

@@ -1,1 +1,1 @@
-"""Images and videos: reading and writing them."""
+"""Images and videos: reading and writing."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")

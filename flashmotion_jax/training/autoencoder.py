@@ -20,7 +20,7 @@ from einops import rearrange
 from flashmotion_jax.config import AutoencoderConfig
 from flashmotion_jax.data.pixel_batches import PixelBatch
 from flashmotion_jax.diffusion.samplers import draw_noise
-from flashmotion_jax.media.videos import to_float
+from flashmotion_jax.media.images import to_float
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import split_batch_like

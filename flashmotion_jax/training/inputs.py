@@ -18,7 +18,7 @@ from flashmotion_jax.data.batches import Batch, Batches, latent_batches
 from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
-from flashmotion_jax.media.videos import to_uint8
+from flashmotion_jax.media.images import to_uint8
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
 from flashmotion_jax.training import autoencoder

@@ -14,7 +14,7 @@ from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.data.batches import Batch, first_records
 from flashmotion_jax.data.latent_cache import LatentCache
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
-from flashmotion_jax.media.videos import to_uint8
+from flashmotion_jax.media.images import to_uint8
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.training.stage import Result

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.media.videos import cover_crop, read_video
+from flashmotion_jax.media.images import cover_crop
+from flashmotion_jax.media.videos import read_video
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.quantise import exact_maps
 from flashmotion_jax.trajectory.render import render

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 
 

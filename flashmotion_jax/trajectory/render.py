@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.media.videos import cover_geometry
+from flashmotion_jax.media.images import cover_geometry
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_radius
 from flashmotion_jax.trajectory.palette import palette_color

@@ -20,7 +20,7 @@ from flashmotion_jax.data.cache_dataset import cache_dataset
 from flashmotion_jax.data.latent_cache import open_cache, verify_cache
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.inference.pipeline import Pipeline
-from flashmotion_jax.media.videos import to_float
+from flashmotion_jax.media.images import to_float
 from flashmotion_jax.runtime.jit import program
 from helpers import magicdata_tree as tree
 from helpers import tiny

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from flashmotion_jax.data.magicdata import MagicData, RowError
-from flashmotion_jax.media.videos import cover_crop, read_video, write_video
+from flashmotion_jax.media.images import cover_crop
+from flashmotion_jax.media.videos import read_video, write_video
 from helpers import magicdata_tree as tree
 
 SMALL = {"num_frames": tree.FRAMES, "height": 32, "width": 64}

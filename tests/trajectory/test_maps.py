@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashmotion_jax.media.videos import cover_crop, write_video
+from flashmotion_jax.media.images import cover_crop
+from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.trajectory import (
     Canvas,
     Keyframe,

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flashmotion_jax.media.videos import cover_crop
+from flashmotion_jax.media.images import cover_crop
 from flashmotion_jax.trajectory import (
     PALETTE,
     Canvas,

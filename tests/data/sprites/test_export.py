@@ -10,7 +10,7 @@ import pytest
 from flashmotion_jax.data import sprites
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.sprites.__main__ import main
-from flashmotion_jax.media.videos import read_image
+from flashmotion_jax.media.images import read_image
 from flashmotion_jax.trajectory.render import render, render_masks
 from flashmotion_jax.trajectory.schema import Trajectory
 
