@@ -1,4 +1,4 @@
-"""What a video costs by its frames and size: operations of each stage, counted, not run.
+"""Plot the FLOPs of a video by its size and number of frames, stage by stage; nothing is run.
 
 JAX_PLATFORMS=cpu PYTHONPATH=. python tools/measure_cost.py docs/cost.svg     # needs matplotlib
 """
@@ -12,23 +12,23 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from flashmotion_jax.perf.sampling import SampleSizes, sampling_programs
-from flashmotion_jax.perf.sizes import VideoSize, published
+from flashmotion_jax.perf.sampling import SampleSpec, sampling_programs
+from flashmotion_jax.perf.sizes import VideoSize, published_checkpoint
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.devices import COMPILE_TARGETS
 
 FRAMES = (17, 33, 49, 65, 81, 97, 121)
 SIZES = ((480, 832), (704, 1280))
-#: Beginning of a program's name -> the stage of the pipeline it belongs to.
-STAGES = {"text": "text", "encoding": "encode", "preparing": "denoise", "a step": "denoise"}
+#: Stage of the pipeline by the beginning of a program's name; all others decode.
+STAGES = {"text": "text", "encode": "encode", "prepare": "denoise", "denoising": "denoise"}
 COLORS = {"denoise": "#3b6fb6", "decode": "#d98032", "encode": "#5a9e6f", "text": "#8c8c8c"}
 
 
 def cost(folder: Path, adapter: str | None, size: VideoSize) -> dict[str, float]:
-    """Operations of each stage of a video."""
+    """FLOPs of each stage of a video."""
     stages = dict.fromkeys(COLORS, 0.0)
-    _, programs = sampling_programs(SampleSizes(folder, adapter, size))
+    _, programs = sampling_programs(SampleSpec(folder, adapter, size))
     for program in programs:
         found = [stage for name, stage in STAGES.items() if program.name.startswith(name)]
         stages[found[0] if found else "decode"] += program.runs * program.model_flops
@@ -36,7 +36,7 @@ def cost(folder: Path, adapter: str | None, size: VideoSize) -> dict[str, float]
 
 
 def plot(costs: dict[tuple[int, int], list[dict[str, float]]], peak: float, out: Path) -> None:
-    """Stages on top of each other, one panel a size; on the right, seconds at an H200's peak."""
+    """Plot the stacked stages, a panel for each size, with seconds at an H200's peak at right."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -55,7 +55,7 @@ def plot(costs: dict[tuple[int, int], list[dict[str, float]]], peak: float, out:
             "right", functions=(lambda x: x * 1e15 / peak, lambda s: s * peak / 1e15)
         )
         seconds.set_ylabel("seconds at an H200's peak" if panel is panels[-1] else "")
-    panels[0].set_ylabel("PFLOP a video")
+    panels[0].set_ylabel("PFLOP per video")
     panels[0].legend(loc="upper left", fontsize=9)
     figure.tight_layout()
     with replacing(out) as scratch:
@@ -68,7 +68,7 @@ def main() -> int:
     out = parser.parse_args().out
     peak = COMPILE_TARGETS["h200"].peak_flops
     costs = {}
-    with published() as folder, jax.set_mesh(sharding.make_mesh()):
+    with published_checkpoint() as folder, jax.set_mesh(sharding.make_mesh()):
         for adapter in ("resnet", "controlnet"):
             for size in SIZES:
                 bar = tqdm(FRAMES, desc=f"{adapter} {size}", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Options of XLA on the programs of sampling, in turn in one process.
+"""Time a program of sampling with different XLA options, in one process.
 
-PYTHONPATH=. python tools/measure_options.py "a step" xla_gpu_enable_triton_gemm=false
-PYTHONPATH=. python tools/measure_options.py "a step" a=true,b=2 c=false      # several sets of them
+PYTHONPATH=. python tools/measure_options.py "denoising step" xla_gpu_enable_triton_gemm=false
+PYTHONPATH=. python tools/measure_options.py "denoising step" a=true,b=2 c=false   # several sets
 
-Without an option first, then with each set: what is faster here goes into
+The first run has no options, the others one set each. Options that help belong into `OPTIONS` of
 `flashmotion_jax/runtime/jit.py`.
 """
 
@@ -15,10 +15,10 @@ import time
 
 import jax
 
+from flashmotion_jax.perf.bench import CPU_SIZE
 from flashmotion_jax.perf.measure import fill, time_runs
-from flashmotion_jax.perf.sampling import SampleSizes, sampling_programs
-from flashmotion_jax.perf.sizes import VideoSize, published
-from flashmotion_jax.perf.stages import CPU_SIZE
+from flashmotion_jax.perf.sampling import SampleSpec, sampling_programs
+from flashmotion_jax.perf.sizes import VideoSize, published_checkpoint
 from flashmotion_jax.runtime import sharding
 
 SWITCHES = {"true": True, "false": False}
@@ -26,15 +26,15 @@ SWITCHES = {"true": True, "false": False}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("program", help='its name in `flashmotion bench`, for instance "a step"')
+    parser.add_argument("program", help='name in `flashmotion bench`, such as "denoising step"')
     parser.add_argument("options", nargs="*", metavar="NAME=VALUE,...")
     parser.add_argument("--adapter", default="resnet")
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     on_cpu = jax.default_backend() == "cpu"
     size, dtype = (CPU_SIZE, "float32") if on_cpu else (VideoSize(), "bfloat16")
-    with published() as folder, jax.set_mesh(sharding.make_mesh()):
-        _, programs = sampling_programs(SampleSizes(folder, given.adapter, size, dtype))
+    with published_checkpoint() as folder, jax.set_mesh(sharding.make_mesh()):
+        _, programs = sampling_programs(SampleSpec(folder, given.adapter, size, dtype))
         named = {one.name: one for one in programs}
         if given.program not in named:
             parser.error(f"no program {given.program!r}; expected one of {', '.join(named)}")

@@ -1,4 +1,4 @@
-"""`flashmotion plan`: compiles a run for devices that are not there."""
+"""`flashmotion plan`: compile a run ahead of time for TPUs or GPUs that need not be attached."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Any) -> None:
-    """Adds the command to those of `flashmotion`."""
+    """Add the command to those of `flashmotion`."""
     parser = commands.add_parser(
         "plan",
-        help="compile a run for devices that are not there: memory, work, time",
-        description="Compiles the programs of a run ahead of time, without its devices and without "
+        help="compile a run ahead of time and report memory, work and a lower bound of its time",
+        description="Compile the programs of a run ahead of time, without its devices and without "
         "weights; needs pip install 'flashmotion_jax[plan]'. Exit status 1: it does not fit.",
     )
     add = parser.add_argument
@@ -32,23 +32,24 @@ def add_parser(commands: Any) -> None:
         nargs="?",
         const="",
         metavar="DIR",
-        help="making a video with a checkpoint (default: published sizes), on each device one or "
-        "on --devices of them",
+        help="sampling from a checkpoint folder (default: the published sizes), a video on each "
+        "device or on every --devices of them",
     )
-    options.add_adapter(parser, None, f"of --sample (default: {DEFAULT_ADAPTER})")
+    options.add_adapter(parser, None, f"kind of adapter, for --sample (default: {DEFAULT_ADAPTER})")
     add(
         "--devices",
         type=int,
         default=1,
         metavar="N",
-        help="of --sample, that share each video (default: 1)",
+        help="devices that share a video, for --sample (default: 1)",
     )
     options.add_overrides(parser, "mesh.fsdp=64")
     add(
         "--topology",
         required=True,
         metavar="KIND:SIZES",
-        help="v5p:4x4x4, v6e:8x8 (TPUs: sides of the slice), h200:8, a100:16 (GPUs: their number)",
+        help="kind and shape of a TPU slice, v5p:4x4x4 or v6e:8x8; kind and number of GPUs, h200:8 "
+        "or a100:16",
     )
     options.add_size(
         parser,
@@ -56,31 +57,31 @@ def add_parser(commands: Any) -> None:
         "width x height)",
         "of a video, 4 n + 1 (default: that of the run's cache or checkpoint, or 121)",
     )
-    add("--json", metavar="F.json", help="write the plan there too")
+    add("--json", metavar="F.json", help="also write the plan to this file")
     add(
         "--no-search",
         action="store_true",
-        help="where it does not fit, compile no others to find one that does",
+        help="if the run does not fit, do not search for changes with which it does",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plans, prints, and writes the plan.
+    """Plan, print the plan, and write it.
 
     Returns:
-      The exit status: 0 if it fits, 1 if it does not.
+      The exit status: 0 if the run fits, 1 if it does not.
 
     Raises:
-      UserError: an argument is wrong.
-      ImportError: the compiler for these devices is not installed.
+      UserError: An argument is wrong.
+      ImportError: The compiler for these devices is not installed.
     """
     from flashmotion_jax.perf.topology import open_topology, prepare_environment
 
     prepare_environment()
     from flashmotion_jax.config import TrainConfig, load_config, with_overrides
     from flashmotion_jax.perf.plan import plan_sampling, plan_training
-    from flashmotion_jax.perf.report import to_json, to_lines
+    from flashmotion_jax.perf.plan_report import to_json, to_lines
     from flashmotion_jax.runtime.atomic import check_file, replacing
 
     if args.json:
@@ -99,14 +100,14 @@ def run(args: argparse.Namespace) -> int:
         values = to_json(plan, shlex.join(["flashmotion", "plan", *_words(args)]))
         with replacing(args.json) as scratch:
             scratch.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    if plan.faults and config and not args.no_search:
+    if plan.problems and config and not args.no_search:
         _suggest(config, topology, size)
-    verdict = "it does not fit" if plan.faults else "it fits"
+    verdict = "it does not fit" if plan.problems else "it fits"
     print(
         f"planned {args.config or 'sampling'}: {verdict}"
         + (f"; wrote {args.json}" if args.json else "")
     )
-    return 1 if plan.faults else 0
+    return 1 if plan.problems else 0
 
 
 def _video_size(args: argparse.Namespace) -> VideoSize | None:
@@ -117,25 +118,25 @@ def _video_size(args: argparse.Namespace) -> VideoSize | None:
 
 
 def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) -> None:
-    """Says what would fit, or that nothing that was tried does."""
+    """Print a change with which the run fits, or that none was found."""
     from flashmotion_jax.perf.plan import suggest
     from flashmotion_jax.runtime.devices import GIB
 
     found = suggest(config, topology, size, _say)
     if found is None:
         print(
-            f"nothing that was tried fits {topology.name}: take more devices, or shorter or "
+            f"found no change with which it fits {topology.name}; use more devices, or shorter or "
             "smaller videos (--num-frames, --height, --width)"
         )
         return
     assignments, plan = found
-    needed = max(one.memory.needed for one in plan.compiled) / GIB
+    total = max(one.memory.total for one in plan.compiled) / GIB
     changes = " ".join(f"--set {assignment}" for assignment in assignments)
-    print(f"this fits, with {needed:.1f} GiB: {changes}")
+    print(f"this fits, with {total:.1f} GiB: {changes}")
 
 
 def _words(args: argparse.Namespace) -> list[str]:
-    """The arguments that decide a plan."""
+    """The arguments that decide the plan, to record them."""
     words = ["--config", args.config] if args.config else ["--sample", *filter(None, [args.sample])]
     words += ["--topology", args.topology]
     for assignment in args.set:

@@ -1,4 +1,4 @@
-"""A whole video by the pipeline, models loaded and compiled: what a user waits for."""
+"""Measure the whole pipeline on a video, with models loaded and programs compiled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,17 +15,18 @@ import numpy as np
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.inference.pipeline import Pipeline
 from flashmotion_jax.perf.measure import fill
-from flashmotion_jax.perf.sampling import SampleSizes, abstract_component
+from flashmotion_jax.perf.sampling import SampleSpec, abstract_component
 from flashmotion_jax.perf.sizes import VideoSize
 
 
-class WholeRun(NamedTuple):
-    """What videos took, one after the other.
+@dataclass(frozen=True)
+class PipelineRun:
+    """What generating videos one after the other took.
 
     Attributes:
-      seconds: of each but the first, from the request in memory to the video in memory.
-      stages: of these, the median of each stage.
-      memory: most bytes that this process held on a device until now; 0 where none are counted.
+      seconds: Of each video but the first, from the request to the video in host memory.
+      stages: Median seconds of each stage of the pipeline.
+      memory: Peak bytes on a device in this process so far; 0 where the device does not count.
     """
 
     seconds: list[float]
@@ -33,23 +35,23 @@ class WholeRun(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Seconds of a video."""
+        """Seconds per video."""
         return statistics.median(self.seconds)
 
 
-def measure_pipeline(sizes: SampleSizes, repeat: int) -> WholeRun:
-    """Makes videos from a prompt of full length, a picture and maps of noise.
+def measure_pipeline(spec: SampleSpec, repeat: int) -> PipelineRun:
+    """Generate videos from a prompt of full length and an image and maps of noise.
 
     Args:
-      sizes: of models and video.
-      repeat: videos that count, after one that does not.
+      spec: Models and size of the video.
+      repeat: Videos to time, after one that compiles the programs.
 
     Raises:
-      jax.errors.JaxRuntimeError: the device has no memory for it, or something else failed.
+      jax.errors.JaxRuntimeError: The device has too little memory, or something else failed.
     """
-    pipeline, size = _pipeline(sizes), sizes.size or VideoSize()
-    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    trajectory = pixels if sizes.adapter else None
+    pipeline, size = _pipeline(spec), spec.size or VideoSize()
+    pixels = np.random.default_rng(0).integers(0, 256, (*size.shape, 3), np.uint8)
+    trajectory = pixels if spec.adapter else None
     request = pipeline.request(
         pixels[0],
         "noise",
@@ -66,22 +68,22 @@ def measure_pipeline(sizes: SampleSizes, repeat: int) -> WholeRun:
         stages.append({one.stage: one.load + one.run for one in pipeline.stage_times})
     medians = {name: statistics.median(run[name] for run in stages[1:]) for name in stages[0]}
     counted = jax.devices()[0].memory_stats() or {}
-    return WholeRun(seconds[1:], medians, counted.get("peak_bytes_in_use", 0))
+    return PipelineRun(seconds[1:], medians, counted.get("peak_bytes_in_use", 0))
 
 
-def _pipeline(sizes: SampleSizes) -> Pipeline:
+def _pipeline(spec: SampleSpec) -> Pipeline:
     def load(kind: str) -> Any:
-        return fill(abstract_component(sizes, kind))
+        return fill(abstract_component(spec, kind))
 
     kinds = {name: name for name in ("dit", "vae", "text_encoder")}
-    if sizes.adapter:
-        kinds["adapter"] = f"adapters/{sizes.adapter}"
+    if spec.adapter:
+        kinds["adapter"] = f"adapters/{spec.adapter}"
     return Pipeline(
         {name: functools.partial(load, kind) for name, kind in kinds.items()},
         tokenizer=_tokenize,
-        dit_config=components.read_component(sizes.folder, "dit").config,
-        vae_config=components.read_component(sizes.folder, "vae").config,
-        sampling=components.read_sampling(sizes.folder),
+        dit_config=components.read_component(spec.folder, "dit").config,
+        vae_config=components.read_component(spec.folder, "vae").config,
+        sampling=components.read_sampling(spec.folder),
     )
 
 

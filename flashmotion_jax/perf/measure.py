@@ -1,6 +1,6 @@
-"""One program measured: compiled, run on arrays of random numbers, timed.
+"""Measure one program: compile it, run it on random arrays, time it.
 
-What a program is given is made from its abstract arguments, so that no checkpoint is needed.
+The arrays are made from the program's abstract arguments, so no checkpoint is needed.
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ import inspect
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from flashmotion_jax.perf.programs import PlannedProgram
+from flashmotion_jax.perf.programs import OutOfMemory, PlannedProgram
 from flashmotion_jax.runtime.errors import is_resource_exhausted
 from flashmotion_jax.training.player import Player
 
-#: How many random numbers arrays are made of.
+#: How many random numbers the arrays repeat. A prime, so that rows of an array differ.
 NUMBERS = 65_521
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True)
+class Measured:
     """What a program took.
 
     Attributes:
-      program: that ran.
-      compile_seconds: to trace it and compile it, or to read it from the cache on disk.
-      seconds: of each run after the first.
-      memory: most bytes on a device, as compiled.
-      devices: that it ran on.
+      program: The program.
+      compile_seconds: Seconds to trace and compile it, or to read it from the cache on disk.
+      seconds: Seconds of each run after the first.
+      memory: Peak bytes on a device, according to the compiler.
+      devices: Number of devices that it ran on.
     """
 
     program: PlannedProgram
@@ -44,38 +46,31 @@ class Measured(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Operations of the model a second, of one device."""
+        """Model FLOP/s of one device."""
         return self.program.model_flops / self.median / self.devices
 
     @property
     def median(self) -> float:
-        """Seconds of a run."""
+        """Seconds per run."""
         return statistics.median(self.seconds)
 
 
-class TooLarge(NamedTuple):
-    """A program that this device has no memory for."""
-
-    program: PlannedProgram
-    reason: str
-
-
-def measure(program: PlannedProgram, repeat: int) -> Measured | TooLarge:
-    """Compiles a program and runs it.
+def measure(program: PlannedProgram, repeat: int) -> Measured | OutOfMemory:
+    """Compile a program for the current mesh, and run it.
 
     Args:
-      program: whose mesh is set.
-      repeat: runs that count, after one that does not.
+      program: Program to measure.
+      repeat: Runs to time, after one warm-up run.
 
     Raises:
-      jax.errors.JaxRuntimeError: it failed, and not for want of memory.
+      jax.errors.JaxRuntimeError: It failed for another reason than too little memory.
     """
     try:
         return _measure(program, repeat)
     except jax.errors.JaxRuntimeError as error:
         if not is_resource_exhausted(error):
             raise
-        return TooLarge(program, str(error).splitlines()[0][:200])
+        return OutOfMemory.from_message(program, str(error))
 
 
 def _measure(program: PlannedProgram, repeat: int) -> Measured:
@@ -94,13 +89,13 @@ def _measure(program: PlannedProgram, repeat: int) -> Measured:
 def time_runs(
     program: PlannedProgram, compiled: jax.stages.Compiled, args: list[Any], repeat: int
 ) -> list[float]:
-    """Seconds of so many runs, after one that does not count.
+    """Seconds of `repeat` runs of a compiled program, after one warm-up run.
 
     Args:
-      program: as it was planned.
-      compiled: of it.
-      args: what it runs on; what a run uses up is replaced by what it returns.
-      repeat: runs that count.
+      program: The program.
+      compiled: The same, compiled.
+      args: Arguments; those that a run donates are replaced by the results that succeed them.
+      repeat: Runs to time.
     """
 
     def timed() -> float:
@@ -116,22 +111,24 @@ def time_runs(
 
 
 def run_times(timed: Callable[[], float], repeat: int) -> list[float]:
-    """Seconds of so many runs, after one that does not count.
+    """Seconds of `repeat` runs, after one warm-up run.
 
     Args:
-      timed: runs once, and returns its seconds.
-      repeat: runs that count.
+      timed: Runs once and returns its seconds.
+      repeat: Runs to time.
     """
     timed()
     return [timed() for _ in range(repeat)]
 
 
 def fill(tree: Any, seed: int = 0) -> Any:
-    """Arrays for abstract ones: small normal numbers, ones for integers, no moments yet.
+    """Arrays in place of abstract ones: small normal numbers, ones for integers.
+
+    Optimizer states are zero, as at the beginning of a training run.
 
     Args:
-      tree: of `jax.ShapeDtypeStruct`s.
-      seed: of the numbers.
+      tree: Pytree of `jax.ShapeDtypeStruct`.
+      seed: Seed of the numbers.
     """
     numbers = 0.02 * np.random.default_rng(seed).standard_normal(NUMBERS, np.float32)
 
@@ -161,9 +158,9 @@ def fill(tree: Any, seed: int = 0) -> Any:
 def _repeater(
     shape: tuple[int, ...], dtype: Any, place: NamedSharding | None
 ) -> Callable[[Any], jax.Array]:
-    """Makes an array of the same few numbers over and over where it belongs.
+    """A function that fills an array on its devices by repeating a few numbers.
 
-    Drawing billions on the host, or moving them from there, would take minutes.
+    Drawing billions of numbers on the host, or copying them from there, would take minutes.
     """
     return jax.jit(
         lambda numbers: jnp.resize(numbers, shape).astype(dtype),
@@ -172,7 +169,7 @@ def _repeater(
 
 
 def _place(array: jax.ShapeDtypeStruct) -> NamedSharding | None:
-    """Where it belongs on the devices of the mesh that is set."""
+    """The sharding of an array on the current mesh."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return None
@@ -181,23 +178,23 @@ def _place(array: jax.ShapeDtypeStruct) -> NamedSharding | None:
 
 
 def _donated(program: PlannedProgram) -> list[int]:
-    """Places of the arguments that a run uses up."""
+    """Indices of the arguments that a run donates."""
     names = list(inspect.signature(program.program.function).parameters)
     places = [names.index(name) for name in program.program.donated]
     return [place for place in places if jax.tree.leaves(program.args[place])]
 
 
 def _successor(result: Any, argument: Any) -> Any:
-    """The part of a result that the next run gets in place of an argument."""
+    """The part of a result that replaces a donated argument in the next run."""
     structure = jax.tree.structure(argument)
     return next(part for part in result if jax.tree.structure(part) == structure)
 
 
 def matmul_flops(repeat: int = 10) -> float:
-    """Operations a second of a large matmul on one device: what can be reached at all.
+    """FLOP/s of a large matmul on one device: what a program can reach in practice.
 
     Args:
-      repeat: matmuls, one after the other.
+      repeat: Number of matmuls, one after the other.
     """
     on_cpu = jax.default_backend() == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)

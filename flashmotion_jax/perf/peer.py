@@ -1,6 +1,6 @@
-"""The same work by diffusers and transformers, in PyTorch on the same device.
+"""Measure the same work in diffusers and transformers, with PyTorch on the same device.
 
-Models of the same sizes with random weights; attention is PyTorch's SDPA, as diffusers chooses.
+Models have the same sizes and random weights; attention is PyTorch's SDPA, diffusers' default.
 """
 
 from __future__ import annotations
@@ -11,33 +11,37 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
 from flashmotion_jax.perf.measure import Measured, run_times
 from flashmotion_jax.perf.sampling import ADAPTED
 from flashmotion_jax.perf.sizes import VideoSize
+from flashmotion_jax.runtime.progress import Status
 
-#: What is compared -> the programs of ours that do it together.
-OURS = {
+#: What is compared, and our programs that do it together: one run of the first, and one run of the
+#: second for each later chunk of the video.
+WORK = {
     "text": ("text",),
-    "encoding an image": ("encoding the image",),
-    "encoding a video": ("encoding the first map", "encoding {factor} more maps"),
-    "decoding": ("decoding the first frame", "decoding 1 more"),
-    "a step, no adapter": ("a step",),
+    "encode image": ("encode image",),
+    "encode video": ("encode first map", "encode next maps"),
+    "decode": ("decode first frame", "decode next frames"),
+    "denoising step, no adapter": ("denoising step",),
 }
 
 
-class Compared(NamedTuple):
+@dataclass(frozen=True)
+class Compared:
     """One piece of work, done by both.
 
     Attributes:
-      name: of the work, as in `OURS`.
-      ours: seconds of ours.
-      theirs: seconds of the peer.
-      how: the peer ran, "eager" or "torch.compile".
-      note: why it was not compiled, "" otherwise.
-      memory: most bytes that PyTorch held on a GPU; 0 on a CPU.
+      name: A key of `WORK`.
+      ours: Our seconds.
+      theirs: Seconds of the peer.
+      how: How the peer ran, "eager" or "torch.compile".
+      note: Why it was not compiled; "" otherwise.
+      memory: Peak bytes that PyTorch allocated on a GPU; 0 on a CPU.
     """
 
     name: str
@@ -53,7 +57,8 @@ class Compared(NamedTuple):
         return self.theirs / self.ours
 
 
-class Theirs(NamedTuple):
+@dataclass(frozen=True)
+class PeerResult:
     """What the peer took for a piece of work; see `Compared`."""
 
     name: str
@@ -63,8 +68,16 @@ class Theirs(NamedTuple):
     memory: int
 
 
-class Work(NamedTuple):
-    """A model of the peer and what it shall do: `run(model)`; `compiles` if that is worth a try."""
+@dataclass(frozen=True)
+class PeerWork:
+    """A piece of the peer's work.
+
+    Attributes:
+      name: A key of `WORK`.
+      build: Builds a model.
+      run: Runs it.
+      compiles: Whether to try `torch.compile`.
+    """
 
     name: str
     build: Callable[[], Any]
@@ -73,10 +86,10 @@ class Work(NamedTuple):
 
 
 def require_peer() -> None:
-    """Raises if PyTorch or diffusers is missing.
+    """Check that PyTorch and diffusers are installed.
 
     Raises:
-      ImportError: one of them is.
+      ImportError: One of them is missing.
     """
     try:
         import diffusers  # noqa: F401
@@ -86,7 +99,7 @@ def require_peer() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of the peer's packages."""
+    """Versions of the peer's packages, by name."""
     import diffusers
     import torch
     import transformers
@@ -104,21 +117,21 @@ def measure_peer(
     size: VideoSize,
     dtype: str,
     repeat: int,
-    progress: Callable[[str], None],
-) -> list[Theirs]:
-    """Runs the peer's models one after the other.
+    status: Status,
+) -> list[PeerResult]:
+    """Run the peer's models one after the other.
 
-    Before ours: PyTorch gives a GPU's memory back, JAX keeps what it once had.
+    Call this before running ours: PyTorch returns a GPU's memory, JAX keeps what it has allocated.
 
     Args:
-      names: of the work, see `OURS`.
-      dit: sizes of the DiT.
-      vae: sizes of the VAE.
-      text_encoder: sizes of the text encoder.
-      size: of the video.
-      dtype: of weights and activations.
-      repeat: runs that count, after one that does not.
-      progress: hears what is being measured.
+      names: Work to measure, keys of `WORK`.
+      dit: Sizes of the DiT.
+      vae: Sizes of the VAE.
+      text_encoder: Sizes of the text encoder.
+      size: Size of the video.
+      dtype: Precision of weights and activations.
+      repeat: Runs to time, after one warm-up run.
+      status: Called with what is being measured.
     """
     import torch
 
@@ -128,54 +141,57 @@ def measure_peer(
     with torch.inference_mode():
         for work in _works(dit, vae, text_encoder, size, getattr(torch, dtype)):
             if work.name in names:
-                progress(f"diffusers: {work.name}")
+                status(f"diffusers: {work.name}")
                 results.append(_measure(work, repeat))
-                progress(f"diffusers: {work.name} took {results[-1].seconds:.4f} s")
+                status(f"diffusers: {work.name} took {results[-1].seconds:.4f} s")
     _free()
     return results
 
 
 def compare(
-    theirs: list[Theirs], measured: list[tuple[str, Measured]], size: VideoSize, vae: VAEConfig
+    theirs: list[PeerResult], measured: list[tuple[str, Measured]], size: VideoSize, vae: VAEConfig
 ) -> list[Compared]:
-    """Puts ours beside theirs.
+    """Compare our times with the peer's.
 
     Args:
-      theirs: from `measure_peer`.
-      measured: our programs, by group; those of sampling without an adapter are compared.
-      size: of the video.
-      vae: sizes of the VAE.
+      theirs: Results of `measure_peer`.
+      measured: Our programs with their groups; sampling without an adapter is compared.
+      size: Size of the video.
+      vae: Sizes of the VAE.
 
     Returns:
-      What both did. Work of which ours has not been measured is left out.
+      Work that both did; work whose programs were not measured on our side is left out.
     """
-    ours = _seconds_of_programs(measured, size, vae)
-    return [Compared(one.name, ours[one.name], *one[1:]) for one in theirs if one.name in ours]
+    ours = _our_seconds(measured, size, vae)
+    return [
+        Compared(one.name, ours[one.name], one.seconds, one.how, one.note, one.memory)
+        for one in theirs
+        if one.name in ours
+    ]
 
 
-def _seconds_of_programs(
+def _our_seconds(
     measured: list[tuple[str, Measured]], size: VideoSize, vae: VAEConfig
 ) -> dict[str, float]:
-    """Work to our seconds: a whole video, however many programs that are."""
-    factor, chunks = vae.temporal_factor, vae.latent_shape(*size)[0] - 1
+    """Our seconds for each piece of work, over all chunks of a video."""
+    chunks = vae.latent_shape(*size.shape)[0] - 1
     known = {
         one.program.name: one.median
         for group, one in measured
         if group == "sample, none" or one.program.name not in ADAPTED
     }
     found = {}
-    for work, names in OURS.items():
-        first, *more = (name.format(factor=factor) for name in names)
+    for work, (first, *more) in WORK.items():
         if {first, *more} <= known.keys():
             found[work] = known[first] + chunks * sum(known[name] for name in more)
     return found
 
 
-def _measure(work: Work, repeat: int) -> Theirs:
+def _measure(work: PeerWork, repeat: int) -> PeerResult:
     import torch
 
     on_gpu = torch.cuda.is_available()
-    _free()  # the model before this one
+    _free()  # the previous model
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     model = work.build()
@@ -184,17 +200,17 @@ def _measure(work: Work, repeat: int) -> Theirs:
         try:
             compiled = torch.compile(model)
             quicker = _time(lambda: work.run(compiled), repeat)
-        except Exception as error:  # of whatever kind: its compiler is not what is measured
+        except Exception as error:  # of any type: the peer's compiler is not what is measured
             note = f"torch.compile failed: {str(error).splitlines()[0][:120]}"
         else:
             if quicker < seconds:
                 seconds, how = quicker, "torch.compile"
     memory = torch.cuda.max_memory_allocated() if on_gpu else 0
-    return Theirs(work.name, seconds, how, note, memory)
+    return PeerResult(work.name, seconds, how, note, memory)
 
 
 def _free() -> None:
-    """Lets go of models and programs that are no longer used."""
+    """Free models and programs that are no longer used."""
     import torch
 
     torch.compiler.reset()
@@ -218,7 +234,7 @@ def _time(run: Callable[[], Any], repeat: int) -> float:
 
 def _works(
     dit: DiTConfig, vae: VAEConfig, text_encoder: TextEncoderConfig, size: VideoSize, dtype: Any
-) -> Iterator[Work]:
+) -> Iterator[PeerWork]:
     import diffusers
     import torch
     import transformers
@@ -247,11 +263,11 @@ def _works(
     def from_config(kind: Any) -> Any:
         return lambda config: kind.from_config(json.loads(json.dumps(config)))
 
-    frames, height, width = vae.latent_shape(*size)[:3]
-    video = normal(1, 3, *size)
+    frames, height, width = vae.latent_shape(*size.shape)[:3]
+    video = normal(1, 3, *size.shape)
     latents = normal(1, dit.in_channels, frames, height, width)
     tokens = frames * (height // dit.patch_size[0]) * (width // dit.patch_size[1])
-    timesteps = torch.full((1, tokens), 500.0, device=device)  # one for each token, as Wan2.2 has
+    timesteps = torch.full((1, tokens), 500.0, device=device)  # one for each token, as in Wan2.2
     text = normal(1, dit.text_len, dit.text_dim)
     ids = torch.ones(1, dit.text_len, device=device, dtype=torch.long)
 
@@ -263,9 +279,15 @@ def _works(
     make_dit = build(
         from_config(diffusers.WanTransformer3DModel), dit_names.write_config(dit, "diffusers")
     )
-    yield Work("text", make_text, lambda model: model(ids, attention_mask=torch.ones_like(ids)))
-    yield Work("encoding an image", make_vae, lambda model: model.encode(video[:, :, :1]))
-    yield Work("encoding a video", make_vae, lambda model: model.encode(video))
-    yield Work("decoding", make_vae, lambda model: model.decode(latents))
-    # Last, for compiling it may take minutes.
-    yield Work("a step, no adapter", make_dit, lambda m: m(latents, timesteps, text), compiles=True)
+    mask = torch.ones_like(ids)
+    yield PeerWork("text", make_text, lambda model: model(ids, attention_mask=mask))
+    yield PeerWork("encode image", make_vae, lambda model: model.encode(video[:, :, :1]))
+    yield PeerWork("encode video", make_vae, lambda model: model.encode(video))
+    yield PeerWork("decode", make_vae, lambda model: model.decode(latents))
+    # Last, because compiling it may take minutes.
+    yield PeerWork(
+        "denoising step, no adapter",
+        make_dit,
+        lambda model: model(latents, timesteps, text),
+        compiles=True,
+    )

@@ -1,40 +1,41 @@
-"""A plan: all programs of a run compiled for a topology, whether they fit, and what would."""
+"""Plan a run: compile its programs for a topology, check whether they fit, and find what would."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import jax
 
 from flashmotion_jax.config import TrainConfig, to_dict, with_overrides
-from flashmotion_jax.perf.compiled import Compiled, TooLarge, compile_program
-from flashmotion_jax.perf.programs import PlannedProgram, training_programs
-from flashmotion_jax.perf.sampling import open_sizes, sampling_programs
-from flashmotion_jax.perf.sizes import VideoSize, with_sizes
-from flashmotion_jax.perf.topology import Topology, without_cudnn
+from flashmotion_jax.perf.compiled import Compiled, compile_program
+from flashmotion_jax.perf.programs import OutOfMemory, PlannedProgram, training_programs
+from flashmotion_jax.perf.sampling import open_spec, sampling_programs
+from flashmotion_jax.perf.sizes import VideoSize, with_published_sizes
+from flashmotion_jax.perf.topology import Topology, target_cudnn
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.devices import GIB
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import compiling_for
+from flashmotion_jax.runtime.progress import Status
 
-Progress = Callable[[str], None]
-
-#: Changes that are compiled in search of one that fits.
+#: How many changes `suggest` compiles in search of one that fits.
 MAX_TRIALS = 4
 
 
-class Plan(NamedTuple):
-    """What came of compiling a run.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Result of compiling a run.
 
     Attributes:
-      settings: what was planned, as JSON values.
-      topology: for which.
-      mesh: its axes' sizes by name.
-      videos: of a step, or that are made.
-      published: checkpoints that are not there: their sizes are those of Wan2.2-TI2V-5B.
-      programs: in the order in which they run.
+      settings: What was planned, as JSON values.
+      topology: Devices that it was compiled for.
+      mesh: Sizes of the mesh's axes, by name.
+      videos: Videos per training step, or generated at the same time.
+      published: Missing checkpoints that were replaced by the sizes of Wan2.2-TI2V-5B.
+      programs: In the order in which they run.
     """
 
     settings: dict[str, Any]
@@ -42,7 +43,7 @@ class Plan(NamedTuple):
     mesh: dict[str, int]
     videos: int
     published: list[str]
-    programs: list[Compiled | TooLarge]
+    programs: list[Compiled | OutOfMemory]
 
     @property
     def compiled(self) -> list[Compiled]:
@@ -50,50 +51,45 @@ class Plan(NamedTuple):
         return [one for one in self.programs if isinstance(one, Compiled)]
 
     @property
-    def faults(self) -> list[str]:
-        """Why it does not fit; nothing if it does."""
+    def problems(self) -> list[str]:
+        """Why the run does not fit; empty if it does."""
         memory = self.topology.kind.memory
-        faults = [
+        problems = [
             f"{one.program.name} needs {one.reason}"
             for one in self.programs
-            if isinstance(one, TooLarge)
+            if isinstance(one, OutOfMemory)
         ]
-        return faults + [
-            f"{one.program.name} needs {one.memory.needed / GIB:.1f} of {memory / GIB:.1f} GiB"
+        return problems + [
+            f"{one.program.name} needs {one.memory.total / GIB:.1f} of {memory / GIB:.1f} GiB"
             for one in self.compiled
-            if one.memory.needed > memory
+            if one.memory.total > memory
         ]
 
     @property
     def seconds(self) -> float:
-        """Roofline of a step of training, or of a video."""
+        """Lower bound of a training step, or of a video."""
         return sum(one.program.runs * one.seconds.overlapped for one in self.compiled)
 
 
 def plan_training(
-    run: TrainConfig, topology: Topology, size: VideoSize | None, progress: Progress
+    run: TrainConfig, topology: Topology, size: VideoSize | None, status: Status
 ) -> Plan:
-    """Compiles all turns of a run.
+    """Compile all updates of a training run.
 
     Args:
-      run: to plan; checkpoints that are not there get the published sizes.
-      topology: that its mesh fills.
-      size: of its videos, see `sizes.planned_inputs`.
-      progress: hears what is being compiled.
+      run: Training run; checkpoints that do not exist get the published sizes.
+      topology: Devices, all of which its mesh must use.
+      size: Size of its videos, see `sizes.planned_inputs`.
+      status: Called with what is being compiled.
 
     Raises:
-      UserError: the mesh does not fill the topology, or the configuration does not fit.
+      UserError: The mesh does not use all devices, or the configuration is inconsistent.
     """
     axes = dataclasses.asdict(run.mesh)
-    _require_filled(run, topology)
+    _check_mesh(run, topology)
     mesh = sharding.make_mesh(**axes, devices=topology.devices)
-    with (
-        compiling_for(topology.kind.platform),
-        without_cudnn(),
-        with_sizes(run) as (sized, published),
-        jax.set_mesh(mesh),
-    ):
-        programs = _compile(training_programs(sized, size), topology, progress)
+    with with_published_sizes(run) as (sized, published), _compiling(topology, mesh):
+        programs = _compile(training_programs(sized, size), topology, status)
     return Plan(to_dict(run), topology, axes, run.batch_size, published, programs)
 
 
@@ -102,22 +98,22 @@ def plan_sampling(
     adapter: str | None,
     topology: Topology,
     size: VideoSize | None,
-    progress: Progress,
+    status: Status,
     devices: int = 1,
 ) -> Plan:
-    """Compiles what makes a video; devices that do not share it make others at the same time.
+    """Compile the programs that generate a video.
 
     Args:
-      folder: of a checkpoint; empty for the published sizes.
-      adapter: its kind, a name of `config.ADAPTERS`, or None for no trajectory.
-      topology: whose device it is.
-      size: of the video; by default that of the checkpoint.
-      progress: hears what is being compiled.
-      devices: that share a video.
+      folder: Checkpoint folder; empty for the published sizes.
+      adapter: Kind of adapter, a name of `config.ADAPTERS`, or None for no trajectory.
+      topology: Devices. Each group of `devices` generates a video of its own.
+      size: Size of the video; by default that of the checkpoint.
+      status: Called with what is being compiled.
+      devices: How many devices share a video.
 
     Raises:
-      UserError: the checkpoint lacks a part, or does not take videos of that size; the topology
-        cannot be shared out so.
+      UserError: The checkpoint lacks a part or does not take videos of that size, or the number of
+        devices is not a multiple of `devices`.
     """
     count = len(topology.devices)
     if devices < 1 or count % devices:
@@ -126,66 +122,68 @@ def plan_sampling(
             f"{topology.name}"
         )
     mesh = sharding.make_mesh(context=devices, devices=topology.devices)
-    with (
-        compiling_for(topology.kind.platform),
-        without_cudnn(),
-        open_sizes(folder, adapter, size) as sizes,
-        jax.set_mesh(mesh),
-    ):
-        sampling, programs = sampling_programs(sizes)
-        results = _compile(programs, topology, progress)
+    with open_spec(folder, adapter, size) as spec, _compiling(topology, mesh):
+        sampling, programs = sampling_programs(spec)
+        results = _compile(programs, topology, status)
     settings = {"sample": folder, "adapter": adapter, "sampling": to_dict(sampling)}
     published = [] if folder else ["the checkpoint"]
     return Plan(settings, topology, dict(mesh.shape), count // devices, published, results)
 
 
+@contextlib.contextmanager
+def _compiling(topology: Topology, mesh: jax.sharding.Mesh) -> Generator[None]:
+    """Compile for the devices of a topology, with the mesh set."""
+    with compiling_for(topology.kind.platform), target_cudnn(topology), jax.set_mesh(mesh):
+        yield
+
+
 def _compile(
-    programs: list[PlannedProgram], topology: Topology, progress: Progress
-) -> list[Compiled | TooLarge]:
-    results: list[Compiled | TooLarge] = []
+    programs: list[PlannedProgram], topology: Topology, status: Status
+) -> list[Compiled | OutOfMemory]:
+    results: list[Compiled | OutOfMemory] = []
     for program in programs:
-        progress(f"compiling {program.name} for {topology.name}")
+        status(f"compiling {program.name} for {topology.name}")
         results.append(compile_program(program, topology))
     return results
 
 
-def _require_filled(run: TrainConfig, topology: Topology) -> None:
+def _check_mesh(run: TrainConfig, topology: Topology) -> None:
     mesh, count = run.mesh, len(topology.devices)
     if mesh.data * mesh.fsdp * mesh.context != count:
         videos = max(run.batch_size, count)
         raise UserError(
-            f"the mesh of data={mesh.data} x fsdp={mesh.fsdp} x context={mesh.context} does not "
-            f"fill {topology.name} with its {count} devices; for instance --set mesh.data=1 --set "
+            f"a mesh of data={mesh.data} x fsdp={mesh.fsdp} x context={mesh.context} does not use "
+            f"all {count} devices of {topology.name}; for instance --set mesh.data=1 --set "
             f"mesh.fsdp={count} --set batch_size={videos}"
         )
 
 
 def suggest(
-    run: TrainConfig, topology: Topology, size: VideoSize | None, progress: Progress
+    run: TrainConfig, topology: Topology, size: VideoSize | None, status: Status
 ) -> tuple[list[str], Plan] | None:
-    """The first change that makes a run fit the same devices, proven by compiling it.
+    """Find the first change with which a run fits on the same devices, by compiling it.
 
     Args:
-      run: that does not fit.
-      topology: which it does not fit.
-      size: of its videos.
-      progress: hears what is being tried.
+      run: Training run that does not fit.
+      topology: Devices.
+      size: Size of its videos.
+      status: Called with what is being tried.
 
     Returns:
-      Assignments for `--set` and the plan with them; None if none of those tried fits.
+      Assignments for `--set` and the plan with them; None if no change that was tried fits.
     """
     for trial, (assignments, changed) in enumerate(_changes(run)):
         if trial == MAX_TRIALS:
             break
-        progress(f"trying {' '.join(assignments)}")
-        plan = plan_training(changed, topology, size, progress)
-        if not plan.faults:
+        status(f"trying {' '.join(assignments)}")
+        plan = plan_training(changed, topology, size, status)
+        if not plan.problems:
             return assignments, plan
     return None
 
 
 def _changes(run: TrainConfig) -> Iterator[tuple[list[str], TrainConfig]]:
-    """What takes less memory, cheapest in time first."""
+    """Changes that save memory, those that cost the least time first."""
     assignments: list[str] = []
     if run.remat != "full":
         assignments = ["remat=full"]

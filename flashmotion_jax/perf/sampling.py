@@ -1,11 +1,12 @@
-"""The programs that make a video, as the pipeline runs them: one video on the mesh that is set."""
+"""The programs that generate a video, as the pipeline runs them: one video on the current mesh."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,24 +23,25 @@ from flashmotion_jax.diffusion.samplers import FewStep
 from flashmotion_jax.inference.pipeline import decode_chunk, encode_chunk
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.perf.programs import PlannedProgram
-from flashmotion_jax.perf.sizes import VideoSize, published
+from flashmotion_jax.perf.sizes import VideoSize, published_checkpoint
 from flashmotion_jax.runtime.flops import count_flops
 from flashmotion_jax.runtime.jit import Program
 from flashmotion_jax.text.prompts import encode_tokens
 from flashmotion_jax.training.layout import bytes_per_device, on_mesh
 
 #: Programs that differ from adapter to adapter.
-ADAPTED = ("preparing", "a step")
+ADAPTED = ("prepare", "denoising step")
 
 
-class SampleSizes(NamedTuple):
+@dataclass(frozen=True)
+class SampleSpec:
     """What is sampled.
 
     Attributes:
-      folder: of a checkpoint, whose weights are not read.
-      adapter: its kind, a name of `config.ADAPTERS`, or None for no trajectory.
-      size: of the video; by default that of the checkpoint.
-      dtype: of matmuls and convolutions, and of their weights.
+      folder: Checkpoint folder; its weights are not read.
+      adapter: Kind of adapter, a name of `config.ADAPTERS`, or None for no trajectory.
+      size: Size of the video; by default that of the checkpoint.
+      dtype: Precision of matmuls and convolutions, and of their weights.
     """
 
     folder: Path
@@ -49,39 +51,39 @@ class SampleSizes(NamedTuple):
 
 
 @contextmanager
-def open_sizes(folder: str, adapter: str | None, size: VideoSize | None) -> Generator[SampleSizes]:
+def open_spec(folder: str, adapter: str | None, size: VideoSize | None) -> Generator[SampleSpec]:
     """The sizes of a checkpoint, or the published ones if `folder` is empty."""
     if folder:
-        yield SampleSizes(Path(folder), adapter, size)
+        yield SampleSpec(Path(folder), adapter, size)
         return
-    with published() as made:
-        yield SampleSizes(made, adapter, size)
+    with published_checkpoint() as made:
+        yield SampleSpec(made, adapter, size)
 
 
-def abstract_component(sizes: SampleSizes, kind: str) -> Any:
-    """A component with shapes, dtypes and places on the mesh that is set in place of arrays."""
-    component = components.read_component(sizes.folder, kind)
-    policy = Policy(compute=sizes.dtype, params=sizes.dtype)
+def abstract_component(spec: SampleSpec, kind: str) -> Any:
+    """A component with shapes, dtypes and shardings on the current mesh in place of arrays."""
+    component = components.read_component(spec.folder, kind)
+    policy = Policy(compute=spec.dtype, params=spec.dtype)
     return on_mesh(components.abstract_module(kind, component.config, policy, component.dit_config))
 
 
-def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedProgram]]:
-    """What makes a video from image, prompt and trajectory, on the mesh that is set.
+def sampling_programs(spec: SampleSpec) -> tuple[SamplingConfig, list[PlannedProgram]]:
+    """What generates a video from image, prompt and trajectory, on the current mesh.
 
     Returns:
       How the checkpoint is sampled, and the programs in the order in which they run.
 
     Raises:
-      UserError: the checkpoint lacks a part, or does not take videos of that size.
+      UserError: The checkpoint lacks a part, or does not take videos of that size.
     """
-    sampling = components.read_sampling(sizes.folder)
-    size = sizes.size or VideoSize(sampling.num_frames, sampling.height, sampling.width)
-    models = {kind: abstract_component(sizes, kind) for kind in ("dit", "vae", "text_encoder")}
-    adapter = abstract_component(sizes, f"adapters/{sizes.adapter}") if sizes.adapter else None
-    dit_config = components.read_component(sizes.folder, "dit").config
-    vae_config = components.read_component(sizes.folder, "vae").config
-    Grid.of(dit_config, vae_config).check(*size)
-    shape = vae_config.latent_shape(*size)
+    sampling = components.read_sampling(spec.folder)
+    size = spec.size or VideoSize(sampling.num_frames, sampling.height, sampling.width)
+    models = {kind: abstract_component(spec, kind) for kind in ("dit", "vae", "text_encoder")}
+    adapter = abstract_component(spec, f"adapters/{spec.adapter}") if spec.adapter else None
+    dit_config = components.read_component(spec.folder, "dit").config
+    vae_config = components.read_component(spec.folder, "vae").config
+    Grid.of(dit_config, vae_config).check(*size.shape)
+    shape = vae_config.latent_shape(*size.shape)
     tokens = jax.ShapeDtypeStruct((1, dit_config.text_len), jnp.int32)
     guided = (1, dit_config.text_len, dit_config.text_dim) if sampling.is_guided else None
     programs = [
@@ -91,15 +93,13 @@ def sampling_programs(sizes: SampleSizes) -> tuple[SamplingConfig, list[PlannedP
     ]
     factor, chunks = vae_config.temporal_factor, shape[0] - 1
     vae, image = models["vae"], jax.ShapeDtypeStruct((1, 1, size.height, size.width, 3), jnp.uint8)
-    programs.append(
-        _program("encoding the image", 1, encode_chunk, vae, image, None, dtype="float32")
-    )
+    programs.append(_program("encode image", 1, encode_chunk, vae, image, None, dtype="float32"))
     if adapter is not None:
-        names = "encoding the first map", f"encoding {factor} more maps"
-        programs += _stream(names, encode_chunk, vae, image, factor, chunks, dtype=sizes.dtype)
+        names = "encode first map", "encode next maps"
+        programs += _stream(names, encode_chunk, vae, image, factor, chunks, dtype=spec.dtype)
     programs += _denoising(models["dit"], adapter, sampling, shape, guided)
     latents = jax.ShapeDtypeStruct((1, 1, *shape[1:]), jnp.float32)
-    names = "decoding the first frame", "decoding 1 more"
+    names = "decode first frame", "decode next frames"
     programs += _stream(names, decode_chunk, vae, latents, 1, chunks)
     return sampling, programs
 
@@ -113,7 +113,7 @@ def _stream(
     later: int,
     **options: Any,
 ) -> list[PlannedProgram]:
-    """A video's first frame, and `step` frames of those after it, `later` times."""
+    """Programs of a video's first frame, and of `step` later frames, which runs `later` times."""
     programs = [_program(names[0], 1, code, vae, frame, None, **options)]
     if later:
         some = jax.ShapeDtypeStruct((1, step, *frame.shape[2:]), frame.dtype)
@@ -148,18 +148,10 @@ def _denoising(
     schedule = make_schedule(sampling)
     state = (noise,) if isinstance(schedule, FewStep) else (noise,) * 4
     row = jax.eval_shape(lambda: jax.tree.map(lambda rows: jnp.asarray(rows[0]), schedule))
+    step_args = (*models, prepared, state, row, step_keys)
     return [
-        _program("preparing", 1, start_denoising, *models, keys, shape=shape),
-        _program(
-            "a step",
-            sampling.num_inference_steps,
-            denoise_step,
-            *models,
-            prepared,
-            state,
-            row,
-            step_keys,
-        ),
+        _program("prepare", 1, start_denoising, *models, keys, shape=shape),
+        _program("denoising step", sampling.num_inference_steps, denoise_step, *step_args),
     ]
 
 

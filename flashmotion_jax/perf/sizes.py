@@ -1,4 +1,4 @@
-"""Sizes of a run's models where there are no weights yet: those that are published."""
+"""Sizes of videos, and of models without weights: by default those of Wan2.2-TI2V-5B."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,24 +36,33 @@ from flashmotion_jax.training.stage import Stage
 ROLES = ("autoencoder", "slow_generator", "fast_generator", "slow_adapter", "start_from")
 
 
-class VideoSize(NamedTuple):
-    """Of the videos that a plan is for; 121 frames of 704 x 1280 are the paper's."""
+@dataclass(frozen=True)
+class VideoSize:
+    """Frames and pixels of a video; by default those of the paper."""
 
     num_frames: int = 121
     height: int = 704
     width: int = 1280
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(num_frames, height, width)`."""
+        return self.num_frames, self.height, self.width
+
     def override(self, **given: int | None) -> VideoSize:
         """The same size with each field replaced that is given and is not None."""
-        return self._replace(**{name: value for name, value in given.items() if value is not None})
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
 @contextmanager
-def published(changed: Mapping[str, Any] | None = None) -> Generator[Path]:
-    """A checkpoint folder with the sizes of Wan2.2-TI2V-5B and no weights, for as long as needed.
+def published_checkpoint(changed: Mapping[str, Any] | None = None) -> Generator[Path]:
+    """A temporary checkpoint folder with the sizes of Wan2.2-TI2V-5B and without weights.
 
     Args:
-      changed: kind of a component to sizes other than the published ones.
+      changed: Configurations that differ from the published ones, by kind of component.
+
+    Yields:
+      The folder.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -79,14 +89,14 @@ def published(changed: Mapping[str, Any] | None = None) -> Generator[Path]:
 
 
 @contextmanager
-def with_sizes(
+def with_published_sizes(
     run: TrainConfig, changed: Mapping[str, Any] | None = None
 ) -> Generator[tuple[TrainConfig, list[str]]]:
-    """The run with published sizes for those of its checkpoints that are not there.
+    """A training run whose missing checkpoints are replaced by `published_checkpoint`.
 
     Args:
-      run: to plan.
-      changed: see `published`.
+      run: Training run.
+      changed: See `published_checkpoint`.
 
     Yields:
       The run to build, and the checkpoints that were replaced.
@@ -98,17 +108,18 @@ def with_sizes(
     if isinstance(run.stage, SlowAdapterConfig):
         kind = f"adapters/{adapter_name(run.stage.adapter)}"
         changed = {**(changed or {}), kind: run.stage.adapter}
-    with published(changed) as folder:
+    with published_checkpoint(changed) as folder:
         assignments = [f"stage.{role}={folder}" for role in missing]
         yield with_overrides(run, assignments), sorted(set(missing.values()))
 
 
-class PlannedInputs(NamedTuple):
-    """What a run reads, by its shapes alone; see `training.inputs`.
+@dataclass(frozen=True)
+class PlannedInputs:
+    """What a run reads, as shapes only; see `training.inputs`.
 
     Attributes:
-      batch: with shapes, dtypes and places in place of arrays.
-      texts: shapes of the texts that stand for no prompt and for what guidance avoids.
+      batch: Batch with `jax.ShapeDtypeStruct`s in place of arrays.
+      texts: Shapes of the encoded empty prompt and of the encoded negative prompt.
     """
 
     batch: Any
@@ -124,15 +135,15 @@ class PlannedInputs(NamedTuple):
 
 
 def planned_inputs(run: TrainConfig, stage: Stage, size: VideoSize | None) -> PlannedInputs:
-    """The shapes that a run reads, on the mesh that is set.
+    """The shapes that a run reads, on the current mesh.
 
     Args:
-      run: to plan.
-      stage: built from it.
-      size: of its videos; by default that of its cache or, if there is none yet, the paper's.
+      run: Training run.
+      stage: Stage built from it.
+      size: Size of its videos; by default that of its cache or, without a cache, the paper's.
 
     Raises:
-      UserError: the models do not take videos of that size, or the cache is damaged.
+      UserError: The models do not take videos of that size, or the cache is damaged.
     """
     if isinstance(run.stage, AutoencoderConfig):
         return PlannedInputs(abstract_pixels(run, run.stage), {})
@@ -143,6 +154,6 @@ def planned_inputs(run: TrainConfig, stage: Stage, size: VideoSize | None) -> Pl
     else:
         vae = components.read_component(run.stage.slow_generator, "vae").config
         size = size or VideoSize()
-        Grid.of(dit, vae).check(*size)
-        shape = vae.latent_shape(*size)
+        Grid.of(dit, vae).check(*size.shape)
+        shape = vae.latent_shape(*size.shape)
     return PlannedInputs(abstract_latents(run, dit, shape), texts)

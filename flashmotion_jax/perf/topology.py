@@ -1,4 +1,4 @@
-"""Devices that are not there: enough of them for a compiler."""
+"""Device topologies for compiling ahead of time, without the devices."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ import math
 import os
 import re
 from collections.abc import Generator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from flashmotion_jax.perf.gpu_target import target_config
 from flashmotion_jax.runtime.devices import COMPILE_TARGETS, CompileTarget
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.private import private_module
 
-#: cuDNN's version, as jax asks for it where it writes an attention kernel.
+#: Version of cuDNN to emit attention kernels for, as JAX encodes it.
 CUDNN_VERSION = 91002
 
-#: A Cloud TPU machine with 8 chips, which only these whole topologies are.
+#: Topologies that are one Cloud TPU machine of 8 chips; all others consist of machines of 4.
 _EIGHT_CHIP_HOSTS = ("v5e:2x4", "v6e:2x4")
 
 
-class Topology(NamedTuple):
+@dataclass(frozen=True)
+class Topology:
     """Devices to compile for.
 
     Attributes:
-      name: as it was asked for.
-      kind: of each device.
-      devices: for a mesh; nothing can be put on them.
+      name: As passed to `open_topology`.
+      kind: Kind of each device.
+      devices: Devices for a mesh; no array can be placed on them.
     """
 
     name: str
@@ -35,19 +38,19 @@ class Topology(NamedTuple):
 
     @property
     def num_hosts(self) -> int:
-        """Machines that the devices are in."""
+        """Number of machines that hold the devices."""
         return len({device.process_index for device in self.devices})
 
 
 def prepare_environment() -> None:
-    """Lets jax compile for devices that are not there; before it is imported."""
-    os.environ["JAX_PLATFORMS"] = "cpu"  # else a plugin looks for its devices, and fails
+    """Set the environment for ahead-of-time compilation; call this before importing JAX."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # otherwise a plugin looks for its devices and fails
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")  # libtpu warns without one
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # What is compiled for devices that are not there cannot be read back: jax would warn and go on.
+    # JAX cannot read programs for absent devices back from its cache, and would warn about each.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 
@@ -55,12 +58,12 @@ def open_topology(name: str) -> Topology:
     """The devices of a topology.
 
     Args:
-      name: a kind, a colon, and the sides of a TPU's slice, or the number of GPUs, or hosts x GPUs
-        of each: "v5p:4x4x4", "v6e:8x8", "h200:8", "a100:2x8".
+      name: Kind of device, a colon, and the shape of a TPU slice, the number of GPUs, or hosts x
+        GPUs per host: "v5p:4x4x4", "v6e:8x8", "h200:8", "a100:2x8".
 
     Raises:
-      UserError: there is no such topology.
-      ImportError: its compiler is not installed.
+      UserError: There is no such topology.
+      ImportError: The compiler for these devices is not installed.
     """
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if not found or found.group(1) not in COMPILE_TARGETS:
@@ -90,10 +93,10 @@ def _gpus(name: str, kind: str, sizes: list[int]) -> list[Any]:
     if len(sizes) == 1:
         per_host = min(sizes[0], COMPILE_TARGETS[kind].devices_per_host)
         sizes = [-(-sizes[0] // per_host), per_host]
-        if math.prod(sizes) != math.prod([int(name.split(":")[1])]):
-            raise UserError(f"topology {name!r}; expected whole hosts of {per_host} above one")
+        if math.prod(sizes) != int(name.split(":")[1]):
+            raise UserError(f"topology {name!r}; expected a multiple of {per_host}, whole hosts")
     if len(sizes) != 2:
-        raise UserError(f"topology {name!r}; expected GPUs, or hosts x GPUs of each")
+        raise UserError(f"topology {name!r}; expected the number of GPUs, or hosts x GPUs per host")
     return _describe(
         name,
         "jax-cuda13-plugin and jax-cuda13-pjrt",
@@ -111,7 +114,7 @@ def _describe(name: str, packages: str, **options: Any) -> list[Any]:
         return list(topologies.get_topology_desc(**options).devices)
     except (NotImplementedError, ImportError) as error:
         missing = str(error)
-    except Exception as error:  # the runtime's own kinds, for a missing library and a wrong name
+    except Exception as error:  # plugins raise types of their own
         missing = str(error)
         if not any(words in missing for words in ("libtpu", "not found", "Unknown platform")):
             raise UserError(f"topology {name!r}: {missing.splitlines()[0]}") from error
@@ -122,10 +125,25 @@ def _describe(name: str, packages: str, **options: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def without_cudnn() -> Generator[None]:
-    """Attention kernels are written for the cuDNN that will be there, not for the one that is."""
-    from jax._src.cudnn import fused_attention_stablehlo as kernels
+def target_cudnn(topology: Topology) -> Generator[None]:
+    """Emit attention kernels for `CUDNN_VERSION` instead of the installed cuDNN, if any.
 
+    Args:
+      topology: Devices to compile for; nothing changes unless they are GPUs.
+
+    Raises:
+      ImportError: This version of JAX cannot be told for which cuDNN to compile.
+    """
+    if topology.kind.platform != "gpu":
+        yield
+        return
+    # There is no public option for this.
+    kernels: Any = private_module(
+        "jax._src.cudnn.fused_attention_stablehlo",
+        "check_cudnn_version",
+        "plans for GPUs need it where cuDNN is not installed; with cuDNN installed, "
+        "`target_cudnn` can be removed",
+    )
     known = kernels.check_cudnn_version
     kernels.check_cudnn_version = lambda: CUDNN_VERSION
     try:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import jax
 
-GB, GIB = 10**9, 2**30
+GB, GIB, TERA = 10**9, 2**30, 10**12
 
 #: Share of a GPU's memory that a program can use; CUDA, cuDNN and NCCL take the rest.
 GPU_SHARE = 0.92

@@ -1,10 +1,10 @@
-"""Several processes as one run: they join, and when one of them ends early, all do.
+"""Run several processes as one: they join, and when one of them ends early, all do.
 
-Left alone, jax's processes wait for a lost one in a collective for up to 100 s and then abort, for
-one that raised for 5 minutes, and for one that was asked to stop for ever. Here each process tells
-the others that it is there, and whoever misses one says so and ends; what was saved is gone on from
-by the same command. Only of process 0, through which all are joined, jax itself says that it is
-gone, and ends the others at once.
+On their own, JAX's processes wait for a lost process in a collective for up to 100 s and then
+abort, for one that raised for 5 minutes, and for one that was asked to stop forever. Here each
+process sends heartbeats through JAX's coordination service, and a process that learns of a lost one
+says so and exits; the same command then resumes from the last checkpoint. Process 0 hosts the
+service: if it is killed, JAX itself reports that and ends the others at once.
 """
 
 from __future__ import annotations
@@ -21,57 +21,61 @@ from typing import Any
 import jax
 
 from flashmotion_jax.runtime.errors import UserError, exit_status
+from flashmotion_jax.runtime.private import private_module
 
-#: How often a process tells that it is there, and after how long a silence it counts as lost.
+#: Seconds between heartbeats, and without one until a process counts as lost.
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 15.0
-#: For jax's own watch, which ends what ours cannot; and for processes to find each other. jax beats
-#: twice in that time, so it may miss a process after half of it already: ours must be quicker.
+#: For JAX's own heartbeats, which end what ours cannot. JAX may notice a lost process after half of
+#: this time, and would abort without a message, so ours have to notice it earlier.
 HEARTBEAT_SECONDS = 50
+#: How long processes wait for each other at the start.
 JOIN_SECONDS = 300
-#: For all to come to the end: one of them writes the result.
+#: How long they wait for each other at the end, while one of them may still write the result.
 END_SECONDS = 3600
-#: Exit statuses of a run that came to its end, or that was asked to stop and has saved.
-GOOD = (0, 143)
+#: Exit statuses of a run that is complete, or that was asked to stop and has saved a checkpoint.
+SUCCESS = (0, 143)
 
-#: Errors of collectives, whose cause is another process.
-_OF_OTHERS = re.compile("gloo|nccl|peer|collective|unavailable|deadline|socket", re.IGNORECASE)
+#: Errors of collectives, which another process causes.
+_FROM_OTHERS = re.compile("gloo|nccl|peer|collective|unavailable|deadline|socket", re.IGNORECASE)
 
+#: Keys in the coordination service.
 _ALIVE, _FAILED, _END = "flashmotion/alive", "flashmotion/failed", "flashmotion/end"
 
 
 def run_together(
     program: str, where: str, run: Callable[[], int], *, traceback: bool = False
 ) -> int:
-    """Runs a command as one of several processes.
+    """Run a command as one of several processes.
 
     Args:
-      program: name to begin messages with.
-      where: "auto" on a cluster that jax knows (Slurm, TPU pods, Open MPI), or which process this
-        is, of how many, and where process 0 is: "1/4@10.0.0.1:1234".
-      run: the command.
-      traceback: see `exit_status`.
+      program: Name at the start of messages.
+      where: "auto" on a cluster that JAX detects (Slurm, TPU pods, Open MPI), else the index of
+        this process, the number of processes and the address of process 0: "1/4@10.0.0.1:1234".
+      run: The command.
+      traceback: See `errors.exit_status`.
 
     Returns:
-      The exit status, as of `errors.exit_status`. If a process fails, this one included, it does
-      not return: the process ends, with status 1 or its own.
+      The exit status, see `errors.exit_status`. If any process fails, this function does not
+      return: the process exits, with its own status if it failed itself, else with 1.
 
     Raises:
-      UserError: `where` is neither, or there is no such cluster.
-      OSError: the processes did not find each other.
+      UserError: `where` has another form, or there is no such cluster.
+      OSError: The processes did not find each other.
     """
     _join(where)
     if jax.process_count() == 1:
         return exit_status(program, run, traceback=traceback)
-    watch = _Watch(program, _client(), jax.process_index(), jax.process_count())
-    watch.start()
+    heartbeat = _Heartbeat(program, _client(), jax.process_index(), jax.process_count())
+    heartbeat.start()
 
     def guarded() -> int:
         try:
             return run()
         except Exception as error:
-            if _OF_OTHERS.search(str(error)):
-                # Most likely one of them is gone: in a moment the watch knows, and ends this one.
+            if _FROM_OTHERS.search(str(error)):
+                # Most likely another process is gone. Give the heartbeat time to find out and to
+                # exit with a message that names it.
                 time.sleep(SILENT_SECONDS + 6 * BEAT_SECONDS)
             raise
 
@@ -81,11 +85,11 @@ def run_together(
     except BaseException as error:
         tracebacks.print_exc()
         status, reason = 1, f"failed: {type(error).__name__}: {error}"
-    if status not in GOOD:
-        watch.tell(reason)
-        _end(status)
+    if status not in SUCCESS:
+        heartbeat.report(reason)
+        _exit(status)
     _client().wait_at_barrier(_END, END_SECONDS * 1000)
-    watch.stop()
+    heartbeat.stop()
     jax.distributed.shutdown()
     return status
 
@@ -113,96 +117,102 @@ def _join(where: str) -> None:
         jax.distributed.initialize(**options)
     except ValueError as error:
         raise UserError(
-            f"--distributed {where}: jax finds no cluster here ({error}); give the place of this "
-            "process as PROCESS/COUNT@HOST:PORT"
+            f"--distributed {where}: JAX detects no cluster here ({error}); pass the index of this "
+            "process and the address of process 0 as PROCESS/COUNT@HOST:PORT"
         ) from error
     except RuntimeError as error:
         raise OSError(
             f"--distributed {where}: the processes did not find each other within {JOIN_SECONDS} s "
-            f"({str(error).splitlines()[0][:200]}); is process 0 up, and its port open?"
+            f"({str(error).splitlines()[0][:200]}); is process 0 running, and its port open?"
         ) from error
 
 
 def _client() -> Any:
-    """What processes leave notes with; jax has no public name for it."""
-    from jax._src import distributed
-
+    """The client of JAX's coordination service: a key-value store and barriers."""
+    distributed: Any = private_module(
+        "jax._src.distributed",
+        "global_state",
+        "`--distributed` needs the client of the coordination service; "
+        "`jax.experimental.multihost_utils` has its barrier, but no key-value store",
+    )
     return distributed.global_state.client
 
 
-def _end(status: int) -> None:
-    """Ends the process at once: an orderly end would wait for the others."""
+def _exit(status: int) -> None:
+    """End the process at once: an orderly shutdown would wait for the others."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-class _Watch(threading.Thread):
-    """Tells the others that this process is there, and ends it when one of them is not.
+class _Heartbeat(threading.Thread):
+    """Tells the others that this process is alive, and ends it when another one is not.
 
-    Process 0 compares what all have told; the others look for its verdict.
+    Process 0 checks the heartbeats of all; the others read its verdict.
     """
 
     def __init__(self, program: str, client: Any, index: int, count: int):
-        super().__init__(name="watch of processes", daemon=True)
+        super().__init__(name="heartbeat", daemon=True)
         self._program, self._client, self._index, self._count = program, client, index, count
         self._done = threading.Event()
-        self._beats: dict[str, tuple[str, float]] = {}  # process to its last, and when it was new
+        # By process: its last heartbeat, and when that was first seen.
+        self._last_beats: dict[str, tuple[str, float]] = {}
 
     def stop(self) -> None:
-        """Ends the watch: processes may go now."""
+        """Stop checking, so that processes may exit."""
         self._done.set()
         self.join()
 
-    def tell(self, reason: str) -> None:
-        """Leaves word that this process is about to end."""
+    def report(self, reason: str) -> None:
+        """Tell the others that this process is about to exit."""
         self._done.set()
-        self._note(self._index, reason)
+        self._record_failure(self._index, reason)
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Send and check heartbeats until `stop`."""
         beat = 0
         while not self._done.wait(BEAT_SECONDS):
             beat += 1
             try:
                 self._client.key_value_set(f"{_ALIVE}/{self._index}", str(beat), True)
-                reason = self._look()
-            except Exception as error:  # the client has kinds of its own
+                reason = self._check()
+            except Exception as error:  # the client raises types of its own
                 lines = str(error).splitlines() or [type(error).__name__]
                 reason = f"process 0 cannot be reached ({lines[0][:100]})"
             if reason and not self._done.is_set():
                 print(
-                    f"{self._program}: {reason}; process {self._index} of {self._count} ends too. "
-                    "What was saved is whole: the same command goes on from there",
+                    f"{self._program}: {reason}; process {self._index} of {self._count} exits too. "
+                    "Checkpoints are complete: the same command resumes from the last one",
                     file=sys.stderr,
                 )
-                _end(1)
+                _exit(1)
 
-    def _look(self) -> str | None:
-        """What ends this process, if anything does."""
+    def _check(self) -> str | None:
+        """The reason for which this process has to exit, if there is one."""
         failed = self._client.key_value_dir_get(_FAILED)
         if failed:
             key, reason = sorted(failed)[0]
             if self._index == 0:
-                time.sleep(2 * BEAT_SECONDS)  # the notes go with this process
+                # The key-value store ends with this process; let the others read it first.
+                time.sleep(2 * BEAT_SECONDS)
             return f"process {key.rsplit('/', 1)[1]} {reason}"
         if self._index == 0:
             now = time.monotonic()
             beats = dict(self._client.key_value_dir_get(_ALIVE))
             for process in range(1, self._count):
-                told = beats.get(f"{_ALIVE}/{process}", "")
-                last, since = self._beats.get(str(process), ("", now))
-                if told != last:
-                    last, since = told, now
-                self._beats[str(process)] = last, since
+                beat = beats.get(f"{_ALIVE}/{process}", "")
+                last, since = self._last_beats.get(str(process), ("", now))
+                if beat != last:
+                    last, since = beat, now
+                self._last_beats[str(process)] = last, since
                 if now - since > SILENT_SECONDS:
-                    self._note(process, f"has not been heard of for {SILENT_SECONDS:.0f} s")
+                    self._record_failure(process, f"sent no heartbeat for {SILENT_SECONDS:.0f} s")
         return None
 
-    def _note(self, process: int, reason: str) -> None:
+    def _record_failure(self, process: int, reason: str) -> None:
         try:
             self._client.key_value_set(f"{_FAILED}/{process}", reason, True)
-        except Exception:  # then process 0 is gone, which ends the others too
+        except Exception:  # process 0 is gone, which ends the others too
             return
         if self._index == 0 and process == 0:
-            time.sleep(2 * BEAT_SECONDS)  # the notes go with this process
+            time.sleep(2 * BEAT_SECONDS)  # let the others read it before the store ends

@@ -1,4 +1,4 @@
-"""`jax.jit` with what each backend needs, compiled once and kept for later processes."""
+"""`jax.jit` with the compiler options that each backend needs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import jax
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: What XLA is told, by backend.
+#: Options of XLA, by backend.
 #:
-#: CPU: it has no bfloat16 matmul and converts to float32. It would move the conversion of a whole
-#: stack of layers out of their scan: 19 GB of scratch for the DiT instead of one layer's 0.7 GB.
+#: CPU: matmuls in bfloat16 are converted to float32. XLA would hoist the conversion of all stacked
+#: layers out of their scan: 19 GB of temporaries for the DiT instead of 0.7 GB for one layer.
 #:
-#: GPU: without Triton's matmuls, biases and GELU become parts of cuBLAS's. A step of the DiT takes
-#: 1.7 % less time (an H200, `tools/measure_options.py`).
+#: GPU: without Triton's matmuls, XLA fuses biases and GELU into those of cuBLAS. A step of the DiT
+#: takes 1.7 % less time (H200, `tools/measure_options.py`).
 OPTIONS: dict[str, dict[str, str | bool]] = {
     "cpu": {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"},
     "gpu": {"xla_gpu_enable_triton_gemm": False},
@@ -31,18 +31,18 @@ _TARGET: ContextVar[str | None] = ContextVar("target", default=None)
 
 
 def backend() -> str:
-    """What programs are made for: "cpu", "gpu" or "tpu"; models choose their kernels by it."""
+    """The backend to compile for, "cpu", "gpu" or "tpu"; models choose their kernels by it."""
     return _TARGET.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
 def compiling_for(platform: str) -> Generator[None]:
-    """Makes programs for devices that this process does not have: to be compiled, never run.
+    """Trace and compile for devices that this process does not have.
 
     Args:
-      platform: what `backend` tells meanwhile.
+      platform: What `backend` returns meanwhile.
     """
-    # What was traced before chose its kernels for another backend, and so would what comes after.
+    # JAX caches traces, but does not know that they depend on `backend`.
     jax.clear_caches()
     token = _TARGET.set(platform)
     try:
@@ -53,11 +53,11 @@ def compiling_for(platform: str) -> Generator[None]:
 
 
 class Program(Generic[P, T]):
-    """A function that is compiled with the options of the backend in use; see `program`.
+    """A function compiled with the options of the current backend; see `program`.
 
     Attributes:
-      function: as it was before, for tracing it as a part of something else.
-      donated: names of the arguments that a run uses up.
+      function: The function itself, to trace it as a part of something else.
+      donated: Names of the arguments that it donates.
     """
 
     def __init__(self, function: Callable[P, T], **options: Any):
@@ -67,11 +67,11 @@ class Program(Generic[P, T]):
         self._compiled: dict[str, Any] = {}  # by backend
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs the function, compiled for the shapes of its arguments."""
+        """Run the function, compiled for the shapes of its arguments."""
         return self._jitted()(*args, **kwargs)
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Lowered:
-        """The program for arguments that may be abstract, to compile without running it."""
+        """Trace the function for arguments that may be abstract, to compile without running it."""
         return self._jitted().lower(*args, **kwargs)
 
     def _jitted(self) -> Any:
@@ -90,12 +90,13 @@ def program(
     static_argnames: tuple[str, ...] = (),
     donate_argnames: tuple[str, ...] = (),
 ) -> Program[P, T]:
-    """Compiles a function with the options of the backend in use.
+    """Compile a function with the options of the current backend.
 
     Args:
-      function: traceable; modules are arguments, never closures.
-      static_argnames: as for `jax.jit`.
-      donate_argnames: as for `jax.jit`.
+      function: Traceable function. Modules are arguments, never closures: weights that it closes
+        over would become constants of the program.
+      static_argnames: See `jax.jit`.
+      donate_argnames: See `jax.jit`.
 
     Returns:
       The compiled function.

@@ -1,8 +1,8 @@
 """The device mesh, and the one table from logical axis names to mesh axes.
 
 There is always a mesh, of size 1 on one device. Weights are stored sharded over "fsdp" and gathered
-layer by layer where they are used; activations are split over the batch, and a video's tokens over
-"context": the same part of every frame's tokens on each device.
+layer by layer where they are used. Activations are sharded over "data" and "fsdp" along the batch,
+and over "context" along the tokens of a video: each device has the same part of every frame.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 MESH_AXES = ("data", "fsdp", "context")
 
-#: Logical axis -> mesh axis that stores it; names that are absent are not split.
+#: Mesh axis over which a logical axis of a parameter is sharded; absent names are replicated.
 LOGICAL_AXES = {"embed": "fsdp", "channels_out": "fsdp"}
 
-#: Mesh axes over which the batch dimension of activations is split.
+#: Sharding of the batch dimension of activations.
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
 def make_mesh(
     data: int = 1, fsdp: int = 1, context: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh over the first `data * fsdp * context` devices, in explicit sharding mode.
+    """Make a mesh of the first `data * fsdp * context` devices, in explicit sharding mode.
 
-    On a TPU's torus neighbours of the mesh are neighbours of the torus, as far as its sides can be
-    multiplied and split to those of the mesh.
+    On a TPU, neighbors in the mesh are neighbors in the torus, as far as the sides of the torus can
+    be factored into those of the mesh.
 
     Args:
-      data: copies of the weights.
-      fsdp: parts of the weights.
-      context: parts of a video.
-      devices: those of this process, by default.
+      data: Copies of the weights.
+      fsdp: Shards of the weights.
+      context: Shards of a video.
+      devices: Devices to use; by default all devices of the run.
 
     Raises:
-      UserError: there are fewer devices than that, or an axis has none.
+      UserError: There are fewer devices than that, or an axis is smaller than 1.
     """
     shape = (data, fsdp, context)
     if min(shape) < 1:
         raise UserError(
             f"a mesh of data={data} x fsdp={fsdp} x context={context}; expected at least 1 device "
-            "along each"
+            "along each axis"
         )
     size = math.prod(shape)
     devices = jax.devices() if devices is None else devices
@@ -60,16 +60,17 @@ def make_mesh(
             f"a mesh of data={data} x fsdp={fsdp} x context={context} needs {size} devices; "
             f"found {len(devices)}"
         )
-    # `jax.make_mesh` splits no side of a torus: data=4 x fsdp=64 on 16 x 16 would be refused.
+    # `jax.make_mesh` does not split a side of a torus: it would refuse data=4 x fsdp=64 on 16 x 16.
     placed = mesh_utils.create_device_mesh(shape, devices[:size], allow_split_physical_axes=True)
     return Mesh(placed, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 
 
 def parameter_spec(param: nnx.Variable, mesh: Mesh) -> PartitionSpec:
-    """Where a parameter lies: its logical axes through the table.
+    """The sharding of a parameter, from its logical axes.
 
-    Only stacked parameters, those with a leading dimension more than names, are split: what stands
-    outside a stack is small. A dimension that the mesh axis does not divide is left whole.
+    Only stacked parameters are sharded, which have one more (leading) dimension than axis names:
+    those outside of a stack are small. A dimension that the mesh axis does not divide is not
+    sharded.
     """
     shape = param.get_value().shape
     names = param.get_metadata().get("axes", (None,) * len(shape))
@@ -86,7 +87,7 @@ def parameter_spec(param: nnx.Variable, mesh: Mesh) -> PartitionSpec:
 
 
 def shardings(module: Module, mesh: Mesh) -> Module:
-    """The tree of `module` with a `NamedSharding` in place of each parameter's array."""
+    """A tree like `module` with a `NamedSharding` in place of each parameter's array."""
     return jax.tree.map(
         lambda param: param.replace(NamedSharding(mesh, parameter_spec(param, mesh))),
         module,
@@ -95,12 +96,12 @@ def shardings(module: Module, mesh: Mesh) -> Module:
 
 
 def place(module: Module, mesh: Mesh) -> Module:
-    """Moves a module's parameters to their places on the mesh."""
+    """Shard a module's parameters over the mesh."""
     return jax.device_put(module, shardings(module, mesh))
 
 
 def gather(module: Module) -> Module:
-    """A layer's weights whole on every device, where they are about to be used."""
+    """All-gather a layer's weights, just before they are used."""
     if is_mesh_hidden():
         return module
     return jax.tree.map(
@@ -109,10 +110,10 @@ def gather(module: Module) -> Module:
 
 
 def split_batch_like(x: jax.Array, reference: jax.Array) -> jax.Array:
-    """`x` with its first dimension split as that of `reference`, all others whole.
+    """Shard the first dimension of `x` as that of `reference`, and no other.
 
-    Splitting a dimension that was merged from batch and frames may leave mesh axes of size 1 on the
-    frames; explicit sharding then tells the two apart.
+    Reshaping a dimension that was merged from batch and frames may leave mesh axes of size 1 on the
+    frames, which explicit sharding takes for another type.
     """
     if is_mesh_hidden():
         return x
@@ -121,25 +122,25 @@ def split_batch_like(x: jax.Array, reference: jax.Array) -> jax.Array:
 
 
 def split_like(x: jax.Array, reference: jax.Array) -> jax.Array:
-    """`x` split as `reference`, which has as many dimensions."""
+    """Shard `x` as `reference`, which has as many dimensions."""
     if is_mesh_hidden():
         return x
     return jax.sharding.reshard(x, jax.typeof(reference).sharding.spec)
 
 
 def is_mesh_hidden() -> bool:
-    """Whether no array has a place on a mesh here: none is set, or this is code of one device."""
+    """Whether arrays have no sharding here: no mesh is set, or this is inside a `shard_map`."""
     return jax.sharding.get_abstract_mesh().empty or is_one_device()
 
 
 def split_tokens(x_BTPD: jax.Array) -> jax.Array:
-    """Splits every frame's tokens over "context", with zeros behind them where they do not divide.
+    """Shard the tokens of every frame over "context", padded with zeros where needed.
 
     Args:
-      x_BTPD: whole over "context".
+      x_BTPD: Tokens `[B, T, P, D]`, replicated over "context".
 
     Returns:
-      `[B, T, P', D]`, P' the next multiple of the axis' size.
+      `[B, T, P', D]`, where P' is the next multiple of the axis's size.
     """
     size = context_size()
     if size == 1:
@@ -150,34 +151,34 @@ def split_tokens(x_BTPD: jax.Array) -> jax.Array:
 
 
 def join_tokens(x_BTPD: jax.Array, num_tokens: int) -> jax.Array:
-    """The inverse of `split_tokens`: the `num_tokens` tokens of every frame on every device."""
+    """All-gather the tokens of every frame and drop the padding: the inverse of `split_tokens`."""
     return join_columns(x_BTPD)[:, :, :num_tokens]
 
 
 def join_columns(x: jax.Array) -> jax.Array:
-    """An array with every dimension but the batch whole on every device of "context"."""
+    """All-gather an array over "context"; only the batch stays sharded."""
     return x if context_size() == 1 else split_batch_like(x, x)
 
 
 def context_size() -> int:
-    """Devices over which a video is split, on the mesh that is set; 1 without one."""
+    """Number of devices that share a video, on the current mesh; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else mesh.shape["context"]
 
 
 def is_one_device() -> bool:
-    """Whether the code being traced is inside a `jax.shard_map`, that of one device."""
+    """Whether the code being traced is that of one device, inside a `jax.shard_map`."""
     return AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
 
 
 def pad_tokens(x_BTPD: jax.Array, num_tokens: int) -> jax.Array:
-    """Puts zeros behind the tokens of every frame, up to `num_tokens`."""
+    """Pad the tokens of every frame with zeros, up to `num_tokens`."""
     missing = num_tokens - x_BTPD.shape[2]
     return jnp.pad(x_BTPD, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing else x_BTPD
 
 
 def look_up(table_N: jax.Array, index_B: jax.Array) -> jax.Array:
-    """Entries of a small table for each video, split over devices as the indices are."""
+    """Entries of a small table for each video, sharded like the indices."""
     if is_mesh_hidden():
         return table_N[index_B]
     return table_N.at[index_B].get(out_sharding=jax.typeof(index_B).sharding.spec)

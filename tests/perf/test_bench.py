@@ -1,4 +1,4 @@
-"""Measurements of tiny models: what is measured, and that it is told."""
+"""Measurements of tiny models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from flashmotion_jax.cli import main as cli
 from flashmotion_jax.config import OptimizerConfig
-from flashmotion_jax.perf import measure, peer, sizes, stages
+from flashmotion_jax.perf import bench, measure, peer, sizes
 from flashmotion_jax.perf.programs import PlannedProgram
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import make_mesh
@@ -69,9 +69,9 @@ def test_what_a_run_uses_up_the_next_gets_from_its_result():
 def small(monkeypatch):
     """The command, with the tiny models in place of those that are published."""
     monkeypatch.setattr(sizes, "VAEConfig", lambda: tiny.VAE_CONFIG)
-    monkeypatch.setattr(stages, "DiTConfig", lambda num_layers=None: tiny.DIT)
-    monkeypatch.setattr(stages, "_text_encoder", lambda *_: tiny.TEXT)
-    monkeypatch.setattr(stages, "VAEConfig", lambda: tiny.VAE_CONFIG)
+    monkeypatch.setattr(bench, "DiTConfig", lambda num_layers=None: tiny.DIT)
+    monkeypatch.setattr(bench, "_text_encoder", lambda *_: tiny.TEXT)
+    monkeypatch.setattr(bench, "VAEConfig", lambda: tiny.VAE_CONFIG)
 
 
 def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_path, capsys):
@@ -90,11 +90,11 @@ def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_pat
     ]
     assert cli.main(["bench", *words, "--json", str(file)]) == 0
     out = capsys.readouterr().out
-    assert "TFLOP/s in a matmul" in out and "sample, none, in all" in out
+    assert "TFLOP/s in a matmul" in out and "sample, none, total" in out
     values = json.loads(file.read_text())
     names = [one["name"] for one in values["programs"]]
-    assert names.count("a step") == 1 and "text" in names
-    assert "decoding the first frame" in names and "decoding 1 more" in names
+    assert names.count("denoising step") == 1 and "text" in names
+    assert "decode first frame" in names and "decode next frames" in names
     assert all(one["seconds"] and one["memory"] > 0 for one in values["programs"])
     total = sum(one["runs"] * one["seconds"][0] for one in values["programs"])
     assert values["total_seconds"]["sample, none"] == pytest.approx(total)
@@ -121,15 +121,15 @@ def test_diffusers_does_the_same_work_beside_it(small, tmp_path, capsys):
     assert cli.main(["bench", *words]) == 0
     assert "theirs / ours" in capsys.readouterr().out
     values = json.loads(file.read_text())
-    assert [one["name"] for one in values["compared"]] == list(peer.OURS)
+    assert [one["name"] for one in values["compared"]] == list(peer.WORK)
     assert {"torch", "diffusers"} < values["versions"].keys()
     seconds = {one["name"]: one["seconds"][0] for one in values["programs"][::-1]}
-    decoding = seconds["decoding the first frame"] + seconds["decoding 1 more"]
+    decoding = seconds["decode first frame"] + seconds["decode next frames"]
     for one in values["compared"]:
         assert one["theirs"] > 0 and one["ratio"] == pytest.approx(one["theirs"] / one["ours"])
         assert one["how"] in ("eager", "torch.compile")
     compared = {one["name"]: one for one in values["compared"]}
-    assert compared["decoding"]["ours"] == pytest.approx(decoding)
+    assert compared["decode"]["ours"] == pytest.approx(decoding)
 
 
 def test_without_the_peer_it_is_said_how_to_get_it(monkeypatch, capsys):

@@ -1,7 +1,8 @@
-"""Plans of tiny runs, for the tests' eight CPU devices in place of those that are not there."""
+"""Plans of tiny runs, for the eight simulated CPU devices of the tests."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -12,7 +13,8 @@ import pytest
 
 from flashmotion_jax.cli import main as cli
 from flashmotion_jax.config import with_overrides
-from flashmotion_jax.perf import compiled, plan, report, topology
+from flashmotion_jax.perf import plan, plan_report, topology
+from flashmotion_jax.perf.programs import OutOfMemory
 from flashmotion_jax.runtime.devices import GIB, CompileTarget
 from flashmotion_jax.runtime.tables import markdown_table
 from helpers import run_small, tiny
@@ -22,7 +24,7 @@ PEAK = 1e12
 
 
 def devices(memory):
-    """Eight devices of a kind with so much memory."""
+    """Eight devices with this many bytes of memory."""
     kind = CompileTarget(("cpu",), PEAK, "cpu", memory, 1e11, 1e10, 1e10, 4, "made up")
     return topology.Topology("test:8", kind, jax.devices())
 
@@ -47,31 +49,31 @@ def planned(prepared):
 def test_a_plan_has_what_its_program_takes(planned):
     (one,) = planned.compiled
     memory = one.memory
-    assert not planned.faults and not planned.published
+    assert not planned.problems and not planned.published
     assert memory.arguments > 0 and memory.temporaries > 0
-    assert memory.needed == memory.peak + memory.beside
+    assert memory.total == memory.peak + memory.idle
     assert one.program.flops / 8 <= one.counts.flops * 1.2
     assert one.counts.collectives["all-gather"].payload_bytes > 0
-    assert planned.seconds == max(one.seconds)
+    assert planned.seconds == max(dataclasses.asdict(one.seconds).values())
     assert one.seconds.compute >= one.program.flops / 8 / PEAK
 
 
-def test_it_can_be_read_by_people_and_by_machines(planned):
-    text = "\n".join(report.to_lines(planned))
+def test_a_plan_as_text_json_and_row(planned):
+    text = "\n".join(plan_report.to_lines(planned))
     assert "mesh data=2 x fsdp=4 x context=1, 8 videos" in text
-    assert "all-gather" in text and "fits; at least" in text
-    values = json.loads(json.dumps(report.to_json(planned, "flashmotion plan ...")))
-    assert values["fits"] and values["programs"][0]["memory"]["needed"] > 0
-    row = report.to_row("tiny", values)
-    assert len(row) == len(report.HEADER)
+    assert "all-gather" in text and "fits; a training step or video takes at least" in text
+    values = json.loads(json.dumps(plan_report.to_json(planned, "flashmotion plan ...")))
+    assert values["fits"] and values["programs"][0]["memory"]["total"] > 0
+    row = plan_report.to_row("tiny", values)
+    assert len(row) == len(plan_report.HEADER)
     assert all(row)
 
 
 def test_what_does_not_fit_is_refused_with_the_reason(planned):
-    small = planned._replace(topology=devices(1000))
-    (fault,) = small.faults
-    assert re.fullmatch(r"adapter's turn needs [\d.]+ of 0\.0 GiB", fault)
-    assert "does not fit: adapter's turn" in "\n".join(report.to_lines(small))
+    small = dataclasses.replace(planned, topology=devices(1000))
+    (problem,) = small.problems
+    assert re.fullmatch(r"adapter update needs [\d.]+ of 0\.0 GiB", problem)
+    assert "does not fit: adapter update" in "\n".join(plan_report.to_lines(small))
 
 
 @pytest.mark.parametrize(
@@ -98,26 +100,26 @@ def test_what_is_tried_takes_less_memory_and_the_same_devices(prepared, changes,
 
 
 def test_a_suggestion_is_one_that_was_compiled_and_fits(prepared, monkeypatch):
-    asked = []
+    planned = []
 
-    def plan_training(run, topology, size, progress):
-        asked.append(run)
-        faults = [] if run.mesh.fsdp == 8 else ["too large"]
-        return type("Plan", (), {"faults": faults})()
+    def plan_training(run, topology, size, status):
+        planned.append(run)
+        problems = [] if run.mesh.fsdp == 8 else ["too large"]
+        return type("Plan", (), {"problems": problems})()
 
     monkeypatch.setattr(plan, "plan_training", plan_training)
     run = config(prepared, "remat=dots")
     assignments, _ = plan.suggest(run, devices(GIB), None, lambda text: None)
     assert assignments == ["remat=full", "mesh.data=1", "mesh.fsdp=8"]
-    assert len(asked) == 2
+    assert len(planned) == 2
 
 
 def test_devices_that_share_a_video_trade_tokens_for_heads(prepared):
     target = devices(GIB)
     given = (str(prepared / "base"), "resnet", target, None, lambda text: None)
     shared = plan.plan_sampling(*given, devices=2)
-    assert (shared.mesh["context"], shared.videos, shared.faults) == (2, 4, [])
-    (step,) = [one for one in shared.compiled if one.program.name == "a step"]
+    assert (shared.mesh["context"], shared.videos, shared.problems) == (2, 4, [])
+    (step,) = [one for one in shared.compiled if one.program.name == "denoising step"]
     num_layers = tiny.DIT.num_layers
     assert step.counts.collectives["all-to-all"].runs % (4 * num_layers) == 0
     with pytest.raises(ValueError, match="a divisor of the 8 devices of test:8"):
@@ -126,17 +128,17 @@ def test_devices_that_share_a_video_trade_tokens_for_heads(prepared):
 
 def test_a_mesh_that_leaves_devices_over_is_refused(prepared):
     run = config(prepared, "mesh.data=1")
-    with pytest.raises(ValueError, match=r"does not fill test:8 with its 8 devices; for instance"):
+    with pytest.raises(ValueError, match="does not use all 8 devices of test:8; for instance"):
         plan.plan_training(run, devices(GIB), None, lambda text: None)
 
 
 def test_what_a_compiler_of_tpus_says_is_understood(planned):
     message = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
     message += "space hbm. Used 20.73G of 15.75G hbm. Exceeded hbm capacity by 4.98G."
-    refused = compiled._too_large(planned.compiled[0].program, message)
+    refused = OutOfMemory.from_message(planned.compiled[0].program, message)
     assert refused.needed == int(20.73 * GIB)
-    assert planned._replace(programs=[refused]).faults == [
-        "adapter's turn needs 20.73 of 15.75 GiB"
+    assert dataclasses.replace(planned, programs=[refused]).problems == [
+        "adapter update needs 20.73 of 15.75 GiB"
     ]
 
 
@@ -169,9 +171,9 @@ def command(planned, prepared, monkeypatch, tmp_path):
     monkeypatch.setattr(topology, "prepare_environment", lambda: None)
     monkeypatch.setattr(topology, "open_topology", lambda name: devices(GIB))
 
-    def plan_training(run, topology, size, progress):
+    def plan_training(run, topology, size, status):
         fits = run.mesh.fsdp == 8
-        return planned if fits else planned._replace(topology=devices(1000))
+        return planned if fits else dataclasses.replace(planned, topology=devices(1000))
 
     monkeypatch.setattr(plan, "plan_training", plan_training)
 
@@ -188,7 +190,7 @@ def test_the_command_refuses_and_says_what_would_fit(command, capsys):
     status, values = command()
     assert status == 1 and not values["fits"]
     out = capsys.readouterr().out
-    assert "does not fit: adapter's turn needs" in out
+    assert "does not fit: adapter update needs" in out
     changes = "--set remat=full --set mesh.data=1 --set mesh.fsdp=8"
     assert re.search(rf"this fits, with [\d.]+ GiB: {changes}", out)
 
@@ -209,19 +211,5 @@ def test_committed_plans_are_those_of_the_documentation(file):
     assert values["command"].startswith("flashmotion plan --")
     assert {"jax", "jaxlib"} < values["versions"].keys()
     assert all("memory" in one and not one["unknown_loops"] for one in values["programs"])
-    row = markdown_table(report.HEADER, [report.to_row(file.stem, values)]).splitlines()[-1]
-    assert row in (DOCS / "planning.md").read_text().splitlines()
-
-
-def write_table():
-    """Puts the committed plans into docs/planning.md, between its marks."""
-    file = DOCS / "planning.md"
-    before, _, rest = file.read_text().partition("<!-- table -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    rows = [report.to_row(plan.stem, json.loads(plan.read_text())) for plan in PLANS]
-    table = markdown_table(report.HEADER, rows)
-    file.write_text(f"{before}<!-- table -->\n{table}<!-- end -->{after}")
-
-
-if __name__ == "__main__":
-    write_table()
+    table = markdown_table(plan_report.HEADER, [plan_report.to_row(file.stem, values)])
+    assert table.splitlines()[-1] in (DOCS / "planning.md").read_text().splitlines()

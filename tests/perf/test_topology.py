@@ -23,8 +23,8 @@ def test_a_name_that_is_none_is_refused_with_examples(name):
     ("name", "message"),
     [
         ("h200:0", "sizes of 1 and above"),
-        ("a100:12", "whole hosts of 8"),
-        ("a100:2x2x2", "hosts x GPUs"),
+        ("a100:12", "a multiple of 8, whole hosts"),
+        ("a100:2x2x2", "hosts x GPUs per host"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(name, message):

@@ -77,8 +77,8 @@ def test_one_is_killed(tmp_path, count):
     assert statuses[1] == -signal.SIGKILL
     assert all(status == 1 for i, status in enumerate(statuses) if i != 1)
     for text in others:
-        assert "process 1 has not been heard of for 15 s" in text
-        assert "the same command goes on from there" in text
+        assert "process 1 sent no heartbeat for 15 s" in text
+        assert "the same command resumes from the last one" in text
 
 
 def test_one_raises(tmp_path):
@@ -122,7 +122,7 @@ def test_one_hangs(tmp_path, process):
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (ValueError("coordinator_address should be defined."), 2, "jax finds no cluster here"),
+        (ValueError("coordinator_address should be defined."), 2, "JAX detects no cluster here"),
         (RuntimeError("DEADLINE_EXCEEDED: barrier"), 1, "did not find each other within 300 s"),
     ],
 )

@@ -13,7 +13,8 @@ from flashmotion_jax.models.adapters.controlnet import ControlNet
 from flashmotion_jax.models.adapters.resnet import ResNetAdapter
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.vae import VAE
-from flashmotion_jax.perf.counting import count
+from flashmotion_jax.perf.hlo import parse_hlo
+from flashmotion_jax.perf.hlo_counts import count
 from flashmotion_jax.runtime import sharding
 from helpers import tiny
 
@@ -95,7 +96,7 @@ def test_collectives_of_one_video_equal_the_budget(context, trades, gathers):
         inputs = shard_batch(mesh, *tiny.dit_inputs(batch=1))
         velocity = jax.jit(lambda dit, *inputs: dit(*inputs))
         text = velocity.lower(sharding.place(tiny.make_dit(), mesh), *inputs).compile().as_text()
-    collectives = {kind: found.runs for kind, found in count(text).collectives.items()}
+    collectives = {kind: found.runs for kind, found in count(parse_hlo(text)).collectives.items()}
     assert collectives == trades | {"all-gather": gathers}
 
 

@@ -71,7 +71,7 @@ def test_a_run_whose_process_is_killed_goes_on_where_it_was_saved(tmp_path):
     first.signal(1, signal.SIGKILL)
     statuses = first.end(LIMIT_SECONDS)
     assert statuses == [1, -signal.SIGKILL], first.text(0)
-    assert "process 1 has not been heard of" in first.text(0)
+    assert "process 1 sent no heartbeat" in first.text(0)
     second = train(tmp_path / "second", tmp_path, output, 2, *steps)
     assert second.end(RUN_SECONDS) == [0, 0], second.text(0)
     assert resumed_at(second.text(0)) >= 2

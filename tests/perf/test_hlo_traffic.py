@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flashmotion_jax.perf.traffic import count_traffic
+from flashmotion_jax.perf import hlo_traffic
+from flashmotion_jax.perf.hlo import parse_hlo
 
 #: A loop of 10 that reads one of 10 matrices each time, and writes one row of a buffer in place.
 SCAN = """HloModule m
@@ -51,6 +52,11 @@ ENTRY %main (a: STATE) -> STATE {
   ROOT %l = STATE while(%a), condition=%condition, body=%body
 }
 """.replace("STATE", "(s32[], f32[10,8,8]{2,1,0}, f32[8,8]{1,0}, f32[10,8,8]{2,1,0})")
+
+
+def count_traffic(text):
+    return hlo_traffic.count_traffic(parse_hlo(text))
+
 
 MATRIX = 8 * 8 * 4
 INDEX = 4

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from flashmotion_jax.perf.counting import count
-from flashmotion_jax.perf.hlo_text import dimensions, size_in_bytes
+from flashmotion_jax.perf.hlo import dimensions, parse_hlo, size_in_bytes
+from flashmotion_jax.perf.hlo_counts import Counts
+from flashmotion_jax.perf.hlo_counts import count as count_program
 from flashmotion_jax.runtime.sharding import make_mesh
 
 #: As libtpu writes a loop: no count, a bound in the condition and a step of 2 in the body.
@@ -49,6 +50,10 @@ ENTRY %main (a: bf16[4,8], b: f32[16]) -> bf16[16,8] {
   ROOT %d = bf16[16,8]{1,0} all-gather-done(%s)
 }
 """
+
+
+def count(text) -> Counts:
+    return count_program(parse_hlo(text))
 
 
 def compiled(function, *shapes):
