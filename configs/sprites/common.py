@@ -28,8 +28,8 @@ SLOW_GENERATOR = "runs/sprites/slow_generator/model"
 FAST_GENERATOR = "runs/sprites/stage2/model"
 
 
-def adamw(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig:
-    """Warm-up over a twentieth of the updates, then a linear fall to 0."""
+def optimizer(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig:
+    """AdamW: warm-up over a twentieth of the updates, then a linear fall to 0."""
     warmup = updates // 20
     settings: dict[str, Any] = {"beta2": 0.99, "clip_norm": 1.0, "decay": "linear"} | changes
     return OptimizerConfig(
@@ -41,19 +41,21 @@ def adamw(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig
 
 
 def autoencoder(
-    name: str, start: str, optimizer: OptimizerConfig, steps: int, **windows: Any
+    name: str, start: str, steps: int, batch_size: int, learning_rate: float, **changes: Any
 ) -> TrainConfig:
-    """A run on pixels."""
+    """A run on pixels, by Muon; clips are drawn as they are read, each of them once."""
     stage = AutoencoderConfig(
         autoencoder=start,
-        data_root="data/sprites",
+        data="sprites",
+        num_clips=200_000,
         num_frames=17,
         height=64,
         width=64,
-        optimizer=optimizer,
-        **windows,
+        maps=0.2,
+        optimizer=optimizer(learning_rate, steps, kind="muon", weight_decay=0.0),
+        **changes,
     )
-    return run(name, stage, steps, num_samples=2)
+    return run(name, stage, steps, batch_size=batch_size, num_samples=2, save_every=100)
 
 
 def stage1(map_kind: CachedMapKind, adapter: str, start_from: str = "") -> TrainConfig:
@@ -64,7 +66,7 @@ def stage1(map_kind: CachedMapKind, adapter: str, start_from: str = "") -> Train
         slow_generator=SLOW_GENERATOR,
         adapter=row.config(),
         start_from=start_from,
-        optimizer=adamw(learning_rate, steps),
+        optimizer=optimizer(learning_rate, steps),
         timesteps=TIMESTEPS,
     )
     return run(f"stage1_{map_kind}_{adapter}", stage, steps, map_kind=map_kind)
@@ -72,13 +74,17 @@ def stage1(map_kind: CachedMapKind, adapter: str, start_from: str = "") -> Train
 
 def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfig:
     """A run on a CPU, all in float32."""
-    settings: dict[str, Any] = {"sample_every": 500, "num_samples": 4, "log_every": 20} | changes
+    settings: dict[str, Any] = {
+        "batch_size": 8,
+        "sample_every": 500,
+        "num_samples": 4,
+        "log_every": 20,
+    } | changes
     return TrainConfig(
         stage=stage,
         output=f"runs/sprites/{name}",
         cache="data/sprites-cache",
         steps=steps,
-        batch_size=8,
         dtype="float32",
         remat="none",
         num_threads=2,

@@ -10,7 +10,7 @@ from flashmotion_jax.checkpoints.init import FreshConfig
 from flashmotion_jax.config import DiTConfig, SamplingConfig, TextEncoderConfig, VAEConfig
 from flashmotion_jax.data.sprites import MAP_KIND, VOCABULARY
 
-CHANNELS = 32  # of the latents
+CHANNELS = 48  # of the latents
 TEXT_DIM = 64
 
 
@@ -32,12 +32,13 @@ def get_config() -> FreshConfig:
         ),
         vae=VAEConfig(
             latent_channels=CHANNELS,
-            encoder_dim=16,
-            decoder_dim=20,
-            multipliers=(1, 4, 4),
+            encoder_dim=64,
+            decoder_dim=80,
+            multipliers=(1, 2, 2),
             num_res_blocks=1,
             temporal_downsample=(True, True),
-            patch_size=2,
+            spatial_downsample=(True, False),
+            patch_size=4,
             latents_mean=(0.0,) * CHANNELS,
             latents_std=(1.0,) * CHANNELS,
         ),

@@ -6,7 +6,7 @@ Hardware: two CPU cores, 0.6 s a step. Expect: a loss of 0.31 over the last 400 
 that last until sprites meet.
 """
 
-from configs.sprites.common import AUTOENCODER, TIMESTEPS, adamw, run
+from configs.sprites.common import AUTOENCODER, TIMESTEPS, optimizer, run
 from flashmotion_jax.config import SlowGeneratorConfig, TrainConfig
 
 STEPS = 4000
@@ -20,7 +20,7 @@ def get_config() -> TrainConfig:
         "slow_generator",
         SlowGeneratorConfig(
             slow_generator=AUTOENCODER,
-            optimizer=adamw(1e-3, DECAYED, ema_decay=0.998),
+            optimizer=optimizer(1e-3, DECAYED, ema_decay=0.998),
             timesteps=TIMESTEPS,
         ),
         STEPS,

@@ -6,7 +6,7 @@ Hardware: two CPU cores, 1.05 s a step. Expect: generator/temporal_variance rise
 generator/loss/matching falls from 0.47 to 0.24.
 """
 
-from configs.sprites.common import SLOW_GENERATOR, STUDENT, adamw, run
+from configs.sprites.common import SLOW_GENERATOR, STUDENT, optimizer, run
 from flashmotion_jax.config import (
     FastGeneratorConfig,
     MatchingConfig,
@@ -24,8 +24,8 @@ def get_config() -> TrainConfig:
         "stage2",
         FastGeneratorConfig(
             slow_generator=SLOW_GENERATOR,
-            optimizer=adamw(5e-5, STEPS // EVERY, beta1=0.0, decay="constant", ema_decay=0.97),
-            fake_score_optimizer=adamw(2e-4, STEPS, beta1=0.0, decay="constant"),
+            optimizer=optimizer(5e-5, STEPS // EVERY, beta1=0.0, decay="constant", ema_decay=0.97),
+            fake_score_optimizer=optimizer(2e-4, STEPS, beta1=0.0, decay="constant"),
             matching=MatchingConfig(
                 student=STUDENT,
                 real_guidance=2.0,

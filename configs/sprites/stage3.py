@@ -14,7 +14,7 @@ from configs.sprites.common import (
     FAST_GENERATOR,
     SLOW_GENERATOR,
     STUDENT,
-    adamw,
+    optimizer,
     run,
 )
 from flashmotion_jax.config import (
@@ -62,9 +62,9 @@ def get_config(variant: str = DEFAULT_ADAPTER) -> TrainConfig:
         fast_generator=FAST_GENERATOR,
         slow_adapter=f"runs/sprites/stage1_box_{adapter}/model",
         adapter=adapter,
-        optimizer=adamw(1e-4, STEPS // EVERY, decay="constant", ema_decay=0.97),
+        optimizer=optimizer(1e-4, STEPS // EVERY, decay="constant", ema_decay=0.97),
         # At 3e-4 its gradient at the adapter grew to 13 in 420 steps (the other loss: 0.24).
-        discriminator_optimizer=adamw(1e-4, STEPS, decay="constant"),
+        discriminator_optimizer=optimizer(1e-4, STEPS, decay="constant"),
         discriminator=DISCRIMINATOR,
         diffusion_scale=SCALE,
         student=STUDENT,

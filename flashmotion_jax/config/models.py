@@ -70,6 +70,7 @@ class VAEConfig:
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 2  # per encoder level; decoder levels have one more
     temporal_downsample: tuple[bool, ...] = (False, True, True)  # one entry per downsampling
+    spatial_downsample: tuple[bool, ...] | None = None  # likewise; None halves space in all
     patch_size: int = 2  # patches become channels before the first convolution
     latents_mean: tuple[float, ...] = wan22.LATENTS_MEAN
     latents_std: tuple[float, ...] = wan22.LATENTS_STD
@@ -82,21 +83,25 @@ class VAEConfig:
                 f"{name} has {len(getattr(self, name))} values; expected "
                 f"latent_channels={self.latent_channels}",
             )
-        require(
-            len(self.temporal_downsample) == len(self.multipliers) - 1,
-            f"temporal_downsample={self.temporal_downsample}; expected one entry fewer than "
-            f"multipliers={self.multipliers}",
-        )
+        for name, halved in (
+            ("temporal_downsample", self.temporal_downsample),
+            ("spatial_downsample", self.halves_space),
+        ):
+            require(
+                len(halved) == len(self.multipliers) - 1,
+                f"{name}={halved}; expected one entry fewer than multipliers={self.multipliers}",
+            )
         require(
             self._has_shortcuts(),
-            f"multipliers={self.multipliers}: the channels of a level, times 4 (8 where time is "
-            "halved), must be a multiple of those of the next level, and vice versa",
+            f"multipliers={self.multipliers}: the channels of a level, times the number of pixels "
+            "merged into one, must be a multiple of those of the next level, and vice versa",
         )
 
     def _has_shortcuts(self) -> bool:
         """Whether space-to-depth shortcuts can join all adjacent levels."""
-        # How many pixels a downsampling merges into one: 2 x 2, or 2 x 2 x 2 with time.
-        merged = [4 * (1 + halves_time) for halves_time in self.temporal_downsample]
+        # How many pixels a downsampling merges into one, for instance 2 x 2 x 2 with time.
+        halved = zip(self.temporal_downsample, self.halves_space, strict=True)
+        merged = [(1 + time) * (1 + space) ** 2 for time, space in halved]
         down, up = self.multipliers, self.multipliers[::-1]
         downwards = zip((1, *down), down, (*merged, 1), strict=False)
         upwards = zip((up[0], *up), up, merged[::-1], strict=False)  # the last level does not grow
@@ -105,9 +110,16 @@ class VAEConfig:
         )
 
     @property
+    def halves_space(self) -> tuple[bool, ...]:
+        """Whether each downsampling halves height and width."""
+        if self.spatial_downsample is None:
+            return (True,) * (len(self.multipliers) - 1)
+        return self.spatial_downsample
+
+    @property
     def spatial_factor(self) -> int:
         """Pixels per latent pixel, in height and width."""
-        return self.patch_size * 2 ** len(self.temporal_downsample)
+        return self.patch_size * 2 ** sum(self.halves_space)
 
     @property
     def temporal_factor(self) -> int:

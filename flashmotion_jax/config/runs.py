@@ -53,13 +53,18 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW of one player, its moving average and its learning rate over time.
+    """The optimizer of one player, its moving average and its learning rate over time.
+
+    With "muon", matrices and kernels of convolutions are updated by Muon and all other parameters
+    by AdamW, at the same learning rate: both change a weight by about a fifth of it an update.
 
     Raises:
       UserError: a value out of range.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float
+    momentum: float = 0.95  # of Muon
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -78,7 +83,7 @@ class OptimizerConfig:
         require(self.learning_rate > 0, f"learning_rate={self.learning_rate}; expected above 0")
         require(self.clip_norm > 0, f"clip_norm={self.clip_norm}; expected above 0")
         require(self.accumulate >= 1, f"accumulate={self.accumulate}; expected at least 1")
-        for name in ("beta1", "beta2", "ema_decay"):
+        for name in ("momentum", "beta1", "beta2", "ema_decay"):
             value = getattr(self, name)
             require(0 <= value < 1, f"{name}={value}; expected at least 0 and below 1")
         require(
@@ -120,7 +125,7 @@ class ScaleConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """Before the stages: a video autoencoder, on the pixels of a MagicData folder.
+    """Before the stages: a video autoencoder, on pixels.
 
     Raises:
       UserError: a share of maps that is none, windows that do not fit the videos, or a decay or
@@ -128,8 +133,11 @@ class AutoencoderConfig:
     """
 
     autoencoder: str = _checkpoint()  # checkpoint folder
+    #: A MagicData folder, or Sprites that are drawn as they are read.
+    data: Literal["magicdata", "sprites"] = "magicdata"
     data_root: str = dataclasses.field(default="data/MagicData", metadata=_FREE)
     csv: str = dataclasses.field(default="MagicData.csv", metadata=_FREE)
+    num_clips: int = 100_000  # of "sprites"
     num_frames: int = 121  # of a video; training takes windows of it
     height: int = 704
     width: int = 1280

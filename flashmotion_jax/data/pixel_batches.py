@@ -1,4 +1,4 @@
-"""Batches of pixels for training an autoencoder, straight from a MagicData folder."""
+"""Batches of pixels for training an autoencoder: of a MagicData folder, or drawn when read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from flashmotion_jax.data.batches import Array, Batches
 from flashmotion_jax.data.latent_cache import sha256
 from flashmotion_jax.data.magicdata import Example, MagicData
+from flashmotion_jax.data.sprites import VERSION, Clip, Sprites, draw_maps
 
 
 class PixelBatch(NamedTuple, Generic[Array]):
@@ -25,16 +26,22 @@ class PixelBatch(NamedTuple, Generic[Array]):
     boxes: Array
 
 
-def pixel_batches(source: MagicData, **options: Any) -> Batches[PixelBatch]:
-    """Batches of a MagicData folder.
+def pixel_batches(source: MagicData | Sprites, **options: Any) -> Batches[PixelBatch]:
+    """Batches of a MagicData folder or of Sprites.
 
     Args:
-      source: what to read.
+      source: what to read or draw.
       **options: see `data.batches.Batches`.
     """
-    return Batches(source, pixel_example, fingerprint=sha256(source.csv), **options)
+    if isinstance(source, Sprites):
+        fingerprint = f"{source!r}, version {VERSION}"
+    else:
+        fingerprint = sha256(source.csv)
+    return Batches(source, pixel_example, fingerprint=fingerprint, **options)
 
 
-def pixel_example(example: Example) -> PixelBatch[np.ndarray]:
+def pixel_example(example: Example | Clip) -> PixelBatch[np.ndarray]:
     """A video as a batch without its first dimension."""
+    if isinstance(example, Clip):
+        return PixelBatch(example.video, *draw_maps(example))
     return PixelBatch(example.video, example.masks, example.boxes)

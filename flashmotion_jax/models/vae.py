@@ -50,7 +50,7 @@ class Encoder(nnx.Module):
                     channels[i],
                     channels[i + 1],
                     config.num_res_blocks,
-                    halve_space=i != last,
+                    halve_space=i != last and config.halves_space[i],
                     halve_time=i != last and config.temporal_downsample[i],
                     policy=policy,
                     rngs=rngs,
@@ -78,7 +78,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: VAEConfig, *, policy: Policy, rngs: nnx.Rngs):
         multipliers = config.multipliers[::-1]
         channels = [config.decoder_dim * m for m in (multipliers[0], *multipliers)]
-        doubles_time = config.temporal_downsample[::-1]
+        doubles_time, doubles_space = config.temporal_downsample[::-1], config.halves_space[::-1]
         last = len(multipliers) - 1
         self.conv1 = CausalConv(config.latent_channels, channels[0], policy=policy, rngs=rngs)
         self.middle = middle(channels[0], policy=policy, rngs=rngs)
@@ -88,7 +88,7 @@ class Decoder(nnx.Module):
                     channels[i],
                     channels[i + 1],
                     config.num_res_blocks + 1,
-                    double_space=i != last,
+                    double_space=i != last and doubles_space[i],
                     double_time=i != last and doubles_time[i],
                     policy=policy,
                     rngs=rngs,

@@ -340,7 +340,7 @@ class UpLevel(nnx.Module):
             if double_time
             else None
         )
-        self.time_factor = 1 + double_time
+        self.factors = (1 + double_time, 1 + double_space)
         self.out_channels = out_channels
         self.dtype = policy.compute
 
@@ -351,11 +351,13 @@ class UpLevel(nnx.Module):
             x = residual(x, stream)
         if self.time_conv:
             x = _double_time(self.time_conv, x, stream)
-        if self.resample is None:
+        if self.resample:
+            x = beside_neighbours(functools.partial(layers.per_frame, self._double), x)
+        time_factor, space_factor = self.factors
+        if time_factor == space_factor == 1:
             return x
-        x = beside_neighbours(functools.partial(layers.per_frame, self._double), x)
-        shortcut = duplicate_up(shortcut, self.out_channels, self.time_factor, 2)
-        return x + (shortcut[:, self.time_factor - 1 :] if stream.is_first else shortcut)
+        shortcut = duplicate_up(shortcut, self.out_channels, time_factor, space_factor)
+        return x + (shortcut[:, time_factor - 1 :] if stream.is_first else shortcut)
 
     def _double(self, x_NHWC: jax.Array) -> jax.Array:
         """Twice the height and width, by the nearest pixel and a convolution."""

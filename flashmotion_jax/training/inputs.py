@@ -18,6 +18,7 @@ from flashmotion_jax.data.batches import Batch, Batches, latent_batches
 from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
+from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.media.images import to_uint8
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
@@ -106,7 +107,7 @@ class LatentInputs:
 
 
 class PixelInputs:
-    """The videos and maps of a MagicData folder; sample videos are reconstructions."""
+    """Videos and their maps; sample videos are reconstructions."""
 
     def __init__(self, run: TrainConfig, stage: AutoencoderConfig):
         self._run, self._stage = run, stage
@@ -132,12 +133,11 @@ class PixelInputs:
         return {}
 
     def sampler(self, result: Result) -> Sampler:
-        """Videos of the folder, each to the left of what the autoencoder makes of it."""
+        """The first videos, each to the left of what the autoencoder makes of it."""
         count = self._run.num_samples
         if count > len(self._source):
             raise UserError(
-                f"num_samples={count}; expected at most {len(self._source)}, the videos of "
-                f"{self._stage.data_root}"
+                f"num_samples={count}; expected at most {len(self._source)}, the videos there are"
             )
         videos = [self._source[index].video for index in range(count)]
 
@@ -150,12 +150,15 @@ class PixelInputs:
         return sample
 
 
-def open_videos(stage: AutoencoderConfig) -> MagicData:
-    """The folder that an autoencoder is trained on.
+def open_videos(stage: AutoencoderConfig) -> MagicData | Sprites:
+    """What an autoencoder is trained on.
 
     Raises:
-      UserError: it is none, or no video of it can be used.
+      UserError: a folder is none, or no video of it can be used; or clips cannot be so small.
     """
+    if stage.data == "sprites":
+        size = SpritesConfig(num_frames=stage.num_frames, height=stage.height, width=stage.width)
+        return Sprites(stage.num_clips, config=size)
     return MagicData(
         stage.data_root,
         stage.csv,

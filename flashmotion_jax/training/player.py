@@ -17,6 +17,7 @@ from flax import nnx
 from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.config import OptimizerConfig
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.training.muon import muon
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -46,7 +47,7 @@ def new_player(module: nnx.Module, config: OptimizerConfig) -> Player:
     arrays = to_arrays(module)
     return Player(
         params=module,
-        opt_state=make_optimizer(config, arrays).init(arrays),
+        opt_state=make_optimizer(config, module).init(arrays),
         ema=jax.tree.map(jnp.copy, module) if config.ema_decay else None,
         updates=jnp.zeros((), jnp.int32),
     )
@@ -64,7 +65,7 @@ def update(
       step: of the run, for `ema_start`.
     """
     arrays = to_arrays(player.params)
-    optimizer = make_optimizer(config, arrays)
+    optimizer = make_optimizer(config, player.params)
     updates, opt_state = optimizer.update(to_arrays(gradients), player.opt_state, arrays)
     new_arrays = cast(dict[str, jax.Array], optax.apply_updates(arrays, updates))
     params = from_arrays(player.params, new_arrays)
@@ -76,13 +77,13 @@ def update(
 
 
 def make_optimizer(
-    config: OptimizerConfig, paths: Iterable[str]
+    config: OptimizerConfig, module: nnx.Module
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping by the whole gradient's norm, then AdamW with a learning rate for each group.
+    """Clipping by the whole gradient's norm, then AdamW or Muon with a learning rate a group.
 
     Args:
-      config: rates, moments, groups.
-      paths: dotted paths of the player's parameters.
+      config: kind, rates, moments, groups.
+      module: the player's network.
 
     Returns:
       A transformation of `{path: array}`.
@@ -91,22 +92,24 @@ def make_optimizer(
       UserError: a path without a group, or a group without a path.
     """
     rate = learning_rate(config)
+    parameters = flat_parameters(module)
 
-    def adamw(factor: float) -> optax.GradientTransformation:
+    def of_group(factor: float) -> optax.GradientTransformation:
+        def group_rate(count: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
+            return factor * rate(count)
+
+        if config.kind == "muon":
+            return muon(config, group_rate, parameters)
         return optax.adamw(
-            lambda count: factor * rate(count),
-            config.beta1,
-            config.beta2,
-            config.eps,
-            weight_decay=config.weight_decay,
+            group_rate, config.beta1, config.beta2, config.eps, weight_decay=config.weight_decay
         )
 
     groups: dict[Hashable, optax.GradientTransformation] = {
-        prefix: adamw(factor) for prefix, factor in config.groups.items()
+        prefix: of_group(factor) for prefix, factor in config.groups.items()
     }
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.multi_transform(groups, group_of_path(config.groups, paths)),
+        optax.multi_transform(groups, group_of_path(config.groups, parameters)),
     )
 
 

@@ -11,13 +11,18 @@ import numpy as np
 from flashmotion_jax.data.sprites.captions import describe, name_of
 from flashmotion_jax.data.sprites.draw import draw
 from flashmotion_jax.data.sprites.sampling import sample_scene
-from flashmotion_jax.data.sprites.scene import Scene, SpritesConfig
+from flashmotion_jax.data.sprites.scene import MAP_KIND, MAX_OBJECTS, Scene, SpritesConfig
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import Keyframe
 from flashmotion_jax.trajectory.masks import Mask
+from flashmotion_jax.trajectory.palette import palette_color
+from flashmotion_jax.trajectory.render import render, render_masks
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
 Split = Literal["train", "test"]
+
+#: Raised when the clips that a seed gives, or their maps, change.
+VERSION = 3
 
 #: The first number of a clip's entropy: no seed of one split gives a scene of another.
 _DOMAINS = {"train": 0, "test": 1}
@@ -125,6 +130,14 @@ class Sprites:
         return sample_scene(rng, self.config, self.num_objects)
 
 
+def draw_maps(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of the visible masks and of the boxes of a clip, uint8 `[F, H, W, 3]` each."""
+    height, width = clip.video.shape[1:3]
+    colors = [palette_color(item.id) for item in clip.trajectory.objects]
+    masks = render_masks(clip.masks_KFHW, colors)
+    return masks, render(clip.trajectory, height, width, MAP_KIND)
+
+
 def test_groups(per_group: int, config: SpritesConfig | None = None) -> dict[str, Sprites]:
     """The held-out split in FlashBench's groups, by the number of objects.
 
@@ -141,7 +154,7 @@ def test_groups(per_group: int, config: SpritesConfig | None = None) -> dict[str
     size = config or SpritesConfig()
     groups = {}
     for count in range(1, 7):
-        name, most = ("6+", 8) if count == 6 else (str(count), count)
+        name, most = ("6+", MAX_OBJECTS) if count == 6 else (str(count), count)
         grouped = replace(size, min_objects=count, max_objects=most)
         # A seed of its own: backgrounds, too, differ between groups.
         groups[name] = Sprites(per_group, seed=count, split="test", config=grouped)

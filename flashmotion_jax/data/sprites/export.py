@@ -19,16 +19,11 @@ import numpy as np
 from PIL import Image
 
 from flashmotion_jax.data.sprites.captions import describe
-from flashmotion_jax.data.sprites.clips import Clip, Sprites
-from flashmotion_jax.data.sprites.scene import MAP_KIND
+from flashmotion_jax.data.sprites.clips import VERSION, Clip, Sprites, draw_maps
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.palette import palette_color
-from flashmotion_jax.trajectory.render import render, render_masks
 
-#: Of the clips that a seed gives, and their maps; raised when they change.
-_VERSION = 2
 _COLUMNS = ("path", "text", "num_frames", "height", "width", "fps", "num_objects")
 
 
@@ -75,10 +70,9 @@ def write_clip(root: Path, clip: Clip) -> None:
     The video is H.264 without loss in RGB. The maps of masks show every frame's visible parts;
     those of boxes are what the trajectory renders to.
     """
-    height, width = clip.video.shape[1:3]
-    colors = [palette_color(item.id) for item in clip.trajectory.objects]
-    _write_maps(root / "masks" / clip.id, render_masks(clip.masks_KFHW, colors))
-    _write_maps(root / "boxs" / clip.id, render(clip.trajectory, height, width, MAP_KIND))
+    masks, boxes = draw_maps(clip)
+    _write_maps(root / "masks" / clip.id, masks)
+    _write_maps(root / "boxs" / clip.id, boxes)
     (root / "first_frames").mkdir(exist_ok=True)
     _write_image(root / "first_frames" / f"{clip.id}.png", clip.video[0])
     write_video(root / "videos" / f"{clip.id}.mp4", clip.video, clip.trajectory.fps, lossless=True)
@@ -119,7 +113,7 @@ def _claim(root: Path, sources: Sequence[Sprites]) -> None:
         }
         for source in sources
     ]
-    made_with = json.dumps({"version": _VERSION, "sources": described}, indent=1) + "\n"
+    made_with = json.dumps({"version": VERSION, "sources": described}, indent=1) + "\n"
     path = root / "sprites.json"
     if path.is_file():
         if path.read_text(encoding="utf-8") != made_with:

@@ -21,8 +21,12 @@ from flashmotion_jax.data.sprites.scene import (
 )
 from flashmotion_jax.data.sprites.shapes import ROUND, SHAPES
 
-#: How often a clip has 1, 2, ... 8 sprites.
-_COUNTS = (0.30, 0.25, 0.18, 0.11, 0.08, 0.03, 0.03, 0.02)
+#: How often a clip has 1, 2, ... 6 sprites.
+_COUNTS = (0.26, 0.22, 0.18, 0.14, 0.12, 0.08)
+#: Radii of 1, 2, ... 6 sprites, from and to: as large as leaves them room.
+_RADII = ((12, 17), (11, 15), (10, 13.5), (9.5, 12), (9, 11), (8.5, 10))
+#: How often a sprite has each of `TEXTURES`.
+_TEXTURES = (0.55, 0.15, 0.15, 0.15)
 #: Points drawn at once, of which the first that serves is taken.
 _CANDIDATES = 48
 
@@ -59,7 +63,7 @@ def _sample_background(rng: np.random.Generator, unit: float) -> Background:
     )
     colors_2C = 255 * values_21 * (1 - saturations_21 * tints_2C)
     num_waves = 5
-    wavelengths_N = rng.uniform(12, 60, num_waves) * unit
+    wavelengths_N = rng.uniform(20, 80, num_waves) * unit
     directions_N = rng.uniform(0, 2 * np.pi, num_waves)
     frequencies_N2 = np.stack([np.cos(directions_N), np.sin(directions_N)], axis=1)
     amplitudes_N = np.sqrt(wavelengths_N / wavelengths_N.sum())
@@ -91,7 +95,7 @@ def _sample_camera(rng: np.random.Generator, config: SpritesConfig) -> Camera:
 def _sample_sprites(
     rng: np.random.Generator, config: SpritesConfig, camera: Camera, count: int
 ) -> tuple[Sprite, ...]:
-    low, high = (10, 15) if count < 3 else (8, 11) if count < 5 else (6.5, 8.5)
+    low, high = _RADII[count - 1]
     radii_K = rng.uniform(low, high, count) * config.unit
     colors = rng.permutation(list(PALETTE))[:count].tolist()
     routes = _sample_routes(rng, count)
@@ -141,7 +145,7 @@ def _sample_looks(
 ) -> Sprite:
     """A sprite on its path through the world, as the camera sees it."""
     shape = list(SHAPES)[rng.integers(len(SHAPES))]
-    texture = TEXTURES[rng.choice(len(TEXTURES), p=(0.4, 0.2, 0.2, 0.2))]
+    texture = TEXTURES[rng.choice(len(TEXTURES), p=_TEXTURES)]
     turn = rng.uniform(0.8, 2.4) * (1 if rng.random() < 0.5 else -1)
     if rng.random() >= 0.4 or (shape in ROUND and texture == "plain"):
         turn = 0.0

@@ -33,8 +33,8 @@ TEXTURES = ("plain", "striped", "dotted", "shaded")
 #: Side -> the direction that leads out of the canvas there, (x, y).
 SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 
-#: More could not have colors of their own.
-MAX_OBJECTS = len(PALETTE)
+#: More would be smaller than a token of 8 x 8 pixels can tell apart.
+MAX_OBJECTS = 6
 
 #: A sprite is about a token wide: within an outline there would be tokens that see nothing of it.
 MAP_KIND: MapKind = "filled_box"

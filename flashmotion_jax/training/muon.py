@@ -1,0 +1,72 @@
+"""Muon: updates of matrices are orthogonal, those of all other parameters are AdamW's.
+
+Source: Jordan et al., https://kellerjordan.github.io/posts/muon; Liu et al., arXiv:2502.16982, for
+the size of the updates, which lets Muon and AdamW share a learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from optax.contrib import MuonDimensionNumbers
+
+from flashmotion_jax.config import OptimizerConfig
+
+#: Root mean square of an update at a learning rate of 1: what AdamW's usually is.
+UPDATE_RMS = 0.2
+
+
+def muon(
+    config: OptimizerConfig, rate: optax.Schedule, parameters: Mapping[str, nnx.Variable]
+) -> optax.GradientTransformation:
+    """Muon for matrices and kernels of convolutions, AdamW for the rest.
+
+    Args:
+      config: momentum, moments, weight decay.
+      rate: learning rate after a number of updates.
+      parameters: dotted path to variable of every parameter.
+
+    Returns:
+      A transformation of `{path: array}`.
+    """
+    matrices = {path: dimension_numbers(variable) for path, variable in parameters.items()}
+    transform = optax.contrib.muon(
+        rate,
+        beta=config.momentum,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        adam_b1=config.beta1,
+        adam_b2=config.beta2,
+        adam_weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=lambda arrays: {path: matrices[path] for path in arrays},
+        consistent_rms=UPDATE_RMS,
+    )
+
+    def update(gradients: Any, state: Any, arrays: Any = None) -> tuple[Any, Any]:
+        if jax.sharding.get_abstract_mesh().empty:
+            return transform.update(gradients, state, arrays)
+        # Kernels that are split over devices are reshaped and multiplied with themselves: how, the
+        # compiler decides. Updates and state stay where parameters and state are.
+        places = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (gradients, state))
+        return jax.sharding.auto_axes(transform.update, out_sharding=places)(
+            gradients, state, arrays
+        )
+
+    return optax.GradientTransformation(transform.init, update)
+
+
+def dimension_numbers(variable: nnx.Variable) -> MuonDimensionNumbers | None:
+    """How a parameter is a matrix from inputs to outputs; None if it is none.
+
+    A convolution's taps count as inputs; the layers of a stack are matrices of their own.
+    """
+    axes = variable.get_metadata().get("axes", ())
+    if len(axes) < 2 or axes[-1] == "norm":
+        return None
+    num_axes = variable.get_value().ndim
+    inputs = range(num_axes - len(axes), num_axes - 1)
+    return MuonDimensionNumbers(tuple(inputs), (num_axes - 1,))
