@@ -34,6 +34,10 @@ def muon(
       A transformation of `{path: array}`.
     """
     matrices = {path: dimension_numbers(variable) for path, variable in parameters.items()}
+
+    def of_group(arrays: Any) -> dict[str, MuonDimensionNumbers | None]:
+        return {path: matrices[path] for path in arrays}
+
     transform = optax.contrib.muon(
         rate,
         beta=config.momentum,
@@ -42,19 +46,18 @@ def muon(
         adam_b1=config.beta1,
         adam_b2=config.beta2,
         adam_weight_decay=config.weight_decay,
-        muon_weight_dimension_numbers=lambda arrays: {path: matrices[path] for path in arrays},
+        muon_weight_dimension_numbers=of_group,
         consistent_rms=UPDATE_RMS,
     )
 
-    def update(gradients: Any, state: Any, arrays: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if jax.sharding.get_abstract_mesh().empty:
-            return transform.update(gradients, state, arrays)
+            return transform.update(updates, state, params)
         # Kernels that are split over devices are reshaped and multiplied with themselves: how, the
         # compiler decides. Updates and state stay where parameters and state are.
-        places = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (gradients, state))
-        return jax.sharding.auto_axes(transform.update, out_sharding=places)(
-            gradients, state, arrays
-        )
+        places = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (updates, state))
+        anywhere: Any = jax.sharding.auto_axes(transform.update, out_sharding=places)
+        return anywhere(updates, state, params)
 
     return optax.GradientTransformation(transform.init, update)
 

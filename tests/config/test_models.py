@@ -63,6 +63,14 @@ def test_levels_without_a_shortcut_raise(multipliers):
         VAEConfig(multipliers=multipliers, temporal_downsample=(True, True))
 
 
+def test_space_is_halved_at_every_step_unless_steps_are_given():
+    sizes = {"multipliers": (1, 2, 2), "temporal_downsample": (True, True), "patch_size": 4}
+    assert VAEConfig(**sizes).spatial_factor == 16
+    assert VAEConfig(**sizes, spatial_downsample=(True, False)).spatial_factor == 8
+    with pytest.raises(ValueError, match=r"spatial_downsample=.* expected one entry fewer"):
+        VAEConfig(**sizes, spatial_downsample=(True,))
+
+
 def test_compression_of_the_published_vae():
     assert (VAEConfig().spatial_factor, VAEConfig().temporal_factor) == (16, 4)
 

@@ -46,7 +46,7 @@ def test_sizes_fit_together():
     sizes = (sampling.num_frames, sampling.height, sampling.width)
     assert sizes == (cache.num_frames, cache.height, cache.width)
     assert sizes == (autoencoder.num_frames, autoencoder.height, autoencoder.width)
-    assert autoencoder.data_root == cache.data_root
+    assert autoencoder.data == "sprites"
     taps = train_config("stage3.py").stage.discriminator.block_indices
     assert max(taps) == family.dit.num_layers - 1
 

@@ -120,6 +120,29 @@ def test_chunks_handed_over_by_the_caller_are_the_whole_video():
     np.testing.assert_allclose(jnp.concatenate(parts, axis=1), decode(vae, latents), atol=1e-5)
 
 
+def test_space_is_halved_where_it_is_asked_for():
+    """Time twice and space once, from cells of 4 x 4 pixels; chunk after chunk as before."""
+    config = VAEConfig(
+        latent_channels=6,
+        encoder_dim=8,
+        decoder_dim=8,
+        multipliers=(1, 2, 2),
+        num_res_blocks=1,
+        temporal_downsample=(True, True),
+        spatial_downsample=(True, False),
+        patch_size=4,
+        latents_mean=(0.0,) * 6,
+        latents_std=(1.0,) * 6,
+    )
+    vae, video = tiny.make_vae(config), make_video(9, 16, 24)
+    assert (config.spatial_factor, config.temporal_factor) == (8, 4)
+    latents = encode(vae, video)
+    assert latents.shape[1:] == config.latent_shape(9, 16, 24) == (3, 2, 3, 6)
+    whole = decode(vae, latents)
+    assert whole.shape == video.shape
+    np.testing.assert_allclose(decode(vae, latents[:, :2]), whole[:, :5], atol=1e-6)
+
+
 @pytest.mark.parametrize("direction", ["encode", "decode"])
 def test_the_program_does_not_grow_with_the_frames(direction):
     vae = make_vae()

@@ -13,8 +13,10 @@ import pytest
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import AutoencoderConfig, OptimizerConfig, SamplingConfig, TrainConfig
 from flashmotion_jax.data.magicdata import MagicData
-from flashmotion_jax.data.pixel_batches import PixelBatch
-from flashmotion_jax.training import autoencoder
+from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
+from flashmotion_jax.data.sprites import draw_maps
+from flashmotion_jax.runtime.sharding import make_mesh
+from flashmotion_jax.training import autoencoder, inputs
 from flashmotion_jax.training.dry_run import describe
 from flashmotion_jax.training.loop import train
 from flashmotion_jax.training.turn import Draws
@@ -71,6 +73,31 @@ def test_the_loss_falls_and_a_sample_stands_beside_its_video(folder, run):
     pixels = [line["autoencoder/loss/pixels"] for line in lines]
     assert np.mean(pixels[-3:]) < 0.9 * np.mean(pixels[:3])
     assert len(list((outcome.folder / "samples").rglob("*.mp4"))) == 1
+
+
+def test_clips_are_drawn_as_they_are_read(folder):
+    """Batches are those of the clips, in the order of the seed; a run goes on in the middle."""
+    settings = stage(folder, data="sprites", num_clips=7)
+    source = inputs.open_videos(settings)
+    clips = [source[index] for index in range(7)]
+    mesh = make_mesh(1, 1)
+    options = {"batch_size": 2, "seed": 3, "mesh": mesh, "num_threads": 1}
+
+    def numbers(batches, count):
+        batch = [next(batches) for _ in range(count)]
+        videos = np.concatenate([np.asarray(part.video) for part in batch])
+        return [next(n for n in range(7) if (clips[n].video == v).all()) for v in videos]
+
+    batches = pixel_batches(source, **options)
+    first, state = numbers(batches, 3), batches.get_state()
+    later = pixel_batches(source, **options)
+    later.set_state(state)
+    assert len(set(first)) == 6
+    assert numbers(later, 4) == numbers(batches, 4)
+    batch = next(pixel_batches(source, **options))
+    masks, boxes = draw_maps(clips[first[0]])
+    np.testing.assert_array_equal(batch.masks[0], masks)
+    np.testing.assert_array_equal(batch.boxes[0], boxes)
 
 
 def test_latents_of_the_result_are_normalised(folder, run):

@@ -31,9 +31,18 @@ def logged(folder):
 
 @pytest.mark.parametrize("stage", ["slow_adapter", "fast_generator", "fast_adapter"])
 def test_a_stage_on_eight_devices_is_that_of_one(prepared, tmp_path, stage):
+    assert_same_on_eight_devices(prepared, tmp_path, stage)
+
+
+def test_muon_on_eight_devices_and_in_parts_is_that_of_one(prepared, tmp_path):
+    options = ("stage.optimizer.kind=muon", "stage.optimizer.accumulate=2", "batch_size=8")
+    assert_same_on_eight_devices(prepared, tmp_path, "slow_generator", *options)
+
+
+def assert_same_on_eight_devices(prepared, tmp_path, stage, *changes):
     runs = {"one": (), "several": MESH}
     for name, mesh in runs.items():
-        options = ("steps=2", "batch_size=4", *mesh)
+        options = ("steps=2", "batch_size=4", *mesh, *changes)
         train(run_small.config(prepared, tmp_path / name, stage, *options))
     one, several = (logged(tmp_path / name) for name in runs)
     assert len(one) == len(several) == 2

@@ -134,12 +134,15 @@ def assert_same_run(actual, expected, steps=STEPS):
     assert [line["step"] for line in losses_of(actual)] == list(range(steps))
 
 
-@pytest.mark.parametrize("stage", run_small.STAGES)
+MUON = ("slow_generator", "stage.optimizer.kind=muon")
+
+
+@pytest.mark.parametrize("stage", [*((name,) for name in run_small.STAGES), MUON], ids="-".join)
 def test_a_killed_run_ends_as_one_that_was_not(prepared, uninterrupted, tmp_path, stage):
-    expected = uninterrupted(stage)
-    output, delay = tmp_path / "run", random.Random(stage).uniform(0, 1)
+    expected = uninterrupted(*stage)
+    output, delay = tmp_path / "run", random.Random(stage[0]).uniform(0, 1)
     while True:
-        process = start(prepared, output, stage)
+        process = start(prepared, output, *stage)
         before = read_until(process, "saved step")
         rest = kill(process, delay)
         if rest is not None and STEPS not in reported(before + rest):
@@ -147,7 +150,7 @@ def test_a_killed_run_ends_as_one_that_was_not(prepared, uninterrupted, tmp_path
         shutil.rmtree(output)  # it was done already, or all but ended
         delay /= 2
     last = max(reported(before + rest))
-    _, err = finish(start(prepared, output, stage))
+    _, err = finish(start(prepared, output, *stage))
     print(f"killed {delay:.3f} s after the first checkpoint; {last} reported, resumed:\n{err}")
     assert last <= resumed_at(err) < STEPS
     assert_same_run(output, expected)

@@ -146,16 +146,16 @@ def test_groups(per_group: int, config: SpritesConfig | None = None) -> dict[str
       config: size of the clips; its numbers of objects are not used.
 
     Returns:
-      "1", "2", "3", "4", "5" and "6+" (6 to 8) -> its clips.
+      "1", "2", "3", "4", "5" and "6+", FlashBench's name for six and more -> its clips.
 
     Raises:
       UserError: `per_group` is no number of clips.
     """
     size = config or SpritesConfig()
     groups = {}
-    for count in range(1, 7):
-        name, most = ("6+", MAX_OBJECTS) if count == 6 else (str(count), count)
-        grouped = replace(size, min_objects=count, max_objects=most)
+    for count in range(1, MAX_OBJECTS + 1):
+        name = "6+" if count == MAX_OBJECTS else str(count)
+        grouped = replace(size, min_objects=count, max_objects=count)
         # A seed of its own: backgrounds, too, differ between groups.
         groups[name] = Sprites(per_group, seed=count, split="test", config=grouped)
     return groups

@@ -128,7 +128,7 @@ def test_a_source_for_grain():
         ({"seed": -1}, "seed=-1; expected a whole number from 0 to 2^32 - 1"),
         ({"seed": 2**32}, "seed=4294967296; expected"),
         ({"split": "val"}, "split='val'; expected 'train' or 'test'"),
-        ({"num_objects": 9}, "num_objects=9; expected 1 to 8, or None"),
+        ({"num_objects": 9}, "num_objects=9; expected 1 to 6, or None"),
     ],
 )
 def test_wrong_arguments_say_what_was_expected(arguments, message):

@@ -24,8 +24,8 @@ def outside(box_4, size=64):
 
 def test_few_sprites_are_more_often_than_many(scenes):
     counts = Counter(len(scene.sprites) for scene in scenes)
-    assert set(counts) == set(range(1, 9))
-    for number, chance in {1: 0.3, 2: 0.25, 3: 0.18, 4: 0.11, 5: 0.08}.items():
+    assert set(counts) == set(range(1, 7))
+    for number, chance in {1: 0.26, 2: 0.22, 3: 0.18, 4: 0.14, 5: 0.12, 6: 0.08}.items():
         # Four standard deviations of a binomial.
         assert abs(counts[number] / COUNT - chance) < 4 * (chance * (1 - chance) / COUNT) ** 0.5
 

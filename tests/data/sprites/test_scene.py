@@ -26,9 +26,9 @@ def test_colors_are_saturated_and_their_hues_apart():
         ({"height": 31}, "height=31; expected a whole number from 32 to 4096"),
         ({"width": 64.0}, "width=64.0; expected a whole number"),
         ({"fps": 0}, "fps=0; expected a whole number from 1 to 1000"),
-        ({"min_objects": 0}, "min_objects=0; expected a whole number from 1 to 8"),
+        ({"min_objects": 0}, "min_objects=0; expected a whole number from 1 to 6"),
         ({"min_objects": 3, "max_objects": 2}, "max_objects=2; expected a whole number from 3"),
-        ({"max_objects": 9}, "max_objects=9; expected a whole number from 1 to 8"),
+        ({"max_objects": 9}, "max_objects=9; expected a whole number from 1 to 6"),
     ],
 )
 def test_sizes_out_of_range_say_what_was_expected(changes, message):
