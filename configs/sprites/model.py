@@ -15,13 +15,13 @@ TEXT_DIM = 64
 
 
 def get_config() -> FreshConfig:
-    """8 x in space and 4 x in time of the VAE, tokens of 8 x 8 pixels: a sprite is some of them."""
+    """Tokens of 8 x 8 pixels, of which a sprite has several; all of what ships fits into 30 MB."""
     return FreshConfig(
         words=VOCABULARY,
         dit=DiTConfig(
-            dim=160,
-            num_heads=4,
-            ffn_dim=448,
+            dim=192,
+            num_heads=6,
+            ffn_dim=512,
             num_layers=6,
             in_channels=CHANNELS,
             out_channels=CHANNELS,
@@ -33,8 +33,8 @@ def get_config() -> FreshConfig:
         vae=VAEConfig(
             latent_channels=CHANNELS,
             encoder_dim=64,
-            decoder_dim=80,
-            multipliers=(1, 2, 2),
+            decoder_dim=96,
+            multipliers=(1, 1, 1),
             num_res_blocks=1,
             temporal_downsample=(True, True),
             spatial_downsample=(True, False),
