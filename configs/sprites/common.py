@@ -55,7 +55,7 @@ def autoencoder(
         optimizer=optimizer(learning_rate, steps, kind="muon", weight_decay=0.0),
         **changes,
     )
-    return run(name, stage, steps, batch_size=batch_size, num_samples=2, save_every=100)
+    return run(name, stage, steps, batch_size=batch_size, num_samples=2, save_every=50)
 
 
 def stage1(map_kind: CachedMapKind, adapter: str, start_from: str = "") -> TrainConfig:
