@@ -1,8 +1,8 @@
-"""Batches for training: shuffled, the same whatever machines read them, and resumed at any step.
+"""Training batches: shuffled, independent of the number of machines, and resumable at any step.
 
-Batch n is a function of the seed and n alone: each epoch is a permutation of the cache that is
-computed, not drawn one after the other, and each process reads its rows of the global batch. Epochs
-follow each other without a gap, so a batch may hold the end of one and the beginning of the next.
+Batch n depends only on the seed and n: the permutation of each epoch is computed, not drawn
+sequentially, and each process reads its rows of the global batch. Epochs follow one another without
+a gap, so a batch can contain the end of one epoch and the start of the next.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Item = TypeVar("Item")
 
 
 class Batch(NamedTuple, Generic[Array]):
-    """B videos of the cache.
+    """B videos from a latent cache.
 
     Attributes:
-      latents: of the videos, float32 `[B, T, h, w, C]`; frame 0 is the latent of the first image.
-      trajectory: of the mask or box maps, likewise; frame 0 is that of the masks.
-      text: embeddings of the captions, float32 `[B, S, D]`, zero past each caption's tokens.
+      latents: Latents of the videos, float32 `[B, T, h, w, C]`; frame 0 encodes the first image.
+      trajectory: Latents of the mask or box maps, of the same shape; frame 0 encodes masks.
+      text: Embeddings of the captions, float32 `[B, S, D]`, zero after the tokens of each caption.
     """
 
     latents: Array
@@ -41,21 +41,21 @@ class Batch(NamedTuple, Generic[Array]):
 
 
 class Batches(Generic[Item]):
-    """An endless iterator over batches; threads read ahead.
+    """An endless iterator over batches, prefetched by threads.
 
     Args:
-      source: what to read, by index.
-      example: a record as arrays, a batch without its first dimension.
-      fingerprint: names the content of the source.
-      batch_size: B, over all processes.
-      seed: of the order.
-      mesh: over whose batch axes the videos are split.
-      num_threads: batches that are read ahead, each by a thread of its own.
-      process_index: which of `process_count` equal pieces of a batch this process reads.
-      process_count: pieces; by default the mesh decides which rows this process needs.
+      source: Random-access source of records.
+      example: Converts a record to arrays: a batch without the first dimension.
+      fingerprint: Identifies the content of the source.
+      batch_size: Global batch size B, over all processes.
+      seed: Seed of the shuffling.
+      mesh: Mesh whose batch axes the videos are split over.
+      num_threads: Number of prefetched batches, each read by its own thread.
+      process_index: Which of the `process_count` equal parts of a batch this process reads.
+      process_count: Number of parts. By default, the mesh determines the rows of this process.
 
     Raises:
-      UserError: the batch cannot be split as the mesh is.
+      UserError: The batch cannot be split over the mesh or the processes.
     """
 
     def __init__(
@@ -76,7 +76,8 @@ class Batches(Generic[Item]):
         if process_index is None or process_count is None:
             process_index, process_count = _own_piece(self._sharding, batch_size)
         _check_divides(batch_size, process_count, "processes")
-        # Adjacent seeds must not share epochs: grain adds the epoch to the seed.
+        # Grain adds the epoch to the seed, so adjacent seeds would share permutations; hash the
+        # seed.
         shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         dataset = (
             grain.MapDataset.source(source)
@@ -93,24 +94,24 @@ class Batches(Generic[Item]):
         return self
 
     def __next__(self) -> Item:
-        """The next batch, its first dimension split over the mesh."""
+        """Returns the next batch, with its first dimension split over the mesh."""
         return jax.tree.map(
             functools.partial(jax.make_array_from_process_local_data, self._sharding),
             next(self._iterator),
         )
 
     def get_state(self) -> dict[str, Any]:
-        """Where the iterator is, in JSON types."""
+        """Returns the position of the iterator, in JSON types."""
         return {**self._identity, "step": self._iterator.get_state()["next_index"]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to where `get_state` was called, or to any step; nothing in between is read.
+        """Moves the iterator to a saved position, without reading anything in between.
 
         Args:
-          state: from `get_state`, perhaps of a run with another number of processes.
+          state: From `get_state`, possibly of a run with another number of processes.
 
         Raises:
-          UserError: it is of another cache, batch size or seed: the batches would differ.
+          UserError: The state belongs to another cache, batch size or seed.
         """
         differing = [
             f"{name}={state.get(name)!r} (here {value!r})"
@@ -119,31 +120,31 @@ class Batches(Generic[Item]):
         ]
         if differing or not isinstance(state.get("step"), int):
             raise UserError(
-                f"the state is of other batches: {', '.join(differing) or 'it has no step'}; "
-                "resume with the cache, batch size and seed of the run, or start a new one"
+                f"the state belongs to other data: {', '.join(differing) or 'it has no step'}; "
+                "resume with the same cache, batch size and seed, or start a new run"
             )
         self._iterator.set_state({"next_index": state["step"]})
 
     def close(self) -> None:
-        """Ends the threads; nothing can be read afterwards."""
+        """Stops the threads; the iterator cannot be used afterwards."""
         self._iterator.close()
 
 
 def latent_batches(
     cache: LatentCache, *, map_kind: CachedMapKind, text_len: int, batch_size: int, **options: Any
 ) -> Batches[Batch[jax.Array]]:
-    """Batches of a latent cache.
+    """Iterates over batches of a latent cache.
 
     Args:
-      cache: what to read.
-      map_kind: which trajectory maps, "mask" or "box".
-      text_len: S; captions are padded to it.
-      batch_size: B, over all processes.
-      **options: see `Batches`.
+      cache: The latent cache.
+      map_kind: Which trajectory maps to read, "mask" or "box".
+      text_len: Length S that captions are padded to.
+      batch_size: Global batch size B, over all processes.
+      **options: See `Batches`.
 
     Raises:
-      UserError: the batch is larger than the cache, or cannot be split as the mesh is; `text_len`
-        is shorter than the captions may be.
+      UserError: The batch is larger than the cache or cannot be split over the mesh, or `text_len`
+        is shorter than captions in the cache may be.
     """
     _check_cache(cache, map_kind, batch_size, text_len, "batch_size")
     example = functools.partial(_example, map_kind=map_kind, text_len=text_len)
@@ -154,16 +155,16 @@ def latent_batches(
 def first_records(
     cache: LatentCache, count: int, map_kind: CachedMapKind, text_len: int
 ) -> Batch[np.ndarray]:
-    """The first videos of a cache, on the host: what sample videos are made of.
+    """Reads the first videos of a cache to the host, for sample videos during training.
 
     Args:
-      cache: what to read.
-      count: B.
-      map_kind: which trajectory maps, "mask" or "box".
-      text_len: S.
+      cache: The latent cache.
+      count: Number of videos B.
+      map_kind: Which trajectory maps to read, "mask" or "box".
+      text_len: Length S that captions are padded to.
 
     Raises:
-      UserError: the cache holds fewer videos, or `text_len` is shorter than captions may be.
+      UserError: The cache has fewer videos, or `text_len` is shorter than captions may be.
     """
     _check_cache(cache, map_kind, count, text_len, "count")
     examples = [_example(cache[index], map_kind, text_len) for index in range(count)]
@@ -171,7 +172,7 @@ def first_records(
 
 
 def _example(record: Record, map_kind: CachedMapKind, text_len: int) -> Batch[np.ndarray]:
-    """A record as a batch without its first dimension."""
+    """Converts a record to a batch without the first dimension."""
     trajectory = record.masks if map_kind == "mask" else record.boxes
     return Batch(
         record.latents.astype(np.float32),
@@ -181,10 +182,10 @@ def _example(record: Record, map_kind: CachedMapKind, text_len: int) -> Batch[np
 
 
 def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
-    """Which of how many pieces of a batch lies on the devices of this process.
+    """Returns the index of this process's part of a batch, and the number of parts.
 
-    Processes that share videos, because the mesh splits these further, get the same piece. The rows
-    of a process need not be neighbours, and on a TPU's torus are not.
+    Processes that share videos, because the mesh splits each video further, have the same part. The
+    rows of a part need not be adjacent; on the torus of a TPU they are not.
     """
     rows: dict[int, set[int]] = {}
     for device, index in sharding.devices_indices_map((batch_size,)).items():
@@ -194,9 +195,9 @@ def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
     sizes = {len(piece) for piece in pieces}
     if not own or len(sizes) > 1 or sum(map(len, pieces)) != batch_size:
         raise UserError(
-            f"this process has the videos {own} of a batch of {batch_size}, and all processes "
-            f"{pieces}: no equal pieces; let the mesh have all devices, and mesh.data x mesh.fsdp "
-            "be a multiple of the processes, or divide them"
+            f"this process has the videos {own} of a batch of {batch_size}, and all processes have "
+            f"{pieces}, which are not equal parts; use all devices in the mesh, and choose "
+            "mesh.data x mesh.fsdp as a multiple or a divisor of the number of processes"
         )
     return pieces.index(own), len(pieces)
 
@@ -206,13 +207,12 @@ def _check_cache(cache: LatentCache, map_kind: str, size: int, text_len: int, na
         raise UserError(f"map_kind={map_kind!r}; expected 'mask' or 'box'")
     if not 1 <= size <= len(cache):
         raise UserError(
-            f"{name}={size}; expected 1 to {len(cache)}, the videos in {cache.path}: lower it, or "
-            "cache more videos"
+            f"{name}={size}; expected 1 to {len(cache)}, the number of videos in {cache.path}"
         )
     if text_len < cache.settings.text_len:
         raise UserError(
             f"text_len={text_len}, but captions in {cache.path} have up to "
-            f"{cache.settings.text_len} tokens; use the text_len of the model it was made with"
+            f"{cache.settings.text_len} tokens; use the text_len of the model that encoded them"
         )
 
 

@@ -1,11 +1,12 @@
-"""MagicData to a latent cache: what `flashmotion cache` does.
+"""Encoding of MagicData into a latent cache (`flashmotion cache`).
 
     video, masks, boxes --VAE--> latents ---+
     caption --UMT5--> text ---------------- one record of a shard
 
-In memory: the weights of text encoder and VAE, from beginning to end, and the VAE's activations of
-one video; on the host one shard's embeddings and four decoded videos, as the next three are read
-while one is encoded (0.98 GB each at 121 frames of 704 x 1280, with its maps).
+Device memory holds the weights of the text encoder and the VAE throughout, and the VAE's
+activations for one video. Host memory holds the embeddings of one shard and four decoded videos,
+because the next three are read while one is encoded (0.98 GB each for 121 frames of 704 x 1280,
+including maps).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.text.prompts import PromptEncoder, Tokenize
 
-#: Videos that are decoded at once, ahead of the VAE.
+#: Number of videos that are decoded in parallel, ahead of the VAE.
 DECODING_THREADS = 3
 
 Embed = Callable[[str], np.ndarray]
@@ -64,29 +65,31 @@ def cache_dataset(
     process_count: int = 1,
     progress: Progress | None = None,
 ) -> LatentCache | None:
-    """Encodes a MagicData folder into a latent cache, or goes on where a killed run was.
+    """Encodes a MagicData folder into a latent cache, resuming an interrupted run.
 
     Args:
-      data_root: folder of videos/, masks/ and boxs/.
-      csv: in `data_root`, or a path of its own.
-      output: folder of the cache; a run with other settings than those of its shards is refused.
-      model: checkpoint whose VAE and text encoder are used.
-      num_frames: of a video, 4 n + 1; shorter videos are left out.
-      height: of a video, in pixels.
-      width: of a video, in pixels.
+      data_root: Folder with videos/, masks/ and boxs/.
+      csv: File name in `data_root`, or a path.
+      output: Folder of the cache. Existing shards must have been written with the same settings.
+      model: Checkpoint with the VAE and the text encoder.
+      num_frames: Frames per video, 4 n + 1; shorter videos are skipped.
+      height: Height of the videos, in pixels.
+      width: Width of the videos, in pixels.
       resize: "stretch" or "crop".
-      videos_per_shard: rows of the CSV a shard covers.
-      dtype: of the stored arrays, "float16" or "float32".
-      process_index: this process makes the shards whose number is this, modulo `process_count`.
-      process_count: processes that share the work, on one machine or several.
-      progress: called with "cache", the rows done and the rows this run has to do.
+      videos_per_shard: Number of CSV rows per shard.
+      dtype: Dtype of the stored arrays, "float16" or "float32".
+      process_index: This process writes shards `process_index`, `process_index + process_count`,
+        ...
+      process_count: Number of processes that share the work, on one machine or several.
+      progress: Called with "cache", the number of finished rows, and the number of rows of this
+        run.
 
     Returns:
-      The cache, or None while shards of other processes are missing.
+      The cache, or None if shards of other processes are still missing.
 
     Raises:
-      UserError: an argument that does not fit, data or a checkpoint that cannot be used, or
-        latents that `dtype` cannot hold.
+      UserError: An argument is invalid, the data or the checkpoint cannot be used, or latents
+        exceed the range of `dtype`.
     """
     _check_arguments(videos_per_shard, dtype, process_index, process_count)
     folder = Path(output)
@@ -130,7 +133,7 @@ def _write_shards(
     models: components.Checkpoint,
     progress: Progress | None,
 ) -> None:
-    """Writes the embeddings of the fixed prompts, and these shards."""
+    """Writes the given shards, and the embeddings of the empty and the negative prompt."""
     known: dict[int, int | RowError] = {row.number: i for i, row in enumerate(source.rows)}
     known |= {error.row: error for error in source.rejected}
     size = settings.videos_per_shard
@@ -142,7 +145,7 @@ def _write_shards(
         text_encoder, vae = load("text_encoder"), load("vae")
 
         def new_embed() -> Embed:
-            # A PromptEncoder keeps what it embeds: one a shard holds 0.3 GB at most.
+            # A PromptEncoder caches its embeddings: one per shard limits them to 0.3 GB.
             prompts = PromptEncoder(
                 models.tokenizer, lambda: contextlib.nullcontext(text_encoder), settings.text_len
             )
@@ -167,7 +170,7 @@ def _write_shards(
 def _read_ahead(
     source: MagicData, items: Iterable[int | RowError]
 ) -> Generator[Example | RowError, None, None]:
-    """Examples by index, in order; threads decode the next ones while one is used."""
+    """Yields examples in order, while threads decode the next ones."""
 
     def read(item: int | RowError) -> Example | RowError:
         if isinstance(item, RowError):
@@ -202,12 +205,12 @@ def _encode_row(vae: VAE, embed: Embed, row: Example | RowError) -> Record | Row
 
 @program
 def _encode(vae: VAE, frames: jax.Array) -> jax.Array:
-    # Pixels travel as bytes and are scaled on the device: a video is 1.3 GB in float32.
+    # Pixels are transferred as bytes and scaled on the device: in float32 a video has 1.3 GB.
     return vae.encode(to_float(frames[None]))[0]
 
 
 def _embed(prompts: PromptEncoder, tokenizer: Tokenize, text_len: int, caption: str) -> np.ndarray:
-    """The embedding of a caption without padding, float32 `[S, D]`."""
+    """Embeds a caption, without padding, float32 `[S, D]`."""
     num_tokens = int(tokenizer([caption], text_len)[1].sum())
     return np.asarray(prompts([caption]))[0, :num_tokens]
 

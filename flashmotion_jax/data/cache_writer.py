@@ -1,6 +1,6 @@
-"""Writing the latent cache, by several processes at once, killed and restarted as it may be.
+"""Writing of the latent cache, safe with several processes and after interruptions.
 
-Each process writes its shards; whoever finds that all are there writes what makes the cache whole.
+Each process writes its shards. A process that finds all shards complete writes `cache.json`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from flashmotion_jax.data.records import Record, record_to_bytes
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 
-#: One video a group, so that any is read alone; latents are noise to a compressor.
+#: Groups of one video for random access; uncompressed because latents do not compress.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 def write_text(folder: Path, empty: np.ndarray, negative: np.ndarray) -> None:
-    """Writes `text.npz`; every process does, before its shards.
+    """Writes `text.npz`. Every process does so before writing its shards.
 
     Args:
-      folder: of the cache.
-      empty: embedding of "", `[S, D]`, without padding.
-      negative: of the negative prompt, likewise.
+      folder: Folder of the cache.
+      empty: Embedding of the empty prompt without padding, `[S, D]`.
+      negative: Embedding of the negative prompt without padding, `[S, D]`.
     """
     with replacing(folder / "text.npz") as scratch:
         np.savez(scratch, empty=np.float32(empty), negative=np.float32(negative))
@@ -50,17 +50,17 @@ def write_text(folder: Path, empty: np.ndarray, negative: np.ndarray) -> None:
 def write_shard(
     folder: Path, number: int, settings: CacheSettings, rows: Iterable[Record | RowError]
 ) -> None:
-    """Writes a shard and then its .json.
+    """Writes a shard, then its .json file.
 
     Args:
-      folder: of the cache.
-      number: of the shard.
-      settings: of the cache.
-      rows: in the order of the CSV: a record, or why there is none.
+      folder: Folder of the cache.
+      number: Number of the shard.
+      settings: Settings of the cache.
+      rows: For each row in the order of the CSV, a record or the reason why it was rejected.
 
     Raises:
-      UserError: a record cannot be stored in the dtype of the settings.
-      OSError: the disk is full or not writable.
+      UserError: A record exceeds the range of the cache's dtype.
+      OSError: The disk is full or not writable.
     """
     name = f"{_shard_name(number)}.array_record"
     rejected = []
@@ -81,7 +81,7 @@ def write_shard(
             with _disk_errors(folder / name):
                 writer.close()
         if _count_records(scratch) != num_records:
-            raise OSError(f"{folder / name} was not written whole: is the disk full?")
+            raise OSError(f"{folder / name} was not written completely: is the disk full?")
         shard = _describe_file(scratch, num_records)
     _write_json(
         folder / f"{_shard_name(number)}.json",
@@ -90,22 +90,22 @@ def write_shard(
 
 
 def has_shard(folder: Path, number: int, settings: CacheSettings) -> bool:
-    """Whether a shard is there, whole by its size.
+    """Returns whether a shard exists and has its full size.
 
     Raises:
-      UserError: it is there but was made with other settings.
+      UserError: The shard was written with other settings.
     """
     return _read_shard(folder, number, settings) is not None
 
 
 def finish_cache(folder: Path, settings: CacheSettings) -> LatentCache | None:
-    """Completes the cache once all shards are there. Two processes may do so at once.
+    """Completes the cache if all shards exist. Several processes may do so at the same time.
 
     Returns:
-      The cache, or None while shards are missing.
+      The cache, or None if shards are missing.
 
     Raises:
-      UserError: a shard was made with other settings, or no video is left in any.
+      UserError: A shard was written with other settings, or the shards contain no video.
     """
     entries = [_read_shard(folder, number, settings) for number in range(settings.num_shards)]
     present = [entry for entry in entries if entry is not None]
@@ -119,8 +119,8 @@ def finish_cache(folder: Path, settings: CacheSettings) -> LatentCache | None:
     )
     if not num_records:
         raise UserError(
-            f"none of the {settings.num_rows} rows could be cached; {folder / 'report.json'} says "
-            f"why. Mend the data, remove {folder} and run again"
+            f"none of the {settings.num_rows} rows could be cached; {folder / 'report.json'} gives "
+            f"the reasons. Fix the data, remove {folder} and run again"
         )
     _write_json(
         folder / "cache.json",
@@ -135,29 +135,29 @@ def finish_cache(folder: Path, settings: CacheSettings) -> LatentCache | None:
             "shards": [entry["shard"] for entry in present],
         },
     )
-    for leftover in folder.glob(".shard_*"):  # of killed runs; by now nobody writes a shard
+    for leftover in folder.glob(".shard_*"):  # from killed runs; no process is writing a shard now
         shutil.rmtree(leftover, ignore_errors=True)
     return open_cache(folder)
 
 
 def require_same_settings(folder: Path, settings: CacheSettings) -> None:
-    """Refuses a run whose settings are not those of a cache that is whole.
+    """Checks that a complete cache, if there is one, has the given settings.
 
     Raises:
-      UserError: they differ; each difference is shown.
+      UserError: The settings differ; the message lists the differences.
     """
     if (folder / "cache.json").is_file():
         _require_same(folder, read_json(folder / "cache.json")["settings"], settings)
 
 
 def _read_shard(folder: Path, number: int, settings: CacheSettings) -> dict[str, Any] | None:
-    """The .json of a shard, or None if the shard is not there or not whole."""
+    """Reads the .json file of a shard; None if the shard is missing or incomplete."""
     file = folder / f"{_shard_name(number)}.json"
     if not file.is_file():
         return None
     entry = read_json(file)
     _require_same(folder, entry["settings"], settings)
-    return None if CachedFile(**entry["shard"]).fault(folder) else entry
+    return None if CachedFile(**entry["shard"]).problem(folder) else entry
 
 
 def _require_same(folder: Path, there: dict[str, Any], settings: CacheSettings) -> None:
@@ -169,7 +169,7 @@ def _require_same(folder: Path, there: dict[str, Any], settings: CacheSettings) 
     ]
     if differing:
         raise UserError(
-            f"{folder} holds a cache made with {', '.join(differing)}; choose another folder, or "
+            f"{folder} contains a cache with {', '.join(differing)}; choose another folder, or "
             "remove this one"
         )
 
@@ -180,7 +180,7 @@ def _shard_name(number: int) -> str:
 
 @contextmanager
 def _disk_errors(path: Path) -> Generator[None, None, None]:
-    """What ArrayRecord raises, as what a full disk raises elsewhere."""
+    """Converts exceptions of ArrayRecord to OSError, as other writers raise on a full disk."""
     try:
         yield
     except RuntimeError as error:

@@ -1,17 +1,17 @@
-"""The latent cache: what training reads in place of pixels and text, in ArrayRecord shards.
+"""The latent cache that training reads instead of pixels and text, in ArrayRecord shards.
 
-    CACHE/shard_00000.array_record   one record a video, see `records.py`
-    CACHE/shard_00000.json           settings, rows, bytes, sha256, rows left out with the reason
-    CACHE/text.npz                   embeddings of "" and of the negative prompt
-    CACHE/report.json                every row that was left out, with the reason
-    CACHE/cache.json                 settings, totals, shards; where it is, the cache is whole
+    CACHE/shard_00000.array_record   one record per video, see `records.py`
+    CACHE/shard_00000.json           settings, size, sha256, and rejected rows with the reasons
+    CACHE/text.npz                   embeddings of the empty and the negative prompt
+    CACHE/report.json                all rejected rows with the reasons
+    CACHE/cache.json                 settings, totals, shards; written when the cache is complete
 
-Which rows of the CSV a shard holds is fixed, so that processes and machines share the work without
-talking, and a killed run goes on where it was. Everything appears by rename; a shard without its
-.json is not there.
+The shard of each CSV row is fixed, so processes and machines share the work without communicating,
+and an interrupted run resumes where it stopped. Files are written under another name and renamed; a
+shard without its .json file counts as missing.
 
-The latent of the first frame alone, with which sampling starts, is not stored: the VAE is causal,
-so it is latent frame 0 of the video.
+The latent of the first image, which sampling starts from, is not stored separately: because the VAE
+is causal, it is latent frame 0 of the video.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheSettings:
-    """What decides the content of a cache; a run with others is refused.
+    """Settings that determine the content of a cache.
 
     Attributes:
-      csv_sha256: of the CSV, whose order decides which shard a row is in.
-      num_rows: of the CSV.
-      videos_per_shard: rows of the CSV a shard covers, with those left out.
-      num_frames: of a video.
-      height: of a video, in pixels.
-      width: of a video, in pixels.
-      resize: how videos were brought to that size, "stretch" or "crop".
+      csv_sha256: SHA-256 of the CSV, whose order determines the shard of each row.
+      num_rows: Number of rows of the CSV.
+      videos_per_shard: Number of CSV rows per shard, including rejected ones.
+      num_frames: Frames per video.
+      height: Height of the videos, in pixels.
+      width: Width of the videos, in pixels.
+      resize: How videos were resized, "stretch" or "crop".
       latent_shape: (T, h, w, C).
-      text_dim: width of an embedding.
-      text_len: tokens at which captions were cut.
-      dtype: of the stored arrays.
-      vae_key: names the weights of the VAE.
-      text_encoder_key: names the weights of the text encoder.
-      text_dtype: in which the text encoder computed.
-      negative_prompt: whose embedding is stored.
+      text_dim: Width of the text embeddings.
+      text_len: Length that captions were truncated to, in tokens.
+      dtype: Dtype of the stored arrays.
+      vae_key: Identifies the weights of the VAE.
+      text_encoder_key: Identifies the weights of the text encoder.
+      text_dtype: Compute dtype of the text encoder.
+      negative_prompt: The prompt whose embedding is stored.
     """
 
     csv_sha256: str
@@ -78,21 +78,21 @@ class CacheSettings:
 
     @property
     def num_shards(self) -> int:
-        """Shards that hold all rows."""
+        """Number of shards."""
         return -(-self.num_rows // self.videos_per_shard)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CachedFile:
-    """A file of a cache as it was written: its name, records, size and hash."""
+    """A file of a cache: name, number of records, size and hash when it was written."""
 
     name: str
     num_records: int
     num_bytes: int
     sha256: str
 
-    def fault(self, folder: Path) -> str | None:
-        """What is wrong with the file at a glance, without reading it."""
+    def problem(self, folder: Path) -> str | None:
+        """Returns what is wrong with the file, judged without reading it; None if nothing is."""
         path = folder / self.name
         if not path.is_file():
             return f"{path} is missing"
@@ -103,16 +103,16 @@ class CachedFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LatentCache:
-    """A whole cache: a random-access source of `Record`s, safe to read from many threads.
+    """A complete cache: a random-access source of `Record`s that is safe to read from threads.
 
     Attributes:
-      path: its folder.
-      settings: what it was made with.
-      shards: its files of records, in order.
-      num_rejected: rows of the CSV that were left out; `report.json` lists them.
-      empty_text: embedding of the empty prompt, float32 `[text_len, D]`, zero past its tokens.
-      negative_text: of the negative prompt, likewise.
-      fingerprint: names the content; no two caches share one.
+      path: Folder of the cache.
+      settings: Settings that it was written with.
+      shards: Files with the records, in order.
+      num_rejected: Number of CSV rows that were rejected; `report.json` lists them.
+      empty_text: Embedding of the empty prompt, float32 `[text_len, D]`, zero after its tokens.
+      negative_text: Embedding of the negative prompt, likewise.
+      fingerprint: Identifies the content.
     """
 
     path: Path
@@ -125,17 +125,17 @@ class LatentCache:
 
     @property
     def num_records(self) -> int:
-        """Videos in the cache."""
+        """Number of videos in the cache."""
         return sum(shard.num_records for shard in self.shards)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all shards."""
+        """Size of all shards, in bytes."""
         return sum(shard.num_bytes for shard in self.shards)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """(T, h, w, C) of a video's latents."""
+        """Shape (T, h, w, C) of a video's latents."""
         return self.settings.latent_shape
 
     def __len__(self) -> int:
@@ -145,8 +145,8 @@ class LatentCache:
         """Reads a record.
 
         Raises:
-          UserError: its bytes are damaged; the shard and the fix are named.
-          IndexError: there are fewer records.
+          UserError: The record is damaged; the message names its shard and how to repair it.
+          IndexError: The index is out of range.
         """
         index = range(self.num_records)[index]
         try:
@@ -161,7 +161,7 @@ class LatentCache:
 
     @functools.cached_property
     def _source(self) -> ArrayRecordDataSource:
-        # With its rows in brackets a shard is not opened before it is read.
+        # With the range of records in brackets, a shard is opened only when it is read.
         return ArrayRecordDataSource(
             [
                 f"{self.path / shard.name}[0:{shard.num_records}]"
@@ -172,21 +172,21 @@ class LatentCache:
 
 
 def open_cache(path: str | Path) -> LatentCache:
-    """Opens a cache, and checks that all shards are there in their full size.
+    """Opens a cache and checks that all shards exist with their full size.
 
     Args:
-      path: folder of `flashmotion cache`.
+      path: Folder written by `flashmotion cache`.
 
     Raises:
-      UserError: it is no cache, not yet whole, or a file is missing or truncated.
+      UserError: The folder is not a complete cache, or a file is missing or truncated.
     """
     path = Path(path)
     values = _read_cache_json(path)
     settings = from_dict(CacheSettings, values["settings"], str(path / "cache.json"))
     text_file, *shards = _files(values)
     for file in (text_file, *shards):
-        if fault := file.fault(path):
-            raise UserError(f"{fault}; {_how_to_repair(file)}")
+        if problem := file.problem(path):
+            raise UserError(f"{problem}; {_how_to_repair(file)}")
     empty, negative = _read_text(path / "text.npz", settings.text_len)
     return LatentCache(
         path=path,
@@ -200,41 +200,41 @@ def open_cache(path: str | Path) -> LatentCache:
 
 
 def verify_cache(path: str | Path) -> tuple[Path, ...]:
-    """Reads every file of a cache and compares it with its hash.
+    """Reads every file of a cache and compares its hash.
 
     Args:
-      path: folder of `flashmotion cache`.
+      path: Folder written by `flashmotion cache`.
 
     Returns:
       The files that are missing, truncated or damaged.
 
     Raises:
-      UserError: it is no cache, or not yet whole.
+      UserError: The folder is not a complete cache.
     """
     path = Path(path)
     return tuple(
         path / file.name
         for file in _files(_read_cache_json(path))
-        if file.fault(path) or sha256(path / file.name) != file.sha256
+        if file.problem(path) or sha256(path / file.name) != file.sha256
     )
 
 
 def _read_cache_json(path: Path) -> dict[str, Any]:
     file = path / "cache.json"
     if not file.is_file():
-        state = "is not finished" if any(path.glob("shard_*.json")) else "is no latent cache"
-        raise UserError(f"{path} {state}: no cache.json; run `flashmotion cache` to the end")
+        state = "is incomplete" if any(path.glob("shard_*.json")) else "is not a latent cache"
+        raise UserError(f"{path} {state}: no cache.json; run `flashmotion cache` to completion")
     values = read_json(file)
     if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
         raise UserError(
-            f"{file} is of format {values.get('format')!r}, version {values.get('version')!r}; "
+            f"{file} has format {values.get('format')!r}, version {values.get('version')!r}; "
             f"expected {FORMAT!r}, version {VERSION}: run `flashmotion cache` again"
         )
     return values
 
 
 def _files(cache_json: dict[str, Any]) -> list[CachedFile]:
-    """text.npz, then the shards."""
+    """Returns the entries of text.npz and of the shards."""
     return [CachedFile(**values) for values in (cache_json["text"], *cache_json["shards"])]
 
 
@@ -248,7 +248,7 @@ def _read_text(file: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pad_text(text: np.ndarray, length: int) -> np.ndarray:
-    """An embedding `[S, D]` as float32 `[length, D]`, with zeros at the end."""
+    """Zero-pads an embedding `[S, D]` to float32 `[length, D]`."""
     return np.pad(text.astype(np.float32), ((0, length - len(text)), (0, 0)))
 
 
@@ -260,16 +260,16 @@ def _how_to_repair(file: CachedFile) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file of a cache.
+    """Reads a JSON file of a cache.
 
     Raises:
-      UserError: it is damaged.
+      UserError: The file is not valid JSON.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))

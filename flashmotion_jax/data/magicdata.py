@@ -1,24 +1,25 @@
-"""MagicData: videos with a map of masks and a map of boxes for each frame, in the published layout.
+"""MagicData: videos with mask and box maps for each frame, in the published layout.
 
-    ROOT/MagicData.csv                              path, text, num_frames, whatever else
-    ROOT/videos/<id>.mp4                            or .mkv, or a folder of image frames
+    ROOT/MagicData.csv                              path, text, num_frames, other columns
+    ROOT/videos/<id>.mp4                            or .mkv, or a folder of frames
     ROOT/masks/<id>/annotated_frame_00000.png, ...
     ROOT/boxs/<id>/annotated_frame_00000.png, ...   or boxes/
 
-A row that cannot be trained on, because something of it is short, missing or damaged, is left out
-and listed; upstream replaces it by a black video. Numpy only, no jax.
+A row whose files are missing, damaged or too short is rejected and listed; the original code
+replaces it with a black video.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import av
 import numpy as np
@@ -30,25 +31,25 @@ from flashmotion_jax.runtime.errors import UserError
 
 Resize = Literal["stretch", "crop"]
 
-#: What is read of the CSV, and the names its column may have.
+#: Field -> accepted names of its CSV column.
 _ALIASES = {
     "path": ("path", "video", "video_path"),
     "text": ("text", "caption", "prompt"),
     "num_frames": ("num_frames",),
 }
-#: Rows whose files are looked up at once: network storage takes long to answer, but many at a time.
+#: Rows that are looked up in parallel: network storage has high latency but answers many requests.
 _LOOKUPS = 16
-#: Maps and video may differ so much in aspect ratio, for sizes that were rounded.
+#: Relative difference in aspect ratio between maps and video that rounding of sizes explains.
 _ASPECT_TOLERANCE = 0.02
 
 
 class RowError(UserError):
-    """A row of the CSV that cannot be trained on.
+    """A row of the CSV that cannot be used.
 
     Attributes:
-      row: its number, counted from 0 below the header.
-      id: of its video; what the CSV says where that is no id.
-      reason: what is wrong.
+      row: Number of the row, counted from 0 after the header.
+      id: Id of the video, or the path in the CSV if it contains none.
+      reason: What is wrong.
     """
 
     def __init__(self, row: int, id: str, reason: str):
@@ -58,8 +59,9 @@ class RowError(UserError):
         self.reason = reason
 
 
-class Row(NamedTuple):
-    """A row of the CSV: its number below the header, the video, and what the CSV says of it."""
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the CSV: its number, counted from 0 after the header, and its fields."""
 
     number: int
     id: str
@@ -67,15 +69,16 @@ class Row(NamedTuple):
     num_frames: int | None
 
 
-class Example(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
     """A video with its maps.
 
     Attributes:
-      id: of the video.
-      caption: what happens in it.
-      video: uint8 [F, H, W, 3].
-      masks: likewise, the objects' masks in their colors on black.
-      boxes: likewise, their boxes; frame 0 is that of `masks`.
+      id: Id of the video.
+      caption: Caption of the video.
+      video: Frames, uint8 [F, H, W, 3].
+      masks: Maps of the objects' masks in their colors on black, uint8 [F, H, W, 3].
+      boxes: Maps of the objects' boxes, uint8 [F, H, W, 3]; frame 0 is that of `masks`.
     """
 
     id: str
@@ -86,27 +89,29 @@ class Example(NamedTuple):
 
 
 class MagicData:
-    """The rows of a MagicData folder that can be trained on, read when they are asked for.
+    """The usable rows of a MagicData folder, as a random-access source of `Example`s.
 
-    Files are looked up at once; what only decoding shows is a `RowError` of `__getitem__`.
+    The constructor checks that all files exist. Problems that only decoding can reveal raise
+    `RowError` in `__getitem__`.
 
     Args:
-      data_root: the folder. The paths of the CSV are those of its author's machine; only the name
-        at their end, the id, is used, and looked up here.
-      csv: in `data_root`, or a path of its own.
-      num_frames: the first frames of each video; shorter ones are left out.
-      height: wanted, in pixels.
-      width: wanted, in pixels.
-      resize: "stretch" as upstream's loader does, or "crop" to cover the size and crop the centre;
-        videos with Lanczos, maps by nearest.
+      data_root: The MagicData folder. The CSV contains paths on its author's machine; only the last
+        component, the id, is used, and looked up in this folder.
+      csv: File name in `data_root`, or a path.
+      num_frames: Number of frames to read from the start of each video; shorter videos are
+        rejected.
+      height: Height to resize to, in pixels.
+      width: Width to resize to, in pixels.
+      resize: "stretch" as in the original loader, or "crop" to fill the size and crop the center.
+        Videos are resampled with a Lanczos filter, maps with nearest neighbor.
 
     Attributes:
-      rows: what is left.
-      rejected: what is not, in the order of the CSV.
-      csv: the file that was read.
+      rows: The usable rows.
+      rejected: The other rows, in the order of the CSV.
+      csv: The CSV file.
 
     Raises:
-      UserError: there is no CSV, a column is missing, or no row is left.
+      UserError: There is no CSV, a column is missing, or no row can be used.
 
     Source: the model card of FlashMotion for the folders; `ODERegressionCSVDataset` in
       Wan2.2-TI2V-5B-Turbo, `utils/dataset.py`, for columns and frames.
@@ -135,10 +140,10 @@ class MagicData:
         self.rows = tuple(row for row in checked if isinstance(row, Row))
         self.rejected = tuple(row for row in checked if isinstance(row, RowError))
         if not self.rows:
-            first = f", the first is {self.rejected[0]}" if self.rejected else ""
+            first = f" (first: {self.rejected[0]})" if self.rejected else ""
             raise UserError(
-                f"{self.csv}: none of its {len(found)} rows can be trained on{first}; give the "
-                "folder that holds videos/, masks/ and boxs/"
+                f"{self.csv}: none of the {len(found)} rows can be used{first}; expected the "
+                "folder that contains videos/, masks/ and boxs/"
             )
 
     def __len__(self) -> int:
@@ -147,10 +152,10 @@ class MagicData:
     def __getitem__(self, index: int) -> Example:
         row = self.rows[index]
         mask_files = self._map_files(self._root / "masks", row.id)
-        # Latent frame 0 holds the masks alone, with box maps too.
+        # Frame 0 shows masks in box maps, too: the model is given masks for the first frame.
         box_files = [mask_files[0], *self._map_files(self._boxes, row.id)[1:]]
         try:
-            # No more is decoded than is wanted: what is behind may be damaged.
+            # Decode only the frames that are needed: the rest of a file may be damaged.
             frames = islice(
                 iterate_frames(find_video(self._root / "videos", row.id)), self._num_frames
             )
@@ -163,15 +168,16 @@ class MagicData:
         return Example(row.id, row.caption, video, masks, boxes)
 
     def _look_up(self, row: Row | RowError) -> Row | RowError:
-        """The row if its files are there."""
-        if isinstance(row, RowError) or (fault := self._fault(row)) is None:
+        """Returns the row if its files exist, else the error."""
+        if isinstance(row, RowError) or (problem := self._problem(row)) is None:
             return row
-        return RowError(row.number, row.id, fault)
+        return RowError(row.number, row.id, problem)
 
-    def _fault(self, row: Row) -> str | None:
+    def _problem(self, row: Row) -> str | None:
+        """Returns what is missing for a row, judged by file names; None if nothing is."""
         wanted = self._num_frames
         if row.num_frames is not None and row.num_frames < wanted:
-            return f"{row.num_frames} frames by the CSV, {wanted} are needed"
+            return f"{row.num_frames} frames according to the CSV, {wanted} are needed"
         video = find_video(self._root / "videos", row.id)
         if not video.exists():
             return f"no videos/{row.id}.mp4"
@@ -182,8 +188,8 @@ class MagicData:
             files = self._map_files(folder, row.id)[first:]
             if missing := [file.name for file in files if file.name not in there]:
                 return (
-                    f"{folder.name}/{row.id} lacks {len(missing)} of {wanted} maps, the first is "
-                    f"{missing[0]}"
+                    f"{folder.name}/{row.id} lacks {len(missing)} of {wanted} maps (first: "
+                    f"{missing[0]})"
                 )
         return None
 
@@ -193,10 +199,10 @@ class MagicData:
     def _stack(
         self, frames: Iterable[np.ndarray], kernel: Image.Resampling
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """Resizes frame by frame, so that a long or large video is never held at its own size.
+        """Resizes one frame at a time, so that only one is in memory at its original size.
 
         Returns:
-          uint8 [F, H, W, 3], and height and width of the frames before.
+          Resized frames, uint8 [F, H, W, 3], and the original height and width.
         """
         stacked = np.empty((self._num_frames, self._height, self._width, 3), np.uint8)
         sizes = []
@@ -206,7 +212,7 @@ class MagicData:
         if len(sizes) < self._num_frames:
             raise UserError(f"{len(sizes)} frames in the file, {self._num_frames} are needed")
         if len(set(sizes)) > 1:
-            raise UserError(f"frames of the sizes (height, width) {sorted(set(sizes))}")
+            raise UserError(f"frames of different sizes (height, width): {sorted(set(sizes))}")
         return stacked, sizes[0]
 
     def _fit(self, frame: np.ndarray, kernel: Image.Resampling) -> np.ndarray:
@@ -217,32 +223,32 @@ class MagicData:
 
 
 def find_csv(root: Path, name: Path) -> Path:
-    """The CSV of a MagicData folder.
+    """Finds the CSV of a MagicData folder.
 
     Args:
-      root: the folder.
-      name: in it, or a path of its own.
+      root: The MagicData folder.
+      name: File name in the folder, or a path.
 
     Raises:
-      UserError: there is none.
+      UserError: There is no such file.
     """
     for path in (root / name, name):
         if path.is_file():
             return path
     raise UserError(
-        f"no {root / name}: expected the MagicData folder, with {name} beside videos/, masks/ and "
-        "boxs/; give its path, or that of the CSV"
+        f"no {root / name}: expected the MagicData folder, with {name} next to videos/, masks/ and "
+        "boxs/; pass its path, or the path of the CSV"
     )
 
 
 def read_rows(path: Path) -> list[Row | RowError]:
-    """The rows of a MagicData CSV, whatever their files.
+    """Reads the rows of a MagicData CSV, without looking at their files.
 
     Returns:
-      In the file's order; a row without an id, or with that of an earlier one, as `RowError`.
+      The rows in order; `RowError` for rows without an id or with that of an earlier row.
 
     Raises:
-      UserError: the file is no CSV in UTF-8, or lacks a column.
+      UserError: The file is not a CSV in UTF-8, or a column is missing.
     """
     rows: list[Row | RowError] = []
     first_with: dict[str, int] = {}
@@ -262,7 +268,7 @@ def read_rows(path: Path) -> list[Row | RowError]:
 
 
 def _columns(header: Iterable[str], path: Path) -> dict[str, str]:
-    """What is read of the CSV -> the column that has it."""
+    """Returns the name of each field's column."""
     there = {name.strip().lower(): name for name in header}
     columns = {
         wanted: there[name]
@@ -273,7 +279,7 @@ def _columns(header: Iterable[str], path: Path) -> dict[str, str]:
     for wanted in ("path", "text"):
         if wanted not in columns:
             raise UserError(
-                f"{path} has the columns {', '.join(there) or 'of an empty file'}; expected one of "
+                f"{path} has the columns {', '.join(there) or '(none)'}; expected one of "
                 f"{', '.join(_ALIASES[wanted])}"
             )
     return columns
@@ -285,18 +291,18 @@ def _parse_row(
     path, caption, count = (
         (values.get(columns.get(name, "")) or "").strip() for name in ("path", "text", "num_frames")
     )
-    # Only the last name of the path is taken, so no row can leave the data root.
+    # Only the last component is used, so no row can refer to a file outside the data root.
     name = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
     id = name[:-4] if name.lower().endswith(VIDEO_SUFFIXES) else name
     if id in ("", ".", "..") or "\0" in id:
-        return RowError(number, path, "the path ends in no name of a video")
+        return RowError(number, path, "the path does not end in the name of a video")
     if caption.lower() == "nan":
         caption = ""
     return Row(number, id, caption, _whole_number(count))
 
 
 def _whole_number(text: str) -> int | None:
-    """The number, or None for what is none: the file itself decides then."""
+    """Parses a number of frames; None if it is not one, as then the video itself decides."""
     try:
         value = float(text)
     except ValueError:
@@ -312,6 +318,6 @@ def _check_aspect(video: tuple[int, int], maps: tuple[int, int]) -> None:
     ratio = maps[1] * video[0] / (maps[0] * video[1])
     if abs(ratio - 1) > _ASPECT_TOLERANCE:
         raise UserError(
-            f"maps of {maps[0]} x {maps[1]} for a video of {video[0]} x {video[1]} pixels: another "
-            "aspect ratio, so they belong to another cut of it"
+            f"maps of {maps[0]} x {maps[1]} pixels for a video of {video[0]} x {video[1]}: the "
+            "aspect ratios differ, so they were made for another crop of the video"
         )

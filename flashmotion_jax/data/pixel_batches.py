@@ -1,4 +1,4 @@
-"""Batches of pixels for training an autoencoder: of a MagicData folder, or drawn when read."""
+"""Pixel batches for training an autoencoder, from a MagicData folder or drawn on the fly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flashmotion_jax.data.sprites import VERSION, Clip, Sprites, draw_maps
 
 
 class PixelBatch(NamedTuple, Generic[Array]):
-    """B videos with their maps, uint8 `[B, F, H, W, 3]` each.
+    """B videos and their trajectory maps, uint8 `[B, F, H, W, 3]` each.
 
     Attributes:
-      video: what is seen.
-      masks: maps of the objects' masks.
-      boxes: maps of their boxes.
+      video: Frames of the videos.
+      masks: Maps of the objects' masks.
+      boxes: Maps of the objects' boxes.
     """
 
     video: Array
@@ -27,11 +27,11 @@ class PixelBatch(NamedTuple, Generic[Array]):
 
 
 def pixel_batches(source: MagicData | Sprites, **options: Any) -> Batches[PixelBatch]:
-    """Batches of a MagicData folder or of Sprites.
+    """Iterates over batches of a MagicData folder or of Sprites.
 
     Args:
-      source: what to read or draw.
-      **options: see `data.batches.Batches`.
+      source: A MagicData folder, or Sprites.
+      **options: See `data.batches.Batches`.
     """
     if isinstance(source, Sprites):
         fingerprint = f"{source!r}, version {VERSION}"
@@ -41,7 +41,7 @@ def pixel_batches(source: MagicData | Sprites, **options: Any) -> Batches[PixelB
 
 
 def pixel_example(example: Example | Clip) -> PixelBatch[np.ndarray]:
-    """A video as a batch without its first dimension."""
+    """Converts an example to a batch without the first dimension."""
     if isinstance(example, Clip):
         return PixelBatch(example.video, *draw_maps(example))
     return PixelBatch(example.video, example.masks, example.boxes)

@@ -1,38 +1,39 @@
-"""A record of the latent cache: one video as bytes, and back.
+"""Records of the latent cache: serialization of one video.
 
-The bytes are an uncompressed zip: `record.json` says id, caption, and the arrays' dtype and shapes;
-the arrays stand beside it as little-endian bytes. Zip keeps a CRC-32 of each, which is checked
-whenever it is read.
+A record is an uncompressed zip: `record.json` has the id, the caption, and the dtype and shapes of
+the arrays, which are stored next to it as little-endian bytes. The zip's CRC-32 of each entry is
+checked on every read.
 
-It is no `.npz` because threads read records: numpy parses an array's header with `ast`, which
-CPython 3.11 does not do safely in several threads (SystemError, "AST constructor recursion depth").
+It is not an `.npz` because threads read records: numpy parses array headers with `ast`, which is
+not thread-safe in CPython 3.11 (SystemError: "AST constructor recursion depth mismatch").
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import zipfile
-from typing import NamedTuple
 
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
 
-#: Name to how it is stored.
+#: Dtype name -> stored numpy dtype.
 DTYPES = {"float16": "<f2", "float32": "<f4"}
 
 
-class Record(NamedTuple):
-    """A video as the models see it.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """A video in the form that the models take it.
 
     Attributes:
-      id: of the video.
-      caption: its text.
-      latents: of the video, `[T, h, w, C]`.
-      masks: latents of its mask maps, likewise.
-      boxes: latents of its box maps, likewise.
-      text: embedding of the caption, `[S, D]`, without padding.
+      id: Id of the video.
+      caption: Caption of the video.
+      latents: Latents of the video, `[T, h, w, C]`.
+      masks: Latents of its mask maps, of the same shape.
+      boxes: Latents of its box maps, of the same shape.
+      text: Embedding of the caption, `[S, D]`, without padding.
     """
 
     id: str
@@ -42,19 +43,24 @@ class Record(NamedTuple):
     boxes: np.ndarray
     text: np.ndarray
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name."""
+        return {name: getattr(self, name) for name in _ARRAYS}
+
 
 _ARRAYS = ("latents", "masks", "boxes", "text")
 
 
 def record_to_bytes(record: Record, dtype: str) -> bytes:
-    """A record as it is stored.
+    """Serializes a record.
 
     Args:
-      record: with arrays of any float dtype.
-      dtype: to store them in, "float16" or "float32".
+      record: The record, with arrays of any float dtype.
+      dtype: Dtype to store arrays in, "float16" or "float32".
 
     Raises:
-      UserError: an array holds what is not finite, or becomes so in this dtype.
+      UserError: An array has values that are not finite, or not in the range of `dtype`.
     """
     arrays = {name: _narrow(record, name, dtype) for name in _ARRAYS}
     header = {
@@ -65,7 +71,7 @@ def record_to_bytes(record: Record, dtype: str) -> bytes:
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        # ZipInfo has a fixed date: the same record is always the same bytes.
+        # ZipInfo has a fixed date, so that equal records have equal bytes.
         file.writestr(zipfile.ZipInfo("record.json"), json.dumps(header))
         for name, array in arrays.items():
             file.writestr(zipfile.ZipInfo(name), array.tobytes())
@@ -73,10 +79,10 @@ def record_to_bytes(record: Record, dtype: str) -> bytes:
 
 
 def record_from_bytes(data: bytes) -> Record:
-    """The record that `record_to_bytes` stored, with arrays in the dtype they were stored in.
+    """Deserializes a record, with arrays in their stored dtype.
 
     Raises:
-      UserError: the bytes are damaged.
+      UserError: The bytes are damaged.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
@@ -88,7 +94,7 @@ def record_from_bytes(data: bytes) -> Record:
             }
             return Record(id=header["id"], caption=header["caption"], **arrays)
     except (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise UserError(f"a damaged record ({error})") from error
+        raise UserError(f"damaged record ({error})") from error
 
 
 def _narrow(record: Record, name: str, dtype: str) -> np.ndarray:
@@ -100,7 +106,7 @@ def _narrow(record: Record, name: str, dtype: str) -> np.ndarray:
     if not np.isfinite(narrow).all():
         fix = "store the cache in float32" if np.isfinite(array).all() else "check the model"
         raise UserError(
-            f"{name} of {record.id} holds values up to {np.abs(array).max():g} that {dtype} cannot "
-            f"hold; {fix}"
+            f"{name} of {record.id} has values up to {np.abs(array).max():g}, which {dtype} cannot "
+            f"represent; {fix}"
         )
     return narrow

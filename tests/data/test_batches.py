@@ -48,7 +48,7 @@ def assert_equal(batches, others):
 
 
 @pytest.mark.parametrize("map_kind", ["mask", "box"])
-def test_a_batch_holds_the_records_in_float32_with_padded_text(cache, map_kind):
+def test_batch_has_the_records_in_float32_with_padded_text(cache, map_kind):
     (batch,) = read(make(cache, map_kind=map_kind, text_len=20), 1)
     assert [array.shape for array in batch] == [(4, *small_cache.SHAPE)] * 2 + [(4, 20, 32)]
     assert {array.dtype for array in batch} == {np.dtype(np.float32)}
@@ -61,7 +61,7 @@ def test_a_batch_holds_the_records_in_float32_with_padded_text(cache, map_kind):
         assert not batch.text[i, len(record.text) :].any()
 
 
-def test_an_epoch_holds_each_video_once_and_the_next_has_another_order(cache):
+def test_epoch_has_each_video_once_and_the_next_another_order(cache):
     batches = read(make(cache), 5)
     seen = [row for batch in batches for row in rows(batch)]
     kept = [row for row in range(12) if row not in (4, 9)]
@@ -69,7 +69,7 @@ def test_an_epoch_holds_each_video_once_and_the_next_has_another_order(cache):
     assert seen[:10] != seen[10:] and seen[:10] != kept
 
 
-def test_neighbouring_seeds_share_no_epoch(cache):
+def test_adjacent_seeds_share_no_epoch(cache):
     # grain adds the epoch to the seed: without care epoch 1 of seed 0 is epoch 0 of seed 1.
     orders = []
     for seed in (0, 1):
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_batches(cache):
 
 
 @pytest.mark.parametrize("step", [0, 1, 3, 100])
-def test_jumping_to_a_step_equals_iterating_to_it(cache, step):
+def test_set_state_equals_iterating(cache, step):
     straight = make(cache)
     for _ in range(step):
         next(straight)
@@ -99,7 +99,7 @@ def test_jumping_to_a_step_equals_iterating_to_it(cache, step):
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
-def test_processes_read_pieces_of_the_same_global_batch(cache, process_count):
+def test_processes_read_parts_of_the_same_global_batch(cache, process_count):
     pieces = [
         read(make(cache, process_index=p, process_count=process_count), 6)
         for p in range(process_count)
@@ -150,11 +150,11 @@ class Layout:
         ([(2, 3), (0, 1), (0, 1), (2, 3)], (1, 2)),  # two processes share the videos
     ],
 )
-def test_a_process_reads_the_piece_that_its_devices_hold(rows, piece):
+def test_process_reads_the_part_on_its_devices(rows, piece):
     assert batches_module._own_piece(Layout(*rows), 4) == piece
 
 
-def test_pieces_must_be_equal_and_disjoint():
+def test_unequal_or_overlapping_parts_raise():
     with pytest.raises(ValueError, match=r"the videos \(0, 1, 2\) of a batch of 4"):
         batches_module._own_piece(Layout((0, 1, 2), (3,)), 4)
 
@@ -186,7 +186,7 @@ for axes in ({"data": 4}, {"fsdp": 2, "context": 2}, {"context": 4}):
 """
 
 
-def test_two_real_processes_read_the_rows_that_the_mesh_gives_them(cache):
+def test_two_processes_read_the_rows_of_their_devices(cache):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = str(probe.getsockname()[1])
@@ -208,7 +208,7 @@ def test_two_real_processes_read_the_rows_that_the_mesh_gives_them(cache):
     assert all(expected[int(row)] == digest for row, digest in seen)
 
 
-def test_a_state_of_other_batches_is_refused(cache, tmp_path):
+def test_state_of_other_data_raises(cache, tmp_path):
     other = make(small_cache.make_cache(tmp_path, 12))
     batches = make(cache)
     for wrong, message in (
@@ -216,7 +216,7 @@ def test_a_state_of_other_batches_is_refused(cache, tmp_path):
         (make(cache, seed=4), "seed=4 \\(here 3\\)"),
         (make(cache, batch_size=2), "batch_size=2 \\(here 4\\)"),
     ):
-        with pytest.raises(ValueError, match=f"the state is of other batches: {message}"):
+        with pytest.raises(ValueError, match=f"the state belongs to other data: {message}"):
             batches.set_state(wrong.get_state())
         wrong.close()
     with pytest.raises(ValueError, match="it has no step"):
@@ -227,7 +227,7 @@ def test_a_state_of_other_batches_is_refused(cache, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 16}, "batch_size=16; expected 1 to 10, the videos in"),
+        ({"batch_size": 16}, "batch_size=16; expected 1 to 10, the number of videos in"),
         ({"batch_size": 0}, "batch_size=0; expected 1 to 10"),
         (
             {"batch_size": 4, "process_index": 0, "process_count": 3},
@@ -238,14 +238,14 @@ def test_a_state_of_other_batches_is_refused(cache, tmp_path):
         ({"text_len": 8}, "text_len=8, but captions in .* have up to 16 tokens"),
     ],
 )
-def test_batches_that_cannot_be_made_are_refused(cache, changes, message):
+def test_invalid_batches_raise(cache, changes, message):
     if "mesh" in changes:
         changes = {**changes, "mesh": make_mesh(*changes["mesh"])}
     with pytest.raises(ValueError, match=message):
         make(cache, **changes)
 
 
-def test_a_damaged_record_stops_the_run_with_its_name(tmp_path):
+def test_damaged_record_raises_with_the_name_of_its_shard(tmp_path):
     cache = small_cache.make_cache(tmp_path, 4)
     file = tmp_path / "shard_00000.array_record"
     data = bytearray(file.read_bytes())
@@ -257,7 +257,7 @@ def test_a_damaged_record_stops_the_run_with_its_name(tmp_path):
     batches.close()
 
 
-def test_close_ends_the_threads(cache):
+def test_close_stops_the_threads(cache):
     before = set(threading.enumerate())
     batches = make(cache)
     next(batches)
@@ -271,7 +271,7 @@ def test_close_ends_the_threads(cache):
 
 
 @pytest.mark.parametrize("closing", ["batches.close()", "pass"])
-def test_a_process_ends_without_hanging_or_warning(cache, closing):
+def test_process_exits_without_hanging_or_warning(cache, closing):
     code = f"""
         from flashmotion_jax.data.batches import latent_batches
         from flashmotion_jax.data.latent_cache import open_cache

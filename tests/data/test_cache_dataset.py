@@ -38,7 +38,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tree.make_tree(tmp_path_factory.mktemp("data"), GOOD)
-    tree.add_faults(root, GOOD)
+    tree.add_bad_rows(root, GOOD)
     return root
 
 
@@ -55,8 +55,8 @@ def cache(data, model, tmp_path_factory):
 def assert_same_records(cache, other):
     assert len(cache) == len(other)
     for record, expected in zip(cache, other, strict=True):
-        assert record[:2] == expected[:2]
-        for array, wanted in zip(record[2:], expected[2:], strict=True):
+        assert (record.id, record.caption) == (expected.id, expected.caption)
+        for array, wanted in zip(record.arrays.values(), expected.arrays.values(), strict=True):
             np.testing.assert_array_equal(array, wanted)
 
 
@@ -67,16 +67,16 @@ def hashes(folder):
     }
 
 
-def test_good_rows_are_cached_in_order_and_the_others_reported(cache):
+def test_good_rows_are_cached_in_order_and_others_reported(cache):
     assert [record.id for record in cache] == [f"v{i}" for i in range(GOOD)]
     report = json.loads((cache.path / "report.json").read_text())
-    assert report["num_rows"] == GOOD + len(tree.FAULTS)
-    assert {row["id"] for row in report["rejected"]} == set(tree.FAULTS)
+    assert report["num_rows"] == GOOD + len(tree.PROBLEMS)
+    assert {row["id"] for row in report["rejected"]} == set(tree.PROBLEMS)
     numbers = [row["row"] for row in report["rejected"]]
     assert numbers == sorted(numbers)
     for row in report["rejected"]:
-        assert tree.FAULTS[row["id"]] in row["reason"]
-    assert cache.num_rejected == len(tree.FAULTS) and len(cache.shards) == 5
+        assert tree.PROBLEMS[row["id"]] in row["reason"]
+    assert cache.num_rejected == len(tree.PROBLEMS) and len(cache.shards) == 5
     assert verify_cache(cache.path) == ()
 
 
@@ -87,7 +87,7 @@ def encoder(model):
     return lambda frames: encode(vae, jnp.asarray(to_float(frames))[None])
 
 
-def test_latents_are_those_of_the_vae(cache, data, model):
+def test_latents_equal_the_vae(cache, data, model):
     encode = encoder(model)
     example = MagicData(data, **SIZE)[0]
     record = cache[0]
@@ -102,7 +102,7 @@ def test_latents_are_those_of_the_vae(cache, data, model):
     assert (record.masks[1:] != record.boxes[1:]).any()
 
 
-def test_latent_frame_0_is_the_image_alone_and_the_masks(cache, data, model):
+def test_latent_frame_0_encodes_the_first_image_and_the_masks(cache, data, model):
     """Why the image's latent is not stored, and why frame 0 of both maps is one."""
     example = MagicData(data, **SIZE)[0]
     image = encoder(model)(example.video[:1])
@@ -110,7 +110,7 @@ def test_latent_frame_0_is_the_image_alone_and_the_masks(cache, data, model):
     np.testing.assert_array_equal(cache[0].masks[0], cache[0].boxes[0])
 
 
-def test_text_is_that_of_the_pipeline(cache, model):
+def test_text_equals_the_pipeline(cache, model):
     encode = Pipeline.from_pretrained(model, None)._encode_prompts
     captions = [record.caption for record in cache]
     expected = np.asarray(encode([*captions, "", SAMPLING.negative_prompt]))
@@ -126,11 +126,11 @@ def test_text_is_that_of_the_pipeline(cache, model):
 def test_float16_is_the_rounded_float32(cache, data, model, tmp_path):
     half = run(data, tmp_path, model, dtype="float16")
     for record, full in zip(half, cache, strict=True):
-        for array, expected in zip(record[2:], full[2:], strict=True):
+        for array, expected in zip(record.arrays.values(), full.arrays.values(), strict=True):
             np.testing.assert_array_equal(array, expected.astype(np.float16))
 
 
-def test_two_processes_make_what_one_makes(cache, data, model, tmp_path):
+def test_two_processes_write_the_same_cache_as_one(cache, data, model, tmp_path):
     assert run(data, tmp_path, model, process_index=1, process_count=2) is None
     there = hashes(tmp_path)
     assert {name[:11] for name in there} == {"shard_00001", "shard_00003"}
@@ -145,7 +145,7 @@ def test_a_finished_cache_is_opened_without_a_model(cache, data, model, monkeypa
     assert run(data, cache.path, model).fingerprint == cache.fingerprint
 
 
-def test_a_damaged_shard_is_made_again_as_the_error_says(cache, data, model, tmp_path):
+def test_damaged_shard_is_repaired_as_the_error_says(cache, data, model, tmp_path):
     fresh = run(data, tmp_path, model)
     shard = tmp_path / "shard_00001.array_record"
     shard.write_bytes(shard.read_bytes()[:-10])
@@ -160,17 +160,17 @@ KILLED = """
 import sys, time
 sys.path[:0] = [".", "tests"]
 from flashmotion_jax.data import cache_dataset as caching
-import test_caching
+import test_cache_dataset
 encode_row = caching._encode_row
 def slowly(*args):
     time.sleep(0.3)
     return encode_row(*args)
 caching._encode_row = slowly
-test_caching.run(*sys.argv[1:])
+test_cache_dataset.run(*sys.argv[1:])
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(cache, data, model, tmp_path):
+def test_killed_run_resumes(cache, data, model, tmp_path):
     command = [sys.executable, "-c", KILLED, str(data), str(tmp_path), str(model)]
     root = Path(__file__).parents[2]
     process = subprocess.Popen(command, cwd=root, env={**os.environ, "JAX_PLATFORMS": "cpu"})
@@ -191,7 +191,7 @@ def test_a_killed_run_goes_on_where_it_was(cache, data, model, tmp_path):
     assert verify_cache(tmp_path) == () and not list(tmp_path.glob(".*"))
 
 
-def test_progress_counts_the_rows_that_are_left(data, model, tmp_path):
+def test_progress_counts_the_remaining_rows(data, model, tmp_path):
     seen = []
     run(
         data,
@@ -204,7 +204,7 @@ def test_progress_counts_the_rows_that_are_left(data, model, tmp_path):
     assert seen == [("cache", done, 5) for done in range(6)]
 
 
-def test_decoding_runs_ahead_but_not_far(cache, data):
+def test_decoding_prefetches_a_few_videos(cache, data):
     class Source:
         def __init__(self):
             self.started = []
@@ -221,10 +221,10 @@ def test_decoding_runs_ahead_but_not_far(cache, data):
     assert list(rows) == list(range(1, 20))
 
 
-def test_other_settings_are_refused_before_a_model_is_loaded(cache, data, model, monkeypatch):
+def test_other_settings_raise_before_a_model_is_loaded(cache, data, model, monkeypatch):
     monkeypatch.setattr(components, "load_component", pytest.fail)
     with pytest.raises(
-        ValueError, match=r"holds a cache made with resize='stretch' \(this run: 'crop'"
+        ValueError, match=r"contains a cache with resize='stretch' \(this run: 'crop'"
     ):
         run(data, cache.path, model, resize="crop")
     with pytest.raises(ValueError, match=r"num_frames=9 \(this run: 5\)"):
@@ -243,7 +243,7 @@ def test_other_settings_are_refused_before_a_model_is_loaded(cache, data, model,
         ({"resize": "pad"}, "resize='pad'"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_loads(
+def test_invalid_arguments_raise_before_anything_is_loaded(
     data, model, tmp_path, monkeypatch, changes, message
 ):
     monkeypatch.setattr(components, "load_component", pytest.fail)
@@ -252,5 +252,5 @@ def test_wrong_arguments_are_refused_before_anything_loads(
     assert not (tmp_path / "new").exists()
 
 
-def test_opening_the_finished_folder_gives_the_same_cache(cache):
+def test_open_cache_equals_the_written_cache(cache):
     assert open_cache(cache.path).fingerprint == cache.fingerprint

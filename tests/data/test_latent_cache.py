@@ -21,10 +21,12 @@ from helpers import small_cache
 
 
 def equal(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    return all(
+        np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True)
+    )
 
 
-def test_records_come_back_in_the_order_of_the_rows(tmp_path):
+def test_records_are_in_the_order_of_the_rows(tmp_path):
     cache = small_cache.make_cache(tmp_path, 10, rejected=(0, 5))
     assert len(cache) == cache.num_records == 8 and cache.num_rejected == 2
     assert cache.latent_shape == small_cache.SHAPE
@@ -72,14 +74,14 @@ def test_settings_texts_totals_and_report(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == names | shards
 
 
-def test_the_fingerprint_names_the_content(tmp_path):
+def test_fingerprint_identifies_the_content(tmp_path):
     first = small_cache.make_cache(tmp_path / "a", 6)
     again = small_cache.make_cache(tmp_path / "b", 6)
     other = small_cache.make_cache(tmp_path / "c", 6, rejected=(1,))
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
-def test_a_shard_is_there_with_its_json_and_whole(tmp_path):
+def test_shard_exists_with_its_json_and_full_size(tmp_path):
     settings = small_cache.settings(4)
     assert not has_shard(tmp_path, 0, settings)
     write_shard(tmp_path, 0, settings, small_cache.rows_of(0, settings))
@@ -121,7 +123,7 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_two_processes_may_finish_at_once(tmp_path):
+def test_two_processes_can_finish_at_the_same_time(tmp_path):
     cache = small_cache.make_cache(tmp_path, 8)
     (tmp_path / "cache.json").unlink()
     with ThreadPoolExecutor(8) as pool:
@@ -129,20 +131,20 @@ def test_two_processes_may_finish_at_once(tmp_path):
     assert {other.fingerprint for other in caches} == {cache.fingerprint}
 
 
-def test_a_cache_is_finished_by_the_last_shard_and_leftovers_go(tmp_path):
+def test_last_shard_completes_the_cache_and_removes_leftovers(tmp_path):
     settings = small_cache.settings(8)
     write_text(tmp_path, small_cache.EMPTY, small_cache.NEGATIVE)
     (tmp_path / ".shard_00000.array_record.x1").mkdir()
     write_shard(tmp_path, 1, settings, small_cache.rows_of(1, settings))
     assert finish_cache(tmp_path, settings) is None
-    with pytest.raises(ValueError, match=r"is not finished: no cache\.json; run"):
+    with pytest.raises(ValueError, match=r"is incomplete: no cache\.json; run"):
         open_cache(tmp_path)
     write_shard(tmp_path, 0, settings, small_cache.rows_of(0, settings))
     assert len(finish_cache(tmp_path, settings)) == 8
     assert not list(tmp_path.glob(".*"))
 
 
-def test_other_settings_are_refused_with_the_difference(tmp_path):
+def test_other_settings_raise_with_the_difference(tmp_path):
     settings = small_cache.settings(4)
     other = dataclasses.replace(settings, height=32, latent_shape=(3, 2, 6, 48))
     write_shard(tmp_path, 0, settings, small_cache.rows_of(0, settings))
@@ -161,7 +163,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["shard_00001.array_record", "text.npz"])
-def test_a_truncated_or_missing_file_is_found_when_opening(tmp_path, name):
+def test_truncated_or_missing_file_is_detected_on_open(tmp_path, name):
     small_cache.make_cache(tmp_path, 8)
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[:-10])
@@ -174,7 +176,7 @@ def test_a_truncated_or_missing_file_is_found_when_opening(tmp_path, name):
     assert verify_cache(tmp_path) == (file,)
 
 
-def test_a_flipped_byte_is_found_by_verify_and_when_read(tmp_path):
+def test_flipped_byte_is_detected_by_verify_and_on_read(tmp_path):
     small_cache.make_cache(tmp_path, 8)
     file = tmp_path / "shard_00001.array_record"
     data = bytearray(file.read_bytes())
@@ -191,18 +193,18 @@ def test_a_flipped_byte_is_found_by_verify_and_when_read(tmp_path):
         cache[6]
 
 
-def test_what_is_no_cache_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is no latent cache: no cache\.json"):
+def test_other_folders_raise(tmp_path):
+    with pytest.raises(ValueError, match=r"is not a latent cache: no cache\.json"):
         open_cache(tmp_path / "nothing")
     (tmp_path / "cache.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         open_cache(tmp_path)
     (tmp_path / "cache.json").write_text('{"format": "x", "version": 3}')
-    with pytest.raises(ValueError, match="is of format 'x', version 3; expected"):
+    with pytest.raises(ValueError, match="has format 'x', version 3; expected"):
         verify_cache(tmp_path)
 
 
-def test_a_cache_without_a_video_is_an_error_with_a_report(tmp_path):
+def test_cache_without_videos_raises_and_writes_a_report(tmp_path):
     with pytest.raises(ValueError, match=r"none of the 3 rows could be cached; .*report\.json"):
         small_cache.make_cache(tmp_path, 3, rejected=(0, 1, 2))
     assert len(json.loads((tmp_path / "report.json").read_text())["rejected"]) == 3

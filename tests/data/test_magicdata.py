@@ -23,7 +23,7 @@ def one(tmp_path):
     return tree.make_tree(tmp_path, 1)
 
 
-def test_an_example_is_the_first_frames_and_their_maps(root):
+def test_example_has_the_first_frames_and_their_maps(root):
     data = MagicData(root, **SMALL | {"num_frames": 5})
     example = data[1]
     assert len(data) == 2 and not data.rejected
@@ -36,21 +36,21 @@ def test_an_example_is_the_first_frames_and_their_maps(root):
         assert {tuple(color) for color in maps.reshape(-1, 3)} == {(0, 0, 0), (128, 33, 32)}
 
 
-def test_frame_0_of_both_maps_is_the_masks(root):
+def test_frame_0_of_both_maps_shows_masks(root):
     example = MagicData(root, **SMALL)[0]
     np.testing.assert_array_equal(example.boxes[0], example.masks[0])
     assert (example.boxes[1] != example.masks[1]).any()
     assert example.boxes[1].any(axis=-1).sum() > example.masks[1].any(axis=-1).sum()
 
 
-def test_nothing_but_size_changes_at_the_size_of_the_files(root):
+def test_nothing_is_resampled_at_the_original_size(root):
     example = MagicData(root, num_frames=9, height=48, width=80)[0]
     np.testing.assert_array_equal(example.masks, tree.map_frames(0, "masks"))
     np.testing.assert_array_equal(example.boxes[1:], tree.map_frames(0, "boxs")[1:])
     np.testing.assert_array_equal(example.video, read_video(root / "videos" / "v0.mp4")[0])
 
 
-def test_crop_cuts_video_and_maps_alike(root):
+def test_crop_treats_video_and_maps_alike(root):
     example = MagicData(root, **SMALL, resize="crop")[0]
     frames = read_video(root / "videos" / "v0.mp4")[0]
     np.testing.assert_array_equal(example.video, cover_crop(frames, 32, 64))
@@ -58,8 +58,8 @@ def test_crop_cuts_video_and_maps_alike(root):
     np.testing.assert_array_equal(example.masks, masks)
 
 
-def test_faulty_rows_are_left_out_and_listed_with_their_reason(one):
-    tree.add_faults(one, good=1)
+def test_bad_rows_are_rejected_with_the_reason(one):
+    tree.add_bad_rows(one, good=1)
     data = MagicData(one, **SMALL)
     rejected = {error.id: error for error in data.rejected}
     for index, row in enumerate(data.rows):
@@ -70,9 +70,9 @@ def test_faulty_rows_are_left_out_and_listed_with_their_reason(one):
             data[index]
         assert caught.value.id == row.id and caught.value.row == row.number
         rejected[row.id] = caught.value
-    assert set(rejected) == set(tree.FAULTS)
+    assert set(rejected) == set(tree.PROBLEMS)
     assert {row.id for row in data.rows} == {"v0", *tree.DECODED}
-    for id, reason in tree.FAULTS.items():
+    for id, reason in tree.PROBLEMS.items():
         assert reason in rejected[id].reason and str(rejected[id].row) in str(rejected[id])
 
 
@@ -85,7 +85,7 @@ def marked_damaged(file):
         return True
 
 
-def test_what_ffmpeg_finds_damaged_is_an_error_not_a_concealed_frame(one):
+def test_damage_found_by_ffmpeg_is_an_error_not_a_concealed_frame(one):
     file = one / "videos" / "v0.mp4"
     write_video(file, tree.video_frames(0), lossless=True)
     whole = file.read_bytes()
@@ -109,30 +109,30 @@ def test_aliases_unknown_columns_and_byte_order_mark(one, columns):
 
 
 @pytest.mark.parametrize("caption", ["", "nan", "NaN", "  "])
-def test_no_caption_is_the_empty_prompt(one, caption):
+def test_missing_caption_is_the_empty_prompt(one, caption):
     tree.write_csv(one, [tree.row("v0", caption, frames="nan")])
     assert MagicData(one, **SMALL)[0].caption == ""
 
 
-def test_rows_cannot_leave_the_data_root(one):
+def test_rows_cannot_refer_outside_the_data_root(one):
     (one.parent / "outside.mp4").write_bytes(b"")
     names = ["..", "../..", "/", "a/...mp4", "", "../outside.mp4", "a/..\\..\\outside.mp4"]
     tree.write_csv(one, [[name, "a dog", 9] for name in [*names, "C:\\data\\v0.mp4"]])
     data = MagicData(one, **SMALL)
     assert [row.id for row in data.rows] == ["v0"]
     reasons = [error.reason for error in data.rejected]
-    assert reasons[:5] == ["the path ends in no name of a video"] * 5
+    assert reasons[:5] == ["the path does not end in the name of a video"] * 5
     assert reasons[5] == "no videos/outside.mp4"
 
 
-def test_a_second_row_of_a_video_is_left_out(one):
+def test_second_row_of_a_video_is_rejected(one):
     tree.write_csv(one, [["a/v0.mp4", "a dog", 9], ["b/v0.mp4", "a cat", 9]])
     data = MagicData(one, **SMALL)
     assert [row.caption for row in data.rows] == ["a dog"]
     assert data.rejected[0].reason == "row 0 has the same video"
 
 
-def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(one):
+def test_folder_of_frames_is_read_in_numerical_order(one):
     (one / "videos" / "v0.mp4").unlink()
     folder = one / "videos" / "v0"
     folder.mkdir()
@@ -147,7 +147,7 @@ def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(one):
         MagicData(one, **SMALL)[0]
 
 
-def test_the_other_spelling_of_boxes_and_another_csv(one):
+def test_boxes_folder_and_another_csv(one):
     (one / "boxs").rename(one / "boxes")
     other = (one / "MagicData.csv").rename(one.parent / "mine.csv")
     data = MagicData(one, other, **SMALL)
@@ -158,20 +158,20 @@ def test_the_other_spelling_of_boxes_and_another_csv(one):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "columns of an empty file; expected one of path, video"),
+        ("", r"columns \(none\); expected one of path, video"),
         ("text,fps\na,1\n", "columns text, fps; expected one of path, video"),
         ("path,fps\nv0.mp4,1\n", "expected one of text, caption, prompt"),
-        ("path,text\n", "none of its 0 rows"),
-        ("path,text\nv9.mp4,a\n", r"none of its 1 rows.*row 0 \(v9\): no videos/v9.mp4"),
+        ("path,text\n", "none of the 0 rows"),
+        ("path,text\nv9.mp4,a\n", r"none of the 1 rows.*row 0 \(v9\): no videos/v9.mp4"),
     ],
 )
-def test_a_csv_that_cannot_be_used_says_why(one, text, message):
+def test_unusable_csv_raises_with_the_reason(one, text, message):
     (one / "MagicData.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         MagicData(one, **SMALL)
 
 
-def test_other_bad_input(one):
+def test_other_invalid_input_raises(one):
     with pytest.raises(ValueError, match=r"no .*nothing.csv: expected the MagicData folder"):
         MagicData(one, "nothing.csv", **SMALL)
     with pytest.raises(ValueError, match="resize='pad'; expected 'stretch' or 'crop'"):

@@ -12,19 +12,19 @@ from flashmotion_jax.media.videos import write_video
 FRAMES = 9
 SIZE = (48, 80)  # of the files: not the size that training asks for
 
-#: id -> what its RowError says, of those that `add_faults` makes.
-FAULTS = {
+#: id -> message of its RowError, for the rows that `add_bad_rows` adds.
+PROBLEMS = {
     "short": "5 frames in the file, 9 are needed",
-    "claims": "5 frames by the CSV, 9 are needed",
+    "claims": "5 frames according to the CSV, 9 are needed",
     "absent": "no videos/absent.mp4",
-    "cut": "",  # FFmpeg's words
-    "few": "masks/few lacks 2 of 9 maps, the first is annotated_frame_00004.png",
-    "nobox": "boxs/nobox lacks 8 of 9 maps, the first is annotated_frame_00001.png",
+    "cut": "",  # FFmpeg's message
+    "few": "masks/few lacks 2 of 9 maps (first: annotated_frame_00004.png)",
+    "nobox": "boxs/nobox lacks 8 of 9 maps (first: annotated_frame_00001.png)",
     "torn": "annotated_frame_00003.png is not a readable image",
-    "wide": "another aspect ratio",
+    "wide": "the aspect ratios differ",
     "frames5": "5 images in videos/frames5, 9 are needed",
 }
-#: Of these, only decoding tells.
+#: Those that only decoding reveals.
 DECODED = ("short", "cut", "torn", "wide")
 
 
@@ -76,9 +76,9 @@ def make_tree(root, count=4):
     return root
 
 
-def add_faults(root, good):
-    """Puts a faulty row behind each good one, the rest at the end."""
-    for seed, id in enumerate(FAULTS):
+def add_bad_rows(root, good):
+    """Inserts a bad row after each good one, and the rest at the end."""
+    for seed, id in enumerate(PROBLEMS):
         add_video(root, id, seed, count=5 if id == "short" else FRAMES)
     videos, masks = root / "videos", root / "masks"
     (videos / "absent.mp4").unlink()
@@ -95,6 +95,6 @@ def add_faults(root, good):
     (videos / "frames5.mp4").unlink()
     write_video(videos / "frames5", video_frames(0, 5))
     rows = [row(f"v{i}", f"a dog runs to v{i}") for i in range(good)]
-    for i, id in enumerate(FAULTS):
+    for i, id in enumerate(PROBLEMS):
         rows.insert(2 * i + 1, row(id, frames=5 if id == "claims" else FRAMES))
     write_csv(root, rows)
