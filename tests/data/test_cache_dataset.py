@@ -158,14 +158,14 @@ def test_damaged_shard_is_repaired_as_the_error_says(cache, data, model, tmp_pat
 
 KILLED = """
 import sys, time
-sys.path[:0] = [".", "tests"]
-from flashmotion_jax.data import cache_dataset as caching
+sys.path[:0] = [".", "tests", "tests/data"]
+from flashmotion_jax.data import cache_dataset
 import test_cache_dataset
-encode_row = caching._encode_row
+encode_row = cache_dataset._encode_row
 def slowly(*args):
     time.sleep(0.3)
     return encode_row(*args)
-caching._encode_row = slowly
+cache_dataset._encode_row = slowly
 test_cache_dataset.run(*sys.argv[1:])
 """
 
