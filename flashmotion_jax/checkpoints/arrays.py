@@ -20,11 +20,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
-from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
+from jax.sharding import Sharding
 
 from flashmotion_jax.runtime.errors import UserError, is_resource_exhausted
-from flashmotion_jax.runtime.sharding import parameter_spec
 
 #: Bytes of a piece of an array on disk: what is buffered at a time on top of the array itself.
 CHUNK_BYTES = 64 * 2**20
@@ -177,14 +175,6 @@ def read_array(folder: Path, name: str) -> np.ndarray:
             return checkpointer.restore(folder.absolute(), args=args)[name]
     except Exception as error:
         raise _damaged(folder, error) from error
-
-
-def place(variable: nnx.Variable) -> Sharding:
-    """Where a parameter belongs: on the mesh that is set, or else on the first device."""
-    mesh = jax.sharding.get_mesh()
-    if mesh.empty:
-        return SingleDeviceSharding(jax.devices()[0])
-    return NamedSharding(mesh, parameter_spec(variable, mesh))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from flashmotion_jax.checkpoints.arrays import Readers, place, read_arrays, write_arrays
+from flashmotion_jax.checkpoints.arrays import Readers, read_arrays, write_arrays
 from flashmotion_jax.config import (
     ADAPTERS,
     DiTConfig,
@@ -38,6 +38,7 @@ from flashmotion_jax.models.text_encoder import TextEncoder
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.sharding import sharding_of
 from flashmotion_jax.text.tokenizer import Tokenizer
 
 FORMAT = "flashmotion_jax"
@@ -191,7 +192,7 @@ def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16"
         path / kind / "params",
         component.num_bytes,
         {name: variable.get_value() for name, variable in variables.items()},
-        {name: place(variable) for name, variable in variables.items()},
+        {name: sharding_of(variable) for name, variable in variables.items()},
     )
     for name, variable in variables.items():
         variable.set_value(arrays[name])

@@ -32,13 +32,14 @@ from flashmotion_jax.data.cache_writer import (
     write_shard,
     write_text,
 )
-from flashmotion_jax.data.latent_cache import CacheSettings, LatentCache, open_cache, sha256
+from flashmotion_jax.data.latent_cache import CacheSettings, LatentCache, open_cache
 from flashmotion_jax.data.magicdata import Example, MagicData, Resize, RowError
 from flashmotion_jax.data.records import DTYPES, Record
 from flashmotion_jax.media.images import to_float
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.hashing import file_sha256
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.text.prompts import PromptEncoder, Tokenize
@@ -99,7 +100,7 @@ def cache_dataset(
         data_root, csv, num_frames=num_frames, height=height, width=width, resize=resize
     )
     settings = CacheSettings(
-        csv_sha256=sha256(source.csv),
+        csv_sha256=file_sha256(source.csv),
         num_rows=len(source.rows) + len(source.rejected),
         videos_per_shard=videos_per_shard,
         num_frames=num_frames,

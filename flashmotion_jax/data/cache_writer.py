@@ -24,12 +24,12 @@ from flashmotion_jax.data.latent_cache import (
     LatentCache,
     open_cache,
     read_json,
-    sha256,
 )
 from flashmotion_jax.data.magicdata import RowError
 from flashmotion_jax.data.records import Record, record_to_bytes
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.hashing import file_sha256
 
 #: Groups of one video for random access; uncompressed because latents do not compress.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -200,7 +200,7 @@ def _describe_file(path: Path, num_records: int) -> CachedFile:
         name=path.name,
         num_records=num_records,
         num_bytes=path.stat().st_size,
-        sha256=sha256(path),
+        sha256=file_sha256(path),
     )
 
 

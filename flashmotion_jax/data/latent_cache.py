@@ -19,7 +19,6 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
-import hashlib
 import io
 import itertools
 import json
@@ -33,6 +32,7 @@ from grain.sources import ArrayRecordDataSource
 from flashmotion_jax.config import from_dict
 from flashmotion_jax.data.records import Record, record_from_bytes
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.hashing import file_sha256
 
 FORMAT = "flashmotion_jax latent cache"
 VERSION = 1
@@ -195,7 +195,7 @@ def open_cache(path: str | Path) -> LatentCache:
         num_rejected=values["num_rejected"],
         empty_text=empty,
         negative_text=negative,
-        fingerprint=hashlib.sha256((path / "cache.json").read_bytes()).hexdigest(),
+        fingerprint=file_sha256(path / "cache.json"),
     )
 
 
@@ -215,7 +215,7 @@ def verify_cache(path: str | Path) -> tuple[Path, ...]:
     return tuple(
         path / file.name
         for file in _files(_read_cache_json(path))
-        if file.problem(path) or sha256(path / file.name) != file.sha256
+        if file.problem(path) or file_sha256(path / file.name) != file.sha256
     )
 
 
@@ -257,12 +257,6 @@ def _how_to_repair(file: CachedFile) -> str:
     return (
         f"copy the cache again, or remove {entry} and cache.json and run `flashmotion cache` again"
     )
-
-
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(file: Path) -> dict[str, Any]:

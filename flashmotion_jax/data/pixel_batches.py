@@ -7,9 +7,9 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 
 from flashmotion_jax.data.batches import Array, Batches
-from flashmotion_jax.data.latent_cache import sha256
 from flashmotion_jax.data.magicdata import Example, MagicData
 from flashmotion_jax.data.sprites import VERSION, Clip, Sprites, draw_maps
+from flashmotion_jax.runtime.hashing import file_sha256
 
 
 class PixelBatch(NamedTuple, Generic[Array]):
@@ -36,7 +36,7 @@ def pixel_batches(source: MagicData | Sprites, **options: Any) -> Batches[PixelB
     if isinstance(source, Sprites):
         fingerprint = f"{source!r}, version {VERSION}"
     else:
-        fingerprint = sha256(source.csv)
+        fingerprint = file_sha256(source.csv)
     return Batches(source, pixel_example, fingerprint=fingerprint, **options)
 
 

@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Sharding
 
 from flashmotion_jax.perf.programs import OutOfMemory, PlannedProgram
 from flashmotion_jax.runtime.errors import is_resource_exhausted
+from flashmotion_jax.runtime.sharding import sharding_of
 from flashmotion_jax.training.player import Player
 
 #: How many random numbers the arrays repeat. A prime, so that rows of an array differ.
@@ -133,7 +134,7 @@ def fill(tree: Any, seed: int = 0) -> Any:
     numbers = 0.02 * np.random.default_rng(seed).standard_normal(NUMBERS, np.float32)
 
     def of_array(array: jax.ShapeDtypeStruct) -> jax.Array:
-        place = _place(array)
+        place = sharding_of(array)
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             keys = jax.random.split(jax.random.key(seed), max(1, array.size))
             return jax.device_put(keys.reshape(array.shape), place)
@@ -146,7 +147,7 @@ def fill(tree: Any, seed: int = 0) -> Any:
         if not isinstance(node, Player):
             return of_array(node)
         zeros = jax.tree.map(
-            lambda array: jnp.zeros(array.shape, array.dtype, device=_place(array)),
+            lambda array: jnp.zeros(array.shape, array.dtype, device=sharding_of(array)),
             node._replace(params=None),
         )
         return zeros._replace(params=jax.tree.map(of_array, node.params))
@@ -156,7 +157,7 @@ def fill(tree: Any, seed: int = 0) -> Any:
 
 @functools.cache
 def _repeater(
-    shape: tuple[int, ...], dtype: Any, place: NamedSharding | None
+    shape: tuple[int, ...], dtype: Any, place: Sharding
 ) -> Callable[[Any], jax.Array]:
     """A function that fills an array on its devices by repeating a few numbers.
 
@@ -166,15 +167,6 @@ def _repeater(
         lambda numbers: jnp.resize(numbers, shape).astype(dtype),
         out_shardings=place,
     )
-
-
-def _place(array: jax.ShapeDtypeStruct) -> NamedSharding | None:
-    """The sharding of an array on the current mesh."""
-    mesh = jax.sharding.get_mesh()
-    if mesh.empty:
-        return None
-    spec = array.sharding.spec if isinstance(array.sharding, NamedSharding) else PartitionSpec()
-    return NamedSharding(mesh, spec)
 
 
 def _donated(program: PlannedProgram) -> list[int]:

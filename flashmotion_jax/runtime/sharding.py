@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 from flashmotion_jax.runtime.errors import UserError
 
@@ -86,10 +93,27 @@ def parameter_spec(param: nnx.Variable, mesh: Mesh) -> PartitionSpec:
     )
 
 
+def sharding_of(leaf: Any, mesh: Mesh | None = None) -> Sharding:
+    """The sharding of a weight or an array: the one function that decides where arrays are put.
+
+    Args:
+      leaf: A parameter, which is sharded by its logical axes; or an array, abstract or not, which
+        keeps its partition spec and is replicated if it has none.
+      mesh: The current mesh by default; without one, arrays go to the first device.
+    """
+    mesh = jax.sharding.get_mesh() if mesh is None else mesh
+    if mesh.empty:
+        return SingleDeviceSharding(jax.devices()[0])
+    if isinstance(leaf, nnx.Variable):
+        return NamedSharding(mesh, parameter_spec(leaf, mesh))
+    has_spec = isinstance(leaf.sharding, NamedSharding)
+    return NamedSharding(mesh, leaf.sharding.spec if has_spec else PartitionSpec())
+
+
 def shardings(module: Module, mesh: Mesh) -> Module:
-    """A tree like `module` with a `NamedSharding` in place of each parameter's array."""
+    """A tree like `module` with the sharding in place of each parameter's array."""
     return jax.tree.map(
-        lambda param: param.replace(NamedSharding(mesh, parameter_spec(param, mesh))),
+        lambda param: param.replace(sharding_of(param, mesh)),
         module,
         is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
     )

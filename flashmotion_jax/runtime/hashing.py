@@ -1,0 +1,16 @@
+"""Hashes that name files and what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def file_sha256(*paths: Path) -> str:
+    """The sha256, in hexadecimal digits, of one file or of several in this order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    return digest.hexdigest()
