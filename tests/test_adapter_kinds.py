@@ -130,8 +130,8 @@ def test_it_guides_a_video(model):
     trajectory = np.zeros((9, 64, 96, 3), np.uint8)
     trajectory[:, 8:40, 8:40] = 255
     image = np.zeros((64, 96, 3), np.uint8)
-    with_toy = Pipeline.from_pretrained(model, "toy")(image, "", trajectory)
-    without = Pipeline.from_pretrained(model, None)(image, "")
+    with_toy = Pipeline.from_pretrained(model, "toy")(image, "", trajectory, guidance_scale=1)
+    without = Pipeline.from_pretrained(model, None)(image, "", guidance_scale=1)
     assert with_toy.shape == without.shape
     assert (with_toy != without).any()
 

@@ -156,9 +156,7 @@ def fill(tree: Any, seed: int = 0) -> Any:
 
 
 @functools.cache
-def _repeater(
-    shape: tuple[int, ...], dtype: Any, place: Sharding
-) -> Callable[[Any], jax.Array]:
+def _repeater(shape: tuple[int, ...], dtype: Any, place: Sharding) -> Callable[[Any], jax.Array]:
     """A function that fills an array on its devices by repeating a few numbers.
 
     Drawing billions of numbers on the host, or copying them from there, would take minutes.
