@@ -6,8 +6,9 @@ Hardware: as the first half, whose result it starts from.
 Expect: a step up of adapter/loss/diffusion where the maps change, then as before.
 """
 
-from configs.common import stage1
 from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig
+
+from .common import stage1
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

@@ -8,8 +8,9 @@ from scratch; one that copies the generator's blocks has 5.3 B.
 Expect: adapter/loss/diffusion falls slowly; sample videos begin to follow the masks.
 """
 
-from configs.common import stage1
 from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig
+
+from .common import stage1
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

@@ -7,8 +7,9 @@ Expect: generator/temporal_variance stays near 1. Below 0.3 the run warns: the s
 copy its first frame, which others saw within 200 steps.
 """
 
-from configs.common import SLOW_GENERATOR
 from flashmotion_jax.config import FastGeneratorConfig, MeshConfig, OptimizerConfig, TrainConfig
+
+from .common import SLOW_GENERATOR
 
 
 def get_config() -> TrainConfig:

@@ -8,8 +8,9 @@ Expect: discriminator/accuracy above 0.5 and not near 1; compare adapter/gradien
 with adapter/weight/diffusion times adapter/gradient_norm/diffusion to judge the scale.
 """
 
-from configs.common import stage3
 from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig
+
+from .common import stage3
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

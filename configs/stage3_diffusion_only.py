@@ -5,8 +5,9 @@
 Hardware: as stage 3. Expect (paper): best IoU, blurred videos.
 """
 
-from configs.common import variant
 from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig
+
+from .common import variant
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

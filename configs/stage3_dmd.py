@@ -8,8 +8,9 @@ Expect (paper): low IoU; the adapter that copies the DiT ran out of memory on th
 
 import dataclasses
 
-from configs.common import adapter_optimizer, models, stage3
 from flashmotion_jax.config import DEFAULT_ADAPTER, MatchedAdapterConfig, TrainConfig
+
+from .common import adapter_optimizer, models, stage3
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

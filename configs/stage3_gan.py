@@ -7,8 +7,9 @@ diffusion loss, which has a row of its own; here its discriminator lacks FlashMo
 Expect (paper): worse than stage 3 in everything.
 """
 
-from configs.common import variant
 from flashmotion_jax.config import DEFAULT_ADAPTER, DiscriminatorConfig, ScaleConfig, TrainConfig
+
+from .common import variant
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

@@ -8,8 +8,9 @@ Expect (paper): good IoU, the worst FVD.
 
 import dataclasses
 
-from configs.common import adapter_optimizer, models, stage3
 from flashmotion_jax.config import DEFAULT_ADAPTER, ConsistentAdapterConfig, TrainConfig
+
+from .common import adapter_optimizer, models, stage3
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

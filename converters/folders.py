@@ -88,6 +88,14 @@ def open_folder(path: Path) -> Folder:
     )
 
 
+def is_file(source: str) -> bool:
+    """Whether a source is one file, on disk or on the Hugging Face hub, and not a folder."""
+    path = Path(source)
+    if path.exists():
+        return path.is_file()
+    return path.suffix in (".pt", ".pth", ".bin", ".safetensors")
+
+
 def locate(source: str, kinds: Iterable[str]) -> Path:
     """A file or folder on disk, downloaded first if `source` is not there.
 

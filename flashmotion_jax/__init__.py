@@ -6,6 +6,7 @@ The public names, imported when they are first used so that `import flashmotion_
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from flashmotion_jax.trajectory import Keyframe, TrackedObject, Trajectory, load_maps
 
 __version__ = "0.1.0.dev0"
+
+# In a checkout, `configs` and `converters` are folders beside the package. A wheel installs them as
+# `flashmotion_jax.configs` and `flashmotion_jax.converters`, and so they are imported here as well.
+_CHECKOUT = Path(__file__).parents[1]
+if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "converters").is_dir():
+    __path__.append(str(_CHECKOUT))
 
 __all__ = [
     "Keyframe",

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from converters import dit
 from examples import small_checkpoint
 from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
 from flashmotion_jax.config.adapters import ResNetAdapterConfig
+from flashmotion_jax.converters import dit
 
 #: As published: the DiT's float32 weights in three files.
 NUM_SHARDS = 3

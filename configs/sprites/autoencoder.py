@@ -6,8 +6,9 @@ Hardware: two CPU cores. Expect: of real clips that went through it a PSNR of 30
 .88 (held-out clips, `examples/measure_sprites.py`).
 """
 
-from configs.sprites.common import autoencoder
 from flashmotion_jax.config import TrainConfig
+
+from .common import autoencoder
 
 STEPS = 10_000
 

@@ -6,8 +6,9 @@ Hardware: two CPU cores. Expect: reconstructed first frames in which every sprit
 shape; later frames are wrong, for nothing has been learnt of time yet.
 """
 
-from configs.sprites.common import autoencoder
 from flashmotion_jax.config import TrainConfig
+
+from .common import autoencoder
 
 STEPS = 500
 

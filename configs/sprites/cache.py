@@ -5,8 +5,9 @@
 Hardware: two CPU cores. Expect: 6,000 videos, none left out.
 """
 
-from configs.sprites.common import AUTOENCODER
 from flashmotion_jax.config import CacheConfig
+
+from .common import AUTOENCODER
 
 
 def get_config() -> CacheConfig:

@@ -6,8 +6,9 @@ Hardware: two CPU cores, 0.6 s a step. Expect: a loss of 0.31 over the last 400 
 that last until sprites meet.
 """
 
-from configs.sprites.common import AUTOENCODER, TIMESTEPS, optimizer, run
 from flashmotion_jax.config import SlowGeneratorConfig, TrainConfig
+
+from .common import AUTOENCODER, TIMESTEPS, optimizer, run
 
 STEPS = 4000
 #: At which the rate would reach 0; a mean of the weights settles them at the end.

@@ -6,8 +6,9 @@ Hardware: two CPU cores, 0.8 s a step of the default adapter. Expect: its loss f
 from 0.266 to 0.260. Three sprites and more take each other's colors.
 """
 
-from configs.sprites.common import stage1
 from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig
+
+from .common import stage1
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

@@ -7,8 +7,9 @@ from 0.285 to 0.236; that of an adapter which copies the generator falls only af
 steps.
 """
 
-from configs.sprites.common import stage1
 from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig
+
+from .common import stage1
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:

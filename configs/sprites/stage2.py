@@ -6,13 +6,14 @@ Hardware: two CPU cores, 1.05 s a step. Expect: generator/temporal_variance rise
 generator/loss/matching falls from 0.47 to 0.24.
 """
 
-from configs.sprites.common import SLOW_GENERATOR, STUDENT, optimizer, run
 from flashmotion_jax.config import (
     FastGeneratorConfig,
     MatchingConfig,
     TimestepsConfig,
     TrainConfig,
 )
+
+from .common import SLOW_GENERATOR, STUDENT, optimizer, run
 
 STEPS = 1200
 EVERY = 5

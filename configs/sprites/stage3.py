@@ -10,13 +10,6 @@ adapter of 0.03 (adversarial) at step 40, of 1.1 to 1.4 at 150, of 0.16 (diffusi
 import dataclasses
 from typing import Any
 
-from configs.sprites.common import (
-    FAST_GENERATOR,
-    SLOW_GENERATOR,
-    STUDENT,
-    optimizer,
-    run,
-)
 from flashmotion_jax.config import (
     ADAPTERS,
     DEFAULT_ADAPTER,
@@ -26,6 +19,14 @@ from flashmotion_jax.config import (
     TrainConfig,
 )
 from flashmotion_jax.runtime.errors import UserError
+
+from .common import (
+    FAST_GENERATOR,
+    SLOW_GENERATOR,
+    STUDENT,
+    optimizer,
+    run,
+)
 
 #: Longer runs only blur: there is little to repair (docs/results.md, "Sprites: Tables 2 and 3").
 STEPS = 150

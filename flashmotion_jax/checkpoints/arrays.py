@@ -13,7 +13,7 @@ import gc
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ def write_arrays(
         raise
     # Orbax's note of the path it wrote to, which a checkpoint is not to tell wherever it goes.
     (folder / "commit_success.txt").unlink(missing_ok=True)
-    return Written(_num_bytes(folder), _digest(str(sorted(digests.items())).encode()))
+    return Written(_num_bytes(folder), _digest_all(digests))
 
 
 def read_arrays(
@@ -147,6 +147,15 @@ def read_arrays(
         return arrays
 
 
+def digest_arrays(folder: Path, names: Iterable[str]) -> str:
+    """Computes `Written.digest` of arrays on disk, one at a time.
+
+    Raises:
+      UserError: an array is missing or cannot be read.
+    """
+    return _digest_all({name: _describe(read_array(folder, name)) for name in names})
+
+
 def require_complete(folder: Path, num_bytes: int) -> None:
     """Checks for missing and cut files, which orbax meets with the tracebacks of its threads.
 
@@ -190,8 +199,7 @@ class _LazyArray:
         array = self.read()
         _require_shape(array.shape, self.expected.shape, self.name)
         array = np.ascontiguousarray(array, self.expected.dtype)
-        values = _digest(array.reshape(-1).view(np.uint8))
-        self.digests[self.name] = f"{array.dtype} {array.shape} {values}"
+        self.digests[self.name] = _describe(array)
         return array
 
 
@@ -216,6 +224,15 @@ class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
                 await asyncio.to_thread(written.result)
             del arrays
         return []
+
+
+def _describe(array: np.ndarray) -> str:
+    """Dtype, shape and digest of the values of a contiguous array."""
+    return f"{array.dtype} {array.shape} {_digest(array.reshape(-1).view(np.uint8))}"
+
+
+def _digest_all(digests: Mapping[str, str]) -> str:
+    return _digest(str(sorted(digests.items())).encode())
 
 
 def _digest(data: Any) -> str:

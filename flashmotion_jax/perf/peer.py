@@ -239,9 +239,9 @@ def _works(
     import torch
     import transformers
 
-    from converters import dit as dit_names
-    from converters import text_encoder as text_names
-    from converters import vae as vae_names
+    from flashmotion_jax.converters import dit as dit_names
+    from flashmotion_jax.converters import text_encoder as text_names
+    from flashmotion_jax.converters import vae as vae_names
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from converters import adapters
-from converters.__main__ import main
-from converters.mapping import make_entries
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.cli.convert import main
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.converters import adapters
+from flashmotion_jax.converters.mapping import make_entries
 from helpers import tiny
 
 CONFIGS = {

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from converters import writer
-from converters.__main__ import main
-from converters.folders import LAYOUTS, open_folder
-from converters.reader import read_file
+from flashmotion_jax.cli.convert import main
+from flashmotion_jax.converters import writer
+from flashmotion_jax.converters.folders import LAYOUTS, open_folder
+from flashmotion_jax.converters.reader import read_file
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from converters.folders import locate, open_folder
+from flashmotion_jax.converters.folders import locate, open_folder
 
 COMMIT = "0" * 40
 HALF = 15_000_000  # bytes after which a connection breaks; the client keeps pieces of 10 MB

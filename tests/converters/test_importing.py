@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from converters.__main__ import main
-from converters.importing import convert_file, read_names
-from converters.reader import read_file
 from examples import small_checkpoint
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.cli.convert import main
 from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.converters.importing import convert_file, read_names
+from flashmotion_jax.converters.reader import read_file
 
 ALL = {"dit", "vae", "text_encoder", "tokenizer", "model.json"}
 

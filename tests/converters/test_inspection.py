@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.__main__ import main
 from examples import small_checkpoint
+from flashmotion_jax.cli.convert import main
 
 
 def inspect(capsys, *arguments):

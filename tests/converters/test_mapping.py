@@ -6,12 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from converters import adapters, dit, text_encoder, vae
-from converters.mapping import Row, find_bad_values, find_faults, make_entries, override
-from converters.reader import Tensor
 from examples import small_checkpoint
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import ADAPTERS, DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.converters import adapters, dit, text_encoder, vae
+from flashmotion_jax.converters.mapping import (
+    Row,
+    find_bad_values,
+    find_faults,
+    make_entries,
+    override,
+)
+from flashmotion_jax.converters.reader import Tensor
 
 
 def entries_of(kind, config, rows, dit_config=None):

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from converters import dit
-from converters.mapping import make_entries
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DiTConfig, SamplingConfig, to_dict
+from flashmotion_jax.converters import dit
+from flashmotion_jax.converters.mapping import make_entries
 
 #: 4.0 GB in float32; its largest stacked parameter, 12 x 2048 x 8192, has 805 MB.
 CONFIG = DiTConfig(dim=2048, num_heads=16, ffn_dim=8192, num_layers=12, text_dim=1024)
@@ -20,8 +20,8 @@ GIGABYTE = 10**9
 MEASURE = """
 import re, sys
 from pathlib import Path
-from converters.__main__ import main
-import converters.importing
+from flashmotion_jax.cli.convert import main
+import flashmotion_jax.converters.importing
 def peak():  # not getrusage: its figure begins with that of the parent
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = peak()

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converters.__main__ import main
-from converters.mapping import make_entries
-from converters.metrics import table
+from flashmotion_jax.cli.convert import main
+from flashmotion_jax.converters.mapping import make_entries
+from flashmotion_jax.converters.metrics import table
 from flashmotion_jax.models.metric_networks import abstract_network, load_network, parameters
 
 SIZES = {"inception": {"divide": 16}, "i3d": {"divide": 16, "classes": 10}}

@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converters import reader
-from converters.reader import read_file
+from flashmotion_jax.converters import reader
+from flashmotion_jax.converters.reader import read_file
 
 TENSORS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from converters.mapping import make_entries
 from flashmotion_jax.checkpoints.components import flat_parameters
+from flashmotion_jax.converters.mapping import make_entries
 
 
 def state_dict(module, table):

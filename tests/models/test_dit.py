@@ -14,10 +14,10 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from converters import dit as names
 from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.converters import dit as names
 from flashmotion_jax.models.adapters.controlnet import ControlNet
 from flashmotion_jax.models.adapters.resnet import ResNetAdapter
 from flashmotion_jax.models.dit import DiT

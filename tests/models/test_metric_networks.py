@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from converters.mapping import make_entries
-from converters.metrics import table
+from flashmotion_jax.converters.mapping import make_entries
+from flashmotion_jax.converters.metrics import table
 from flashmotion_jax.models.metric_networks import (
     abstract_network,
     load_network,

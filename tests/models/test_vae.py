@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from converters import vae as names
 from flashmotion_jax.config import VAEConfig
+from flashmotion_jax.converters import vae as names
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.models.vae_blocks import SpatialAttention, Stream, conv3d

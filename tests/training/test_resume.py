@@ -364,7 +364,7 @@ def test_without_a_moving_average_the_result_is_the_parameters(prepared, tmp_pat
 
 def test_the_adapter_goes_to_pytorch_and_back(uninterrupted, prepared, tmp_path):
     pytest.importorskip("torch")
-    from converters.__main__ import main
+    from flashmotion_jax.cli.convert import main
 
     model = uninterrupted("slow_adapter") / "model"
     file, back = tmp_path / "adapter.safetensors", tmp_path / "back"

@@ -1,0 +1,230 @@
+"""`flashmotion convert`: imports and exports PyTorch checkpoints, inspects and verifies them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flashmotion_jax.cli import options
+from flashmotion_jax.config.adapters import ADAPTERS
+from flashmotion_jax.runtime.errors import UserError, exit_status
+
+#: Components of a Wan2.2 folder by the names of `--only`, and all by those of `--component`.
+WAN22 = {"dit": "dit", "vae": "vae", "text": "text_encoder"}
+KINDS = WAN22 | {name: f"adapters/{name}" for name in ADAPTERS}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `python -m converters`, where `wan22` and `flashmotion` are names of `import`.
+
+    Args:
+      argv: arguments after the program's name; None takes those of the process.
+
+    Returns:
+      The exit status.
+    """
+    args = build_parser().parse_args(argv)
+    return exit_status("converters", lambda: args.run(args), traceback="traceback" in args)
+
+
+def build_parser() -> options.Parser:
+    """Builds the parser of `python -m converters`."""
+    parser = options.Parser(
+        prog="python -m converters", description="The commands of `flashmotion convert`."
+    )
+    _add_commands(parser, aliases=("wan22", "flashmotion"))
+    return parser
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to those of `flashmotion`."""
+    parser = commands.add_parser(
+        "convert", help="import and export PyTorch checkpoints, inspect and verify checkpoints"
+    )
+    _add_commands(parser, aliases=())
+
+
+def _add_commands(parser: argparse.ArgumentParser, aliases: Sequence[str]) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_import(commands, aliases)
+    _add_export(commands)
+    _add_inspect(commands)
+    _add_verify(commands)
+    _add_metrics(commands)
+
+
+def _add_import(commands: Any, aliases: Sequence[str]) -> None:
+    parser = commands.add_parser(
+        "import",
+        aliases=aliases,
+        help="convert a Wan2.2-TI2V-5B folder, or one file: generator, adapter, any component",
+    )
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="SRC",
+        help="folder in the original or diffusers layout; .pt, .pth or .safetensors file; or "
+        "owner/name or owner/name/file on Hugging Face",
+    )
+    add("destination", type=Path, metavar="DST", help="new folder, or a checkpoint to add to")
+    add(
+        "--dtype",
+        choices=options.DTYPES,
+        default="bfloat16",
+        help="to store matmul and convolution weights in (default: bfloat16; float32 to train)",
+    )
+    add("--overwrite", action="store_true", help="replace components that exist")
+    _add_only(parser)
+    add(
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="of a training checkpoint with both (default: ema)",
+    )
+    _add_names(parser)
+    parser.set_defaults(run=_import)
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser("export", help="write a checkpoint of this project for PyTorch")
+    add = parser.add_argument
+    add("source", type=Path, metavar="DIR", help="checkpoint of this project")
+    add("destination", type=Path, metavar="DST", help="new folder, or .safetensors file")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--layout", choices=("original", "diffusers"), help="of the folder")
+    what.add_argument("--adapter", choices=tuple(ADAPTERS), help="write this adapter to one file")
+    _add_only(parser)
+    add("--dtype", choices=options.DTYPES, help="of all tensors (default: as stored)")
+    parser.set_defaults(run=_export)
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = commands.add_parser(
+        "inspect", help="print keys, shapes, dtypes, the recognized component and unknown keys"
+    )
+    parser.add_argument("source", metavar="SRC", help="file or folder, or a Hugging Face name")
+    _add_names(parser)
+    parser.set_defaults(run=_inspect)
+
+
+def _add_verify(commands: Any) -> None:
+    parser = commands.add_parser(
+        "verify", help="compare the weights of a checkpoint with the digests stored beside them"
+    )
+    parser.add_argument("source", type=Path, metavar="DIR", help="checkpoint of this project")
+    parser.set_defaults(run=_verify)
+
+
+def _add_metrics(commands: Any) -> None:
+    parser = commands.add_parser(
+        "metrics", help="convert the networks of FID and FVD, Inception and I3D"
+    )
+    parser.add_argument("source", metavar="SRC", help=".pth, .pt or .safetensors file")
+    parser.add_argument("destination", type=Path, metavar="DST", help="folder of the result")
+    parser.set_defaults(run=_metrics)
+
+
+def _add_only(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--only",
+        type=_parse_only,
+        metavar="PARTS",
+        help="of a folder, some of dit,vae,text (default: all)",
+    )
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--component",
+        choices=tuple(KINDS),
+        help="component in a file (default: recognized by its keys)",
+    )
+    parser.add_argument(
+        "--map", type=Path, metavar="FILE", help="JSON of names, see docs/checkpoints.md"
+    )
+
+
+def _parse_only(text: str) -> list[str]:
+    parts = list(dict.fromkeys(text.split(",")))
+    if unknown := set(parts) - set(WAN22):
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(sorted(unknown))} unknown; expected some of {','.join(WAN22)}"
+        )
+    return [WAN22[part] for part in parts]
+
+
+def _import(args: argparse.Namespace) -> int:
+    from flashmotion_jax.converters.folders import is_file
+    from flashmotion_jax.converters.importing import convert_file, convert_wan22, read_names
+
+    if is_file(args.source):
+        if args.only:
+            raise UserError(f"--only is for folders; {args.source} is a file")
+        written = convert_file(
+            args.source,
+            args.destination,
+            dtype=args.dtype,
+            overwrite=args.overwrite,
+            weights=args.weights,
+            component=args.component and KINDS[args.component],
+            names=args.map and read_names(args.map),
+        )
+    else:
+        if args.component or args.map:
+            raise UserError(f"--component and --map are for files; {args.source} is a folder")
+        written = convert_wan22(
+            args.source,
+            args.destination,
+            kinds=args.only or list(WAN22.values()),
+            dtype=args.dtype,
+            overwrite=args.overwrite,
+        )
+    print(written)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from flashmotion_jax.converters.exporting import export_adapter, export_folder
+
+    if args.adapter:
+        written = export_adapter(args.source, args.destination, args.adapter, dtype=args.dtype)
+    else:
+        written = export_folder(
+            args.source,
+            args.destination,
+            args.layout,
+            kinds=args.only or list(WAN22.values()),
+            dtype=args.dtype,
+        )
+    print(written)
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from flashmotion_jax.converters.importing import read_names
+    from flashmotion_jax.converters.inspection import inspect
+
+    component = args.component and KINDS[args.component]
+    print(inspect(args.source, component=component, names=args.map and read_names(args.map)))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Returns 1 if a component's weights are not those that were written."""
+    from flashmotion_jax.checkpoints.verification import verify_components
+
+    damaged = 0
+    for kind, problem in verify_components(args.source):
+        print(f"{kind}: {problem or 'intact'}", flush=True)
+        damaged += problem is not None
+    print(f"{args.source}: {damaged} damaged components" if damaged else f"{args.source}: intact")
+    return 1 if damaged else 0
+
+
+def _metrics(args: argparse.Namespace) -> int:
+    from flashmotion_jax.converters.metrics import convert_metrics
+
+    print(convert_metrics(args.source, args.destination))
+    return 0
