@@ -30,8 +30,11 @@ def _checkpoint() -> Any:
 class CacheConfig:
     """What `flashmotion cache` reads and how it encodes it."""
 
+    #: A MagicData folder, or Sprites that are drawn as they are read.
+    data: Literal["magicdata", "sprites"] = "magicdata"
     data_root: str = "data/MagicData"  # videos/, masks/, boxs/
     csv: str = "MagicData.csv"  # in `data_root`, or a path of its own
+    num_clips: int = 100_000  # of "sprites"
     model: str = "checkpoints/wan22"  # its VAE and text encoder
     output: str = "data/MagicData-cache"
     num_frames: int = 121  # the first of each video; shorter ones are left out

@@ -1,4 +1,4 @@
-"""Encoding of MagicData into a latent cache (`flashmotion cache`).
+"""Encoding of videos with their maps into a latent cache (`flashmotion cache`).
 
     video, masks, boxes --VAE--> latents ---+
     caption --UMT5--> text ---------------- one record of a shard
@@ -32,6 +32,7 @@ from flashmotion_jax.data.cache_writer import (
     write_shard,
     write_text,
 )
+from flashmotion_jax.data.examples import DataKind, DrawnSprites, open_examples
 from flashmotion_jax.data.latent_cache import CacheSettings, LatentCache, open_cache
 from flashmotion_jax.data.magicdata import Example, MagicData, Resize, RowError
 from flashmotion_jax.data.records import DTYPES, Record
@@ -39,7 +40,6 @@ from flashmotion_jax.media.images import to_float
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.hashing import file_sha256
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.text.prompts import PromptEncoder, Tokenize
@@ -56,6 +56,8 @@ def cache_dataset(
     output: str | Path,
     model: str | Path,
     *,
+    data: DataKind = "magicdata",
+    num_clips: int = 100_000,
     num_frames: int = 121,
     height: int = 704,
     width: int = 1280,
@@ -66,13 +68,15 @@ def cache_dataset(
     process_count: int = 1,
     progress: Progress | None = None,
 ) -> LatentCache | None:
-    """Encodes a MagicData folder into a latent cache, resuming an interrupted run.
+    """Encodes videos with their maps into a latent cache, resuming an interrupted run.
 
     Args:
       data_root: Folder with videos/, masks/ and boxs/.
       csv: File name in `data_root`, or a path.
       output: Folder of the cache. Existing shards must have been written with the same settings.
       model: Checkpoint with the VAE and the text encoder.
+      data: "magicdata" reads the folder, "sprites" draws clips instead.
+      num_clips: Number of clips of "sprites".
       num_frames: Frames per video, 4 n + 1; shorter videos are skipped.
       height: Height of the videos, in pixels.
       width: Width of the videos, in pixels.
@@ -96,12 +100,19 @@ def cache_dataset(
     folder = Path(output)
     models = components.open_checkpoint(model)
     Grid.of(models.config.dit, models.config.vae).check(num_frames, height, width)
-    source = MagicData(
-        data_root, csv, num_frames=num_frames, height=height, width=width, resize=resize
+    source = open_examples(
+        data,
+        data_root=str(data_root),
+        csv=str(csv),
+        num_clips=num_clips,
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        resize=resize,
     )
     settings = CacheSettings(
-        csv_sha256=file_sha256(source.csv),
-        num_rows=len(source.rows) + len(source.rejected),
+        csv_sha256=source.fingerprint,
+        num_rows=len(source) + len(source.rejected),
         videos_per_shard=videos_per_shard,
         num_frames=num_frames,
         height=height,
@@ -130,12 +141,12 @@ def _write_shards(
     folder: Path,
     numbers: list[int],
     settings: CacheSettings,
-    source: MagicData,
+    source: MagicData | DrawnSprites,
     models: components.Checkpoint,
     progress: Progress | None,
 ) -> None:
     """Writes the given shards, and the embeddings of the empty and the negative prompt."""
-    known: dict[int, int | RowError] = {row.number: i for i, row in enumerate(source.rows)}
+    known: dict[int, int | RowError] = {n: i for i, n in enumerate(source.row_numbers)}
     known |= {error.row: error for error in source.rejected}
     size = settings.videos_per_shard
     shards = {n: [known[row] for row in range(len(known))[n * size :][:size]] for n in numbers}
@@ -169,7 +180,7 @@ def _write_shards(
 
 
 def _read_ahead(
-    source: MagicData, items: Iterable[int | RowError]
+    source: MagicData | DrawnSprites, items: Iterable[int | RowError]
 ) -> Generator[Example | RowError, None, None]:
     """Yields examples in order, while threads decode the next ones."""
 

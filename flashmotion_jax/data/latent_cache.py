@@ -43,8 +43,9 @@ class CacheSettings:
     """Settings that determine the content of a cache.
 
     Attributes:
-      csv_sha256: SHA-256 of the CSV, whose order determines the shard of each row.
-      num_rows: Number of rows of the CSV.
+      csv_sha256: SHA-256 of the CSV, whose order determines the shard of each row; the fingerprint
+        of drawn clips.
+      num_rows: Number of rows of the CSV, or of clips.
       videos_per_shard: Number of CSV rows per shard, including rejected ones.
       num_frames: Frames per video.
       height: Height of the videos, in pixels.

@@ -28,6 +28,7 @@ from PIL import Image
 from flashmotion_jax.media.frames import VIDEO_SUFFIXES, find_video, image_files, iterate_frames
 from flashmotion_jax.media.images import cover_crop, read_image
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.hashing import file_sha256
 
 Resize = Literal["stretch", "crop"]
 
@@ -148,6 +149,16 @@ class MagicData:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def row_numbers(self) -> tuple[int, ...]:
+        """Row number of each example."""
+        return tuple(row.number for row in self.rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the CSV."""
+        return file_sha256(self.csv)
 
     def __getitem__(self, index: int) -> Example:
         row = self.rows[index]

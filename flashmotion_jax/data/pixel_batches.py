@@ -7,9 +7,8 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 
 from flashmotion_jax.data.batches import Array, Batches
+from flashmotion_jax.data.examples import DrawnSprites
 from flashmotion_jax.data.magicdata import Example, MagicData
-from flashmotion_jax.data.sprites import VERSION, Clip, Sprites, draw_maps
-from flashmotion_jax.runtime.hashing import file_sha256
 
 
 class PixelBatch(NamedTuple, Generic[Array]):
@@ -26,22 +25,16 @@ class PixelBatch(NamedTuple, Generic[Array]):
     boxes: Array
 
 
-def pixel_batches(source: MagicData | Sprites, **options: Any) -> Batches[PixelBatch]:
+def pixel_batches(source: MagicData | DrawnSprites, **options: Any) -> Batches[PixelBatch]:
     """Iterates over batches of a MagicData folder or of Sprites.
 
     Args:
       source: A MagicData folder, or Sprites.
       **options: See `data.batches.Batches`.
     """
-    if isinstance(source, Sprites):
-        fingerprint = f"{source!r}, version {VERSION}"
-    else:
-        fingerprint = file_sha256(source.csv)
-    return Batches(source, pixel_example, fingerprint=fingerprint, **options)
+    return Batches(source, pixel_example, fingerprint=source.fingerprint, **options)
 
 
-def pixel_example(example: Example | Clip) -> PixelBatch[np.ndarray]:
+def pixel_example(example: Example) -> PixelBatch[np.ndarray]:
     """Converts an example to a batch without the first dimension."""
-    if isinstance(example, Clip):
-        return PixelBatch(example.video, *draw_maps(example))
     return PixelBatch(example.video, example.masks, example.boxes)

@@ -15,10 +15,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from flashmotion_jax.config import AutoencoderConfig, DiTConfig, TrainConfig
 from flashmotion_jax.data.batches import Batch, Batches, latent_batches
+from flashmotion_jax.data.examples import DrawnSprites, open_examples
 from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
-from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.media.images import to_uint8
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
@@ -150,18 +150,17 @@ class PixelInputs:
         return sample
 
 
-def open_videos(stage: AutoencoderConfig) -> MagicData | Sprites:
+def open_videos(stage: AutoencoderConfig) -> MagicData | DrawnSprites:
     """What an autoencoder is trained on.
 
     Raises:
-      UserError: a folder is none, or no video of it can be used; or clips cannot be so small.
+      UserError: see `open_examples`.
     """
-    if stage.data == "sprites":
-        size = SpritesConfig(num_frames=stage.num_frames, height=stage.height, width=stage.width)
-        return Sprites(stage.num_clips, config=size)
-    return MagicData(
-        stage.data_root,
-        stage.csv,
+    return open_examples(
+        stage.data,
+        data_root=stage.data_root,
+        csv=stage.csv,
+        num_clips=stage.num_clips,
         num_frames=stage.num_frames,
         height=stage.height,
         width=stage.width,

@@ -17,6 +17,7 @@ from flashmotion_jax import SamplingConfig
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.data import cache_dataset as caching
 from flashmotion_jax.data.cache_dataset import cache_dataset
+from flashmotion_jax.data.examples import open_examples
 from flashmotion_jax.data.latent_cache import open_cache, verify_cache
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.inference.pipeline import Pipeline
@@ -100,6 +101,16 @@ def test_latents_equal_the_vae(cache, data, model):
         np.testing.assert_allclose(latents, encode(frames), atol=1e-5)
     assert (record.latents != cache[1].latents).any()
     assert (record.masks[1:] != record.boxes[1:]).any()
+
+
+@pytest.mark.filterwarnings("ignore:.*prompt")  # the tiny model knows few words
+def test_drawn_clips_can_be_cached(model, tmp_path):
+    options = {"data": "sprites", "num_clips": 4, **SIZE, "num_frames": 9}
+    cache = cache_dataset("", "", tmp_path, model, **options, dtype="float32")
+    assert [record.id for record in cache] == [f"train-0-{i:06d}" for i in range(4)]
+    example = open_examples(**options, data_root="", csv="", resize="stretch")[2]
+    np.testing.assert_allclose(cache[2].boxes, encoder(model)(example.boxes), atol=1e-5)
+    assert cache[2].caption == example.caption
 
 
 def test_latent_frame_0_encodes_the_first_image_and_the_masks(cache, data, model):

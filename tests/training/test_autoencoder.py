@@ -14,7 +14,6 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import AutoencoderConfig, OptimizerConfig, SamplingConfig, TrainConfig
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
-from flashmotion_jax.data.sprites import draw_maps
 from flashmotion_jax.runtime.sharding import make_mesh
 from flashmotion_jax.training import autoencoder, inputs
 from flashmotion_jax.training.dry_run import describe
@@ -95,9 +94,8 @@ def test_clips_are_drawn_as_they_are_read(folder):
     assert len(set(first)) == 6
     assert numbers(later, 4) == numbers(batches, 4)
     batch = next(pixel_batches(source, **options))
-    masks, boxes = draw_maps(clips[first[0]])
-    np.testing.assert_array_equal(batch.masks[0], masks)
-    np.testing.assert_array_equal(batch.boxes[0], boxes)
+    np.testing.assert_array_equal(batch.masks[0], clips[first[0]].masks)
+    np.testing.assert_array_equal(batch.boxes[0], clips[first[0]].boxes)
 
 
 def test_latents_of_the_result_are_normalised(folder, run):

@@ -1,0 +1,77 @@
+"""Sources of videos with their maps: a MagicData folder, or Sprites drawn when they are read."""
+
+from __future__ import annotations
+
+import operator
+from typing import Literal
+
+from flashmotion_jax.data.magicdata import Example, MagicData, RowError
+from flashmotion_jax.data.sprites import VERSION, Sprites, SpritesConfig, draw_maps
+
+DataKind = Literal["magicdata", "sprites"]
+
+
+class DrawnSprites:
+    """Sprites as examples, without a folder.
+
+    Args:
+      num_clips: Number of clips. Clip i of a seed does not depend on it.
+      seed: Seed of the clips.
+      num_frames: Frames per clip.
+      height: Height of the clips, in pixels.
+      width: Width of the clips, in pixels.
+
+    Attributes:
+      fingerprint: Identifies the clips.
+      rejected: Rows that cannot be used; always empty.
+
+    Raises:
+      UserError: An argument is out of range.
+    """
+
+    rejected: tuple[RowError, ...] = ()
+
+    def __init__(self, num_clips: int, *, seed: int = 0, num_frames: int, height: int, width: int):
+        size = SpritesConfig(num_frames=num_frames, height=height, width=width)
+        self._clips = Sprites(num_clips, seed=seed, config=size)
+        self.fingerprint = f"{self._clips!r}, version {VERSION}"
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __repr__(self) -> str:
+        # grain only resumes a loader if the representation of its source is unchanged.
+        return f"DrawnSprites({self.fingerprint})"
+
+    def __getitem__(self, index: int) -> Example:
+        clip = self._clips[operator.index(index)]
+        masks, boxes = draw_maps(clip)
+        boxes[0] = masks[0]  # as in `MagicData`
+        return Example(clip.id, clip.caption, clip.video, masks, boxes)
+
+    @property
+    def row_numbers(self) -> range:
+        """Row number of each example."""
+        return range(len(self))
+
+
+def open_examples(
+    data: DataKind,
+    *,
+    data_root: str,
+    csv: str,
+    num_clips: int,
+    num_frames: int,
+    height: int,
+    width: int,
+    resize: Literal["stretch", "crop"],
+) -> MagicData | DrawnSprites:
+    """Opens the examples of a configuration, whose fields have the names of the arguments.
+
+    Raises:
+      UserError: The folder cannot be used, or clips cannot have this size.
+    """
+    size = {"num_frames": num_frames, "height": height, "width": width}
+    if data == "sprites":
+        return DrawnSprites(num_clips, **size)
+    return MagicData(data_root, csv, **size, resize=resize)
