@@ -3,13 +3,13 @@
     flashmotion cache --config configs/cache_magicdata.py
     flashmotion cache --config configs/cache_magicdata.py --part 2/8   # on machine 2 of 8
 
-Needs `checkpoints/wan22` (`python -m converters wan22 ...`) and MagicData's own folders in
-`data/MagicData`. Rows that are short, missing or damaged are listed in report.json.
+Needs `checkpoints/wan22` (`python -m converters wan22 ...`) and MagicData's folders in
+`data/MagicData`. Videos that are short, missing or damaged are listed in report.json.
 """
 
 from flashmotion_jax.config import CacheConfig
 
 
 def get_config() -> CacheConfig:
-    """All fields are the paper's, and defaults."""
+    """The paper's data at the paper's size, which are the defaults."""
     return CacheConfig()

@@ -1,7 +1,7 @@
-"""What the paper's runs share: FlashMotion section 4.1, "Implementation details".
+"""Settings that the paper's runs share: FlashMotion section 4.1, "Implementation details".
 
-Field by field, with the sources, in docs/training.md. Learning rates, steps, ratios and batch sizes
-are the paper's; what it leaves open has the defaults of `flashmotion_jax.config`.
+docs/training.md lists them field by field, with their sources. Learning rates, steps, ratios and
+batch sizes are the paper's; what it leaves open has the defaults of `flashmotion_jax.config`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ FAST_GENERATOR = "runs/stage2/model"
 
 
 def adapter_optimizer(adapter: str) -> OptimizerConfig:
-    """AdamW of an adapter, in stages 1 and 3.
+    """Optimizer of an adapter in stages 1 and 3.
 
     Raises:
-      UserError: no such kind of adapter.
+      UserError: there is no such kind of adapter.
     """
     return OptimizerConfig(learning_rate=2e-6, groups=dict(adapter_kind(adapter).groups))
 
 
-def stage1(adapter: str, map_kind: CachedMapKind, steps: int, start_from: str = "") -> TrainConfig:
-    """An adapter on the SlowGenerator: 16 devices, a video each."""
+def stage1(
+    adapter: str, map_kind: CachedMapKind, num_train_steps: int, start_from: str = ""
+) -> TrainConfig:
+    """A SlowAdapter, on 16 devices with one video each."""
     return TrainConfig(
         stage=SlowAdapterConfig(
             slow_generator=SLOW_GENERATOR,
@@ -41,16 +43,16 @@ def stage1(adapter: str, map_kind: CachedMapKind, steps: int, start_from: str = 
             start_from=start_from,
             optimizer=adapter_optimizer(adapter),
         ),
-        output=f"runs/stage1_{map_kind}_{adapter}",
+        workdir=f"runs/stage1_{map_kind}_{adapter}",
         map_kind=map_kind,
-        steps=steps,
+        num_train_steps=num_train_steps,
         batch_size=16,
         mesh=MeshConfig(fsdp=16),
     )
 
 
 def models(adapter: str) -> dict[str, Any]:
-    """What stage 3 and its baselines start from."""
+    """Checkpoints that stage 3 and its baselines start from."""
     return {
         "slow_generator": SLOW_GENERATOR,
         "fast_generator": FAST_GENERATOR,
@@ -60,15 +62,15 @@ def models(adapter: str) -> dict[str, Any]:
 
 
 def stage3(adapter: str) -> TrainConfig:
-    """An adapter on the FastGenerator: 4 devices, a video each."""
+    """A FastAdapter, on 4 devices with one video each."""
     return TrainConfig(
         stage=FastAdapterConfig(
             **models(adapter),
             optimizer=adapter_optimizer(adapter),
             discriminator_optimizer=OptimizerConfig(learning_rate=2e-6),
         ),
-        output=f"runs/stage3_{adapter}",
-        steps=1000,
+        workdir=f"runs/stage3_{adapter}",
+        num_train_steps=1000,
         batch_size=4,
         mesh=MeshConfig(fsdp=4),
         save_every=100,
@@ -77,7 +79,7 @@ def stage3(adapter: str) -> TrainConfig:
 
 
 def variant(adapter: str, name: str, **changes: Any) -> TrainConfig:
-    """Stage 3 with some fields of its stage changed, in an output folder of its own."""
+    """Stage 3 with some fields of its stage changed, in a workdir of its own."""
     run = stage3(adapter)
     stage = dataclasses.replace(cast(FastAdapterConfig, run.stage), **changes)
-    return dataclasses.replace(run, stage=stage, output=f"runs/stage3_{name}_{adapter}")
+    return dataclasses.replace(run, stage=stage, workdir=f"runs/stage3_{name}_{adapter}")

@@ -2,9 +2,10 @@
 
     flashmotion train --config configs/stage2.py
 
-Hardware: the paper's 16 devices, one video each. Two trained and one frozen copy of the generator.
-Expect: generator/temporal_variance stays near 1. Below 0.3 the run warns: the student has begun to
-copy its first frame, which others saw within 200 steps.
+Hardware: 16 devices with one video each, as in the paper; they hold two trained copies of the
+generator and a frozen one.
+Expect: generator/temporal_variance stays near 1. Below 0.3 the run warns: the student has started
+to copy its first frame, which others have seen within 200 steps.
 """
 
 from flashmotion_jax.config import FastGeneratorConfig, MeshConfig, OptimizerConfig, TrainConfig
@@ -13,7 +14,7 @@ from .common import SLOW_GENERATOR
 
 
 def get_config() -> TrainConfig:
-    """5.5 K steps, every fifth of the generator."""
+    """5.5 K steps, one in five of them an update of the generator."""
     groups = {"": 1.0, "blocks": 1.0}
     return TrainConfig(
         stage=FastGeneratorConfig(
@@ -23,8 +24,8 @@ def get_config() -> TrainConfig:
             ),
             fake_score_optimizer=OptimizerConfig(learning_rate=1e-7, beta1=0.0, groups=groups),
         ),
-        output="runs/stage2",
-        steps=5500,
+        workdir="runs/stage2",
+        num_train_steps=5500,
         batch_size=16,
         mesh=MeshConfig(fsdp=16),
     )

@@ -1,8 +1,8 @@
-"""Ablation of Table 2, without diffusion loss: stage 3 by the adversarial loss alone.
+"""Ablation of Table 2, without the diffusion loss: stage 3 with the adversarial loss alone.
 
     flashmotion train --config configs/stage3_adversarial_only.py[:ADAPTER]
 
-Hardware: as stage 3. Expect (paper): low IoU.
+Hardware: as for stage 3. Expect (paper): low IoU.
 """
 
 from flashmotion_jax.config import DEFAULT_ADAPTER, ScaleConfig, TrainConfig

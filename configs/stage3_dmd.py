@@ -1,14 +1,14 @@
-"""Baseline DMD of Table 1: the adapter by distribution matching on the FastGenerator.
+"""Baseline DMD of Table 1: the adapter distilled by distribution matching on the FastGenerator.
 
     flashmotion train --config configs/stage3_dmd.py[:ADAPTER]
 
-Hardware: as stage 3. Its teacher is SlowGenerator with SlowAdapter.
+Hardware: as for stage 3. The teacher is the SlowGenerator with the SlowAdapter.
 Expect (paper): low IoU; the adapter that copies the DiT ran out of memory on the paper's A100s.
 """
 
 import dataclasses
 
-from flashmotion_jax.config import DEFAULT_ADAPTER, MatchedAdapterConfig, TrainConfig
+from flashmotion_jax.config import DEFAULT_ADAPTER, DMDConfig, TrainConfig
 
 from .common import adapter_optimizer, models, stage3
 
@@ -16,9 +16,9 @@ from .common import adapter_optimizer, models, stage3
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3's schedule with another loss."""
     run = stage3(adapter)
-    stage = MatchedAdapterConfig(
+    stage = DMDConfig(
         **models(adapter),
         optimizer=adapter_optimizer(adapter),
         fake_score_optimizer=adapter_optimizer(adapter),
     )
-    return dataclasses.replace(run, stage=stage, output=f"runs/stage3_dmd_{adapter}")
+    return dataclasses.replace(run, stage=stage, workdir=f"runs/stage3_dmd_{adapter}")

@@ -1,8 +1,8 @@
-"""Ablation of Table 2, without dynamic scale: lambda is 1 throughout.
+"""Ablation of Table 2, without the dynamic scale: lambda is always 1.
 
     flashmotion train --config configs/stage3_fixed_scale.py[:ADAPTER]
 
-Hardware: as stage 3. Expect (paper): IoU kept, blurred videos.
+Hardware: as for stage 3. Expect (paper): the same IoU, blurred videos.
 """
 
 from flashmotion_jax.config import DEFAULT_ADAPTER, ScaleConfig, TrainConfig

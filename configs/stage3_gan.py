@@ -2,9 +2,9 @@
 
     flashmotion train --config configs/stage3_gan.py[:ADAPTER]
 
-Hardware: as stage 3. The paper does not say how its baseline differs from stage 3 without the
-diffusion loss, which has a row of its own; here its discriminator lacks FlashMotion's layers too.
-Expect (paper): worse than stage 3 in everything.
+Hardware: as for stage 3. The paper does not say how this baseline differs from stage 3 without the
+diffusion loss, which has its own row; here its discriminator also lacks FlashMotion's layers.
+Expect (paper): worse than stage 3 in every metric.
 """
 
 from flashmotion_jax.config import DEFAULT_ADAPTER, DiscriminatorConfig, ScaleConfig, TrainConfig

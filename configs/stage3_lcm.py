@@ -1,14 +1,14 @@
-"""Baseline LCM of Table 1: the adapter by latent consistency on the FastGenerator.
+"""Baseline LCM of Table 1: the adapter distilled by latent consistency on the FastGenerator.
 
     flashmotion train --config configs/stage3_lcm.py[:ADAPTER]
 
-Hardware: as stage 3. Its teacher is SlowGenerator with SlowAdapter.
+Hardware: as for stage 3. The teacher is the SlowGenerator with the SlowAdapter.
 Expect (paper): good IoU, the worst FVD.
 """
 
 import dataclasses
 
-from flashmotion_jax.config import DEFAULT_ADAPTER, ConsistentAdapterConfig, TrainConfig
+from flashmotion_jax.config import DEFAULT_ADAPTER, LCMConfig, TrainConfig
 
 from .common import adapter_optimizer, models, stage3
 
@@ -16,8 +16,8 @@ from .common import adapter_optimizer, models, stage3
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
     """Stage 3's schedule with another loss."""
     run = stage3(adapter)
-    stage = ConsistentAdapterConfig(
+    stage = LCMConfig(
         **models(adapter),
         optimizer=dataclasses.replace(adapter_optimizer(adapter), ema_decay=0.95),
     )
-    return dataclasses.replace(run, stage=stage, output=f"runs/stage3_lcm_{adapter}")
+    return dataclasses.replace(run, stage=stage, workdir=f"runs/stage3_lcm_{adapter}")

@@ -2,7 +2,7 @@
 
     flashmotion train --config configs/stage3_vc.py[:ADAPTER]
 
-Hardware: as stage 3. Expect (paper): a little worse than stage 3.
+Hardware: as for stage 3. Expect (paper): a little worse than stage 3.
 """
 
 from flashmotion_jax.config import DEFAULT_ADAPTER, DiscriminatorConfig, TrainConfig

@@ -38,7 +38,7 @@ from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError, exit_status
-from flashmotion_jax.training.autoencoder import reconstruct
+from flashmotion_jax.training.samples import reconstruct
 
 BATCH = 16
 KINDS = ("resnet", "controlnet", "none", "autoencoder", "held")

@@ -75,7 +75,7 @@ for adapter in resnet controlnet; do
     runs=""
     for seed in 0 1 2; do
       run="runs/sprites/stage3_$adapter$variant-seed$seed"
-      train "stage3.py:$adapter$variant" --set "seed=$seed" --set "output=$run"
+      train "stage3.py:$adapter$variant" --set "seed=$seed" --set "workdir=$run"
       runs+="${runs:+,}$run/model"
     done
     systems+=("full$variant=$adapter:$runs")

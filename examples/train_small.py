@@ -74,8 +74,9 @@ def train(folder: Path, name: str, changes: dict[str, object]) -> None:
     run(
         [
             *(*FLASHMOTION, "train", "--config", f"configs/{name}.py"),
-            *settings(output=folder / name, cache=folder / "cache", steps=STEPS, batch_size=2),
-            *settings(dtype="float32", remat="none", sample_every=STEPS, **{"mesh.fsdp": 1}),
+            *settings(workdir=folder / name, cache=folder / "cache", batch_size=2),
+            *settings(num_train_steps=STEPS, sample_every=STEPS, dtype="float32", remat="none"),
+            *settings(**{"mesh.fsdp": 1}),
             *settings(**{"stage.slow_generator": folder / "wan22"}, **stage),
         ]
     )

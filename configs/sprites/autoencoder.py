@@ -16,4 +16,4 @@ STEPS = 10_000
 def get_config() -> TrainConfig:
     """Trained on windows of 9 frames, it lost its colors in the frames after them."""
     start = "runs/sprites/autoencoder_images/model"
-    return autoencoder("autoencoder", start, STEPS, 4, 1e-2, window=17)
+    return autoencoder("autoencoder", start, STEPS, 4, 1e-2, window_frames=17)

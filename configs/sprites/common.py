@@ -82,9 +82,9 @@ def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfi
     } | changes
     return TrainConfig(
         stage=stage,
-        output=f"runs/sprites/{name}",
+        workdir=f"runs/sprites/{name}",
         cache="data/sprites-cache",
-        steps=steps,
+        num_train_steps=steps,
         dtype="float32",
         remat="none",
         num_threads=2,

@@ -6,7 +6,7 @@ Hardware: a CPU, for some seconds.
 Expect: a checkpoint whose videos are noise: its velocity is zero.
 """
 
-from flashmotion_jax.checkpoints.init import FreshConfig
+from flashmotion_jax.checkpoints.init import NewModelConfig
 from flashmotion_jax.config import DiTConfig, SamplingConfig, TextEncoderConfig, VAEConfig
 from flashmotion_jax.data.sprites import MAP_KIND, VOCABULARY
 
@@ -14,9 +14,9 @@ CHANNELS = 48  # of the latents
 TEXT_DIM = 64
 
 
-def get_config() -> FreshConfig:
+def get_config() -> NewModelConfig:
     """Tokens of 8 x 8 pixels, of which a sprite has several; all of what ships fits into 30 MB."""
-    return FreshConfig(
+    return NewModelConfig(
         words=VOCABULARY,
         dit=DiTConfig(
             dim=192,

@@ -3,7 +3,7 @@
     flashmotion train --config configs/sprites/stage2.py
 
 Hardware: two CPU cores, 1.05 s a step. Expect: generator/temporal_variance rises from 0.4 to 1.0,
-generator/loss/matching falls from 0.47 to 0.24.
+generator/loss/distribution_matching falls from 0.47 to 0.24.
 """
 
 from flashmotion_jax.config import (

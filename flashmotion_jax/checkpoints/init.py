@@ -48,7 +48,7 @@ FACTORS: Mapping[str, Mapping[str, Callable[[Any], float]]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FreshConfig(ModelsConfig):
+class NewModelConfig(ModelsConfig):
     """A family of models before its first training step.
 
     Attributes:
@@ -77,7 +77,7 @@ class FreshConfig(ModelsConfig):
                 raise UserError(f"{name}={value}; expected {other}, which is {expected}")
 
 
-def write_fresh(path: str | Path, config: FreshConfig, seed: int = 0) -> int:
+def init_checkpoint(path: str | Path, config: NewModelConfig, seed: int = 0) -> int:
     """Writes a checkpoint of untrained models in float32, whole or not at all.
 
     Args:
@@ -100,7 +100,7 @@ def write_fresh(path: str | Path, config: FreshConfig, seed: int = 0) -> int:
         write_word_tokenizer(scratch / "tokenizer", config.words)
         for kind in FACTORS:
             sizes = getattr(config, kind)
-            module = new_component(kind, sizes, seed)
+            module = init_component(kind, sizes, seed)
             num_parameters += sum(leaf.size for leaf in jax.tree.leaves(module))
             readers = components.parameter_readers(module)
             components.save_component(scratch, kind, sizes, readers, "float32")
@@ -109,7 +109,7 @@ def write_fresh(path: str | Path, config: FreshConfig, seed: int = 0) -> int:
 
 
 @functools.partial(program, static_argnames=("kind", "config"))
-def new_component(kind: str, config: Any, seed: int) -> Any:
+def init_component(kind: str, config: Any, seed: int) -> Any:
     """A component in float32 as training from nothing starts it.
 
     One program: each initialiser alone would compile its own.

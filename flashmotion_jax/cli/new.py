@@ -24,10 +24,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       UserError: the configuration is wrong, or the folder exists.
     """
-    from flashmotion_jax.checkpoints.init import FreshConfig, write_fresh
+    from flashmotion_jax.checkpoints.init import NewModelConfig, init_checkpoint
     from flashmotion_jax.config import load_config, with_overrides
 
-    config = with_overrides(load_config(args.config, FreshConfig), args.set)
-    num_parameters = write_fresh(args.out, config, args.seed)
+    config = with_overrides(load_config(args.config, NewModelConfig), args.set)
+    num_parameters = init_checkpoint(args.out, config, args.seed)
     print(f"wrote {args.out}: {num_parameters / 1e6:.2f} M parameters, untrained")
     return 0

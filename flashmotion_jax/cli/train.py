@@ -17,12 +17,18 @@ def add_parser(commands: Any) -> None:
         "--resume",
         choices=("auto", "never"),
         default="auto",
-        help="resume the run in the output folder, or refuse to (default: auto)",
+        help="resume the run in the workdir, or refuse to (default: auto)",
     )
     add(
         "--dry-run",
         action="store_true",
-        help="print the parameters, memory and operations of the run, and exit",
+        help="print the parameters, memory and FLOPs of the run, and exit",
+    )
+    add(
+        "--profile",
+        metavar="DIR",
+        help="write a profile of a few steps there, after every update has been compiled; open it "
+        "with tensorboard --logdir DIR",
     )
     add(
         "--distributed",
@@ -61,11 +67,11 @@ def _train(args: argparse.Namespace) -> int:
         for line in describe(config):
             print(line, flush=True)
         return 0
-    from flashmotion_jax.training.loop import train
+    from flashmotion_jax.training.trainer import train
 
-    outcome = train(config, resume=args.resume)
-    if outcome.model is None:
-        print(f"stopped after step {outcome.steps}; run the same command to resume")
+    result = train(config, resume=args.resume, profile=args.profile)
+    if result.model is None:
+        print(f"stopped after step {result.num_steps}; run the same command to resume")
         return 143
-    print(f"{outcome.steps} steps of {config.output}; wrote {outcome.model}")
+    print(f"completed {result.num_steps} steps in {config.workdir}; wrote {result.model}")
     return 0

@@ -1,6 +1,6 @@
-"""Runs of `flashmotion cache` and `flashmotion train`: what `configs/` is made of.
+"""Configurations of `flashmotion cache` and `flashmotion train`, built by the files of `configs/`.
 
-Fields marked `_FREE` may differ when a run is resumed; all others decide its numbers.
+Fields marked `_FREE` may change when a run is resumed; all others determine its numbers.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _FREE = {"free": True}
 
 
 def _checkpoint() -> Any:
-    """A checkpoint folder: a run may find it elsewhere, as long as the weights are the same."""
+    """A checkpoint folder; it may move between resumptions, as long as its weights are the same."""
     return dataclasses.field(metadata=_FREE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """What `flashmotion cache` reads and how it encodes it."""
+    """One run of `flashmotion cache`: the data to encode, and how."""
 
     #: A MagicData folder, or Sprites that are drawn as they are read.
     data: Literal["magicdata", "sprites"] = "magicdata"
@@ -37,10 +37,10 @@ class CacheConfig:
     num_clips: int = 100_000  # of "sprites"
     model: str = "checkpoints/wan22"  # its VAE and text encoder
     output: str = "data/MagicData-cache"
-    num_frames: int = 121  # the first of each video; shorter ones are left out
+    num_frames: int = 121  # the first frames of each video; shorter videos are rejected
     height: int = 704
     width: int = 1280
-    resize: Literal["stretch", "crop"] = "stretch"  # the paper's loader stretches
+    resize: Literal["stretch", "crop"] = "stretch"  # as in the paper's data loader
     videos_per_shard: int = 32
     dtype: Literal["float16", "float32"] = "float16"  # of the stored latents and embeddings
 
@@ -49,17 +49,17 @@ class CacheConfig:
 class MeshConfig:
     """Devices along each axis of the mesh; their product is the number of devices used."""
 
-    data: int = 1  # copies of the weights, each with a part of the batch
-    fsdp: int = 1  # weights are split over it, and the batch too
-    context: int = 1  # of one video's tokens
+    data: int = 1  # replicates the weights, shards the batch
+    fsdp: int = 1  # shards the weights and the batch
+    context: int = 1  # shards the tokens of each video
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """The optimizer of one player, its moving average and its learning rate over time.
+    """The optimizer of one trained model, its learning-rate schedule and its moving average.
 
-    With "muon", matrices and kernels of convolutions are updated by Muon and all other parameters
-    by AdamW, at the same learning rate: both change a weight by about a fifth of it an update.
+    With "muon", Muon updates matrices and convolution kernels, and AdamW all other parameters. Both
+    use the same learning rate: Muon's updates are scaled to the usual size of AdamW's.
 
     Raises:
       UserError: a value out of range.
@@ -72,14 +72,14 @@ class OptimizerConfig:
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.01
-    clip_norm: float = 10.0  # of the player's whole gradient
-    warmup_updates: int = 0  # the rate rises linearly from 0
+    clip_norm: float = 10.0  # of the model's whole gradient
+    warmup_updates: int = 0  # the learning rate rises linearly from 0
     decay: Literal["constant", "cosine", "linear"] = "constant"
-    decay_updates: int = 0  # after the warm-up, until the rate is 0; of cosine and linear
-    accumulate: int = 1  # parts that a batch is taken in, one after the other
+    decay_updates: int = 0  # after the warm-up, until the learning rate is 0
+    accumulate: int = 1  # microbatches per batch; their gradients are averaged
     ema_decay: float = 0.0  # 0 keeps no moving average
-    ema_start: int = 0  # step of the run until which the average is the weights themselves
-    #: Dotted prefix of parameters' paths -> factor of the learning rate; the longest one counts.
+    ema_start: int = 0  # step of the run before which the average equals the weights
+    #: Dotted prefix of a parameter's path -> factor of its learning rate; the longest prefix wins.
     groups: dict[str, float] = dataclasses.field(default_factory=lambda: {"": 1.0})
 
     def __post_init__(self) -> None:
@@ -91,12 +91,12 @@ class OptimizerConfig:
             require(0 <= value < 1, f"{name}={value}; expected at least 0 and below 1")
         require(
             (self.decay == "constant") == (self.decay_updates == 0),
-            f"decay={self.decay!r} with decay_updates={self.decay_updates}; give decay_updates "
-            "above 0 with cosine or linear, and none with constant",
+            f"decay={self.decay!r} with decay_updates={self.decay_updates}; expected decay_updates "
+            "above 0 with cosine or linear, and 0 with constant",
         )
         require(
             bool(self.groups) and all(factor > 0 for factor in self.groups.values()),
-            f"groups={self.groups}; expected factors above 0, for instance {{'': 1.0}}",
+            f"groups={self.groups}; expected factors above 0, for example {{'': 1.0}}",
         )
 
 
@@ -120,19 +120,19 @@ class FewStepConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScaleConfig:
-    """Weight of a loss over the run, `slope * step + offset` (equation 7)."""
+    """The weight lambda of a loss over the run, `slope * step + offset` (equation 7)."""
 
     slope: float = 0.25e-3
-    offset: float = 0.0  # the paper's section 4.1 prints a stray 0.1: perhaps an offset
+    offset: float = 0.0  # section 4.1 of the paper prints a stray 0.1, perhaps this offset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """Before the stages: a video autoencoder, on pixels.
+    """Before stage 1: a video autoencoder, trained on pixels.
 
     Raises:
-      UserError: a share of maps that is none, windows that do not fit the videos, or a decay or
-        an average that would move a frozen encoder.
+      UserError: a value out of range, or a weight decay or moving average that would change a
+        frozen encoder.
     """
 
     autoencoder: str = _checkpoint()  # checkpoint folder
@@ -141,40 +141,43 @@ class AutoencoderConfig:
     data_root: str = dataclasses.field(default="data/MagicData", metadata=_FREE)
     csv: str = dataclasses.field(default="MagicData.csv", metadata=_FREE)
     num_clips: int = 100_000  # of "sprites"
-    num_frames: int = 121  # of a video; training takes windows of it
+    num_frames: int = 121  # per video; training draws windows of them
     height: int = 704
     width: int = 1280
     resize: Literal["stretch", "crop"] = "stretch"
-    window: int = 17  # frames of a window, 4 n + 1
-    windows: int = 1  # that are drawn of each video
-    maps: float = 0.3  # share of the windows that are of trajectory maps, which it encodes too
-    decoder_only: bool = False  # the encoder and so the latents of a cache stay as they are
+    window_frames: int = 17  # 4 n + 1
+    windows_per_video: int = 1
+    map_fraction: float = 0.3  # of the windows: trajectory maps in place of the video
+    decoder_only: bool = False  # freezes the encoder, and so the latents of an existing cache
     optimizer: OptimizerConfig
     prior_scale: float = 1e-6  # weight of the KL divergence from a unit Gaussian
 
     def __post_init__(self) -> None:
-        require(0 <= self.maps <= 1, f"maps={self.maps}; expected 0 to 1")
-        require(self.windows >= 1, f"windows={self.windows}; expected at least 1")
+        require(0 <= self.map_fraction <= 1, f"map_fraction={self.map_fraction}; expected 0 to 1")
         require(
-            1 <= self.window <= self.num_frames,
-            f"window={self.window}; expected 1 to num_frames={self.num_frames}",
+            self.windows_per_video >= 1,
+            f"windows_per_video={self.windows_per_video}; expected at least 1",
         )
-        moving = [
+        require(
+            1 <= self.window_frames <= self.num_frames,
+            f"window_frames={self.window_frames}; expected 1 to num_frames={self.num_frames}",
+        )
+        changing = [
             f"{name}={value}"
             for name in ("weight_decay", "ema_decay")
             if (value := getattr(self.optimizer, name))
         ]
         require(
-            not (self.decoder_only and moving),
-            f"decoder_only with {' and '.join(moving)}, which moves the encoder too; expected 0",
+            not (self.decoder_only and changing),
+            f"decoder_only with {' and '.join(changing)}, which changes the encoder; expected 0",
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlowGeneratorConfig:
-    """Before the stages: a multi-step generator, by the diffusion loss."""
+    """Before stage 1: a multi-step generator, trained by the diffusion loss."""
 
-    slow_generator: str = _checkpoint()  # checkpoint folder, perhaps of fresh weights
+    slow_generator: str = _checkpoint()  # checkpoint folder, for example of `flashmotion new`
     optimizer: OptimizerConfig
     timesteps: TimestepsConfig = dataclasses.field(default_factory=TimestepsConfig)
     text_dropout: float = 0.1
@@ -182,39 +185,40 @@ class SlowGeneratorConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlowAdapterConfig:
-    """Stage 1: an adapter on the frozen SlowGenerator, by the diffusion loss.
+    """Stage 1: an adapter on the frozen SlowGenerator, trained by the diffusion loss.
 
-    The kind of adapter says whether it starts as a copy of the generator's blocks or from scratch.
+    The kind of adapter determines whether it starts as a copy of the generator's blocks or from
+    scratch, see `config.adapters.ADAPTERS`.
     """
 
     slow_generator: str = _checkpoint()  # checkpoint folder
     adapter: AdapterConfig = dataclasses.field(default_factory=ADAPTERS[DEFAULT_ADAPTER].config)
-    #: Checkpoint folder whose adapter is trained on; empty starts anew.
+    #: Checkpoint folder whose adapter is trained further; empty starts a new adapter.
     start_from: str = dataclasses.field(default="", metadata=_FREE)
     optimizer: OptimizerConfig
     timesteps: TimestepsConfig = dataclasses.field(default_factory=TimestepsConfig)
-    text_dropout: float = 0.1  # open in the paper; guidance needs some
+    text_dropout: float = 0.1  # not in the paper; classifier-free guidance needs some
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MatchingConfig:
-    """Distribution matching (DMD): how the scores are taken, and who plays when."""
+    """Distribution matching distillation (DMD): student, scores and update schedule."""
 
     student: FewStepConfig = dataclasses.field(default_factory=FewStepConfig)
-    # real = cond + w (cond - uncond): 6 here is what samplers call 7.
+    # real = cond + w (cond - uncond): w = 6 equals a guidance scale of 7.
     real_guidance: float = 6.0
     timesteps: TimestepsConfig = dataclasses.field(
         default_factory=lambda: TimestepsConfig(low=20.0, high=980.0)
     )
-    student_every: int = 5  # steps; the fake score plays in every one
-    student_start: int = 0  # steps in which the fake score plays alone
+    student_every: int = 5  # steps per update of the student; the fake score is updated on each
+    student_start: int = 0  # first step that may update the student
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FastGeneratorConfig:
     """Stage 2: the generator distilled to a few steps by distribution matching.
 
-    Student, real and fake score all start as the slow generator.
+    The student and both score models start from the SlowGenerator.
     """
 
     slow_generator: str = _checkpoint()
@@ -225,51 +229,52 @@ class FastGeneratorConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FastAdapterConfig:
-    """Stage 3: the adapter fine-tuned on the FastGenerator, diffusion and adversarial loss.
+    """Stage 3: the adapter fine-tuned on the FastGenerator by diffusion and adversarial loss.
 
-    The ablations of the paper's Table 2 and 3 are values of these fields.
+    Baseline GAN and the ablations of the paper's Tables 2 and 3 are values of these fields.
     """
 
     slow_generator: str = _checkpoint()  # checkpoint folder: the discriminator's frozen backbone
     fast_generator: str = _checkpoint()  # checkpoint folder
     slow_adapter: str = _checkpoint()  # checkpoint folder whose adapter is fine-tuned
-    adapter: str  # its kind, a name of `ADAPTERS`
+    adapter: str  # a name of `ADAPTERS`
     optimizer: OptimizerConfig
     discriminator_optimizer: OptimizerConfig
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     student: FewStepConfig = dataclasses.field(default_factory=FewStepConfig)
-    # Open in the paper: noised real latents fit the diffusion loss, which compares with them;
-    # "sampler" runs the few-step sampler from noise up to the drawn step instead.
+    # Not in the paper. "data" noises real latents, as the diffusion loss needs; "sampler" runs the
+    # few-step sampler from noise up to a random step instead.
     fake_from: Literal["data", "sampler"] = "data"
-    adversarial: bool = True  # False trains by the diffusion loss alone, without a discriminator
+    adversarial: bool = True  # False uses the diffusion loss alone, without a discriminator
+    #: lambda, the weight of the diffusion loss.
     diffusion_scale: ScaleConfig = dataclasses.field(default_factory=ScaleConfig)
-    # Open in the paper, which says 0..1000: clamped or shifted as in DMD is the alternative.
+    # Of the discriminator. The paper says 0 to 1000; whether shifted or clamped is not in it.
     timesteps: TimestepsConfig = dataclasses.field(
         default_factory=lambda: TimestepsConfig(shift=1.0)
     )
-    adapter_every: int = 5  # steps; the discriminator plays in every one
-    adapter_start: int = 0  # steps in which the discriminator plays alone
-    real_penalty: float = 0.0  # weight of the approximate R1 penalty of APT
-    fake_penalty: float = 0.0  # likewise R2
-    penalty_noise: float = 0.01  # its perturbation of the latents
-    separate_gradients: bool = True  # norm of each loss's gradient: one backward pass more
+    adapter_every: int = 5  # steps per update of the adapter; the discriminator is updated on each
+    adapter_start: int = 0  # first step that may update the adapter
+    real_penalty: float = 0.0  # weight of APT's approximate R1 penalty
+    fake_penalty: float = 0.0  # weight of its approximate R2 penalty
+    penalty_noise: float = 0.01  # standard deviation of their perturbation of the latents
+    separate_gradients: bool = True  # measures each loss's gradient norm: one more backward pass
 
     def __post_init__(self) -> None:
         adapter_kind(self.adapter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MatchedAdapterConfig:
-    """Baseline DMD of the paper's Table 1: an adapter by distribution matching.
+class DMDConfig:
+    """Baseline DMD of the paper's Table 1: an adapter distilled by distribution matching.
 
-    Real score: SlowGenerator and SlowAdapter, frozen. Fake score: the same with an adapter that is
-    trained. Open in the paper; training the fake score's generator too would take 5 B more.
+    Real score: SlowGenerator and SlowAdapter, frozen. Fake score: the same with a trained adapter.
+    The paper does not say; training the fake score's generator too would be 5 B more parameters.
     """
 
     slow_generator: str = _checkpoint()
     fast_generator: str = _checkpoint()
     slow_adapter: str = _checkpoint()
-    adapter: str  # its kind, a name of `ADAPTERS`
+    adapter: str  # a name of `ADAPTERS`
     optimizer: OptimizerConfig
     fake_score_optimizer: OptimizerConfig
     matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)
@@ -279,26 +284,26 @@ class MatchedAdapterConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConsistentAdapterConfig:
-    """Baseline LCM of the paper's Table 1: an adapter by consistency with the guided teacher."""
+class LCMConfig:
+    """Baseline LCM of the paper's Table 1: an adapter consistent with its guided teacher."""
 
     slow_generator: str = _checkpoint()
     fast_generator: str = _checkpoint()
     slow_adapter: str = _checkpoint()
-    adapter: str  # its kind, a name of `ADAPTERS`
+    adapter: str  # a name of `ADAPTERS`
     optimizer: OptimizerConfig  # its moving average gives the targets
-    num_timesteps: int = 50  # of the teacher's grid; neighbours are made consistent
+    num_timesteps: int = 50  # of the teacher; predictions at neighboring ones are made equal
     shift: float = 5.0
-    guidance_scale: float = 5.0  # of the teacher, as samplers call it
+    guidance_scale: float = 5.0  # of the teacher
     student: FewStepConfig = dataclasses.field(default_factory=FewStepConfig)
-    adapter_every: int = 5  # steps, so that a run has as many updates as one of stage 3
+    adapter_every: int = 5  # steps per update, as in stage 3
 
     def __post_init__(self) -> None:
         adapter_kind(self.adapter)
         require(
             self.optimizer.ema_decay > 0,
-            "optimizer.ema_decay=0; consistency training takes its targets from the average: "
-            "give a decay, for instance 0.95",
+            "optimizer.ema_decay=0; the moving average gives the targets of consistency training: "
+            "set a decay, for example 0.95",
         )
 
 
@@ -308,8 +313,8 @@ StageConfig = (
     | SlowAdapterConfig
     | FastGeneratorConfig
     | FastAdapterConfig
-    | MatchedAdapterConfig
-    | ConsistentAdapterConfig
+    | DMDConfig
+    | LCMConfig
 )
 
 
@@ -322,42 +327,40 @@ class TrainConfig:
     """
 
     stage: StageConfig
-    output: str = dataclasses.field(metadata=_FREE)  # folder of the run
-    #: Folder of `flashmotion cache`.
+    workdir: str = dataclasses.field(metadata=_FREE)  # folder of the run
+    #: Folder written by `flashmotion cache`.
     cache: str = dataclasses.field(default="data/MagicData-cache", metadata=_FREE)
-    map_kind: CachedMapKind = "box"
-    steps: int = dataclasses.field(metadata=_FREE)
-    batch_size: int = 16  # videos a step, over all devices
+    map_kind: CachedMapKind = "box"  # trajectory maps that the adapter is given
+    num_train_steps: int = dataclasses.field(metadata=_FREE)
+    batch_size: int = 16  # videos per step, over all devices
     seed: int = 0
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of matmuls; masters are float32
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of matmuls; master weights are float32
     remat: Literal["none", "full", "dots"] = dataclasses.field(default="full", metadata=_FREE)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=_FREE)
-    num_threads: int = dataclasses.field(default=4, metadata=_FREE)  # that read the cache
+    num_threads: int = dataclasses.field(default=4, metadata=_FREE)  # reading the cache
     log_every: int = dataclasses.field(default=10, metadata=_FREE)  # steps
     save_every: int = dataclasses.field(default=200, metadata=_FREE)  # steps
-    keep: int = dataclasses.field(default=2, metadata=_FREE)  # latest checkpoints, two or more
-    keep_best: str = dataclasses.field(default="", metadata=_FREE)  # a metric: keep its minimum too
-    sample_every: int = dataclasses.field(default=500, metadata=_FREE)  # steps; 0 for none
+    keep: int = dataclasses.field(default=2, metadata=_FREE)  # latest checkpoints, at least two
+    keep_best: str = dataclasses.field(default="", metadata=_FREE)  # metric: also keep its minimum
+    sample_every: int = dataclasses.field(default=500, metadata=_FREE)  # steps; 0 for no samples
     num_samples: int = dataclasses.field(default=1, metadata=_FREE)  # videos each time
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "num_threads", "log_every", "save_every"):
+        for name in ("num_train_steps", "batch_size", "num_threads", "log_every", "save_every"):
             value = getattr(self, name)
             require(value >= 1, f"{name}={value}; expected at least 1")
-        require(
-            self.keep >= 2, f"keep={self.keep}; expected at least 2, for the newest may be damaged"
-        )
+        require(self.keep >= 2, f"keep={self.keep}; expected at least 2: the newest may be damaged")
 
 
 def differences(old: dict[str, Any], new: TrainConfig) -> list[str]:
-    """Where a run's settings differ from another's in what decides its numbers.
+    """List the fields that differ between two runs and determine their numbers.
 
     Args:
-      old: `to_dict` of a `TrainConfig`, perhaps read back from JSON.
-      new: the other one.
+      old: `to_dict` of a `TrainConfig`, possibly read back from JSON.
+      new: the other configuration.
 
     Returns:
-      One line a field, `key: old -> new`.
+      One line per field, `key: old -> new`.
     """
     free = set(_free(new))
     old_leaves, new_leaves = (

@@ -21,7 +21,7 @@ from jax.sharding import Sharding
 from flashmotion_jax.perf.programs import OutOfMemory, PlannedProgram
 from flashmotion_jax.runtime.errors import is_resource_exhausted
 from flashmotion_jax.runtime.sharding import sharding_of
-from flashmotion_jax.training.player import Player
+from flashmotion_jax.training.train_state import TrainState
 
 #: How many random numbers the arrays repeat. A prime, so that rows of an array differ.
 NUMBERS = 65_521
@@ -144,7 +144,7 @@ def fill(tree: Any, seed: int = 0) -> Any:
         return jnp.full(array.shape, value, array.dtype, device=place)
 
     def of_node(node: Any) -> Any:
-        if not isinstance(node, Player):
+        if not isinstance(node, TrainState):
             return of_array(node)
         zeros = jax.tree.map(
             lambda array: jnp.zeros(array.shape, array.dtype, device=sharding_of(array)),
@@ -152,7 +152,7 @@ def fill(tree: Any, seed: int = 0) -> Any:
         )
         return zeros._replace(params=jax.tree.map(of_array, node.params))
 
-    return jax.tree.map(of_node, tree, is_leaf=lambda node: isinstance(node, Player))
+    return jax.tree.map(of_node, tree, is_leaf=lambda node: isinstance(node, TrainState))
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +11,16 @@ import jax
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.perf.sizes import VideoSize, planned_inputs
 from flashmotion_jax.runtime.devices import GIB
-from flashmotion_jax.runtime.flops import count_flops
+from flashmotion_jax.runtime.flops import count_jaxpr_flops
 from flashmotion_jax.runtime.jit import Program
-from flashmotion_jax.training.layout import (
-    abstract_models,
-    abstract_players,
+from flashmotion_jax.training.abstract import (
+    abstract_frozen,
+    abstract_states,
+    abstract_step_args,
     bytes_per_device,
-    turn_arguments,
 )
 from flashmotion_jax.training.stages import build_stage
-from flashmotion_jax.training.turn import make_step
+from flashmotion_jax.training.train_step import make_train_step
 
 
 @dataclass(frozen=True)
@@ -90,38 +89,24 @@ def training_programs(run: TrainConfig, size: VideoSize | None) -> list[PlannedP
     """
     stage = build_stage(run)
     inputs = planned_inputs(run, stage, size)
-    arguments = turn_arguments(run, stage, inputs)
-    players, models = abstract_players(stage), abstract_models(run, stage, inputs)
-    resident = bytes_per_device((players, models, inputs.abstract_batch()))
-    model_flops = count_model_flops(run, size)
+    all_args = abstract_step_args(run, stage, inputs)
+    states, frozen = abstract_states(stage), abstract_frozen(run, stage, inputs)
+    resident = bytes_per_device((states, frozen, inputs.abstract_batch()))
     programs = []
-    for turn in stage.turns:
-        step = make_step(turn, stage.players[turn.player].optimizer)
-        given = arguments[turn.player]
+    for update in stage.updates:
+        step = make_train_step(update, stage.trained[update.model].optimizer)
+        args = all_args[update.model]
+        jaxpr = step.trace(*args).jaxpr
         programs.append(
             PlannedProgram(
-                name=f"{turn.player} update",
-                runs=1 / turn.every,
+                name=f"{update.model} update",
+                runs=1 / update.every,
                 program=step,
-                args=given,
+                args=args,
                 options={},
-                flops=count_flops(step.function, *given),
-                model_flops=model_flops[turn.player],
+                flops=count_jaxpr_flops(jaxpr),
+                model_flops=count_jaxpr_flops(jaxpr, recomputed=False),
                 resident=resident,
             )
         )
     return programs
-
-
-def count_model_flops(run: TrainConfig, size: VideoSize | None) -> dict[str, float]:
-    """FLOPs of each update without recomputation, by the name of what it trains."""
-    run = dataclasses.replace(run, remat="none")
-    stage = build_stage(run)
-    arguments: dict[str, Any] = turn_arguments(run, stage, planned_inputs(run, stage, size))
-    return {
-        turn.player: count_flops(
-            make_step(turn, stage.players[turn.player].optimizer).function,
-            *arguments[turn.player],
-        )
-        for turn in stage.turns
-    }

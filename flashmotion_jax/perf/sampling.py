@@ -27,7 +27,7 @@ from flashmotion_jax.perf.sizes import VideoSize, published_checkpoint
 from flashmotion_jax.runtime.flops import count_flops
 from flashmotion_jax.runtime.jit import Program
 from flashmotion_jax.text.prompts import encode_tokens
-from flashmotion_jax.training.layout import bytes_per_device, on_mesh
+from flashmotion_jax.training.abstract import bytes_per_device, with_shardings
 
 #: Programs that differ from adapter to adapter.
 ADAPTED = ("prepare", "denoising step")
@@ -64,7 +64,9 @@ def abstract_component(spec: SampleSpec, kind: str) -> Any:
     """A component with shapes, dtypes and shardings on the current mesh in place of arrays."""
     component = components.read_component(spec.folder, kind)
     policy = Policy(compute=spec.dtype, params=spec.dtype)
-    return on_mesh(components.abstract_module(kind, component.config, policy, component.dit_config))
+    return with_shardings(
+        components.abstract_module(kind, component.config, policy, component.dit_config)
+    )
 
 
 def sampling_programs(spec: SampleSpec) -> tuple[SamplingConfig, list[PlannedProgram]]:

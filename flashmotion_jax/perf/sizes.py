@@ -146,7 +146,7 @@ def planned_inputs(run: TrainConfig, stage: Stage, size: VideoSize | None) -> Pl
       UserError: The models do not take videos of that size, or the cache is damaged.
     """
     if isinstance(run.stage, AutoencoderConfig):
-        return PlannedInputs(abstract_pixels(run, run.stage), {})
+        return PlannedInputs(abstract_pixels(run), {})
     dit = dit_config(stage)
     texts = dict.fromkeys(("empty_text", "negative_text"), (dit.text_len, dit.text_dim))
     if size is None and Path(run.cache, "cache.json").exists():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
 
 #: Matmuls in cuDNN's fused attention, forward and backward: a custom call that hides them.
 CUDNN_MATMULS = {
@@ -24,10 +24,9 @@ CUDNN_MATMULS = {
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
     """Count the FLOPs of matmuls, convolutions and attention kernels; a multiply-add is two.
 
-    Recomputation counts (`jax.checkpoint` inside a gradient), so trace the model without
-    rematerialization to get model FLOPs. A `cond` counts as the mean of its branches, a `shard_map`
-    as the work of all its devices. Convolution taps on padding count; the zeros that dilate an
-    input do not. Elementwise work is left out.
+    Recomputation counts (`jax.checkpoint` inside a gradient), see `count_jaxpr_flops`. A `cond`
+    counts as the mean of its branches, a `shard_map` as the work of all its devices. Convolution
+    taps on padding count; the zeros that dilate an input do not. Elementwise work is left out.
 
     Args:
       function: Traceable function; it is neither compiled nor run.
@@ -39,7 +38,18 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
     Raises:
       ValueError: A matmul is inside a loop whose length is only known at run time.
     """
-    return float(_count(jax.make_jaxpr(function)(*args).jaxpr))
+    return count_jaxpr_flops(jax.make_jaxpr(function)(*args))
+
+
+def count_jaxpr_flops(jaxpr: ClosedJaxpr, *, recomputed: bool = True) -> float:
+    """Count the FLOPs of a traced program, see `count_flops`.
+
+    Args:
+      jaxpr: The program, for example `jax.jit(function).trace(*args).jaxpr`.
+      recomputed: Count what the backward pass of `jax.checkpoint` computes again; False gives model
+        FLOPs.
+    """
+    return float(_count(jaxpr.jaxpr, recomputed))
 
 
 def matmul_flops(out: Iterable[int], contracted: Iterable[int]) -> int:
@@ -52,11 +62,14 @@ def matmul_flops(out: Iterable[int], contracted: Iterable[int]) -> int:
     return 2 * math.prod(out) * math.prod(contracted)
 
 
-def _count(jaxpr: Jaxpr) -> float:
-    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+def _count(jaxpr: Jaxpr, recomputed: bool) -> float:
+    return sum(_count_equation(equation, recomputed) for equation in jaxpr.eqns)
 
 
-def _count_equation(equation: JaxprEqn) -> float:
+def _count_equation(equation: JaxprEqn, recomputed: bool) -> float:
+    # jax.checkpoint names what its backward pass computes again, in profiles too.
+    if not recomputed and "rematted_computation" in str(equation.source_info.name_stack):
+        return 0
     match equation.primitive.name:
         case "dot_general":
             return _matmul(equation)
@@ -64,7 +77,7 @@ def _count_equation(equation: JaxprEqn) -> float:
             return _convolution(equation)
         case name if name in CUDNN_MATMULS:
             return CUDNN_MATMULS[name] * _attention_matmul(equation)
-    bodies = [_count(body) for body in jaxprs_in_params(equation.params)]
+    bodies = [_count(body, recomputed) for body in jaxprs_in_params(equation.params)]
     if not any(bodies):
         return 0
     if equation.primitive.name == "cond":

@@ -74,6 +74,10 @@ class Program(Generic[P, T]):
         """Trace the function for arguments that may be abstract, to compile without running it."""
         return self._jitted().lower(*args, **kwargs)
 
+    def trace(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Traced:
+        """Trace the program for arguments that may be abstract; a call with the same reuses it."""
+        return self._jitted().trace(*args, **kwargs)
+
     def _jitted(self) -> Any:
         target = backend()
         if target not in self._compiled:

@@ -1,1 +1,1 @@
-"""Training: the stages of FlashMotion, and how a run is watched."""
+"""Training: stages, the trainer, checkpoints and metrics."""

@@ -1,18 +1,19 @@
-"""Checkpoints of a run: all players, the random key and the place in the data, whole or not at all.
+"""Checkpoints of a run: all train states, the random key and the position in the data.
 
-Orbax writes them in the background. A step counts as saved when its mark stands beside it, which
-says what its files are: what was damaged afterwards is found before orbax meets it.
+Orbax writes them in the background. A step counts as saved once its manifest, `<step>.json`, is
+written; it holds a digest of the files, so that damage is found before orbax reads them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,23 +28,24 @@ from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 
-#: What orbax calls a checkpoint that is still being written, after the step.
+#: Suffix of the folder that orbax writes a checkpoint to before it renames it.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
-#: Of files up to this size a mark knows the content: they say what the large ones hold.
-MARKED_BYTES = 2**20
+#: The digest covers the contents of files up to this size, and only the sizes of larger ones.
+HASHED_BYTES = 2**20
 
 
-class State(NamedTuple):
-    """Everything that a run goes on from.
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """Everything that is needed to resume a run.
 
     Attributes:
-      players: name to `Player`.
+      states: name of each trained model to its `TrainState`.
       key: the run's random key.
-      data: state of the batches' iterator, JSON.
+      data: state of the batch iterator, as JSON.
     """
 
-    players: Mapping[str, Any]
+    states: Mapping[str, Any]
     key: jax.Array
     data: Mapping[str, Any]
 
@@ -52,10 +54,10 @@ class Checkpoints:
     """The checkpoints in a folder.
 
     Args:
-      folder: made if need be.
-      keep: how many of the latest to keep, at least two: the newest counts once it is marked, and
-        orbax deletes the one before as soon as the newest is written.
-      keep_best: metric whose smallest value is kept too; empty for none.
+      folder: created if it does not exist.
+      keep: number of latest checkpoints to keep, at least two: orbax deletes the oldest one as soon
+        as the newest is written, which is before it has a manifest.
+      keep_best: metric whose checkpoint of the smallest value is kept too; empty for none.
     """
 
     def __init__(self, folder: Path, keep: int, keep_best: str = ""):
@@ -64,7 +66,7 @@ class Checkpoints:
         self._keep_best = keep_best
 
         def metric(metrics: Mapping[str, float]) -> float:
-            # The run may have begun with another metric.
+            # Checkpoints from before `keep_best` was changed lack the metric.
             return metrics.get(keep_best, math.inf)
 
         policies: list[Any] = [checkpoint_managers.LatestN(max(keep, 2))]
@@ -75,177 +77,180 @@ class Checkpoints:
                 )
             )
         options = ocp.CheckpointManagerOptions(
-            best_fn=metric if keep_best else None,  # without it, orbax writes no metrics
+            best_fn=metric if keep_best else None,  # orbax writes metrics only if this is set
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
         )
         self._manager = ocp.CheckpointManager(
             self._folder, options=options, item_names=("state", "data")
         )
-        self._unmarked: dict[int, dict[str, list[int]]] = {}  # step to the arrays' shapes
+        self._uncommitted: dict[int, dict[str, list[int]]] = {}  # step to shapes of its arrays
 
-    def save(self, step: int, state: State, metrics: Mapping[str, float]) -> list[int]:
-        """Begins to write a checkpoint; returns when the arrays may change.
+    def save(self, step: int, snapshot: Snapshot, metrics: Mapping[str, float]) -> list[int]:
+        """Start writing a checkpoint; when this returns, the arrays may be donated.
 
         Args:
-          step: steps that have been made.
-          state: to write.
-          metrics: means since the last checkpoint.
+          step: number of completed steps.
+          snapshot: what to write.
+          metrics: averages since the last checkpoint.
 
         Returns:
-          The steps before that have been written since `mark` was last asked, which are marked.
+          Earlier steps that have been committed by this call.
 
         Raises:
-          UserError: the metric of `keep_best` is not among them.
+          UserError: `metrics` lacks the metric of `keep_best`.
           FloatingPointError: an array is not finite.
-          OSError: the checkpoint before could not be written, or the disk is too full for this one.
+          OSError: the previous checkpoint could not be written, or the disk is too full for this
+            one.
         """
         if self._keep_best and self._keep_best not in metrics:
             raise UserError(
-                f"keep_best={self._keep_best!r} is not measured; there are {sorted(metrics)}"
+                f"keep_best={self._keep_best!r} is not a metric of this run; expected one of "
+                f"{', '.join(sorted(metrics))}"
             )
-        arrays = _flat({"players": state.players, "key": jax.random.key_data(state.key)})
+        arrays = _flat({"states": snapshot.states, "key": jax.random.key_data(snapshot.key)})
         _require_finite(step, arrays)
-        # Orbax would wait for the one before too, but then delete others before it is marked.
-        marked = self.wait()
+        # Orbax would wait too, but would then delete old checkpoints before the manifest of the
+        # previous one is written: a kill in between would lose both.
+        committed = self.wait()
         require_space(self._folder / str(step), sum(array.nbytes for array in arrays.values()))
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(arrays),
-                data=ocp.args.JsonSave(dict(state.data)),
+                data=ocp.args.JsonSave(dict(snapshot.data)),
             ),
             metrics={self._keep_best: metrics[self._keep_best]} if self._keep_best else None,
         )
-        self._unmarked[step] = _shapes(arrays)
-        return marked
+        self._uncommitted[step] = _shapes(arrays)
+        return committed
 
-    def mark(self) -> list[int]:
-        """Marks the steps that have been written since, and returns them.
+    def commit(self) -> list[int]:
+        """Write the manifests of checkpoints that are complete, without waiting; return the steps.
 
         Raises:
           OSError: one could not be written.
         """
-        if not self._unmarked or self._manager.is_saving_in_progress():
+        if not self._uncommitted or self._manager.is_saving_in_progress():
             return []
         return self.wait()
 
     def wait(self) -> list[int]:
-        """Waits until all is written, marks it, and returns the steps.
+        """Wait until all checkpoints are complete, write their manifests, and return the steps.
 
         Raises:
           OSError: one could not be written.
         """
-        if not self._unmarked:
+        if not self._uncommitted:
             return []
-        marked, self._unmarked = self._unmarked, {}
+        committed, self._uncommitted = self._uncommitted, {}
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # orbax and tensorstore raise all kinds
             raise OSError(
-                f"checkpoint {max(marked)} could not be written to {self._folder}: "
-                f"{_first_line(error)}; those before it are whole"
+                f"checkpoint {max(committed)} could not be written to {self._folder}: "
+                f"{_first_line(error)}; earlier checkpoints are intact"
             ) from error
         if jax.process_index() == 0:
-            for step, shapes in marked.items():
+            for step, shapes in committed.items():
                 values = {"sha256": _digest(self._path(step)), "arrays": shapes}
-                with replacing(self._mark(step)) as scratch:
+                with replacing(self._manifest(step)) as scratch:
                     scratch.write_text(json.dumps(values))
-            for mark in self._folder.glob("[0-9]*.json"):
-                if not mark.with_suffix("").exists():
-                    mark.unlink()
-        return list(marked)
+            for manifest in self._folder.glob("[0-9]*.json"):
+                if not manifest.with_suffix("").exists():
+                    manifest.unlink()
+        return list(committed)
 
     def restore(
-        self, players: Mapping[str, Any], message: Callable[[str], None]
-    ) -> tuple[int, State] | None:
-        """The latest checkpoint that is whole.
+        self, states: Mapping[str, Any], message: Callable[[str], None]
+    ) -> tuple[int, Snapshot] | None:
+        """Restore the latest intact checkpoint.
 
-        Those that are not are moved aside, so that their steps can be written again.
+        Damaged ones are moved to `damaged/`, so that their steps can be written again.
 
         Args:
-          players: with shapes, dtypes and places of the arrays; the mesh may be another one.
-          message: hears of checkpoints that are passed over.
+          states: abstract train states; their mesh may differ from the one that was saved.
+          message: called with a line about each checkpoint that is skipped.
 
         Returns:
-          The number of steps made and the state, or None if there is none.
+          The number of completed steps and the snapshot, or None without an intact checkpoint.
 
         Raises:
-          UserError: a whole checkpoint has other arrays, of another version or other sizes.
+          UserError: an intact checkpoint has other arrays, from another version or other sizes.
         """
         for path in self._folder.glob(f"*{UNFINISHED}"):
             step = path.name.removesuffix(UNFINISHED)
-            message(f"checkpoint {step} was cut off while it was written: removed")
+            message(f"checkpoint {step} is incomplete: removed")
             if jax.process_index() == 0:
-                # What this cannot remove, orbax does when it writes the step again.
+                # Whatever cannot be removed, orbax replaces when it writes the step again.
                 shutil.rmtree(path, ignore_errors=True)
         for step in sorted(self._manager.all_steps(), reverse=True):
-            restored = self._try(step, players)
-            if isinstance(restored, State):
+            restored = self._try_restore(step, states)
+            if isinstance(restored, Snapshot):
                 return step, restored
-            aside = self._folder / "damaged" / str(step)
-            message(f"checkpoint {step} is {restored}: moved to {aside}, taking the one before")
-            self._set_aside(step, aside)
+            target = self._folder / "damaged" / str(step)
+            message(f"checkpoint {step} is {restored}: moved to {target}; trying the previous one")
+            self._move(step, target)
         return None
 
     def close(self) -> None:
-        """Waits for what is being written, and lets go of orbax's threads."""
+        """Wait until all checkpoints are complete, and end orbax's threads."""
         self.wait()
         self._manager.close()
 
-    def _try(self, step: int, players: Mapping[str, Any]) -> State | str:
-        """The state, or what is wrong with the checkpoint."""
+    def _try_restore(self, step: int, states: Mapping[str, Any]) -> Snapshot | str:
+        """Return the snapshot, or what is wrong with the checkpoint."""
         try:
-            mark = json.loads(self._mark(step).read_text())
-            digest, shapes = mark["sha256"], mark["arrays"]
+            manifest = json.loads(self._manifest(step).read_text())
+            digest, shapes = manifest["sha256"], manifest["arrays"]
         except (OSError, ValueError, KeyError, TypeError):
-            return "not finished"
+            return "incomplete"
         if _digest(self._path(step)) != digest:
-            return "damaged (files are missing, cut or changed)"
-        abstract = {"players": players, "key": jax.ShapeDtypeStruct((2,), np.uint32)}
-        placed = {name: _placed(array) for name, array in _flat(abstract).items()}
-        _require_same_shapes(self._path(step), shapes, _shapes(placed))
+            return "damaged (files are missing, truncated or changed)"
+        abstract = {"states": states, "key": jax.ShapeDtypeStruct((2,), np.uint32)}
+        arrays = {name: _on_current_mesh(array) for name, array in _flat(abstract).items()}
+        _require_same_shapes(self._path(step), shapes, _shapes(arrays))
         args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(placed), data=ocp.args.JsonRestore()
+            state=ocp.args.StandardRestore(arrays), data=ocp.args.JsonRestore()
         )
         try:
             restored: Any = self._manager.restore(step, args=args)
         except Exception as error:  # orbax and tensorstore raise all kinds
             return f"damaged ({_first_line(error)})"
-        leaves = [restored.state[name] for name in placed]
+        leaves = [restored.state[name] for name in arrays]
         tree = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
-        return State(tree["players"], jax.random.wrap_key_data(tree["key"]), restored.data)
+        return Snapshot(tree["states"], jax.random.wrap_key_data(tree["key"]), restored.data)
 
-    def _set_aside(self, step: int, aside: Path) -> None:
+    def _move(self, step: int, target: Path) -> None:
         if jax.process_index() == 0:
-            aside.parent.mkdir(exist_ok=True)
-            if aside.exists():  # the same step was damaged before
-                shutil.rmtree(aside)
-            self._path(step).rename(aside)
-            self._mark(step).unlink(missing_ok=True)
-        multihost_utils.sync_global_devices(f"set aside {step}")
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():  # the same step was damaged before
+                shutil.rmtree(target)
+            self._path(step).rename(target)
+            self._manifest(step).unlink(missing_ok=True)
+        multihost_utils.sync_global_devices(f"move checkpoint {step}")
         self._manager.reload()
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)
 
-    def _mark(self, step: int) -> Path:
+    def _manifest(self, step: int) -> Path:
         return self._folder / f"{step}.json"
 
 
 def _flat(tree: Any) -> dict[str, Any]:
-    """Dotted path to array of every leaf, whatever the types of the nodes."""
+    """Map the dotted path of every leaf to it, whatever the types of the nodes."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def _require_finite(step: int, arrays: dict[str, jax.Array]) -> None:
-    """Raises FloatingPointError; finite losses may still make an update that overflows."""
+    """Raise FloatingPointError for NaN or infinity; an update may overflow with finite losses."""
     finite = jax.device_get(_are_finite(arrays))
-    faults = [name for name, is_finite in finite.items() if not is_finite]
-    if faults:
+    invalid = [name for name, is_finite in finite.items() if not is_finite]
+    if invalid:
         raise FloatingPointError(
-            f"after step {step}, {len(faults)} arrays are not finite, such as {faults[0]}: nothing "
-            "is saved of it; lower the learning rate or clip_norm"
+            f"after step {step}, {len(invalid)} arrays are not finite, for example {invalid[0]}; "
+            "this step is not saved. Lower the learning rate or clip_norm"
         )
 
 
@@ -258,8 +263,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
-def _placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """The same array on the devices of the mesh that is set."""
+def _on_current_mesh(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     spec = array.sharding.spec if array.sharding else PartitionSpec()
     sharding = NamedSharding(jax.sharding.get_mesh(), spec)
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
@@ -273,24 +277,24 @@ def _require_same_shapes(
     path: Path, found: dict[str, list[int]], expected: dict[str, list[int]]
 ) -> None:
     differing = [
-        f"{name}: {found.get(name, 'nothing')} there, {expected.get(name, 'nothing')} here"
+        f"{name}: {found.get(name, 'nothing')} on disk, {expected.get(name, 'nothing')} expected"
         for name in sorted(found.keys() | expected.keys())
         if found.get(name) != expected.get(name)
     ]
     if differing:
         raise UserError(
-            f"{path} has other arrays than this run ({len(differing)} differ, {differing[0]}); "
-            "go on with the version that wrote it, or give another output"
+            f"{path} holds other arrays than this run ({len(differing)} differ, {differing[0]}); "
+            "resume with the version that wrote it, or choose another workdir"
         )
 
 
 def _digest(folder: Path) -> str:
-    """Of the names and sizes of all files, and of what the small ones hold."""
+    """Hash the names and sizes of all files, and the contents of the small ones."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             size = file.stat().st_size
             digest.update(f"{file.relative_to(folder)} {size}\n".encode())
-            if size <= MARKED_BYTES:
+            if size <= HASHED_BYTES:
                 digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""What a run reads: batches, constants, and what its sample videos are made of.
+"""What a run reads: batches, constants, and the inputs of its sample videos.
 
-Stages read a latent cache; an autoencoder, which makes the latents, reads pixels.
+Most stages read a latent cache; an autoencoder, which makes the latents, reads pixels.
 """
 
 from __future__ import annotations
@@ -19,61 +19,59 @@ from flashmotion_jax.data.examples import DrawnSprites, open_examples
 from flashmotion_jax.data.latent_cache import open_cache
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
-from flashmotion_jax.media.images import to_uint8
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
-from flashmotion_jax.training import autoencoder
-from flashmotion_jax.training.samples import LatentSampler
-from flashmotion_jax.training.stage import Result, Stage
-from flashmotion_jax.training.turn import Models
+from flashmotion_jax.training.samples import LatentSampler, ReconstructionSampler
+from flashmotion_jax.training.stage import ExportSpec, Stage
+from flashmotion_jax.training.train_step import Models
 
 Sampler = Callable[[Models], Iterator[np.ndarray]]
-"""The models as they are, to videos uint8 `[F, H, W, 3]`."""
+"""Makes videos, uint8 `[F, H, W, 3]`, with the models in their current state."""
 
 
-class Shapes(Protocol):
-    """Of what a run reads: enough to compile it."""
+class AbstractInputs(Protocol):
+    """Shapes of what a run reads: enough to compile it."""
 
     def abstract_batch(self) -> Any:
-        """A batch with shapes, dtypes and places in place of arrays."""
+        """Return a batch with shapes, dtypes and shardings in place of arrays."""
         ...
 
     def constants(self) -> dict[str, jax.Array]:
-        """What losses need beside models and batch, by role."""
+        """Return what loss functions need besides models and batch, by role."""
         ...
 
 
-class Inputs(Shapes, Protocol):
+class Inputs(AbstractInputs, Protocol):
     """What a run reads."""
 
     def batches(self, mesh: Mesh) -> Batches[Any]:
-        """The batches, from the beginning."""
+        """Return the batches, starting at step 0."""
         ...
 
-    def sampler(self, result: Result) -> Sampler:
-        """Makes the run's sample videos."""
+    def sampler(self, export: ExportSpec) -> Sampler:
+        """Return what makes the run's sample videos."""
         ...
 
 
 def open_inputs(run: TrainConfig, stage: Stage) -> Inputs:
-    """What a stage reads.
+    """Open what a stage reads.
 
     Raises:
       UserError: the data is missing or damaged.
     """
-    if isinstance(run.stage, AutoencoderConfig):
-        return PixelInputs(run, run.stage)
+    if stage.data == "pixels":
+        return PixelInputs(run)
     return LatentInputs(run, dit_config(stage))
 
 
 def dit_config(stage: Stage) -> DiTConfig:
-    """Sizes of the stage's generators, which are the same for all."""
-    sources = [*stage.frozen.values(), *(player.source for player in stage.players.values())]
-    return next(source for source in sources if source and source.kind == "dit").read().config
+    """Configuration of the stage's generators, which all have the same."""
+    components = [*stage.frozen.values(), *(init.source for init in stage.trained.values())]
+    return next(c for c in components if c and c.kind == "dit").read().config
 
 
 class LatentInputs:
-    """A latent cache, with the texts that stand for no prompt and for what guidance avoids."""
+    """A latent cache, and the embeddings of the empty and the negative prompt."""
 
     def __init__(self, run: TrainConfig, dit: DiTConfig):
         self._run, self._dit = run, dit
@@ -101,23 +99,23 @@ class LatentInputs:
         names = ("empty_text", "negative_text")
         return {name: jnp.asarray(getattr(self._cache, name)) for name in names}
 
-    def sampler(self, result: Result) -> Sampler:
+    def sampler(self, export: ExportSpec) -> Sampler:
         """See `Inputs`."""
-        return LatentSampler(self._run, result, self._cache, self._dit.text_len)
+        return LatentSampler(self._run, export, self._cache, self._dit.text_len)
 
 
 class PixelInputs:
-    """Videos and their maps; sample videos are reconstructions."""
+    """Videos and their trajectory maps."""
 
-    def __init__(self, run: TrainConfig, stage: AutoencoderConfig):
-        self._run, self._stage = run, stage
-        self._source = open_videos(stage)
+    def __init__(self, run: TrainConfig):
+        self._run = run
+        self._videos = open_videos(_pixel_stage(run))
 
     def batches(self, mesh: Mesh) -> Batches[PixelBatch]:
         """See `Inputs`."""
         run = self._run
         return pixel_batches(
-            self._source,
+            self._videos,
             batch_size=run.batch_size,
             seed=run.seed,
             mesh=mesh,
@@ -126,32 +124,28 @@ class PixelInputs:
 
     def abstract_batch(self) -> PixelBatch[Any]:
         """See `Inputs`."""
-        return abstract_pixels(self._run, self._stage)
+        return abstract_pixels(self._run)
 
     def constants(self) -> dict[str, jax.Array]:
         """See `Inputs`."""
         return {}
 
-    def sampler(self, result: Result) -> Sampler:
-        """The first videos, each to the left of what the autoencoder makes of it."""
+    def sampler(self, export: ExportSpec) -> Sampler:
+        """See `Inputs`.
+
+        Raises:
+          UserError: there are fewer videos than samples.
+        """
         count = self._run.num_samples
-        if count > len(self._source):
+        if count > len(self._videos):
             raise UserError(
-                f"num_samples={count}; expected at most {len(self._source)}, the videos there are"
+                f"num_samples={count}; expected at most {len(self._videos)}, the number of videos"
             )
-        videos = [self._source[index].video for index in range(count)]
-
-        def sample(models: Models) -> Iterator[np.ndarray]:
-            vae = models.get(f"{result.player}_ema", models[result.player])
-            for video in videos:
-                made = to_uint8(np.asarray(autoencoder.reconstruct(vae, jnp.asarray(video)[None])))
-                yield np.concatenate([video, made[0]], axis=2)
-
-        return sample
+        return ReconstructionSampler(export, [self._videos[i].video for i in range(count)])
 
 
 def open_videos(stage: AutoencoderConfig) -> MagicData | DrawnSprites:
-    """What an autoencoder is trained on.
+    """Open the videos that an autoencoder is trained on.
 
     Raises:
       UserError: see `open_examples`.
@@ -169,16 +163,23 @@ def open_videos(stage: AutoencoderConfig) -> MagicData | DrawnSprites:
 
 
 def abstract_latents(run: TrainConfig, dit: DiTConfig, shape: tuple[int, ...]) -> Batch[Any]:
-    """A batch of latents `(T, h, w, C)` with shapes, dtypes and places in place of arrays."""
+    """Abstract batch of latents `(T, h, w, C)` on the current mesh."""
     latents = _abstract(run.batch_size, shape, jnp.float32)
     text = _abstract(run.batch_size, (dit.text_len, dit.text_dim), jnp.float32)
     return Batch(latents, latents, text)
 
 
-def abstract_pixels(run: TrainConfig, stage: AutoencoderConfig) -> PixelBatch[Any]:
-    """A batch of videos likewise."""
+def abstract_pixels(run: TrainConfig) -> PixelBatch[Any]:
+    """Abstract batch of videos and maps on the current mesh."""
+    stage = _pixel_stage(run)
     shape = (stage.num_frames, stage.height, stage.width, 3)
     return PixelBatch(*[_abstract(run.batch_size, shape, jnp.uint8)] * 3)
+
+
+def _pixel_stage(run: TrainConfig) -> AutoencoderConfig:
+    if not isinstance(run.stage, AutoencoderConfig):
+        raise TypeError(f"{type(run.stage).__name__} reads no pixels; expected AutoencoderConfig")
+    return run.stage
 
 
 def _abstract(batch_size: int, shape: tuple[int, ...], dtype: Any) -> Any:

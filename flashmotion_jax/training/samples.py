@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,81 +14,107 @@ from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.data.batches import Batch, first_records
 from flashmotion_jax.data.latent_cache import LatentCache
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
-from flashmotion_jax.media.images import to_uint8
+from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.jit import program
-from flashmotion_jax.training.stage import Result
-from flashmotion_jax.training.turn import Models
+from flashmotion_jax.training.stage import ExportSpec
+from flashmotion_jax.training.train_step import Models
 
 
 class LatentSampler:
-    """Makes videos of the first records of the cache with the models as they are.
+    """Generates videos from the first records of a latent cache.
 
     Args:
-      run: how many, and of which trajectories.
-      result: sampler, and which models make the videos.
-      cache: gives what the videos are made from.
-      text_len: tokens of the texts.
+      run: number of videos and kind of their trajectory maps.
+      export: sampling settings, and the models that make the videos.
+      cache: source of the records.
+      text_len: tokens per text.
 
     Raises:
       UserError: the cache holds fewer records, or the checkpoint has no VAE.
     """
 
-    def __init__(self, run: TrainConfig, result: Result, cache: LatentCache, text_len: int):
-        self._result = result
+    def __init__(self, run: TrainConfig, export: ExportSpec, cache: LatentCache, text_len: int):
+        self._export = export
         self._dtype = run.dtype
         self._negative_text = cache.negative_text
         self._records = first_records(cache, run.num_samples, run.map_kind, text_len)
-        components.read_component(result.base, "vae")
+        components.read_component(export.base, "vae")
 
     def __call__(self, models: Models) -> Iterator[np.ndarray]:
-        """Samples and decodes.
+        """Sample and decode.
 
         Args:
-          models: by role; a moving average is taken where there is one.
+          models: by role; a moving average replaces the model that it belongs to.
 
         Yields:
-          uint8 `[F, H, W, 3]` of each record, its trajectory to the left if there is an adapter.
+          uint8 `[F, H, W, 3]` of each record, to the right of its trajectory with an adapter.
         """
         records: Batch[np.ndarray] = self._records
-        result = self._result
-
-        def model(role: str | None) -> Any:
-            return models.get(f"{role}_ema", models.get(role)) if role else None
-
+        export = self._export
+        # One key per record, and not per step: samples of different steps can be compared.
         keys = jnp.stack([jax.random.key(index) for index in range(len(records.latents))])
         latents = generate_latents(
-            model(result.generator),
-            model(result.adapter),
+            _latest(models, export.generator),
+            _latest(models, export.adapter),
             self._conditions(),
-            make_schedule(result.sampling),
+            make_schedule(export.sampling),
             keys,
             shape=records.latents.shape[1:],
         )
-        vae = components.load_component(result.base, "vae", self._dtype)
+        vae = components.load_component(export.base, "vae", self._dtype)
         for video, trajectory in zip(latents, records.trajectory, strict=True):
             frames = _decode(vae, video)
-            if result.adapter:
+            if export.adapter:
                 frames = np.concatenate([_decode(vae, jnp.asarray(trajectory)), frames], axis=2)
             yield frames
 
     def _conditions(self) -> Conditions:
-        records, sampling = self._records, self._result.sampling
+        records, sampling = self._records, self._export.sampling
         text = jnp.asarray(records.text)
         negative = jnp.broadcast_to(self._negative_text, text.shape)
         return Conditions(
             text=text,
             negative_text=negative if sampling.is_guided else None,
             image_latents=jnp.asarray(records.latents[:, :1]),
-            trajectory_latents=jnp.asarray(records.trajectory) if self._result.adapter else None,
+            trajectory_latents=jnp.asarray(records.trajectory) if self._export.adapter else None,
             guidance_scale=jnp.float32(sampling.guidance_scale),
         )
 
 
-def _decode(vae: VAE, latents_ThwC: jax.Array) -> np.ndarray:
-    return to_uint8(np.asarray(_decode_one(vae, latents_ThwC[None])[0]))
+class ReconstructionSampler:
+    """Encodes and decodes videos with the trained autoencoder.
+
+    Args:
+      export: names the autoencoder.
+      videos: uint8 `[F, H, W, 3]` each.
+    """
+
+    def __init__(self, export: ExportSpec, videos: Sequence[np.ndarray]):
+        self._export, self._videos = export, videos
+
+    def __call__(self, models: Models) -> Iterator[np.ndarray]:
+        """Yield each video to the left of its reconstruction, uint8 `[F, H, 2 W, 3]`."""
+        vae = _latest(models, self._export.model)
+        for video in self._videos:
+            reconstruction = to_uint8(np.asarray(reconstruct(vae, jnp.asarray(video)[None])))
+            yield np.concatenate([video, reconstruction[0]], axis=2)
 
 
 @program
-def _decode_one(vae: VAE, latents: jax.Array) -> jax.Array:
+def reconstruct(vae: VAE, video: jax.Array) -> jax.Array:
+    """Encode and decode uint8 `[B, F, H, W, 3]`; returns float32 in [-1, 1]."""
+    return vae.decode(vae.encode(to_float(video)))
+
+
+def _latest(models: Models, role: str | None) -> Any:
+    return models.get(f"{role}_ema", models.get(role)) if role else None
+
+
+def _decode(vae: VAE, latents_ThwC: jax.Array) -> np.ndarray:
+    return to_uint8(np.asarray(_decode_batch(vae, latents_ThwC[None])[0]))
+
+
+@program
+def _decode_batch(vae: VAE, latents: jax.Array) -> jax.Array:
     return vae.decode(latents)

@@ -1,167 +1,243 @@
-"""What a stage is made of: its players, the models that stand still, and whose turn it is.
+"""What a stage consists of: trained models, frozen models, updates, and the exported checkpoint.
 
-A `Stage` is data; the loop reads it and knows no kind of stage. `training.stages` builds them.
+A `Stage` is data: the trainer reads it and knows no particular stage. `training.stages` has one
+file per stage, and the table of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 from flax import nnx
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import DiTConfig, OptimizerConfig, SamplingConfig, TrainConfig
+from flashmotion_jax.config import (
+    DiTConfig,
+    FewStepConfig,
+    OptimizerConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from flashmotion_jax.models.layers import Policy
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import place
-from flashmotion_jax.training.player import Player, new_player
-from flashmotion_jax.training.turn import Turn
+from flashmotion_jax.training.train_state import TrainState, create_train_state
+from flashmotion_jax.training.train_step import Update
 
 Module = TypeVar("Module", bound=nnx.Module)
 
 
-class Source(NamedTuple):
-    """A component on disk.
+@dataclasses.dataclass(frozen=True)
+class ComponentRef:
+    """A component of a checkpoint on disk.
 
     Attributes:
       path: checkpoint folder.
-      kind: component, as in `checkpoints.components.kinds`.
+      kind: component, one of `checkpoints.components.kinds`.
     """
 
     path: str
     kind: str
 
     def read(self) -> components.Component:
-        """Its configuration and the digest of its weights."""
-        components.read_sampling(
-            self.path
-        )  # says what is wrong with the folder before its parts do
+        """Read its configuration and the digest of its weights."""
+        # Its errors about the whole folder are clearer than those about one component.
+        components.read_sampling(self.path)
         return components.read_component(self.path, self.kind)
 
     def load(self, policy: Policy) -> Any:
-        """The module with its weights, on the mesh that is set."""
+        """Load the module with its weights onto the current mesh."""
         return components.load_component(self.path, self.kind, policy)
 
     def abstract(self, policy: Policy) -> nnx.Module:
-        """The module with shapes and dtypes in place of arrays."""
+        """Build the module with shapes and dtypes in place of arrays."""
         component = self.read()
         return components.abstract_module(self.kind, component.config, policy, component.dit_config)
 
 
-class Beginning(NamedTuple):
-    """Where a player comes from.
+@dataclasses.dataclass(frozen=True)
+class InitSpec:
+    """How a trained model is initialized.
 
     Attributes:
       abstract: the module with shapes and dtypes in place of arrays.
-      load: makes the module, on the mesh that is set.
-      optimizer: how it is trained.
-      source: what it starts as a copy of, None if it starts from scratch.
+      load: makes the module on the current mesh.
+      optimizer: its optimizer.
+      source: component that it starts as a copy of, or None if it starts from scratch.
     """
 
     abstract: nnx.Module
     load: Callable[[], Any]
     optimizer: OptimizerConfig
-    source: Source | None
+    source: ComponentRef | None
 
-    def new_player(self) -> Player:
-        """The player before its first update."""
-        return program(functools.partial(new_player, config=self.optimizer))(self.load())
+    def create_train_state(self) -> TrainState:
+        """Create the state before the first update."""
+        return program(functools.partial(create_train_state, config=self.optimizer))(self.load())
 
 
-class Result(NamedTuple):
-    """What a run leaves behind: a checkpoint with one component replaced.
+@dataclasses.dataclass(frozen=True)
+class ExportSpec:
+    """The checkpoint that a run exports: an existing one with one component replaced.
 
     Attributes:
-      player: whose weights it is, or their moving average if there is one.
-      kind: the component they become.
-      config: its sizes.
-      base: checkpoint folder that gives all other components.
-      sampling: how the checkpoint is sampled.
-      dit_config: of an adapter, the DiT it belongs to.
-      generator: role of the DiT that makes sample videos.
+      model: trained model that becomes the component; its moving average if one is kept.
+      kind: the component that is replaced.
+      config: configuration of that component.
+      base: checkpoint folder that all other components are taken from.
+      sampling: sampling settings of the exported checkpoint.
+      dit_config: of an adapter, the configuration of its DiT.
+      generator: role of the DiT that makes sample videos; empty for an autoencoder.
       adapter: role of the adapter that does, or None.
-      configure: what the trained module decides of `config`, in the end.
+      finalize_config: maps the trained module to the final `config`.
     """
 
-    player: str
+    model: str
     kind: str
     config: Any
     base: str
     sampling: SamplingConfig
-    dit_config: DiTConfig | None
-    generator: str
-    adapter: str | None
-    configure: Callable[[Any], Any] | None = None
+    dit_config: DiTConfig | None = None
+    generator: str = ""
+    adapter: str | None = None
+    finalize_config: Callable[[Any], Any] | None = None
 
 
-class Stage(NamedTuple):
-    """A way to train.
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training stage.
 
     Attributes:
-      players: name to beginning.
-      frozen: role to component.
-      turns: played in this order within a step.
-      result: what comes of it.
-      bounds: metric to the range it should stay in; the run warns when it leaves.
+      trained: name to initialization of each trained model.
+      frozen: role to component of each frozen model.
+      updates: run in this order within a step.
+      export: the resulting checkpoint.
+      bounds: metric to its expected range; the run warns when a metric leaves it.
+      data: what a batch holds, latents of a cache or pixels of videos.
     """
 
-    players: Mapping[str, Beginning]
-    frozen: Mapping[str, Source]
-    turns: tuple[Turn, ...]
-    result: Result
-    bounds: Mapping[str, tuple[float, float]] = {}
+    trained: Mapping[str, InitSpec]
+    frozen: Mapping[str, ComponentRef]
+    updates: tuple[Update, ...]
+    export: ExportSpec
+    bounds: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    data: Literal["latents", "pixels"] = "latents"
 
 
 def frozen_policy(run: TrainConfig) -> Policy:
-    """Weights that stand still are stored as they are used."""
+    """Precision of frozen weights: stored in the dtype that they are used in."""
     return Policy(compute=run.dtype, params=run.dtype, remat=run.remat)
 
 
 def trained_policy(run: TrainConfig) -> Policy:
-    """Trained weights have float32 masters."""
+    """Precision of trained weights: float32 masters."""
     return Policy(compute=run.dtype, params="float32", remat=run.remat)
 
 
-def from_source(run: TrainConfig, source: Source, optimizer: OptimizerConfig) -> Beginning:
-    """A player that starts as a component on disk."""
+def from_component(
+    run: TrainConfig, component: ComponentRef, optimizer: OptimizerConfig
+) -> InitSpec:
+    """Initialize a model from a component on disk."""
     policy = trained_policy(run)
-    return Beginning(
-        source.abstract(policy), functools.partial(source.load, policy), optimizer, source
+    return InitSpec(
+        component.abstract(policy), functools.partial(component.load, policy), optimizer, component
     )
 
 
 def from_scratch(
     run: TrainConfig, build: Callable[[Policy, nnx.Rngs], nnx.Module], optimizer: OptimizerConfig
-) -> Beginning:
-    """A player with the initial values of its layers, drawn from the run's seed."""
+) -> InitSpec:
+    """Initialize a model at random from the run's seed, as its layers define."""
 
     def make() -> nnx.Module:
         return build(trained_policy(run), nnx.Rngs(run.seed))
 
     abstract = nnx.eval_shape(make)
-    return Beginning(abstract, lambda: _initialise(make), optimizer, None)
+    return InitSpec(abstract, lambda: _initialize(make), optimizer, None)
 
 
 def from_dit(
     run: TrainConfig,
     build: Callable[[Policy, nnx.Rngs], Any],
-    dit: Source,
+    dit: ComponentRef,
     optimizer: OptimizerConfig,
-) -> Beginning:
-    """A module that starts as a copy of a DiT; it has a method `copy_from_dit`."""
+) -> InitSpec:
+    """Initialize a model as a copy of a DiT, by its method `copy_from_dit`."""
     scratch = from_scratch(run, build, optimizer)
 
     def load() -> Any:
         return scratch.load().copy_from_dit(dit.load(trained_policy(run)))
 
-    return scratch._replace(load=load, source=dit)
+    return dataclasses.replace(scratch, load=load, source=dit)
 
 
-def _initialise(make: Callable[[], Module]) -> Module:
-    # Made whole and then moved: what starts from scratch is small, or becomes a copy at once.
+def require_made_for(adapter: ComponentRef, generator: ComponentRef) -> None:
+    """Check that an adapter fits a generator.
+
+    Raises:
+      UserError: the adapter was made for a DiT of another configuration.
+    """
+    expected, found = adapter.read().dit_config, generator.read().config
+    if expected != found:
+        raise UserError(
+            f"the adapter of {adapter.path} is for {expected}; {generator.path} has {found}"
+        )
+
+
+def export_generator(dit: ComponentRef, sampling: SamplingConfig) -> ExportSpec:
+    """Export the trained "generator" in the checkpoint that it started from."""
+    return ExportSpec(
+        model="generator",
+        kind="dit",
+        config=dit.read().config,
+        base=dit.path,
+        sampling=sampling,
+        generator="generator",
+    )
+
+
+def export_adapter(
+    kind: str, config: Any, generator: str, dit: ComponentRef, sampling: SamplingConfig
+) -> ExportSpec:
+    """Export the trained "adapter" in the checkpoint of its generator.
+
+    Args:
+      kind: the adapter's component.
+      config: its configuration.
+      generator: role of the generator.
+      dit: the generator on disk.
+      sampling: sampling settings of the checkpoint.
+    """
+    return ExportSpec(
+        model="adapter",
+        kind=kind,
+        config=config,
+        base=dit.path,
+        sampling=sampling,
+        dit_config=dit.read().config,
+        generator=generator,
+        adapter="adapter",
+    )
+
+
+def few_step_sampling(generator: ComponentRef, student: FewStepConfig) -> SamplingConfig:
+    """Sampling settings of a generator's checkpoint, with the student's few steps."""
+    return dataclasses.replace(
+        components.read_sampling(generator.path),
+        sampler="few_step",
+        denoising_steps=student.denoising_steps,
+        warp_denoising_steps=student.warp_denoising_steps,
+        shift=student.shift,
+    )
+
+
+def _initialize(make: Callable[[], Module]) -> Module:
+    # Made on one device and then moved: what starts from scratch is small, or is replaced at once.
     module = program(make)()
     mesh = jax.sharding.get_mesh()
     return module if mesh.empty else place(module, mesh)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.checkpoints.components import flat_parameters, load_models
-from flashmotion_jax.checkpoints.init import FreshConfig, new_component, write_fresh
+from flashmotion_jax.checkpoints.init import NewModelConfig, init_checkpoint, init_component
 from flashmotion_jax.config import (
     SamplingConfig,
     TextEncoderConfig,
@@ -16,7 +16,7 @@ from flashmotion_jax.config import (
 )
 from helpers import tiny
 
-CONFIG = FreshConfig(
+CONFIG = NewModelConfig(
     words=("a", "ball", "moves", "red"),
     dit=dataclasses.replace(tiny.DIT, in_channels=4, out_channels=4, freq_dim=16),
     vae=VAEConfig(
@@ -42,7 +42,7 @@ def values(module):
 
 def test_it_is_a_whole_checkpoint_and_stays(tmp_path):
     folder = tmp_path / "fresh"
-    num_parameters = write_fresh(folder, CONFIG)
+    num_parameters = init_checkpoint(folder, CONFIG)
     models = load_models(folder, "float32")
     for name, value in vars(models.config).items():
         assert value == getattr(CONFIG, name)
@@ -56,12 +56,12 @@ def test_it_is_a_whole_checkpoint_and_stays(tmp_path):
     assert mask.sum() == 5 and ids.max() < CONFIG.text_encoder.vocab_size
     assert [file.name for file in tmp_path.iterdir()] == ["fresh"]
     with pytest.raises(ValueError, match="exists; choose another folder"):
-        write_fresh(folder, CONFIG)
+        init_checkpoint(folder, CONFIG)
     assert load_models(folder).config == models.config
 
 
 def test_the_dit_starts_as_the_identity_with_velocity_zero_and_can_leave_both():
-    dit = new_component("dit", CONFIG.dit, seed=0)
+    dit = init_component("dit", CONFIG.dit, seed=0)
     latents, timesteps, text = tiny.dit_inputs(1, 3, 4, 4, 8, CONFIG.dit)
 
     @jax.jit
@@ -99,7 +99,7 @@ def test_the_text_encoder_has_the_scales_of_umt5():
         )
     )
     attention = theirs.encoder.block[0].layer[0].SelfAttention
-    ours = values(new_component("text_encoder", config, seed=0))
+    ours = values(init_component("text_encoder", config, seed=0))
     for name, weight in (
         ("token_embedding.embedding", theirs.shared.weight),
         ("blocks.attn.q.kernel", attention.q.weight),
@@ -108,7 +108,7 @@ def test_the_text_encoder_has_the_scales_of_umt5():
     ):
         expected = torch.std(weight.detach()).item()
         assert ours[name].std() == pytest.approx(expected, rel=0.15), name
-    again, other = (values(new_component("text_encoder", config, seed)) for seed in (0, 1))
+    again, other = (values(init_component("text_encoder", config, seed)) for seed in (0, 1))
     for name, array in ours.items():
         np.testing.assert_array_equal(array, again[name])
         assert name.endswith("scale") or (array != other[name]).any()
@@ -116,7 +116,7 @@ def test_the_text_encoder_has_the_scales_of_umt5():
 
 def test_what_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="word 'Red'; expected"):
-        write_fresh(tmp_path / "fresh", dataclasses.replace(CONFIG, words=("Red",)))
+        init_checkpoint(tmp_path / "fresh", dataclasses.replace(CONFIG, words=("Red",)))
     assert not list(tmp_path.iterdir())
 
 
@@ -151,7 +151,7 @@ def test_a_fresh_autoencoder_looks_at_no_chunk_before():
     config = dataclasses.replace(
         tiny.VAE_CONFIG, multipliers=(1, 2, 2), temporal_downsample=(True, True), **channels
     )
-    vae = new_component("vae", config, 0)
+    vae = init_component("vae", config, 0)
     video = np.random.default_rng(0).uniform(-1, 1, (1, 9, 16, 24, 3)).astype(np.float32)
     other = np.concatenate([-video[:, :5], video[:, 5:]], axis=1)
     run = jax.jit(lambda vae, video: vae.decode(vae.encode(video)))

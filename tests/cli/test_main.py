@@ -173,7 +173,7 @@ def test_sample_without_model_takes_the_one_of_the_package(folder, tmp_path, cap
 def test_new_writes_the_model_of_a_configuration(tmp_path, capsys, monkeypatch):
     called = []
     monkeypatch.setattr(
-        "flashmotion_jax.checkpoints.init.write_fresh",
+        "flashmotion_jax.checkpoints.init.init_checkpoint",
         lambda *args: called.append(args) or 1_500_000,
     )
     config = ["--config", f"{CONFIGS}/sprites/model.py", "--set", "dit.num_layers=2"]
@@ -191,7 +191,7 @@ def test_new_writes_the_model_of_a_configuration(tmp_path, capsys, monkeypatch):
         ([], "exists; choose another folder"),
         (["--set", "dit.num_layer=2"], "did you mean 'num_layers'"),
         (["--set", "dit.text_dim=8"], "dit.text_dim=8; expected text_encoder.dim"),
-        (["--config", f"{CONFIGS}/stage2.py"], "builds a TrainConfig; expected a FreshConfig"),
+        (["--config", f"{CONFIGS}/stage2.py"], "builds a TrainConfig; expected a NewModelConfig"),
     ],
 )
 def test_new_refuses_with_status_2(tmp_path, capsys, arguments, message):

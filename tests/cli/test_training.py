@@ -31,7 +31,7 @@ def settings(world, **changes):
         "remat": "none",
         "mesh.fsdp": 1,
         "sample_every": 0,
-        "steps": 2,
+        "num_train_steps": 2,
         "stage.slow_generator": world / "model",
         "stage.start_from": world / "model",
         "stage.adapter.width": 16,
@@ -39,15 +39,15 @@ def settings(world, **changes):
     return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
 
 
-def test_a_run_and_the_same_again(world, tmp_path, capfd):
-    command = ["train", "--config", STAGE_1, *settings(world, output=tmp_path / "run")]
+def test_a_run_and_its_resumption(world, tmp_path, capfd):
+    command = ["train", "--config", STAGE_1, *settings(world, workdir=tmp_path / "run")]
     assert main(command) == 0
     out, err = capfd.readouterr()
-    assert out == f"2 steps of {tmp_path}/run; wrote {tmp_path}/run/model\n"
+    assert out == f"completed 2 steps in {tmp_path}/run; wrote {tmp_path}/run/model\n"
     assert "saved step 2" in err
     assert main(command) == 0
     out, err = capfd.readouterr()
-    assert "going on from step 2" in err
+    assert "resuming from step 2" in err
     assert main([*command, "--resume", "never"]) == 2
     assert "holds a run" in capfd.readouterr().err
     assert main([*command, "--set", "stage.optimizer.beta1=0.5"]) == 2
@@ -55,17 +55,17 @@ def test_a_run_and_the_same_again(world, tmp_path, capfd):
 
 
 def test_a_dry_run_reads_and_writes_nothing(world, tmp_path, capfd):
-    command = ["train", "--config", STAGE_1, *settings(world, output=tmp_path / "run")]
+    command = ["train", "--config", STAGE_1, *settings(world, workdir=tmp_path / "run")]
     assert main([*command, "--dry-run"]) == 0
     out = capfd.readouterr().out
     config, lines = out[: out.index("\n}") + 2], out[out.index("\n}") + 3 :]
     assert json.loads(config)["stage"]["optimizer"]["learning_rate"] == 2e-6
     for text in (
-        "adapter, blocks.projection: 2,448 parameters trained at 2e-06",
+        "adapter, blocks.projection: 2,448 parameters, learning rate 2e-06",
         f"slow_generator: {world}/model/dit, frozen, weights ",
         "memory per device: 0.00",
-        "adapter's step: ",
-        "TFLOP each time it plays",
+        "update of adapter: ",
+        " TFLOP, and ",
         "batch.latents: float32 [2, 3, 4, 6, 48]",
         "batch.text: float32 [2, 16, 32]",
     ):
@@ -87,8 +87,8 @@ def test_a_dry_run_reads_and_writes_nothing(world, tmp_path, capfd):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(world, tmp_path, capfd, changes, message):
-    output = tmp_path / "run"
-    assert main(["train", "--config", STAGE_1, *settings(world, output=output, **changes)]) == 2
+    workdir = tmp_path / "run"
+    assert main(["train", "--config", STAGE_1, *settings(world, workdir=workdir, **changes)]) == 2
     error = capfd.readouterr().err
     assert message in error
     assert error.startswith("flashmotion: ")

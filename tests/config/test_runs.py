@@ -6,7 +6,7 @@ import json
 import pytest
 
 from flashmotion_jax.config import (
-    ConsistentAdapterConfig,
+    LCMConfig,
     OptimizerConfig,
     SlowAdapterConfig,
     TrainConfig,
@@ -21,7 +21,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=1e-5)
 @pytest.fixture
 def run():
     stage = SlowAdapterConfig(slow_generator="model", optimizer=OPTIMIZER)
-    return TrainConfig(stage=stage, output="runs/x", steps=3)
+    return TrainConfig(stage=stage, workdir="runs/x", num_train_steps=3)
 
 
 def differing(old, *changes):
@@ -39,7 +39,14 @@ def test_what_decides_the_numbers_differs(run):
 
 
 def test_where_and_how_long_may_differ(run):
-    free = ("output=y", "steps=9", "mesh.data=4", "log_every=1", "save_every=1", "keep=5")
+    free = (
+        "workdir=y",
+        "num_train_steps=9",
+        "mesh.data=4",
+        "log_every=1",
+        "save_every=1",
+        "keep=5",
+    )
     places = ("cache=elsewhere", "stage.slow_generator=elsewhere", "stage.start_from=elsewhere")
     assert differing(run, *free, *places) == []
 
@@ -65,6 +72,6 @@ def test_an_optimizer_refuses(values, message):
 def test_consistency_needs_a_moving_average():
     names = {"slow_generator": "a", "fast_generator": "b", "slow_adapter": "c"}
     with pytest.raises(ValueError, match=r"optimizer\.ema_decay=0"):
-        ConsistentAdapterConfig(**names, adapter="resnet", optimizer=OPTIMIZER)
+        LCMConfig(**names, adapter="resnet", optimizer=OPTIMIZER)
     with_average = dataclasses.replace(OPTIMIZER, ema_decay=0.5)
-    ConsistentAdapterConfig(**names, adapter="resnet", optimizer=with_average)
+    LCMConfig(**names, adapter="resnet", optimizer=with_average)

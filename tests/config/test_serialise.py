@@ -16,16 +16,16 @@ def run():
     stage = FastGeneratorConfig(
         slow_generator="model", optimizer=optimizer, fake_score_optimizer=optimizer
     )
-    return TrainConfig(stage=stage, output="runs/x", steps=3)
+    return TrainConfig(stage=stage, workdir="runs/x", num_train_steps=3)
 
 
 def test_values_of_every_type(run):
     changed = with_overrides(
         run,
         [
-            "steps=7",
+            "num_train_steps=7",
             "dtype=float32",
-            "output=runs/7",
+            "workdir=runs/7",
             "mesh.data=4",
             "stage.slow_generator=3",
             "stage.optimizer.learning_rate=3e-5",
@@ -35,7 +35,7 @@ def test_values_of_every_type(run):
             "stage.matching.student.warp_denoising_steps=false",
         ],
     )
-    assert (changed.steps, changed.dtype, changed.output, changed.mesh.data) == (
+    assert (changed.num_train_steps, changed.dtype, changed.workdir, changed.mesh.data) == (
         *(7, "float32", "runs/7", 4),
     )
     assert changed.stage.slow_generator == "3"
@@ -44,18 +44,18 @@ def test_values_of_every_type(run):
     assert changed.stage.optimizer.groups == {"": 1.0, "blocks": 0.5}
     assert changed.stage.matching.student.denoising_steps == (1000, 500)
     assert changed.stage.matching.student.warp_denoising_steps is False
-    assert run.steps == 3
+    assert run.num_train_steps == 3
 
 
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("steps", "expected key=value"),
+        ("num_train_steps", "expected key=value"),
         ("step=1", "unknown key 'step' for TrainConfig; did you mean 'steps'"),
         ("stage.optimiser.beta1=0", "did you mean 'optimizer'"),
         ("stage.zzz=0", "known keys"),
-        ("steps=1.5", "expected a whole number"),
-        ("steps=true", "expected a whole number"),
+        ("num_train_steps=1.5", "expected a whole number"),
+        ("num_train_steps=true", "expected a whole number"),
         ("stage.optimizer.beta1=high", "expected a number"),
         ("stage.optimizer.beta1=2", "beta1=2.0; expected at least 0 and below 1"),
         ("stage.optimizer.groups={'': 'x'}", "expected dict"),
@@ -65,7 +65,7 @@ def test_values_of_every_type(run):
         ("dtype=float16", "expected one of bfloat16, float32"),
         ("stage=3", "key.field=value"),
         ("seed.x=3", "seed is a value and has no 'x'"),
-        ("steps=0", "steps=0; expected at least 1"),
+        ("num_train_steps=0", "num_train_steps=0; expected at least 1"),
     ],
 )
 def test_errors_name_the_assignment_and_what_was_expected(run, assignment, message):

@@ -12,11 +12,11 @@ import pytest
 
 from flashmotion_jax.config import CacheConfig, TrainConfig, load_config, with_overrides
 from flashmotion_jax.runtime.sharding import make_mesh
+from flashmotion_jax.training.abstract import abstract_step_args
 from flashmotion_jax.training.inputs import open_inputs
-from flashmotion_jax.training.layout import turn_arguments
-from flashmotion_jax.training.player import to_arrays
 from flashmotion_jax.training.stages import build_stage
-from flashmotion_jax.training.turn import make_step
+from flashmotion_jax.training.state import to_arrays
+from flashmotion_jax.training.train_step import make_train_step
 from helpers.full_size_world import load_run, write_world
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -24,7 +24,7 @@ FILES = sorted(file for file in FOLDER.glob("*.py") if file.stem not in ("__init
 RUNS = [file.name for file in FILES if file.stem != "cache_magicdata"]
 #: Those of stages 1 and 3 take the kind of adapter.
 ADAPTED = ["stage1_mask.py", "stage1_box.py", "stage3.py"]
-#: One of each kind of turn; the others differ in values alone.
+#: One of each kind of update; the others differ in values alone.
 TRACED = ["stage1_box.py:controlnet", "stage2.py", "stage3.py:resnet", "stage3_dmd.py:controlnet"]
 MILLION = 10**6
 
@@ -79,11 +79,11 @@ def test_the_cache_of_the_paper():
 )
 def test_the_schedule_of_the_paper(world, name, steps, batch, rates, every):
     config = load_config(f"{FOLDER}/{name}", TrainConfig)
-    assert (config.steps, config.batch_size) == (steps, batch)
+    assert (config.num_train_steps, config.batch_size) == (steps, batch)
     assert math.prod((config.mesh.data, config.mesh.fsdp)) == batch  # a video a device
     stage = build_stage(load(name, world))
-    assert {name: p.optimizer.learning_rate for name, p in stage.players.items()} == rates
-    assert {turn.player: turn.every for turn in stage.turns} == every
+    assert {name: p.optimizer.learning_rate for name, p in stage.trained.items()} == rates
+    assert {update.model: update.every for update in stage.updates} == every
 
 
 def test_stage_2_has_the_published_hyper_parameters(world):
@@ -112,23 +112,23 @@ def test_an_ablation_changes_one_thing(name, changes, adapter):
     base = load_config(f"{FOLDER}/stage3.py:{adapter}", TrainConfig)
     ablation = load_config(f"{FOLDER}/stage3_{name}.py:{adapter}", TrainConfig)
     assignments = [f"stage.{key}={value}" for key, value in changes.items()]
-    output = f"output=runs/stage3_{name}_{adapter}"
-    assert ablation == with_overrides(base, [*assignments, output])
+    workdir = f"workdir=runs/stage3_{name}_{adapter}"
+    assert ablation == with_overrides(base, [*assignments, workdir])
 
 
 @pytest.mark.parametrize("name", [*RUNS, *(f"{name}:controlnet" for name in ADAPTED)])
-def test_players_have_the_sizes_of_the_paper(world, name):
+def test_trained_models_have_the_sizes_of_the_paper(world, name):
     stage = build_stage(load(name, world))
     sizes = {
-        player: sum(math.prod(array.shape) for array in to_arrays(begin.abstract).values())
-        for player, begin in stage.players.items()
+        name: sum(math.prod(array.shape) for array in to_arrays(init.abstract).values())
+        for name, init in stage.trained.items()
     }
     expected = {
         "generator": 4_999_787_712,
         "adapter": 5_282_988_992 if "controlnet" in name else 20_779_520,
     }
-    for player in sizes.keys() & expected.keys():
-        assert sizes[player] == pytest.approx(expected[player], rel=1e-3)
+    for model in sizes.keys() & expected.keys():
+        assert sizes[model] == pytest.approx(expected[model], rel=1e-3)
 
 
 def layout(array):
@@ -144,14 +144,14 @@ def test_steps_trace_at_full_size_and_keep_what_they_are_given(world, name, devi
     config = load(name, world, devices)
     with jax.set_mesh(make_mesh(fsdp=devices)):
         stage = build_stage(config)
-        arguments = turn_arguments(config, stage, open_inputs(config, stage))
-        for turn in stage.turns:
-            step = make_step(turn, stage.players[turn.player].optimizer).function
-            given = arguments[turn.player]
-            player, metrics = jax.eval_shape(step, *given)
-            assert list(map(layout, jax.tree.leaves(player))) == list(
+        arguments = abstract_step_args(config, stage, open_inputs(config, stage))
+        for update in stage.updates:
+            step = make_train_step(update, stage.trained[update.model].optimizer).function
+            given = arguments[update.model]
+            state, metrics = jax.eval_shape(step, *given)
+            assert list(map(layout, jax.tree.leaves(state))) == list(
                 map(layout, jax.tree.leaves(given[0]))
             )
             assert all(metric.shape == () for metric in metrics.values())
-            masters = {array.dtype for array in to_arrays(player.params).values()}
+            masters = {array.dtype for array in to_arrays(state.params).values()}
             assert masters == {np.dtype(np.float32)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flashmotion_jax.checkpoints.init import FreshConfig
+from flashmotion_jax.checkpoints.init import NewModelConfig
 from flashmotion_jax.config import (
     CacheConfig,
     TrainConfig,
@@ -39,7 +39,7 @@ def test_a_file_says_its_command_hardware_and_result_in_under_80_lines(file):
 
 
 def test_sizes_fit_together():
-    family = load_config(f"{FOLDER}/model.py", FreshConfig)
+    family = load_config(f"{FOLDER}/model.py", NewModelConfig)
     cache = load_config(f"{FOLDER}/cache.py", CacheConfig)
     autoencoder = train_config("autoencoder.py").stage
     sampling = family.sampling
@@ -55,8 +55,8 @@ def test_before_the_stages_each_run_starts_from_the_one_before():
     names = ("autoencoder_images.py", "autoencoder.py")
     runs = [train_config(name) for name in names]
     for before, after in itertools.pairwise(runs):
-        assert after.stage.autoencoder == f"{before.output}/model"
-    assert train_config("slow_generator.py").stage.slow_generator == f"{runs[-1].output}/model"
+        assert after.stage.autoencoder == f"{before.workdir}/model"
+    assert train_config("slow_generator.py").stage.slow_generator == f"{runs[-1].workdir}/model"
 
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
@@ -65,7 +65,7 @@ def test_each_stage_starts_from_the_one_before(adapter):
     for name in STAGES:
         suffix = f":{adapter}" if name not in ("slow_generator", "stage2") else ""
         outputs[name] = train_config(f"{name}.py{suffix}")
-    before = {name: f"{config.output}/model" for name, config in outputs.items()}
+    before = {name: f"{config.workdir}/model" for name, config in outputs.items()}
     stages = {name: config.stage for name, config in outputs.items()}
     assert stages["stage1_box"].start_from == before["stage1_mask"]
     assert stages["stage3"].slow_adapter == before["stage1_box"]
@@ -73,7 +73,7 @@ def test_each_stage_starts_from_the_one_before(adapter):
     for name in ("stage1_mask", "stage1_box", "stage2", "stage3"):
         assert stages[name].slow_generator == before["slow_generator"]
     cache = load_config(f"{FOLDER}/cache.py", CacheConfig)
-    assert cache.model == f"{train_config('autoencoder.py').output}/model"
+    assert cache.model == f"{train_config('autoencoder.py').workdir}/model"
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_each_stage_starts_from_the_one_before(adapter):
 def test_an_ablation_changes_one_thing(variant, changed):
     whole, ablation = train_config("stage3.py"), train_config(f"stage3.py:resnet-{variant}")
     assert {line.split(":")[0] for line in differences(to_dict(whole), ablation)} == changed
-    assert ablation.output == f"{whole.output}-{variant}"
+    assert ablation.workdir == f"{whole.workdir}-{variant}"
 
 
 def test_dynamic_and_fixed_scale_have_one_mean():
     whole, fixed = (train_config(f"stage3.py{end}") for end in ("", ":resnet-mean_scale"))
-    scale, steps = whole.stage.diffusion_scale, whole.steps
+    scale, steps = whole.stage.diffusion_scale, whole.num_train_steps
     mean = sum(scale.slope * step + scale.offset for step in range(steps)) / steps
     assert fixed.stage.diffusion_scale.offset == pytest.approx(mean, rel=0.01)
     assert dataclasses.replace(fixed.stage, diffusion_scale=scale) == whole.stage
@@ -109,7 +109,9 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(variant):
         train_config(f"stage3.py:{variant}")
 
 
-@pytest.mark.parametrize("change", ["stage.window=18", "stage.windows=0", "stage.maps=2"])
+@pytest.mark.parametrize(
+    "change", ["stage.window_frames=18", "stage.windows_per_video=0", "stage.map_fraction=2"]
+)
 def test_windows_that_do_not_fit_are_refused(change):
     with pytest.raises(ValueError, match=change.split("=")[0].removeprefix("stage.")):
         with_overrides(train_config("autoencoder.py"), [change])

@@ -22,7 +22,7 @@ from flashmotion_jax.config import (
     with_overrides,
 )
 from flashmotion_jax.config.adapters import ResNetAdapterConfig
-from flashmotion_jax.training.loop import train
+from flashmotion_jax.training.trainer import train
 from helpers import small_cache, tiny
 
 STEPS = 24
@@ -74,8 +74,8 @@ def config(prepared, output, stage, *overrides):
     values = TrainConfig(
         stage=stage_config(str(prepared / "base"), stage),
         cache=str(prepared / "cache"),
-        output=str(output),
-        steps=STEPS,
+        workdir=str(output),
+        num_train_steps=STEPS,
         batch_size=2,
         dtype="float32",
         remat="none",
@@ -88,9 +88,9 @@ def config(prepared, output, stage, *overrides):
 
 def main(prepared, output, stage, *overrides):
     sys.modules["tensorboardX"] = None  # would import torch, in every process
-    outcome = train(config(Path(prepared), Path(output), stage, *overrides))
-    print("finished" if outcome.model else "stopped", outcome.steps, flush=True)
-    return 0 if outcome.model else 143
+    result = train(config(Path(prepared), Path(output), stage, *overrides))
+    print("finished" if result.model else "stopped", result.num_steps, flush=True)
+    return 0 if result.model else 143
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 
 from flashmotion_jax.data.batches import Batch
-from flashmotion_jax.training.player import to_arrays
-from flashmotion_jax.training.turn import draw_keys
+from flashmotion_jax.training.train_state import to_arrays
+from flashmotion_jax.training.train_step import split_keys
 
 SHAPE = (3, 2, 2, 4)
 TOKENS, TEXT_DIM = 5, 3
@@ -104,8 +104,8 @@ def batch(size=4, seed=0):
     )
 
 
-def draws(seed=0, size=4):
-    return draw_keys(jax.random.key(seed), batch(size))
+def keys(seed=0, size=4):
+    return split_keys(jax.random.key(seed), batch(size))
 
 
 def videos(indices, batch):
@@ -114,8 +114,8 @@ def videos(indices, batch):
 
 
 @functools.partial(jax.jit, static_argnames=("losses",))
-def evaluate(losses, models, batch, draws, step=0):
-    """Losses as a turn sees them.
+def evaluate(losses, models, batch, keys, step=0):
+    """LossFn as a turn sees them.
 
     Returns:
       The sum that is minimised; its gradient, role to dotted path to array, for all networks and
@@ -123,7 +123,7 @@ def evaluate(losses, models, batch, draws, step=0):
     """
 
     def total(networks):
-        terms, metrics = losses(models | networks, batch, draws, step)
+        terms, metrics = losses(models | networks, batch, keys, step)
         return sum(term.weight * term.value for term in terms.values()), (terms, metrics)
 
     networks = {role: model for role, model in models.items() if isinstance(model, nnx.Module)}

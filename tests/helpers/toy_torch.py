@@ -103,16 +103,16 @@ def integers_of(keys, count):
     return torch.tensor([int(jax.random.randint(key, (), 0, count)) for key in keys])
 
 
-def exit_of(draws):
+def exit_of(keys):
     """The step at which the student's sampler ends, one for the whole batch."""
-    return int(jax.random.randint(draws.split(2)[0].shared, (), 0, len(SIGMAS)))
+    return int(jax.random.randint(keys.split(2)[0].shared, (), 0, len(SIGMAS)))
 
 
-def student_sample(dit, adapter, video, draws):
-    """The few-step sampler up to its exit, no gradient before it. `draws`: of the sample."""
-    for_noise, for_steps = draws.split(2)
+def student_sample(dit, adapter, video, keys):
+    """The few-step sampler up to its exit, no gradient before it. `keys`: of the sample."""
+    for_noise, for_steps = keys.split(2)
     latents = noise_of(for_noise.videos)
-    exit_step = int(jax.random.randint(draws.shared, (), 0, len(SIGMAS)))
+    exit_step = int(jax.random.randint(keys.shared, (), 0, len(SIGMAS)))
     with torch.no_grad():
         for index in range(exit_step):
             fresh = noise_of([jax.random.fold_in(key, index) for key in for_steps.videos])

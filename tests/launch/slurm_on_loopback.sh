@@ -86,7 +86,7 @@ def get_config():
     from pathlib import Path
 
     folder = Path("$folder")
-    return run_small.config(folder, folder / "run", "slow_adapter", "steps=150", "save_every=20")
+    return run_small.config(folder, folder / "run", "slow_adapter", "num_train_steps=150", "save_every=20")
 END
 PYTHONPATH=$root:$root/tests JAX_PLATFORMS=cpu python3 -c \
   "import sys, pathlib; from helpers import run_small; run_small.prepare(pathlib.Path(sys.argv[1]))" "$folder"
@@ -117,8 +117,8 @@ for _ in $(seq 30); do
   scontrol update JobId="$job" StartTime=now 2>/dev/null && break
   sleep 1
 done
-wait_for "going on from step" 400
-wait_for "150 steps of" 600
+wait_for "resuming from step" 400
+wait_for "completed 150 steps" 600
 for _ in $(seq 30); do
   squeue --noheader -j "$job" 2>/dev/null | grep -q . || break
   sleep 1

@@ -72,10 +72,10 @@ def assert_understood(command):
 )
 def test_one_machine_tries_again_after_failures_alone(tmp_path, status, attempts):
     fake(tmp_path, "flashmotion", f"exit {status}")
-    done, calls = launch("one_machine.sh", tmp_path, "--set", "steps=5", RESTARTS="2")
+    done, calls = launch("one_machine.sh", tmp_path, "--set", "num_train_steps=5", RESTARTS="2")
     assert done.returncode == status
     assert len(calls) == attempts
-    assert assert_understood(calls[0]).set == ["mesh.fsdp=8", "steps=5"]
+    assert assert_understood(calls[0]).set == ["mesh.fsdp=8", "num_train_steps=5"]
 
 
 def test_one_machine_hands_a_signal_on_and_waits_for_the_run_to_save(tmp_path):
@@ -98,11 +98,11 @@ def test_a_slurm_job_is_requeued_until_it_is_done(tmp_path, status, restarts, is
     fake(tmp_path, "srun", f"exit {status}")
     fake(tmp_path, "scontrol", "")
     job = {"SLURM_NTASKS": "16", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
-    done, calls = launch("slurm.sbatch", tmp_path, "--set", "steps=5", **job)
+    done, calls = launch("slurm.sbatch", tmp_path, "--set", "num_train_steps=5", **job)
     assert done.returncode == status
     assert ("scontrol requeue 7" in calls) == is_requeued
     args = assert_understood(calls[0].split("--label ")[1])
-    assert (args.distributed, args.set) == ("auto", ["mesh.fsdp=16", "steps=5"])
+    assert (args.distributed, args.set) == ("auto", ["mesh.fsdp=16", "num_train_steps=5"])
 
 
 def test_a_slurm_job_asks_for_a_task_a_gpu():

@@ -16,7 +16,7 @@ from flashmotion_jax.perf import bench, measure, peer, sizes
 from flashmotion_jax.perf.programs import PlannedProgram
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import make_mesh
-from flashmotion_jax.training.player import new_player
+from flashmotion_jax.training.train_state import create_train_state
 from helpers import tiny
 
 
@@ -41,7 +41,7 @@ def test_arguments_are_filled_as_programs_need_them():
 
 def test_a_player_begins_without_moments():
     player = jax.eval_shape(
-        lambda: new_player(tiny.make_dit(), OptimizerConfig(learning_rate=1e-3))
+        lambda: create_train_state(tiny.make_dit(), OptimizerConfig(learning_rate=1e-3))
     )
     filled = measure.fill(player)
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(filled.opt_state))

@@ -17,8 +17,8 @@ from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
 from flashmotion_jax.runtime.sharding import make_mesh
 from flashmotion_jax.training import autoencoder, inputs
 from flashmotion_jax.training.dry_run import describe
-from flashmotion_jax.training.loop import train
-from flashmotion_jax.training.turn import Draws
+from flashmotion_jax.training.train_step import Keys
+from flashmotion_jax.training.trainer import train
 from helpers import magicdata_tree, tiny
 
 FRAMES, HEIGHT, WIDTH = 9, 32, 64
@@ -32,8 +32,8 @@ def stage(folder, **changes):
         num_frames=FRAMES,
         height=HEIGHT,
         width=WIDTH,
-        window=5,
-        windows=2,
+        window_frames=5,
+        windows_per_video=2,
         optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=0.0),
         **changes,
     )
@@ -54,8 +54,8 @@ def folder(tmp_path_factory):
 def run(folder):
     config = TrainConfig(
         stage=stage(folder),
-        output=str(folder / "run"),
-        steps=STEPS,
+        workdir=str(folder / "run"),
+        num_train_steps=STEPS,
         batch_size=2,
         dtype="float32",
         remat="none",
@@ -67,11 +67,11 @@ def run(folder):
 
 
 def test_the_loss_falls_and_a_sample_stands_beside_its_video(folder, run):
-    _, outcome = run
-    lines = [json.loads(line) for line in (outcome.folder / "log.jsonl").read_text().splitlines()]
+    _, result = run
+    lines = [json.loads(line) for line in (result.workdir / "log.jsonl").read_text().splitlines()]
     pixels = [line["autoencoder/loss/pixels"] for line in lines]
     assert np.mean(pixels[-3:]) < 0.9 * np.mean(pixels[:3])
-    assert len(list((outcome.folder / "samples").rglob("*.mp4"))) == 1
+    assert len(list((result.workdir / "samples").rglob("*.mp4"))) == 1
 
 
 def test_clips_are_drawn_as_they_are_read(folder):
@@ -99,8 +99,8 @@ def test_clips_are_drawn_as_they_are_read(folder):
 
 
 def test_latents_of_the_result_are_normalised(folder, run):
-    _, outcome = run
-    vae = components.load_component(outcome.model, "vae", "float32")
+    _, result = run
+    vae = components.load_component(result.model, "vae", "float32")
     videos = MagicData(folder / "data", num_frames=FRAMES, height=HEIGHT, width=WIDTH)
     encode = jax.jit(lambda video: vae.encode(video[None].astype(jnp.float32) / 127.5 - 1))
     latents = np.concatenate([encode(jnp.asarray(videos[i].video)) for i in range(3)])
@@ -110,22 +110,22 @@ def test_latents_of_the_result_are_normalised(folder, run):
 
 def test_a_decoder_alone_leaves_the_latents_as_they_are(folder):
     config = TrainConfig(
-        stage=stage(folder, decoder_only=True, maps=0.0),
-        output=str(folder / "decoder"),
-        steps=2,
+        stage=stage(folder, decoder_only=True, map_fraction=0.0),
+        workdir=str(folder / "decoder"),
+        num_train_steps=2,
         batch_size=2,
         dtype="float32",
         remat="none",
         sample_every=2,
     )
-    outcome = train(config, quiet=True)
+    result = train(config, quiet=True)
     read = [
-        components.read_component(path, "vae").config for path in (folder / "base", outcome.model)
+        components.read_component(path, "vae").config for path in (folder / "base", result.model)
     ]
     assert read[0] == read[1]
     before, after = (
         components.flat_parameters(components.load_component(path, "vae", "float32"))
-        for path in (folder / "base", outcome.model)
+        for path in (folder / "base", result.model)
     )
     moved = {
         name.split(".")[0]
@@ -153,8 +153,8 @@ def test_windows_are_of_videos_and_maps_in_their_shares(folder):
     shape = (400, FRAMES, 1, 1, 3)
     frames = jnp.broadcast_to(jnp.arange(FRAMES).reshape(1, -1, 1, 1, 1), shape)
     batch = PixelBatch(*(frames + 100 * i for i in range(3)))
-    draws = Draws(jax.random.key(0), jax.random.split(jax.random.key(1), 400))
-    windows = np.asarray(autoencoder._window(stage(folder, maps=0.4), batch, draws))
+    keys = Keys(jax.random.key(0), jax.random.split(jax.random.key(1), 400))
+    windows = np.asarray(autoencoder._draw_window(stage(folder, map_fraction=0.4), batch, keys))
     assert windows.shape == (400, 5, 1, 1, 3)
     assert np.all(np.diff(windows, axis=1) == 1)
     share = np.bincount(windows[:, 0, 0, 0, 0] // 100, minlength=3) / 400
@@ -170,7 +170,7 @@ def test_the_prior_is_torchs(folder):
     )
     unit = torch.distributions.Normal(0.0, 1.0)
     expected = torch.distributions.kl_divergence(normal, unit).mean()
-    found = autoencoder.divergence(jnp.asarray(mean), jnp.asarray(log_variance))
+    found = autoencoder.kl_divergence(jnp.asarray(mean), jnp.asarray(log_variance))
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
 
 

@@ -1,7 +1,8 @@
-"""Checkpoints of a small player: kept, damaged in every way, and restored onto other meshes."""
+"""Checkpoints of a small model: kept, damaged in every way, and restored onto other meshes."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -18,9 +19,9 @@ from jax.sharding import PartitionSpec
 
 from flashmotion_jax.config import OptimizerConfig
 from flashmotion_jax.runtime import sharding
-from flashmotion_jax.training.checkpoints import Checkpoints, State
-from flashmotion_jax.training.layout import on_mesh
-from flashmotion_jax.training.player import new_player, update
+from flashmotion_jax.training.abstract import with_shardings
+from flashmotion_jax.training.checkpoints import Checkpoints, Snapshot
+from flashmotion_jax.training.train_state import apply_gradients, create_train_state
 
 OPTIMIZER = OptimizerConfig(learning_rate=0.1, ema_decay=0.9)
 
@@ -41,20 +42,24 @@ def mesh():
         yield
 
 
-def make_state(step, width=8):
-    """A state that only `step` has."""
+def make_snapshot(step, width=8):
+    """A snapshot that only `step` has."""
     mesh = jax.sharding.get_mesh()
-    player = jax.jit(lambda net: new_player(net, OPTIMIZER))(sharding.place(Net(step, width), mesh))
-    return State({"net": player}, jax.random.key(step), {"cache": "abc", "step": step})
+    state = jax.jit(lambda net: create_train_state(net, OPTIMIZER))(
+        sharding.place(Net(step, width), mesh)
+    )
+    return Snapshot({"net": state}, jax.random.key(step), {"cache": "abc", "step": step})
 
 
 def abstract():
-    net = on_mesh(nnx.eval_shape(lambda: Net(0)))
-    return {"net": jax.eval_shape(lambda net: new_player(net, OPTIMIZER), net)}
+    net = with_shardings(nnx.eval_shape(lambda: Net(0)))
+    return {"net": jax.eval_shape(lambda net: create_train_state(net, OPTIMIZER), net)}
 
 
-def values(state):
-    leaves = jax.tree_util.tree_leaves_with_path((state.players, jax.random.key_data(state.key)))
+def values(snapshot):
+    leaves = jax.tree_util.tree_leaves_with_path(
+        (snapshot.states, jax.random.key_data(snapshot.key))
+    )
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
@@ -72,12 +77,12 @@ def save_all(folder, *steps, **kwargs):
     metrics = kwargs.pop("metrics", {})
     checkpoints = Checkpoints(folder, kwargs.pop("keep", 9), **kwargs)
     for step in steps:
-        checkpoints.save(step, make_state(step), metrics.get(step, {}))
+        checkpoints.save(step, make_snapshot(step), metrics.get(step, {}))
     checkpoints.close()
 
 
 def restore(folder, **kwargs):
-    """Step, state, messages."""
+    """Step, snapshot, messages."""
     checkpoints = Checkpoints(folder, kwargs.pop("keep", 9), **kwargs)
     messages = []
     restored = checkpoints.restore(abstract(), messages.append)
@@ -86,26 +91,26 @@ def restore(folder, **kwargs):
 
 
 def steps_of(folder):
-    """Steps that are there; each has its mark, and no mark is without."""
+    """Steps that are there; each has its manifest, and there are no other manifests."""
     steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
     assert sorted(int(path.stem) for path in folder.glob("*.json")) == steps
     return steps
 
 
 def test_everything_comes_back_bit_for_bit(tmp_path, capfd):
-    state = make_state(3)
-    gradients = jax.tree.map(jnp.ones_like, state.players["net"].params)
-    moved = jax.jit(lambda player: update(player, gradients, OPTIMIZER, jnp.int32(5)))
-    player = moved(moved(state.players["net"]))
-    state = State({"net": player}, jax.random.fold_in(state.key, 7), state.data)
+    snapshot = make_snapshot(3)
+    gradients = jax.tree.map(jnp.ones_like, snapshot.states["net"].params)
+    moved = jax.jit(lambda state: apply_gradients(state, gradients, OPTIMIZER, jnp.int32(5)))
+    state = moved(moved(snapshot.states["net"]))
+    snapshot = Snapshot({"net": state}, jax.random.fold_in(snapshot.key, 7), snapshot.data)
     checkpoints = Checkpoints(tmp_path, 2)
-    checkpoints.save(6, state, {})
+    checkpoints.save(6, snapshot, {})
     assert checkpoints.wait() == [6]
     checkpoints.close()
     step, restored, messages = restore(tmp_path)
     assert (step, messages) == (6, [])
-    assert_same(restored, state)
-    assert int(restored.players["net"].updates) == 2
+    assert_same(restored, snapshot)
+    assert int(restored.states["net"].num_updates) == 2
     assert capfd.readouterr().err == ""
 
 
@@ -115,10 +120,10 @@ def test_an_empty_folder_has_none(tmp_path):
 
 def test_what_is_saved_may_be_donated_while_it_is_written(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2)
-    expected = State({"big": jnp.arange(2**22, dtype=jnp.float32)}, jax.random.key(0), {})
+    expected = Snapshot({"big": jnp.arange(2**22, dtype=jnp.float32)}, jax.random.key(0), {})
     spoil = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
-    arrays = expected.players["big"] + 0
-    checkpoints.save(1, State({"big": arrays}, expected.key, {}), {})
+    arrays = expected.states["big"] + 0
+    checkpoints.save(1, Snapshot({"big": arrays}, expected.key, {}), {})
     jax.block_until_ready(spoil(arrays))
     checkpoints.wait()
     layout = {"big": jax.ShapeDtypeStruct((2**22,), jnp.float32)}
@@ -127,17 +132,17 @@ def test_what_is_saved_may_be_donated_while_it_is_written(tmp_path):
     assert_same(restored[1], expected)
 
 
-def test_a_step_is_saved_once_it_is_marked(tmp_path):
+def test_a_step_is_saved_once_its_manifest_is_written(tmp_path):
     checkpoints = Checkpoints(tmp_path, 9)
-    assert checkpoints.save(2, make_state(2), {}) == []
-    assert checkpoints.save(4, make_state(4), {}) == [2]
+    assert checkpoints.save(2, make_snapshot(2), {}) == []
+    assert checkpoints.save(4, make_snapshot(4), {}) == [2]
     assert (tmp_path / "2.json").exists() and not (tmp_path / "4.json").exists()
     assert checkpoints.wait() == [4]
-    assert checkpoints.mark() == checkpoints.wait() == []
-    checkpoints.save(6, make_state(6), {})
-    while not (marked := checkpoints.mark()):
+    assert checkpoints.commit() == checkpoints.wait() == []
+    checkpoints.save(6, make_snapshot(6), {})
+    while not (committed := checkpoints.commit()):
         pass
-    assert marked == [6]
+    assert committed == [6]
     checkpoints.close()
     assert steps_of(tmp_path) == [2, 4, 6]
 
@@ -147,13 +152,13 @@ def test_the_latest_are_kept(tmp_path):
     assert steps_of(tmp_path) == [3, 4, 5]
 
 
-def test_the_last_marked_one_outlives_one_that_is_not_marked(tmp_path):
-    """A kill between the end of writing and the mark must not cost the step reported before."""
+def test_the_last_complete_checkpoint_is_kept_until_the_next_is(tmp_path):
+    """A kill between a checkpoint and its manifest must not cost the step reported before."""
     save_all(tmp_path, 2, 4, keep=1)
     (tmp_path / "4.json").unlink()
-    step, state, _ = restore(tmp_path, keep=1)
+    step, snapshot, _ = restore(tmp_path, keep=1)
     assert step == 2
-    assert_same(state, make_state(2))
+    assert_same(snapshot, make_snapshot(2))
 
 
 def test_the_best_is_kept_too(tmp_path):
@@ -175,9 +180,10 @@ def test_the_metric_may_be_chosen_later(tmp_path, before):
 def test_a_metric_that_is_not_measured_is_named(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2, "adapter/los")
     with pytest.raises(
-        ValueError, match=r"keep_best='adapter/los' is not measured; there are \['a"
+        ValueError,
+        match=r"keep_best='adapter/los' is not a metric of this run; expected one of adapter/loss",
     ):
-        checkpoints.save(2, make_state(2), {"adapter/loss": 1.0})
+        checkpoints.save(2, make_snapshot(2), {"adapter/loss": 1.0})
     checkpoints.close()
     assert steps_of(tmp_path) == []
 
@@ -187,16 +193,16 @@ def test_another_mesh(tmp_path, capfd):
     for shape in ((2, 2), (1, 4), (1, 1), (8, 1)):
         mesh = sharding.make_mesh(*shape)
         with jax.set_mesh(mesh):
-            step, state, _ = restore(tmp_path)
-            if state is None:
-                step, state = 0, make_state(0)
-            assert_same(state, make_state(0)._replace(data=state.data))
-            player = state.players["net"]
+            step, snapshot, _ = restore(tmp_path)
+            if snapshot is None:
+                step, snapshot = 0, make_snapshot(0)
+            assert_same(snapshot, dataclasses.replace(make_snapshot(0), data=snapshot.data))
+            state = snapshot.states["net"]
             split = PartitionSpec(None, "fsdp" if mesh.shape["fsdp"] > 1 else None, None)
-            adam = player.opt_state[1].inner_states[""].inner_state[0]
+            adam = state.opt_state[1].inner_states[""].inner_state[0]
             kernels = [
-                player.params.kernel,
-                player.ema.kernel,
+                state.params.kernel,
+                state.ema.kernel,
                 adam.mu["kernel"],
                 adam.nu["kernel"],
             ]
@@ -205,11 +211,11 @@ def test_another_mesh(tmp_path, capfd):
                 assert kernel.sharding.is_equivalent_to(
                     jax.sharding.NamedSharding(mesh, split), kernel.ndim
                 )
-            for leaf in jax.tree.leaves((player, jax.random.key_data(state.key))):
+            for leaf in jax.tree.leaves((state, jax.random.key_data(snapshot.key))):
                 assert len(leaf.sharding.device_set) == mesh.size
             places[shape] = kernels[0][...].addressable_shards[0].data.shape
             checkpoints = Checkpoints(tmp_path, 9)
-            checkpoints.save(step + 1, state, {})
+            checkpoints.save(step + 1, snapshot, {})
             checkpoints.close()
     assert places == {(2, 2): (3, 4, 4), (1, 4): (3, 2, 4), (1, 1): (3, 8, 4), (8, 1): (3, 8, 4)}
     assert capfd.readouterr().err == ""
@@ -242,23 +248,23 @@ def flip(name):
     return damage
 
 
-def unmark(folder):
+def remove_manifest(folder):
     folder.with_suffix(".json").unlink()
 
 
-def tear_mark(folder):
+def truncate_manifest(folder):
     folder.with_suffix(".json").write_text('{"num_by')
 
 
-CHANGED = "damaged (files are missing, cut or changed)"
+CHANGED = "damaged (files are missing, truncated or changed)"
 DAMAGES = {
     "truncated": (truncate, CHANGED),
     "file missing": (remove, CHANGED),
     "structure": (flip("state/_METADATA"), CHANGED),
-    "manifest": (flip("state/manifest.ocdbt"), CHANGED),
+    "orbax manifest": (flip("state/manifest.ocdbt"), CHANGED),
     "data state": (flip("data/metadata"), CHANGED),
-    "mark missing": (unmark, "not finished"),
-    "mark torn": (tear_mark, "not finished"),
+    "manifest missing": (remove_manifest, "incomplete"),
+    "manifest truncated": (truncate_manifest, "incomplete"),
 }
 
 
@@ -270,28 +276,28 @@ def test_a_damaged_one_is_passed_over(tmp_path, capfd, damage):
         spoil(tmp_path / "4")
         checkpoints = Checkpoints(tmp_path, 9)
         messages = []
-        step, state = checkpoints.restore(abstract(), messages.append)
+        step, snapshot = checkpoints.restore(abstract(), messages.append)
         assert step == 2
-        assert_same(state, make_state(2))
+        assert_same(snapshot, make_snapshot(2))
         aside = tmp_path / "damaged" / "4"
         assert aside.is_dir()
-        assert messages == [f"checkpoint 4 is {fault}: moved to {aside}, taking the one before"]
-        checkpoints.save(4, make_state(4), {})
+        assert messages == [f"checkpoint 4 is {fault}: moved to {aside}, trying the previous one"]
+        checkpoints.save(4, make_snapshot(4), {})
         checkpoints.close()
-        step, state, messages = restore(tmp_path)
+        step, snapshot, messages = restore(tmp_path)
         assert (step, messages) == (4, [])
-        assert_same(state, make_state(4))
+        assert_same(snapshot, make_snapshot(4))
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_only_orbax_finds_is_passed_over_too(tmp_path, monkeypatch):
-    """In the large files, of which the mark knows the sizes alone."""
-    monkeypatch.setattr("flashmotion_jax.training.checkpoints.MARKED_BYTES", -1)
+    """In the large files, of which the digest covers the sizes alone."""
+    monkeypatch.setattr("flashmotion_jax.training.checkpoints.HASHED_BYTES", -1)
     save_all(tmp_path, 2, 4)
     flip("state/_METADATA")(tmp_path / "4")
-    step, state, messages = restore(tmp_path)
+    step, snapshot, messages = restore(tmp_path)
     assert step == 2
-    assert_same(state, make_state(2))
+    assert_same(snapshot, make_snapshot(2))
     assert len(messages) == 1 and messages[0].startswith("checkpoint 4 is damaged (")
     assert CHANGED not in messages[0]
 
@@ -300,8 +306,8 @@ def test_all_damaged_is_none(tmp_path):
     save_all(tmp_path, 2, 4, 6)
     for step in (2, 4, 6):
         truncate(tmp_path / str(step))
-    step, state, messages = restore(tmp_path)
-    assert (step, state) == (None, None)
+    step, snapshot, messages = restore(tmp_path)
+    assert (step, snapshot) == (None, None)
     assert [message.split()[1] for message in messages] == ["6", "4", "2"]
     assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["2", "4", "6"]
     save_all(tmp_path, 2)
@@ -314,10 +320,10 @@ def run_apart(folder, *lines):
 import os, resource, signal
 from pathlib import Path
 import jax, jax.numpy as jnp
-from flashmotion_jax.training.checkpoints import Checkpoints, State
+from flashmotion_jax.training.checkpoints import Checkpoints, Snapshot
 
 def state(size):
-    return State({{"x": jax.random.normal(jax.random.key(0), size)}}, jax.random.key(0), {{}})
+    return Snapshot({{"x": jax.random.normal(jax.random.key(0), size)}}, jax.random.key(0), {{}})
 
 folder = Path({str(folder)!r})
 checkpoints = Checkpoints(folder, 2)
@@ -336,7 +342,7 @@ def assert_only_step_2(folder):
     step, _ = checkpoints.restore(layout, messages.append)
     checkpoints.close()
     assert step == 2
-    assert messages == ["checkpoint 4 was cut off while it was written: removed"]
+    assert messages == ["checkpoint 4 is incomplete: removed"]
     assert sorted(path.name for path in folder.iterdir()) == ["2", "2.json"]
 
 
@@ -360,41 +366,41 @@ def test_a_write_that_fails_is_not_called_saved(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))",
         "checkpoints.save(4, state(2**16), {})",
         "try:",
-        "    while not checkpoints.mark(): pass",
+        "    while not checkpoints.commit(): pass",
         "except OSError as error:",
         "    print(error)",
-        "print(checkpoints.mark())",
+        "print(checkpoints.commit())",
         "checkpoints.close()",
     )
     assert failed.returncode == 0, failed.stderr
-    message, marked = failed.stdout.splitlines()
+    message, committed = failed.stdout.splitlines()
     assert message.startswith(f"checkpoint 4 could not be written to {tmp_path}: ValueError: ")
-    assert message.endswith("; those before it are whole")
-    assert marked == "[]"
+    assert message.endswith("; earlier checkpoints are intact")
+    assert committed == "[]"
     assert_only_step_2(tmp_path)
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path):
-    state = make_state(2)
-    kernel = state.players["net"].params.kernel
+    snapshot = make_snapshot(2)
+    kernel = snapshot.states["net"].params.kernel
     kernel.set_value(kernel[...] + jnp.where(jnp.arange(4) == 2, jnp.inf, 0.0))
     checkpoints = Checkpoints(tmp_path, 2)
-    fault = r"after step 2, 1 arrays are not finite, such as players\.net\.params\.kernel"
+    fault = r"after step 2, 1 arrays are not finite, for example states\.net\.params\.kernel"
     with pytest.raises(FloatingPointError, match=fault):
-        checkpoints.save(2, state, {})
+        checkpoints.save(2, snapshot, {})
     checkpoints.close()
     assert steps_of(tmp_path) == []
 
 
 def test_arrays_of_other_sizes_are_not_damage(tmp_path):
     save_all(tmp_path, 2)
-    net = on_mesh(nnx.eval_shape(lambda: Net(0, width=4)))
-    players = {"net": jax.eval_shape(lambda net: new_player(net, OPTIMIZER), net)}
+    net = with_shardings(nnx.eval_shape(lambda: Net(0, width=4)))
+    states = {"net": jax.eval_shape(lambda net: create_train_state(net, OPTIMIZER), net)}
     checkpoints = Checkpoints(tmp_path, 2)
     with pytest.raises(
-        ValueError, match=r"2 has other arrays than this run \(.* \[3, 8, 4\] there"
+        ValueError, match=r"2 holds other arrays than this run \(.* \[3, 8, 4\] on disk"
     ):
-        checkpoints.restore(players, print)
+        checkpoints.restore(states, print)
     checkpoints.close()
     assert steps_of(tmp_path) == [2]
 
@@ -404,6 +410,6 @@ def test_a_disk_that_is_too_full_is_said_before_anything_is_written(tmp_path, mo
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     checkpoints = Checkpoints(tmp_path, 2)
     with pytest.raises(OSError, match="needed, 100 free"):
-        checkpoints.save(2, make_state(2), {})
+        checkpoints.save(2, make_snapshot(2), {})
     checkpoints.close()
     assert steps_of(tmp_path) == []

@@ -9,16 +9,16 @@ import pytest
 from flax import nnx
 
 from flashmotion_jax.config import (
+    DMDConfig,
     FastGeneratorConfig,
     FewStepConfig,
-    MatchedAdapterConfig,
     MatchingConfig,
     OptimizerConfig,
 )
 from flashmotion_jax.diffusion.generate import Conditions
-from flashmotion_jax.training.baselines import matched_adapter_losses
-from flashmotion_jax.training.distribution_matching import student_sample
-from flashmotion_jax.training.fast_generator import generator_losses
+from flashmotion_jax.training.stages.distribution_matching import sample_student
+from flashmotion_jax.training.stages.fast_generator import generator_losses
+from flashmotion_jax.training.stages.lcm import dmd_losses
 from helpers import toy
 
 OPTIMIZERS = {
@@ -26,8 +26,8 @@ OPTIMIZERS = {
 }
 CONFIG = MatchingConfig(real_guidance=6.0)
 STAGE2 = generator_losses(FastGeneratorConfig(slow_generator="", matching=CONFIG, **OPTIMIZERS))
-BASELINE = matched_adapter_losses(
-    MatchedAdapterConfig(
+BASELINE = dmd_losses(
+    DMDConfig(
         slow_generator="",
         fast_generator="",
         slow_adapter="",
@@ -57,8 +57,8 @@ STAGES = {
 
 
 def draws_that_exit_at(reference, step):
-    """The first seed's draws of which the sampler ends at a step."""
-    return next(d for d in map(toy.draws, range(100)) if reference.exit_of(d) == step)
+    """The first seed's keys of which the sampler ends at a step."""
+    return next(d for d in map(toy.keys, range(100)) if reference.exit_of(d) == step)
 
 
 class Setting:
@@ -88,21 +88,21 @@ def assert_none(gradient):
         np.testing.assert_array_equal(array, 0, err_msg=path)
 
 
-def noised(reference, x0, draws):
-    for_noise, for_timesteps = draws.split(2)
+def noised(reference, x0, keys):
+    for_noise, for_timesteps = keys.split(2)
     sigma = reference.sigmas_of(for_timesteps.videos, 5.0, 20.0, 980.0)
     return reference.add_noise(x0, reference.noise_of(for_noise.videos), sigma), sigma
 
 
 @pytest.mark.parametrize("exit_step", range(4))
 def test_the_students_loss_and_gradient(reference, setting, exit_step):
-    draws = draws_that_exit_at(reference, exit_step)
+    keys = draws_that_exit_at(reference, exit_step)
     value, gradients, terms, metrics = toy.evaluate(
-        setting.student_losses, setting.models, setting.batch, draws
+        setting.student_losses, setting.models, setting.batch, keys
     )
-    assert list(terms) == ["matching"] and terms["matching"].weight == 1.0
+    assert list(terms) == ["distribution_matching"] and terms["distribution_matching"].weight == 1.0
 
-    for_sample, for_scores = draws.split(2)
+    for_sample, for_scores = keys.split(2)
     sample = reference.student_sample(*setting.networks(0), setting.video, for_sample)
     noisy, sigma = noised(reference, sample.detach(), for_scores)
     without_text = setting.video.with_text(setting.models["negative_text"])
@@ -124,9 +124,9 @@ def test_the_students_loss_and_gradient(reference, setting, exit_step):
 
 @pytest.mark.parametrize("exit_step", [0, 3])
 def test_the_fake_scores_loss_and_gradient(reference, setting, exit_step):
-    draws = draws_that_exit_at(reference, exit_step)
-    value, gradients, *_ = toy.evaluate(setting.fake_losses, setting.models, setting.batch, draws)
-    for_sample, for_scores = draws.split(2)
+    keys = draws_that_exit_at(reference, exit_step)
+    value, gradients, *_ = toy.evaluate(setting.fake_losses, setting.models, setting.batch, keys)
+    for_sample, for_scores = keys.split(2)
     x0 = reference.student_sample(*setting.networks(0), setting.video, for_sample).detach()
     noisy, sigma = noised(reference, x0, for_scores)
     prediction = reference.predict_x0(*setting.networks(2), noisy, sigma, setting.video)
@@ -152,25 +152,25 @@ def test_a_student_that_copies_frame_0_has_no_temporal_variance():
     @jax.jit
     def ratio(batch):
         models = toy.models() | {"generator": Still(batch.latents[:, :1])}
-        return STAGE2[0](models, batch, toy.draws(), jnp.int32(0))[1]["temporal_variance"]
+        return STAGE2[0](models, batch, toy.keys(), jnp.int32(0))[1]["temporal_variance"]
 
     assert ratio(toy.batch()) < 1e-10
 
 
 @jax.jit
-def sample(batch, draws):
+def sample(batch, keys):
     conditions = Conditions(batch.text, image_latents=batch.latents[:, :1])
-    return student_sample((toy.DiT(1), None), conditions, batch, FewStepConfig(), draws)
+    return sample_student((toy.DiT(1), None), conditions, batch, FewStepConfig(), keys)
 
 
 def test_the_exit_is_drawn_for_the_batch_and_all_else_for_each_video(reference):
-    batch, draws = toy.batch(), toy.draws(3)
-    whole = sample(batch, draws)
+    batch, keys = toy.batch(), toy.keys(3)
+    whole = sample(batch, keys)
     np.testing.assert_array_equal(whole[:, 0], batch.latents[:, 0])
     index = jnp.array([2])
-    alone = sample(toy.videos(index, batch), draws._replace(videos=draws.videos[index]))
+    alone = sample(toy.videos(index, batch), keys._replace(videos=keys.videos[index]))
     np.testing.assert_allclose(alone[0], whole[2], atol=1e-6)
-    assert {reference.exit_of(toy.draws(seed)) for seed in range(20)} == {0, 1, 2, 3}
+    assert {reference.exit_of(toy.keys(seed)) for seed in range(20)} == {0, 1, 2, 3}
 
 
 def test_stage_2_sees_texts_and_first_frames_alone():
@@ -180,7 +180,7 @@ def test_stage_2_sees_texts_and_first_frames_alone():
         trajectory=jnp.full_like(batch.latents, jnp.nan),
     )
     for losses in STAGE2:
-        value, gradients, *_ = toy.evaluate(losses, models, batch, toy.draws())
-        same, same_gradients, *_ = toy.evaluate(losses, models, other, toy.draws())
+        value, gradients, *_ = toy.evaluate(losses, models, batch, toy.keys())
+        same, same_gradients, *_ = toy.evaluate(losses, models, other, toy.keys())
         assert value == same
         jax.tree.map(np.testing.assert_array_equal, gradients, same_gradients)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.config import FastAdapterConfig, OptimizerConfig, ScaleConfig, TimestepsConfig
-from flashmotion_jax.training.fast_adapter import adapter_losses, discriminator_losses
+from flashmotion_jax.training.stages.fast_adapter import adapter_loss, adversarial_loss
 from helpers import toy
 
 STEP = 600
@@ -34,8 +34,8 @@ CONFIGS = {
         diffusion_scale=ScaleConfig(slope=1e-3, offset=0.1),
     ),
 }
-ADAPTER = {name: adapter_losses(value) for name, value in CONFIGS.items()}
-DISCRIMINATOR = {name: discriminator_losses(value) for name, value in CONFIGS.items()}
+ADAPTER = {name: adapter_loss(value) for name, value in CONFIGS.items()}
+DISCRIMINATOR = {name: adversarial_loss(value) for name, value in CONFIGS.items()}
 
 
 class Setting:
@@ -43,16 +43,16 @@ class Setting:
 
     def __init__(self, name, reference):
         self.name, self.reference = name, reference
-        self.models, self.batch, self.draws = toy.models(), toy.batch(), toy.draws(1)
+        self.models, self.batch, self.keys = toy.models(), toy.batch(), toy.keys(1)
         self.video = reference.Video(self.batch)
         roles = ("adapter", "discriminator", "slow_generator", "fast_generator")
         self.weights = {role: reference.weights(self.models[role]) for role in roles}
 
-    def fake(self, draws):
+    def fake(self, keys):
         student = self.weights["fast_generator"], self.weights["adapter"]
         if self.name == "sampler":
-            return self.reference.student_sample(*student, self.video, draws)
-        for_noise, for_steps = draws.split(2)
+            return self.reference.student_sample(*student, self.video, keys)
+        for_noise, for_steps = keys.split(2)
         levels = self.reference.tensor(self.reference.SIGMAS)
         sigma = levels[self.reference.integers_of(for_steps.videos, 4)]
         noise = self.reference.noise_of(for_noise.videos)
@@ -60,8 +60,8 @@ class Setting:
         x0 = self.reference.predict_x0(*student, noisy, sigma, self.video)
         return self.reference.with_image(x0, self.video.image)
 
-    def logits(self, x0, draws, perturbation=0.0):
-        for_noise, for_timesteps = draws.split(2)
+    def logits(self, x0, keys, perturbation=0.0):
+        for_noise, for_timesteps = keys.split(2)
         spread = (5.0, 20.0, 980.0) if self.name == "sampler" else (1.0,)
         sigma = self.reference.sigmas_of(for_timesteps.videos, *spread)
         noise = self.reference.noise_of(for_noise.videos)
@@ -80,13 +80,13 @@ def test_the_adapters_loss_and_gradient(reference, setting):
 
     for step in (0, STEP):
         value, gradients, terms, metrics = toy.evaluate(
-            ADAPTER[setting.name], setting.models, setting.batch, setting.draws, step
+            ADAPTER[setting.name], setting.models, setting.batch, setting.keys, step
         )
         scale = {"data": 0.25e-3 * step, "sampler": 1e-3 * step + 0.1}[setting.name]
         assert terms["diffusion"].weight == pytest.approx(scale)
         assert terms["adversarial"].weight == 1.0
 
-        for_fake, for_logits = setting.draws.split(2)
+        for_fake, for_logits = setting.keys.split(2)
         fake = setting.fake(for_fake)
         logits = setting.logits(fake, for_logits)
         diffusion = reference.error(fake, setting.video.latents)
@@ -103,9 +103,9 @@ def test_the_discriminators_loss_and_gradient(reference, setting):
     from torch.nn.functional import softplus
 
     value, gradients, terms, metrics = toy.evaluate(
-        DISCRIMINATOR[setting.name], setting.models, setting.batch, setting.draws
+        DISCRIMINATOR[setting.name], setting.models, setting.batch, setting.keys
     )
-    for_fake, for_logits, for_penalty = setting.draws.split(3)
+    for_fake, for_logits, for_penalty = setting.keys.split(3)
     fake_x0 = setting.fake(for_fake).detach()
     real = setting.logits(setting.video.latents, for_logits)
     fake = setting.logits(fake_x0, for_logits)
@@ -136,7 +136,7 @@ def test_real_and_fake_are_judged_at_the_same_noise():
             return (latents - batch.latents) / toy.level(timesteps[:, -1:])
 
     models = toy.models() | {"fast_generator": Perfect(0)}
-    _, _, terms, metrics = toy.evaluate(DISCRIMINATOR["data"], models, batch, toy.draws(0, 1))
+    _, _, terms, metrics = toy.evaluate(DISCRIMINATOR["data"], models, batch, toy.keys(0, 1))
     logit = metrics["real_logits"]
     assert metrics["fake_logits"] == pytest.approx(float(logit), abs=1e-6)
     expected = jax.nn.softplus(-logit) + jax.nn.softplus(logit)
@@ -146,13 +146,13 @@ def test_real_and_fake_are_judged_at_the_same_noise():
 
 
 def test_by_the_diffusion_loss_alone(reference):
-    losses = adapter_losses(
+    losses = adapter_loss(
         config(adversarial=False, diffusion_scale=ScaleConfig(slope=0.0, offset=1.0))
     )
     setting = Setting("data", reference)
     models = {role: setting.models[role] for role in ("adapter", "fast_generator")}
-    value, gradients, terms, _ = toy.evaluate(losses, models, setting.batch, setting.draws)
+    value, gradients, terms, _ = toy.evaluate(losses, models, setting.batch, setting.keys)
     assert list(terms) == ["diffusion"]
-    for_fake, _ = setting.draws.split(2)
+    for_fake, _ = setting.keys.split(2)
     loss = reference.error(setting.fake(for_fake), setting.video.latents)
     reference.compare(value, gradients["adapter"], loss, setting.weights["adapter"])

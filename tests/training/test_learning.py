@@ -25,7 +25,7 @@ from flashmotion_jax.config import (
     TrainConfig,
 )
 from flashmotion_jax.config.adapters import ResNetAdapterConfig
-from flashmotion_jax.training.loop import train
+from flashmotion_jax.training.trainer import train
 from helpers import small_cache, tiny
 
 DIT = DiTConfig(dim=24, num_heads=1, ffn_dim=32, num_layers=2, text_dim=32, text_len=16)
@@ -59,8 +59,8 @@ def run(world, stage, **changes):
     config = TrainConfig(
         stage=stage,
         cache=str(world / "cache"),
-        output=str(output),
-        steps=STEPS,
+        workdir=str(output),
+        num_train_steps=STEPS,
         batch_size=2,
         dtype="float32",
         remat="none",
@@ -153,7 +153,7 @@ def test_models_that_stand_still_are_bit_identical_in_memory(world, monkeypatch)
     from flashmotion_jax.training import loop
 
     seen = []
-    models_of = loop.Loop.models
+    models_of = loop.Trainer.models
 
     def models(self):
         found = models_of(self)
@@ -162,13 +162,13 @@ def test_models_that_stand_still_are_bit_identical_in_memory(world, monkeypatch)
         )
         return found
 
-    monkeypatch.setattr(loop.Loop, "models", models)
+    monkeypatch.setattr(loop.Trainer, "models", models)
     stage = SlowAdapterConfig(slow_generator=str(world), adapter=ADAPTER, optimizer=OPTIMIZER)
     config = TrainConfig(
         stage=stage,
         cache=str(world / "cache"),
-        output=str(world / "still"),
-        steps=3,
+        workdir=str(world / "still"),
+        num_train_steps=3,
         batch_size=2,
         dtype="float32",
         remat="none",

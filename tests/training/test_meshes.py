@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from flashmotion_jax.training.loop import train
+from flashmotion_jax.training.trainer import train
 from helpers import run_small
 
 MESH = ("mesh.data=2", "mesh.fsdp=2", "mesh.context=2")
@@ -21,7 +21,7 @@ def prepared(tmp_path_factory):
 
 
 def logged(folder):
-    """Losses and gradient norms of each step."""
+    """LossFn and gradient norms of each step."""
     lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return [
         {key: value for key, value in line.items() if "loss" in key or "norm" in key}
@@ -42,7 +42,7 @@ def test_muon_on_eight_devices_and_in_parts_is_that_of_one(prepared, tmp_path):
 def assert_same_on_eight_devices(prepared, tmp_path, stage, *changes):
     runs = {"one": (), "several": MESH}
     for name, mesh in runs.items():
-        options = ("steps=2", "batch_size=4", *mesh, *changes)
+        options = ("num_train_steps=2", "batch_size=4", *mesh, *changes)
         train(run_small.config(prepared, tmp_path / name, stage, *options))
     one, several = (logged(tmp_path / name) for name in runs)
     assert len(one) == len(several) == 2

@@ -17,16 +17,16 @@ from helpers.together import LIMIT_SECONDS, RUN_SECONDS, Run
 TRAIN = """
 import sys, time
 from flashmotion_jax.runtime.distributed import run_together
-from flashmotion_jax.training.loop import Loop
+from flashmotion_jax.training.trainer import Trainer
 from helpers import run_small
 
-def slowed(play):
+def slowed(run_step):
     def slow(self):
         time.sleep(float(sys.argv[2]))
-        play(self)
+        run_step(self)
     return slow
 
-Loop._play = slowed(Loop._play)
+Trainer._run_step = slowed(Trainer._run_step)
 sys.exit(run_together("train", sys.argv[1], lambda: run_small.main(*sys.argv[3:])))
 """
 
@@ -59,13 +59,13 @@ def assert_same_run(output, expected):
 
 
 def resumed_at(text):
-    found = re.search(r"going on from step (\d+)", text)
+    found = re.search(r"resuming from step (\d+)", text)
     return int(found[1]) if found else 0
 
 
 def test_a_run_whose_process_is_killed_goes_on_where_it_was_saved(tmp_path):
     run_small.prepare(tmp_path)
-    output, steps = tmp_path / "run", ("steps=8", "save_every=2")
+    output, steps = tmp_path / "run", ("num_train_steps=8", "save_every=2")
     first = train(tmp_path / "first", tmp_path, output, 2, *steps, pace=1.0)
     first.wait_for("saved step 2")
     first.signal(1, signal.SIGKILL)
@@ -81,7 +81,7 @@ def test_a_run_whose_process_is_killed_goes_on_where_it_was_saved(tmp_path):
 def test_four_are_asked_to_stop_and_two_go_on(tmp_path):
     """A checkpoint of one mesh goes on on another, with the numbers of one device."""
     run_small.prepare(tmp_path)
-    output, options = tmp_path / "run", ("batch_size=4", "steps=12", "save_every=6")
+    output, options = tmp_path / "run", ("batch_size=4", "num_train_steps=12", "save_every=6")
     first = train(tmp_path / "first", tmp_path, output, 4, *options, pace=1.0)
     first.wait_for("saved step 6")
     first.signal(2, signal.SIGTERM)
@@ -100,11 +100,11 @@ def test_four_are_asked_to_stop_and_two_go_on(tmp_path):
 @pytest.mark.parametrize("stage", ["slow_generator", "fast_generator", "fast_adapter"])
 def test_two_processes_train_checkpoint_and_export_as_one(tmp_path, stage):
     run_small.prepare(tmp_path)
-    run = train(tmp_path / "logs", tmp_path, tmp_path / "two", 2, "steps=8", stage=stage)
+    run = train(tmp_path / "logs", tmp_path, tmp_path / "two", 2, "num_train_steps=8", stage=stage)
     assert run.end(RUN_SECONDS) == [0, 0], run.text(0)
     assert "saved step 8" in run.text(0)
     assert "saved step" not in run.text(1)
 
-    run_small.main(tmp_path, tmp_path / "one", stage, "steps=8")
+    run_small.main(tmp_path, tmp_path / "one", stage, "num_train_steps=8")
     if stage == "fast_adapter":
         assert_same_run(tmp_path / "two", tmp_path / "one")

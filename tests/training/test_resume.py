@@ -21,10 +21,10 @@ import pytest
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import MeshConfig
-from flashmotion_jax.training.loop import train
-from flashmotion_jax.training.player import Player, to_arrays
-from flashmotion_jax.training.run import open_run, write_model
 from flashmotion_jax.training.stages import build_stage
+from flashmotion_jax.training.train_state import TrainState, to_arrays
+from flashmotion_jax.training.trainer import train
+from flashmotion_jax.training.workdir import export_model, open_workdir
 from helpers import run_small, small_cache, tiny
 from helpers.run_small import STEPS
 
@@ -103,7 +103,7 @@ def reported(text):
 
 
 def resumed_at(text):
-    found = re.search(r"going on from step (\d+)", text)
+    found = re.search(r"resuming from step (\d+)", text)
     return int(found[1]) if found else 0
 
 
@@ -156,13 +156,13 @@ def test_a_killed_run_ends_as_one_that_was_not(prepared, uninterrupted, tmp_path
     assert_same_run(output, expected)
 
 
-def test_the_arrays_compared_are_those_of_all_players(uninterrupted):
+def test_the_arrays_compared_are_those_of_all_models(uninterrupted):
     """What `assert_same_run` looks at: were it empty, it would find all runs the same."""
     arrays = arrays_of(uninterrupted("fast_adapter"), STEPS)
     for prefix in ("adapter.params", "adapter.opt_state", "adapter.ema", "discriminator.params"):
-        assert any(name.startswith(f"players.{prefix}") for name in arrays), prefix
-    assert arrays["players.discriminator.updates"] == STEPS
-    assert arrays["players.adapter.updates"] == STEPS // 2
+        assert any(name.startswith(f"states.{prefix}") for name in arrays), prefix
+    assert arrays["states.discriminator.num_updates"] == STEPS
+    assert arrays["states.adapter.num_updates"] == STEPS // 2
     assert arrays["key"].shape == (2,)
     assert arrays["data"]["step"] == STEPS
     assert not any("generator" in name for name in arrays)  # frozen weights are not copied
@@ -172,10 +172,10 @@ def test_the_arrays_compared_are_those_of_all_players(uninterrupted):
 def test_more_steps_and_being_asked_to_stop(prepared, uninterrupted, tmp_path):
     """Three steps, finished; then all, which SIGTERM stops on the way; then the rest."""
     output = tmp_path / "run"
-    out, _ = finish(start(prepared, output, "slow_adapter", "steps=3"))
+    out, _ = finish(start(prepared, output, "slow_adapter", "num_train_steps=3"))
     assert out == "finished 3\n"
     process = start(prepared, output, "slow_adapter")
-    assert "going on from step 3" in read_until(process, "saved step")
+    assert "resuming from step 3" in read_until(process, "saved step")
     process.terminate()
     out, err = finish(process)
     step = int(re.fullmatch(r"stopped (\d+)\n", out)[1])
@@ -189,7 +189,7 @@ def test_more_steps_and_being_asked_to_stop(prepared, uninterrupted, tmp_path):
 @pytest.mark.slow
 def test_twenty_kills_lose_no_step_that_was_reported(prepared, uninterrupted, tmp_path):
     """At random points of loading, compiling, training and writing."""
-    steps = "steps=400"
+    steps = "num_train_steps=400"
     output, expected = tmp_path / "run", uninterrupted("slow_adapter", steps)
     draw, last = random.Random(1), 0
     for number in range(20):
@@ -199,9 +199,9 @@ def test_twenty_kills_lose_no_step_that_was_reported(prepared, uninterrupted, tm
         assert rest is not None, "done before the last kill: give it more steps"
         text = before + rest
         print(f"kill {number}, of {last} reported:\n{text}")
-        # Killed before it told where it goes on, it has reported nothing.
+        # A run that was killed before it resumed has reported nothing.
         assert not reported(text) or last <= resumed_at(text) < min(reported(text))
-        assert "going on" not in text or last <= resumed_at(text)
+        assert "resuming" not in text or last <= resumed_at(text)
         last = max([last, resumed_at(text), *reported(text)])
     _, err = finish(start(prepared, output, "slow_adapter", steps))
     assert last <= resumed_at(err)
@@ -215,7 +215,7 @@ def opened(prepared, tmp_path):
     def reopen(*overrides, resume="auto", **changes):
         config = run_small.config(prepared, tmp_path / "run", "slow_adapter", *overrides)
         config = dataclasses.replace(config, **changes)
-        return open_run(config, build_stage(config), resume)
+        return open_workdir(config, build_stage(config), resume)
 
     reopen()
     return reopen
@@ -225,7 +225,8 @@ def test_another_configuration_is_refused_with_the_difference(opened, tmp_path):
     with pytest.raises(ValueError) as error:
         opened("seed=3", "stage.optimizer.learning_rate=0.5", "stage.adapter.width=32")
     assert str(error.value).splitlines() == [
-        f"{tmp_path / 'run'} holds a run of another configuration; give another output, or undo:",
+        f"{tmp_path / 'run'} holds a run of another configuration; "
+        "choose another workdir, or undo:",
         "  seed: 0 -> 3",
         "  stage.adapter.width: 16 -> 32",
         "  stage.optimizer.learning_rate: 0.001 -> 0.5",
@@ -233,10 +234,17 @@ def test_another_configuration_is_refused_with_the_difference(opened, tmp_path):
 
 
 def test_what_does_not_change_the_numbers_may_differ(opened, prepared, tmp_path):
-    opened("steps=99", "log_every=7", "save_every=5", "keep=4", "num_threads=1", "sample_every=3")
+    opened(
+        "num_train_steps=99",
+        "log_every=7",
+        "save_every=5",
+        "keep=4",
+        "num_threads=1",
+        "sample_every=3",
+    )
     opened("remat=full", mesh=MeshConfig(data=2, fsdp=2))
     shutil.copytree(tmp_path / "run", tmp_path / "moved")
-    assert opened(output=str(tmp_path / "moved")) == tmp_path / "moved"
+    assert opened(workdir=str(tmp_path / "moved")) == tmp_path / "moved"
     shutil.copytree(prepared / "base", tmp_path / "base")
     opened(f"stage.slow_generator={tmp_path / 'base'}")
 
@@ -247,18 +255,18 @@ def test_other_weights_at_the_same_path_are_refused(prepared, tmp_path):
     config = run_small.config(
         prepared, tmp_path / "run", "slow_adapter", f"stage.slow_generator={base}"
     )
-    open_run(config, build_stage(config), "auto")
+    open_workdir(config, build_stage(config), "auto")
     old = components.read_component(base, "dit").key
     other = components.parameter_readers(tiny.make_dit(seed=5))
     components.save_component(base, "dit", tiny.DIT, other, "float32", overwrite=True)
     new = components.read_component(base, "dit").key
     change = rf"weights of slow_generator: {old[:12]} -> {new[:12]}"
     with pytest.raises(ValueError, match=change):
-        open_run(config, build_stage(config), "auto")
+        open_workdir(config, build_stage(config), "auto")
 
 
 def test_never_refuses_to_go_on(opened, tmp_path):
-    with pytest.raises(ValueError, match=r"run holds a run; give another output, delete it, or"):
+    with pytest.raises(ValueError, match=r"run holds a run; choose another workdir, delete it, or"):
         opened(resume="never")
 
 
@@ -266,7 +274,9 @@ def test_another_cache_is_refused(uninterrupted, prepared, tmp_path):
     output, cache = tmp_path / "run", tmp_path / "cache"
     shutil.copytree(uninterrupted("slow_adapter"), output, symlinks=True)
     small_cache.make_cache(cache, num_rows=9)
-    config = run_small.config(prepared, output, "slow_adapter", "steps=9", f"cache={cache}")
+    config = run_small.config(
+        prepared, output, "slow_adapter", "num_train_steps=9", f"cache={cache}"
+    )
     with pytest.raises(ValueError, match=r"the state is of other batches: cache=.*; resume with"):
         train(config, quiet=True)
 
@@ -320,7 +330,7 @@ def test_an_update_that_overflows_stops_the_run(prepared, tmp_path):
         "stage.optimizer.warmup_updates=1",  # the first update has a rate of 0
         "stage.optimizer.groups={'': 1e-9, 'blocks': 3e38}",
     )
-    fault = r"after step 2, (\d+) arrays are not finite, such as players.adapter.ema.blocks"
+    fault = r"after step 2, (\d+) arrays are not finite, for example states.adapter.ema.blocks"
     assert re.match(fault, message)[1] == "16"  # and of the moving average
     assert steps == [1]
 
@@ -330,7 +340,7 @@ def test_the_result_is_a_checkpoint(uninterrupted, prepared, tmp_path):
     uninterrupted("slow_adapter"), uninterrupted("fast_generator")
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)
-    for stage, kind, player in (
+    for stage, kind, model_name in (
         ("slow_adapter", "adapters/resnet", "adapter"),
         ("fast_generator", "dit", "generator"),
     ):
@@ -345,7 +355,7 @@ def test_the_result_is_a_checkpoint(uninterrupted, prepared, tmp_path):
         trained = components.flat_parameters(components.load_component(model, kind, "float32"))
         assert trained
         for name, variable in trained.items():
-            expected = arrays[f"players.{player}.ema.{name}.value"]
+            expected = arrays[f"states.{model_name}.ema.{name}.value"]
             np.testing.assert_array_equal(variable.get_value(), expected, err_msg=name)
     models = components.load_models(home / "fast_generator" / "model", "float32")
     sampling = models.config.sampling
@@ -356,8 +366,8 @@ def test_the_result_is_a_checkpoint(uninterrupted, prepared, tmp_path):
 def test_without_a_moving_average_the_result_is_the_parameters(prepared, tmp_path):
     config = run_small.config(prepared, tmp_path, "fast_generator")
     trained = tiny.make_dit(seed=3)
-    player = Player(trained, opt_state=None, ema=None, updates=np.int32(0))
-    model = write_model(tmp_path, build_stage(config).result, player)
+    state = TrainState(trained, opt_state=None, ema=None, num_updates=np.int32(0))
+    model = export_model(tmp_path, build_stage(config).export, state)
     written = to_arrays(components.load_component(model, "dit", "float32"))
     jax.tree.map(np.testing.assert_array_equal, written, to_arrays(trained))
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.config import OptimizerConfig, SlowAdapterConfig
-from flashmotion_jax.training.slow_adapter import adapter_losses
-from flashmotion_jax.training.slow_generator import drop_text
+from flashmotion_jax.training.stages.slow_adapter import adapter_loss
+from flashmotion_jax.training.stages.slow_generator import drop_text
 from helpers import toy
 
 
 def losses_with(text_dropout):
     optimizer = OptimizerConfig(learning_rate=1e-3)
-    return adapter_losses(
+    return adapter_loss(
         SlowAdapterConfig(slow_generator="", optimizer=optimizer, text_dropout=text_dropout)
     )
 
@@ -24,11 +24,11 @@ LOSSES = {dropout: losses_with(dropout) for dropout in (0.0, 1.0)}
 
 @pytest.mark.parametrize("dropout", LOSSES)
 def test_the_loss_and_its_gradient(reference, dropout):
-    models, batch, draws = toy.models(), toy.batch(), toy.draws()
-    value, gradients, terms, _ = toy.evaluate(LOSSES[dropout], models, batch, draws)
+    models, batch, keys = toy.models(), toy.batch(), toy.keys()
+    value, gradients, terms, _ = toy.evaluate(LOSSES[dropout], models, batch, keys)
     assert list(terms) == ["diffusion"]
 
-    for_level, _ = draws.split(2)
+    for_level, _ = keys.split(2)
     for_noise, for_timesteps = for_level.split(2)
     video = reference.Video(batch)
     if dropout:
@@ -43,14 +43,14 @@ def test_the_loss_and_its_gradient(reference, dropout):
 
 
 def test_a_videos_loss_does_not_depend_on_its_batch():
-    models, batch, draws = toy.models(), toy.batch(), toy.draws()
-    whole, *_ = toy.evaluate(LOSSES[0.0], models, batch, draws)
+    models, batch, keys = toy.models(), toy.batch(), toy.keys()
+    whole, *_ = toy.evaluate(LOSSES[0.0], models, batch, keys)
     alone = [
         toy.evaluate(
             LOSSES[0.0],
             models,
             toy.videos(index, batch),
-            draws._replace(videos=draws.videos[index]),
+            keys._replace(videos=keys.videos[index]),
         )[0]
         for index in np.arange(4).reshape(4, 1)
     ]
@@ -59,7 +59,7 @@ def test_a_videos_loss_does_not_depend_on_its_batch():
 
 
 def test_some_texts_are_dropped_each_by_its_own_key():
-    keys = toy.draws(0, 400).videos
+    keys = toy.keys(0, 400).videos
     texts, empty = jnp.ones((400, 2, 3)), jnp.zeros((2, 3))
     kept = np.asarray(drop_text(texts, empty, keys, 0.25))
     assert np.all(kept == kept[:, :1, :1])

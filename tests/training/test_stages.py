@@ -1,4 +1,4 @@
-"""What `build_stage` makes of every configuration, and two turns of the real stage 3."""
+"""What `build_stage` builds from every configuration, and two steps of stage 3."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jax.sharding import NamedSharding
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
-    ConsistentAdapterConfig,
     DiscriminatorConfig,
     DiTConfig,
+    DMDConfig,
     FastAdapterConfig,
     FastGeneratorConfig,
     FewStepConfig,
-    MatchedAdapterConfig,
+    LCMConfig,
     MatchingConfig,
     OptimizerConfig,
     SamplingConfig,
@@ -28,11 +28,11 @@ from flashmotion_jax.config import (
 from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
 from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.runtime import sharding
-from flashmotion_jax.training.layout import abstract_players
-from flashmotion_jax.training.player import to_arrays
-from flashmotion_jax.training.stage import Source, frozen_policy, trained_policy
+from flashmotion_jax.training.abstract import abstract_states
+from flashmotion_jax.training.stage import ComponentRef, frozen_policy, trained_policy
 from flashmotion_jax.training.stages import build_stage
-from flashmotion_jax.training.turn import make_step
+from flashmotion_jax.training.train_state import to_arrays
+from flashmotion_jax.training.train_step import make_train_step
 from helpers import tiny
 
 DIT = DiTConfig(dim=48, num_heads=2, ffn_dim=32, num_layers=2, text_dim=32, text_len=4)
@@ -70,7 +70,13 @@ def folders(tmp_path_factory):
 
 
 def run_of(stage, **changes):
-    settings = {"output": "", "steps": 5, "batch_size": 4, "dtype": "float32", "remat": "none"}
+    settings = {
+        "workdir": "",
+        "num_train_steps": 5,
+        "batch_size": 4,
+        "dtype": "float32",
+        "remat": "none",
+    }
     return TrainConfig(stage=stage, **settings | changes)
 
 
@@ -111,27 +117,25 @@ def fast_adapter(folders, adapter="resnet", **changes):
     )
 
 
-def matched_adapter(folders, adapter="resnet"):
-    return MatchedAdapterConfig(
+def dmd(folders, adapter="resnet"):
+    return DMDConfig(
         **checkpoints(folders, adapter), fake_score_optimizer=FAKE_RATE, matching=MATCHING
     )
 
 
-def consistent_adapter(folders, adapter="resnet"):
+def lcm(folders, adapter="resnet"):
     optimizer = dataclasses.replace(RATE, ema_decay=0.9)
-    return ConsistentAdapterConfig(
-        **checkpoints(folders, adapter) | {"optimizer": optimizer}, student=STUDENT
-    )
+    return LCMConfig(**checkpoints(folders, adapter) | {"optimizer": optimizer}, student=STUDENT)
 
 
 def schedule(stage):
-    """The turns in their order: `(player, every, start, separate_gradients)`."""
-    return [(t.player, t.every, t.start, t.separate_gradients) for t in stage.turns]
+    """The updates in their order: `(model, every, start, separate_gradients)`."""
+    return [(t.model, t.every, t.start, t.separate_gradients) for t in stage.updates]
 
 
 def sources(folders, **frozen):
     """Role to source, given as `(folder, kind)`."""
-    return {role: Source(folders[folder], kind) for role, (folder, kind) in frozen.items()}
+    return {role: ComponentRef(folders[folder], kind) for role, (folder, kind) in frozen.items()}
 
 
 def few_step(sampling):
@@ -150,26 +154,26 @@ def test_stage_1(folders, adapter):
     kind = "adapters/resnet" if adapter == RESNET else "adapters/controlnet"
     assert schedule(stage) == [("adapter", 1, 0, False)]
     assert stage.frozen == sources(folders, slow_generator=("slow", "dit"))
-    assert list(stage.players) == ["adapter"] and not stage.bounds
-    starts_as = None if adapter == RESNET else Source(folders["slow"], "dit")
-    assert stage.players["adapter"].source == starts_as
-    result = stage.result
-    assert (result.player, result.kind, result.config) == ("adapter", kind, adapter)
-    assert (result.base, result.sampling, result.dit_config) == (folders["slow"], SLOW, DIT)
-    assert (result.generator, result.adapter) == ("slow_generator", "adapter")
+    assert list(stage.trained) == ["adapter"] and not stage.bounds
+    starts_as = None if adapter == RESNET else ComponentRef(folders["slow"], "dit")
+    assert stage.trained["adapter"].source == starts_as
+    export = stage.export
+    assert (export.model, export.kind, export.config) == ("adapter", kind, adapter)
+    assert (export.base, export.sampling, export.dit_config) == (folders["slow"], SLOW, DIT)
+    assert (export.generator, export.adapter) == ("slow_generator", "adapter")
 
 
 def test_stage_2(folders):
     stage = build_stage(run_of(fast_generator(folders)))
     assert schedule(stage) == [("fake_score", 1, 0, False), ("generator", 3, 2, False)]
     assert stage.frozen == sources(folders, slow_generator=("slow", "dit"))
-    assert {player.source for player in stage.players.values()} == set(stage.frozen.values())
-    assert stage.players["generator"].optimizer == RATE
-    assert stage.players["fake_score"].optimizer == FAKE_RATE
-    result = stage.result
-    assert (result.player, result.kind, result.config) == ("generator", "dit", DIT)
-    assert (result.base, result.sampling) == (folders["slow"], few_step(SLOW))
-    assert (result.dit_config, result.generator, result.adapter) == (None, "generator", None)
+    assert {init.source for init in stage.trained.values()} == set(stage.frozen.values())
+    assert stage.trained["generator"].optimizer == RATE
+    assert stage.trained["fake_score"].optimizer == FAKE_RATE
+    export = stage.export
+    assert (export.model, export.kind, export.config) == ("generator", "dit", DIT)
+    assert (export.base, export.sampling) == (folders["slow"], few_step(SLOW))
+    assert (export.dit_config, export.generator, export.adapter) == (None, "generator", None)
     assert stage.bounds == {"temporal_variance": (0.3, 3.0)}
 
 
@@ -179,14 +183,14 @@ FROZEN = {
 }
 
 
-def assert_makes_a_fast_adapter(stage, folders, kind):
-    result = stage.result
+def assert_exports_a_fast_adapter(stage, folders, kind):
+    export = stage.export
     config = RESNET if kind == "adapters/resnet" else ControlNetConfig()
-    assert stage.players["adapter"].source == Source(folders["slow"], kind)
-    assert (result.player, result.kind, result.config) == ("adapter", kind, config)
-    assert (result.base, result.sampling) == (folders["fast"], few_step(FAST))
-    assert (result.dit_config, result.generator) == (DIT, "fast_generator")
-    assert result.adapter == "adapter"
+    assert stage.trained["adapter"].source == ComponentRef(folders["slow"], kind)
+    assert (export.model, export.kind, export.config) == ("adapter", kind, config)
+    assert (export.base, export.sampling) == (folders["fast"], few_step(FAST))
+    assert (export.dit_config, export.generator) == (DIT, "fast_generator")
+    assert export.adapter == "adapter"
 
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
@@ -194,47 +198,47 @@ def test_stage_3(folders, adapter):
     stage = build_stage(run_of(fast_adapter(folders, adapter)))
     assert schedule(stage) == [("discriminator", 1, 0, False), ("adapter", 2, 4, True)]
     assert stage.frozen == sources(folders, **FROZEN)
-    assert_makes_a_fast_adapter(stage, folders, f"adapters/{adapter}")
-    discriminator = stage.players["discriminator"]
+    assert_exports_a_fast_adapter(stage, folders, f"adapters/{adapter}")
+    discriminator = stage.trained["discriminator"]
     assert discriminator.source is None and discriminator.optimizer == FAKE_RATE
-    assert stage.players["adapter"].optimizer == RATE and not stage.bounds
+    assert stage.trained["adapter"].optimizer == RATE and not stage.bounds
 
 
 def test_stage_3_by_the_diffusion_loss_alone_has_no_discriminator(folders):
     stage = build_stage(run_of(fast_adapter(folders, adversarial=False)))
     assert schedule(stage) == [("adapter", 2, 4, False)]
-    assert list(stage.players) == ["adapter"]
+    assert list(stage.trained) == ["adapter"]
     assert stage.frozen == sources(folders, fast_generator=("fast", "dit"))
 
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
-def test_the_matched_baseline(folders, adapter):
-    stage = build_stage(run_of(matched_adapter(folders, adapter)))
+def test_baseline_dmd(folders, adapter):
+    stage = build_stage(run_of(dmd(folders, adapter)))
     kind = f"adapters/{adapter}"
     assert schedule(stage) == [("fake_score", 1, 0, False), ("adapter", 3, 2, False)]
     assert stage.frozen == sources(folders, **FROZEN, slow_adapter=("slow", kind))
-    assert stage.players["fake_score"].source == Source(folders["slow"], kind)
-    assert stage.players["fake_score"].optimizer == FAKE_RATE
+    assert stage.trained["fake_score"].source == ComponentRef(folders["slow"], kind)
+    assert stage.trained["fake_score"].optimizer == FAKE_RATE
     assert stage.bounds == {"temporal_variance": (0.3, 3.0)}
-    assert_makes_a_fast_adapter(stage, folders, kind)
+    assert_exports_a_fast_adapter(stage, folders, kind)
 
 
-def test_the_consistent_baseline(folders):
-    stage = build_stage(run_of(consistent_adapter(folders)))
+def test_baseline_lcm(folders):
+    stage = build_stage(run_of(lcm(folders)))
     assert schedule(stage) == [("adapter", 5, 0, False)]
     slow_adapter = ("slow", "adapters/resnet")
     assert stage.frozen == sources(folders, **FROZEN, slow_adapter=slow_adapter)
-    assert list(stage.players) == ["adapter"]
-    assert_makes_a_fast_adapter(stage, folders, "adapters/resnet")
+    assert list(stage.trained) == ["adapter"]
+    assert_exports_a_fast_adapter(stage, folders, "adapters/resnet")
 
 
 @pytest.mark.parametrize(
     ("make", "changes", "message"),
     [
         (fast_adapter, {"slow_generator": "other"}, r"the adapter of .*slow is for .*other has"),
-        (matched_adapter, {"fast_generator": "other"}, r"the adapter of .*slow is for .*other has"),
+        (dmd, {"fast_generator": "other"}, r"the adapter of .*slow is for .*other has"),
         (
-            consistent_adapter,
+            lcm,
             {"slow_adapter": "other"},
             r"the adapter of .*other is for .*slow has",
         ),
@@ -263,8 +267,8 @@ def test_checkpoints_that_do_not_fit(folders, make, changes, message):
 def test_masters_are_float32_and_what_stands_still_is_stored_as_used(folders):
     run = run_of(fast_adapter(folders), dtype="bfloat16", remat="full")
     stage = build_stage(run)
-    for player in stage.players.values():
-        assert {leaf.dtype for leaf in jax.tree.leaves(player.abstract)} == {jnp.dtype("float32")}
+    for init in stage.trained.values():
+        assert {leaf.dtype for leaf in jax.tree.leaves(init.abstract)} == {jnp.dtype("float32")}
     source = stage.frozen["fast_generator"]
     kernel = source.abstract(frozen_policy(run)).blocks.ffn.up.kernel
     assert kernel.dtype == jnp.bfloat16
@@ -273,9 +277,9 @@ def test_masters_are_float32_and_what_stands_still_is_stored_as_used(folders):
 
 def test_stage_1_goes_on_from_an_adapter(folders):
     stage = build_stage(run_of(slow_adapter(folders, start_from=folders["mask"])))
-    source = stage.players["adapter"].source
-    assert source == Source(folders["mask"], "adapters/resnet")
-    begun = to_arrays(stage.players["adapter"].load())
+    source = stage.trained["adapter"].source
+    assert source == ComponentRef(folders["mask"], "adapters/resnet")
+    begun = to_arrays(stage.trained["adapter"].load())
     stored = to_arrays(components.load_component(folders["mask"], source.kind, "float32"))
     for path, array in begun.items():
         np.testing.assert_array_equal(array, stored[path])
@@ -284,7 +288,7 @@ def test_stage_1_goes_on_from_an_adapter(folders):
 def test_a_controlnet_begins_as_the_dit_and_changes_nothing(folders):
     stage = build_stage(run_of(slow_adapter(folders, adapter=ControlNetConfig())))
     dit = components.load_component(folders["slow"], "dit", "float32")
-    controlnet = stage.players["adapter"].load()
+    controlnet = stage.trained["adapter"].load()
     copied = to_arrays(controlnet)
     for path, array in to_arrays(dit).items():
         if path == "patch_embedding.kernel":
@@ -321,34 +325,37 @@ def changed(before, tree):
     return [not np.array_equal(*pair) for pair in zip(before, snapshot(tree), strict=True)]
 
 
-def test_players_take_turns_and_leave_each_other_alone(folders):
-    """Stage 3 as it is, twice around: in its second turn a player has momentum."""
+def test_an_update_changes_its_own_model_only(folders):
+    """Stage 3, two updates of each model: in its second a model has momentum."""
     config = fast_adapter(folders, separate_gradients=False)
     stage = build_stage(run_of(config))
     mesh = sharding.make_mesh()
     with jax.set_mesh(mesh):
         policy = frozen_policy(run_of(config))
         frozen = {role: source.load(policy) for role, source in stage.frozen.items()}
-        players = {name: beginning.new_player() for name, beginning in stage.players.items()}
+        states = {name: init.create_train_state() for name, init in stage.trained.items()}
         latents, _, text = tiny.dit_inputs(4, 2, 2, 4, DIT.text_len, DIT)
         batch = jax.device_put(
             Batch(latents, latents[::-1], text), NamedSharding(mesh, sharding.BATCH)
         )
-        steps = [make_step(turn, stage.players[turn.player].optimizer) for turn in stage.turns]
+        steps = [
+            make_train_step(update, stage.trained[update.model].optimizer)
+            for update in stage.updates
+        ]
         frozen_before = snapshot(frozen)
         for step in range(2):
-            for turn, run in zip(stage.turns, steps, strict=True):
-                before = {name: snapshot(player) for name, player in players.items()}
-                player = players.pop(turn.player)
-                others = {name: other.params for name, other in players.items()}
-                players[turn.player], metrics = run(
-                    player, frozen | others, batch, jax.random.key(step), jnp.int32(step)
+            for update, run in zip(stage.updates, steps, strict=True):
+                before = {name: snapshot(state) for name, state in states.items()}
+                state = states.pop(update.model)
+                others = {name: other.params for name, other in states.items()}
+                states[update.model], metrics = run(
+                    state, frozen | others, batch, jax.random.key(step), jnp.int32(step)
                 )
                 assert all(np.isfinite(value) for value in metrics.values())
-                for name, player in players.items():
-                    if name == turn.player:
-                        assert all(changed(before[name], player))
+                for name, state in states.items():
+                    if name == update.model:
+                        assert all(changed(before[name], state))
                     else:
-                        assert not any(changed(before[name], player))
+                        assert not any(changed(before[name], state))
         assert not any(changed(frozen_before, frozen))
-        assert layout(players) == layout(abstract_players(stage))
+        assert layout(states) == layout(abstract_states(stage))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flashmotion_jax.config import ConsistentAdapterConfig, OptimizerConfig
-from flashmotion_jax.training.baselines import consistent_adapter_losses
+from flashmotion_jax.config import LCMConfig, OptimizerConfig
+from flashmotion_jax.training.stages.lcm import lcm_loss
 from helpers import toy
 
 
 def config(**changes):
-    return ConsistentAdapterConfig(
+    return LCMConfig(
         slow_generator="",
         fast_generator="",
         slow_adapter="",
@@ -23,34 +23,34 @@ def config(**changes):
     )
 
 
-LOSSES = consistent_adapter_losses(config())
+LOSSES = lcm_loss(config())
 
 #: 1, 0.75025, 0.5005, 0.25075 shifted by 5, then 0.
 LEVELS = [5 * s / (1 + 4 * s) for s in (1.0, 0.75025, 0.5005, 0.25075)] + [0.0]
 
 
-def levels_of(reference, draws):
-    return reference.integers_of(draws.split(2)[1].videos, 4)
+def levels_of(reference, keys):
+    return reference.integers_of(keys.split(2)[1].videos, 4)
 
 
 def test_the_loss_and_its_gradient(reference):
     """At all levels; at the last one, the target is where the teacher's step ends."""
     models, batch = toy.models(), toy.batch(8)
-    draws = next(
-        draws
-        for draws in (toy.draws(seed, 8) for seed in range(100))
-        if set(levels_of(reference, draws).tolist()) == {0, 1, 2, 3}
+    keys = next(
+        keys
+        for keys in (toy.keys(seed, 8) for seed in range(100))
+        if set(levels_of(reference, keys).tolist()) == {0, 1, 2, 3}
     )
-    value, gradients, terms, _ = toy.evaluate(LOSSES, models, batch, draws)
+    value, gradients, terms, _ = toy.evaluate(LOSSES, models, batch, keys)
     assert list(terms) == ["consistency"]
 
     roles = ("adapter", "adapter_ema", "slow_adapter", "slow_generator", "fast_generator")
     weights = {role: reference.weights(models[role]) for role in roles}
     video = reference.Video(batch)
-    index = levels_of(reference, draws)
+    index = levels_of(reference, keys)
     levels = reference.tensor(LEVELS)
     sigma, next_sigma = levels[index], levels[index + 1]
-    noise = reference.noise_of(draws.split(2)[0].videos)
+    noise = reference.noise_of(keys.split(2)[0].videos)
     noisy = reference.add_noise(video.latents, noise, sigma)
     teacher = weights["slow_generator"], weights["slow_adapter"]
     without_text = video.with_text(models["negative_text"])
@@ -71,10 +71,10 @@ def test_the_loss_and_its_gradient(reference):
 
 def test_a_teacher_that_points_at_the_data_ends_there(reference):
     """At the last level the target is the data, whatever the average of the adapter does."""
-    draws = next(
-        draws
-        for draws in (toy.draws(seed, 1) for seed in range(100))
-        if levels_of(reference, draws).tolist() == [3]
+    keys = next(
+        keys
+        for keys in (toy.keys(seed, 1) for seed in range(100))
+        if levels_of(reference, keys).tolist() == [3]
     )
     batch = toy.batch(1)
 
@@ -85,9 +85,9 @@ def test_a_teacher_that_points_at_the_data_ends_there(reference):
             return (latents - batch.latents) / toy.level(timesteps[:, -1:])
 
     models = toy.models() | {"slow_generator": Teacher(0)}
-    value, *_ = toy.evaluate(LOSSES, models, batch, draws)
+    value, *_ = toy.evaluate(LOSSES, models, batch, keys)
     video = reference.Video(batch)
-    noise = reference.noise_of(draws.split(2)[0].videos)
+    noise = reference.noise_of(keys.split(2)[0].videos)
     sigma = reference.tensor(LEVELS)[[3]]
     adapter, student = (reference.weights(models[r]) for r in ("adapter", "fast_generator"))
     noisy = reference.add_noise(video.latents, noise, sigma)
@@ -97,7 +97,7 @@ def test_a_teacher_that_points_at_the_data_ends_there(reference):
 
 def test_targets_need_a_moving_average():
     with pytest.raises(ValueError, match=r"optimizer.ema_decay=0; .* for instance 0\.95"):
-        ConsistentAdapterConfig(
+        LCMConfig(
             slow_generator="",
             fast_generator="",
             slow_adapter="",

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.media.videos import read_video
-from flashmotion_jax.training import watch
-from flashmotion_jax.training.watch import Watch
+from flashmotion_jax.training import metric_writer
+from flashmotion_jax.training.metric_writer import MetricWriter
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run(tmp_path):
     watches = []
 
     def make(**kwargs):
-        watches.append(Watch(tmp_path, kwargs.pop("total_steps", 40), **kwargs))
+        watches.append(MetricWriter(tmp_path, kwargs.pop("total_steps", 40), **kwargs))
         return watches[-1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -41,18 +41,18 @@ def without_time(lines):
     return [{key: value for key, value in line.items() if key != "time"} for line in lines]
 
 
-def train(watch, steps):
+def train(writer, steps):
     for step in steps:
-        watch.record(step, {"adapter/loss": float(step)})
+        writer.record(step, {"adapter/loss": float(step)})
 
 
 def test_averages_over_the_steps_a_metric_was_recorded_on(run, tmp_path):
-    watch = run(every=4)
+    writer = run(every=4)
     for step in range(8):
         metrics = {"adapter/loss": float(step)}
         if step % 2:
             metrics["discriminator/loss"] = 10.0 * step
-        watch.record(step, metrics)
+        writer.record(step, metrics)
     first, second = read_log(tmp_path)
     assert without_time([first, second]) == [
         {"step": 3, "adapter/loss": 1.5, "discriminator/loss": 20.0},
@@ -62,7 +62,7 @@ def test_averages_over_the_steps_a_metric_was_recorded_on(run, tmp_path):
 
 
 def test_the_last_steps_are_written_when_the_run_ends_or_is_closed(run, tmp_path):
-    train(run(total_steps=5, every=4), range(5))
+    train(run(num_steps=5, every=4), range(5))
     assert [line["step"] for line in read_log(tmp_path)] == [3, 4]
     stopped = run(every=4)
     train(stopped, range(6))
@@ -98,14 +98,14 @@ def test_a_file_that_is_no_log_is_left_alone(run, tmp_path):
 
 
 def test_every_must_be_positive(run):
-    with pytest.raises(ValueError, match="every=0: expected"):
+    with pytest.raises(ValueError, match="every=0; expected"):
         run(every=0)
 
 
 def test_values_that_are_not_finite_stay_valid_json(run, tmp_path, capsys):
-    watch = run(every=1)
+    writer = run(every=1)
     for step, loss in enumerate((math.nan, math.inf, 1.0)):
-        watch.record(step, {"adapter/loss": loss})
+        writer.record(step, {"adapter/loss": loss})
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -119,9 +119,9 @@ def test_values_that_are_not_finite_stay_valid_json(run, tmp_path, capsys):
 
 
 def test_leaving_the_bounds_is_told_once_until_it_is_back(run, tmp_path, capsys):
-    watch = run(every=2, bounds={"dmd/variance_ratio": (0.5, 2.0)})
+    writer = run(every=2, bounds={"dmd/variance_ratio": (0.5, 2.0)})
     for step, value in enumerate([1, 1, 0, 1.1, 0.1, 0.2, 0.1, 0.4, 1, 1, 3, 3, math.nan, 1]):
-        watch.record(step, {"dmd/variance_ratio": value})
+        writer.record(step, {"dmd/variance_ratio": value})
     lines = [line for line in read_log(tmp_path) if "warning" in line]
     assert lines == [
         {"step": 5, "warning": "dmd/variance_ratio is 0.15; expected 0.5 to 2"},
@@ -141,11 +141,11 @@ def test_tensorboard_has_the_averages_and_purges_what_is_redone(tmp_path):
             yield Event.FromString(data[12 : 12 + length])
             data = data[16 + length :]
 
-    first = Watch(tmp_path, 20, every=5, quiet=True)
+    first = MetricWriter(tmp_path, 20, every=5, quiet=True)
     for step in range(15):
         first.record(step, {"adapter/loss": math.nan if step == 7 else float(step)})
     first.close()
-    resumed = Watch(tmp_path, 20, every=5, start_step=10, quiet=True)
+    resumed = MetricWriter(tmp_path, 20, every=5, start_step=10, quiet=True)
     train(resumed, range(10, 20))
     resumed.close()
 
@@ -171,20 +171,20 @@ def test_without_tensorboard_the_run_goes_on_and_says_so_once(run, tmp_path, cap
 
 def test_only_process_0_writes(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    watch = run(every=1)
-    train(watch, range(3))
-    watch.message("hello")
-    path = watch.video(3, "car", np.zeros((2, 4, 4, 3), np.uint8), 24)
-    watch.close()
+    writer = run(every=1)
+    train(writer, range(3))
+    writer.message("hello")
+    path = writer.video(3, "car", np.zeros((2, 4, 4, 3), np.uint8), 24)
+    writer.close()
     assert path == tmp_path / "samples" / "step_000003_car.mp4"
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")
 
 
 def test_quiet_writes_the_log_alone(run, tmp_path, capsys):
-    watch = run(every=1, quiet=True)
-    watch.record(39, {"adapter/loss": math.nan})
-    watch.message("hello")
+    writer = run(every=1, quiet=True)
+    writer.record(39, {"adapter/loss": math.nan})
+    writer.message("hello")
     assert capsys.readouterr() == ("", "")
     assert len(read_log(tmp_path)) == 2
 
@@ -200,7 +200,7 @@ def test_sample_videos_are_read_back(run, tmp_path):
 
 def test_a_file_gets_plain_lines_now_and_then(run, capsys, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(metric_writer.time, "monotonic", lambda: now[0])
     current = run(start_step=10)
     for step in range(10, 40):
         now[0] += 2
@@ -218,10 +218,10 @@ def test_a_terminal_gets_a_bar_that_messages_do_not_break(run, monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", terminal)
-    watch = run(start_step=10)
-    train(watch, range(10, 30))
-    watch.message("saved step 30")
-    watch.close()
+    writer = run(start_step=10)
+    train(writer, range(10, 30))
+    writer.message("saved step 30")
+    writer.close()
     shown = terminal.getvalue()
     assert "30/40" in shown.split("\r")[-1]
     assert "step/s" in shown and "adapter/loss 24.5" in shown

@@ -12,9 +12,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import (
-    ConsistentAdapterConfig,
     FastAdapterConfig,
     FastGeneratorConfig,
+    LCMConfig,
     MatchingConfig,
     OptimizerConfig,
     SlowAdapterConfig,
@@ -22,9 +22,9 @@ from flashmotion_jax.config import (
 from flashmotion_jax.diffusion.samplers import draw_noise
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.jit import program
-from flashmotion_jax.training import baselines, fast_adapter, fast_generator, slow_adapter
-from flashmotion_jax.training.player import new_player, to_arrays
-from flashmotion_jax.training.turn import Term, Turn, draw_keys, make_step
+from flashmotion_jax.training.stages import fast_adapter, fast_generator, lcm, slow_adapter
+from flashmotion_jax.training.train_state import create_train_state, to_arrays
+from flashmotion_jax.training.train_step import LossTerm, Update, make_train_step, split_keys
 from helpers import toy
 
 KEY = jax.random.key(5)
@@ -35,17 +35,17 @@ SMOOTH = functools.partial(
 )
 
 
-def two_terms(models, batch, draws, step):
+def two_terms(models, batch, keys, step):
     """A loss for each of two purposes; every input and both kinds of keys take part."""
-    for_noise, for_level = draws.split(2)
+    for_noise, for_level = keys.split(2)
     level = jax.random.uniform(for_level.shared)
     noisy = batch.latents + draw_noise(for_noise.videos, toy.SHAPE)
     residual = models["adapter"].prepare(batch.trajectory + level * noisy, batch.text)
     first = jnp.mean((residual - batch.latents) ** 2)
     second = jnp.mean(jnp.abs(residual * models["adapter"].gate[...]))
     terms = {
-        "first": Term(first),
-        "second": Term(models.get("boost", 1.0) * second, 0.5 * step),
+        "first": LossTerm(first),
+        "second": LossTerm(models.get("boost", 1.0) * second, 0.5 * step),
     }
     return terms, {"level": level, "residual": residual.mean()}
 
@@ -55,21 +55,21 @@ def on_mesh(mesh, models, batch):
     return jax.device_put(models, replicated), jax.device_put(batch, split)
 
 
-def play(losses, config, *, player="adapter", mesh=(1, 1), **turn):
+def run_update(loss_fn, config, *, model="adapter", mesh=(1, 1), **update):
     """One step from the same beginning, perhaps on a larger mesh."""
-    run = make_step(Turn(player, losses, **turn), config)
-    begin = program(functools.partial(new_player, config=config))
+    run = make_train_step(Update(model, loss_fn, **update), config)
+    begin = program(functools.partial(create_train_state, config=config))
     mesh = sharding.make_mesh(*mesh)
     with jax.set_mesh(mesh):
         models, batch = on_mesh(mesh, toy.models(), toy.batch(8))
-        return run(begin(models.pop(player)), models, batch, KEY, jnp.int32(1))
+        return run(begin(models.pop(model)), models, batch, KEY, jnp.int32(1))
 
 
 def assert_same(actual, expected):
     """Players after an update, and their metrics."""
-    (player, metrics), (other, other_metrics) = actual, expected
+    (state, metrics), (other, other_metrics) = actual, expected
     assert metrics.keys() == other_metrics.keys()
-    pairs = [(metrics, other_metrics), (to_arrays(player.params), to_arrays(other.params))]
+    pairs = [(metrics, other_metrics), (to_arrays(state.params), to_arrays(other.params))]
     for values, others in pairs:
         for name, value in values.items():
             np.testing.assert_allclose(
@@ -79,42 +79,42 @@ def assert_same(actual, expected):
 
 @functools.cache
 def whole():
-    return play(two_terms, SMOOTH())
+    return run_update(two_terms, SMOOTH())
 
 
 @pytest.mark.parametrize(("mesh", "accumulate"), [((1, 1), 2), ((2, 2), 1), ((2, 2), 2)])
 def test_parts_of_a_batch_and_of_a_mesh_give_what_the_whole_gives(mesh, accumulate):
     config = SMOOTH(accumulate=accumulate)
-    assert_same(play(two_terms, config, mesh=mesh), whole())
+    assert_same(run_update(two_terms, config, mesh=mesh), whole())
 
 
 def test_the_update_is_of_the_weighted_sum():
     def total(adapter):
         batch = toy.batch(8)
-        draws = draw_keys(KEY, batch)
-        terms, _ = two_terms({"adapter": adapter}, batch, draws, 1)
+        keys = split_keys(KEY, batch)
+        terms, _ = two_terms({"adapter": adapter}, batch, keys, 1)
         return terms["first"].value + 0.5 * terms["second"].value
 
     value, gradient = jax.jit(jax.value_and_grad(total))(toy.models()["adapter"])
-    player, metrics = whole()
+    state, metrics = whole()
     assert float(metrics["loss/first"] + 0.5 * metrics["loss/second"]) == pytest.approx(
         float(value)
     )
     assert metrics["weight/first"] == 1 and metrics["weight/second"] == 0.5
-    assert metrics["learning_rate"] == np.float32(0.1) and player.updates == 1
+    assert metrics["learning_rate"] == np.float32(0.1) and state.num_updates == 1
     before = to_arrays(toy.models()["adapter"])
     for path, g in to_arrays(gradient).items():
         expected = before[path] - 0.1 * g / (jnp.abs(g) + 1)
-        np.testing.assert_allclose(to_arrays(player.params)[path], expected, atol=1e-6)
+        np.testing.assert_allclose(to_arrays(state.params)[path], expected, atol=1e-6)
     norm = optax.tree.norm(to_arrays(gradient))
     assert metrics["gradient_norm"] == pytest.approx(float(norm), rel=1e-5)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_separate_gradients_make_the_same_update(accumulate):
-    player, metrics = play(two_terms, SMOOTH(accumulate=accumulate), separate_gradients=True)
+    state, metrics = run_update(two_terms, SMOOTH(accumulate=accumulate), separate_gradients=True)
     norms = {name: metrics.pop(f"gradient_norm/{name}") for name in ("first", "second")}
-    assert_same((player, metrics), whole())
+    assert_same((state, metrics), whole())
     if accumulate == 2:
         return
 
@@ -122,7 +122,7 @@ def test_separate_gradients_make_the_same_update(accumulate):
     def norms_of_terms(adapter):
         def value(adapter, name):
             batch = toy.batch(8)
-            return two_terms({"adapter": adapter}, batch, draw_keys(KEY, batch), 1)[0][name].value
+            return two_terms({"adapter": adapter}, batch, split_keys(KEY, batch), 1)[0][name].value
 
         return {name: optax.tree.norm(jax.grad(value)(adapter, name)) for name in norms}
 
@@ -134,12 +134,12 @@ def test_separate_gradients_make_the_same_update(accumulate):
 def test_a_term_of_weight_0_changes_nothing(separate):
     """Weights are `0.5 * step`, as the diffusion loss of stage 3 begins: at step 0 it is off."""
 
-    run = make_step(Turn("adapter", two_terms, separate_gradients=separate), SMOOTH())
+    run = make_train_step(Update("adapter", two_terms, separate_gradients=separate), SMOOTH())
 
     def weights_after(boost, step):
         models = toy.models() | {"boost": jnp.float32(boost)}
-        player = new_player(models.pop("adapter"), SMOOTH())
-        return to_arrays(run(player, models, toy.batch(8), KEY, jnp.int32(step))[0].params)
+        state = create_train_state(models.pop("adapter"), SMOOTH())
+        return to_arrays(run(state, models, toy.batch(8), KEY, jnp.int32(step))[0].params)
 
     one, other = weights_after(1.0, 0), weights_after(1000.0, 0)
     for path, array in one.items():
@@ -148,10 +148,10 @@ def test_a_term_of_weight_0_changes_nothing(separate):
 
 
 def test_each_group_has_its_rate_and_its_norm():
-    player, metrics = play(two_terms, SMOOTH(groups={"": 1.0, "gate": 0.5}))
+    state, metrics = run_update(two_terms, SMOOTH(groups={"": 1.0, "gate": 0.5}))
     of_one_group = to_arrays(whole()[0].params)
     for path, before in to_arrays(toy.models()["adapter"]).items():
-        moved = to_arrays(player.params)[path] - before
+        moved = to_arrays(state.params)[path] - before
         factor = {"gate": 0.5}.get(path, 1.0)
         np.testing.assert_allclose(moved, factor * (of_one_group[path] - before), atol=1e-6)
     squares = metrics["gradient_norm/gate"] ** 2 + metrics["gradient_norm/rest"] ** 2
@@ -161,22 +161,22 @@ def test_each_group_has_its_rate_and_its_norm():
 @pytest.mark.parametrize(
     ("mesh", "accumulate", "message"),
     [
-        ((1, 1), 3, "batch_size=8 cannot be taken in accumulate=3 equal parts over 1 devices"),
+        ((1, 1), 3, "batch_size=8 cannot be split into accumulate=3 equal parts over 1 devices"),
         ((2, 2), 4, "accumulate=4 equal parts over 4 devices each; expected a multiple of 16"),
     ],
 )
 def test_a_batch_that_cannot_be_parted_is_refused(mesh, accumulate, message):
     with pytest.raises(ValueError, match=message):
-        play(two_terms, SMOOTH(accumulate=accumulate), mesh=mesh)
+        run_update(two_terms, SMOOTH(accumulate=accumulate), mesh=mesh)
 
 
 def test_a_videos_keys_do_not_depend_on_its_batch():
-    large, small = draw_keys(KEY, toy.batch(8)), draw_keys(KEY, toy.batch(2))
+    large, small = split_keys(KEY, toy.batch(8)), split_keys(KEY, toy.batch(2))
     assert large.shared == small.shared
     for one, other in zip(large.split(3), small.split(3), strict=True):
         assert one.shared == other.shared
         assert jnp.all(one.videos[:2] == other.videos)
-    keys = jnp.concatenate([draws.videos for draws in (large, *large.split(3))])
+    keys = jnp.concatenate([keys.videos for keys in (large, *large.split(3))])
     assert len(np.unique(jax.random.key_data(keys), axis=0)) == 4 * 8
 
 
@@ -184,53 +184,53 @@ def test_a_key_is_split_over_the_mesh_as_its_video():
     mesh = sharding.make_mesh(2, 2)
     with jax.set_mesh(mesh):
         _, batch = on_mesh(mesh, {}, toy.batch(8))
-        draws = jax.jit(draw_keys)(KEY, batch)
-        assert draws.videos.sharding.spec == sharding.BATCH
-    assert jnp.all(draws.videos == draw_keys(KEY, toy.batch(8)).videos)
+        keys = jax.jit(split_keys)(KEY, batch)
+        assert keys.videos.sharding.spec == sharding.BATCH
+    assert jnp.all(keys.videos == split_keys(KEY, toy.batch(8)).videos)
 
 
 @pytest.mark.parametrize(
     ("every", "start", "steps"),
     [(1, 0, [0, 1, 2, 3, 4, 5]), (3, 0, [2, 5]), (2, 3, [3, 5]), (1, 4, [4, 5])],
 )
-def test_whose_turn_it_is(every, start, steps):
-    turn = Turn("adapter", two_terms, every, start)
-    assert [step for step in range(6) if turn.plays(step)] == steps
+def test_when_an_update_is_due(every, start, steps):
+    update = Update("adapter", two_terms, every, start)
+    assert [step for step in range(6) if update.is_due(step)] == steps
 
 
 @pytest.mark.parametrize("mesh", [(1, 1), (2, 2)])
-def test_one_compilation_for_all_steps_and_the_player_is_donated(mesh):
+def test_one_compilation_for_all_steps_and_the_state_is_donated(mesh):
     traces = []
 
-    def losses(models, batch, draws, step):
+    def losses(models, batch, keys, step):
         traces.append(step)
         assert "adapter_ema" in models
-        return two_terms(models, batch, draws, step)
+        return two_terms(models, batch, keys, step)
 
     config = OptimizerConfig(
         learning_rate=1e-3, ema_decay=0.9, accumulate=2, decay="linear", decay_updates=5
     )
-    run = make_step(Turn("adapter", losses), config)
+    run = make_train_step(Update("adapter", losses), config)
     mesh, counts = sharding.make_mesh(*mesh), []
     with jax.set_mesh(mesh):
         models, _ = on_mesh(mesh, toy.models(), ())
         del models["adapter_ema"]
-        player = program(functools.partial(new_player, config=config))(models.pop("adapter"))
+        state = program(functools.partial(create_train_state, config=config))(models.pop("adapter"))
         for step in range(3):
-            before, (_, batch) = player, on_mesh(mesh, {}, toy.batch(8, step))
-            player, _ = run(player, models, batch, jax.random.key(step), jnp.int32(step))
+            before, (_, batch) = state, on_mesh(mesh, {}, toy.batch(8, step))
+            state, _ = run(state, models, batch, jax.random.key(step), jnp.int32(step))
             counts.append(len(traces))
             assert all(array.is_deleted() for array in to_arrays(before.params).values())
             assert all(array.is_deleted() for array in to_arrays(before.ema).values())
     assert counts[0] == counts[1] == counts[2] > 0
-    assert player.updates == 3
+    assert state.num_updates == 3
 
 
 RATE = OptimizerConfig(learning_rate=1e-3)
 STAGES = {
     "stage 1": (
         "adapter",
-        slow_adapter.adapter_losses(SlowAdapterConfig(slow_generator="", optimizer=RATE)),
+        slow_adapter.adapter_loss(SlowAdapterConfig(slow_generator="", optimizer=RATE)),
     ),
     "stage 2": (
         "generator",
@@ -245,7 +245,7 @@ STAGES = {
     ),
     "stage 3": (
         "discriminator",
-        fast_adapter.discriminator_losses(
+        fast_adapter.adversarial_loss(
             FastAdapterConfig(
                 slow_generator="",
                 fast_generator="",
@@ -259,8 +259,8 @@ STAGES = {
     ),
     "LCM": (
         "adapter",
-        baselines.consistent_adapter_losses(
-            ConsistentAdapterConfig(
+        lcm.lcm_loss(
+            LCMConfig(
                 slow_generator="",
                 fast_generator="",
                 slow_adapter="",
@@ -275,9 +275,9 @@ STAGES = {
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_losses_of_the_stages_on_a_mesh(stage):
     """In two parts on four devices, and whole on one."""
-    player, losses = STAGES[stage]
-    expected, metrics = play(losses, SMOOTH(), player=player)
-    parted, parted_metrics = play(losses, SMOOTH(accumulate=2), player=player, mesh=(2, 2))
+    model, losses = STAGES[stage]
+    expected, metrics = run_update(losses, SMOOTH(), model=model)
+    parted, parted_metrics = run_update(losses, SMOOTH(accumulate=2), model=model, mesh=(2, 2))
     # A ratio of means, which is not the mean of the parts' ratios.
     for of in (metrics, parted_metrics):
         of.pop("temporal_variance", None)

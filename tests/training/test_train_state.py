@@ -13,13 +13,13 @@ from flax import nnx
 
 from flashmotion_jax.config import OptimizerConfig
 from flashmotion_jax.models import layers
-from flashmotion_jax.training.player import (
+from flashmotion_jax.training.train_state import (
+    apply_gradients,
+    create_train_state,
     from_arrays,
     group_of_path,
     learning_rate,
-    new_player,
     to_arrays,
-    update,
 )
 
 
@@ -75,14 +75,16 @@ def gradients():
 
 
 @functools.cache
-def players(name):
-    """The player before and after every update."""
+def states(name):
+    """The state before and after every update."""
     config = CONFIGS[name]
     module = Net()
     step = jax.jit(
-        lambda player, arrays, step: update(player, from_arrays(module, arrays), config, step)
+        lambda state, arrays, step: apply_gradients(
+            state, from_arrays(module, arrays), config, step
+        )
     )
-    states = [new_player(module, config)]
+    states = [create_train_state(module, config)]
     for index, arrays in enumerate(gradients()):
         states.append(step(states[-1], arrays, index))
     return states
@@ -109,13 +111,13 @@ def test_updates_are_those_of_pytorch(name):
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, functools.partial(share_of_peak, config)
     )
-    for arrays, player in zip(gradients(), players(name)[1:], strict=True):
+    for arrays, state in zip(gradients(), states(name)[1:], strict=True):
         for path, tensor in weights.items():
             tensor.grad = torch.tensor(arrays[path], dtype=torch.float64)
         torch.nn.utils.clip_grad_norm_(weights.values(), config.clip_norm)
         optimizer.step()
         schedule.step()
-        for path, array in to_arrays(player.params).items():
+        for path, array in to_arrays(state.params).items():
             expected = weights[path].detach().numpy()
             np.testing.assert_allclose(array, expected, atol=1e-6, err_msg=path)
 
@@ -132,27 +134,27 @@ def test_learning_rate_over_time(name):
 def test_the_average_is_the_weights_until_it_starts(name):
     config = CONFIGS[name]
     expected = to_arrays(Net())
-    for step, player in enumerate(players(name)[1:]):
-        weights = to_arrays(player.params)
+    for step, state in enumerate(states(name)[1:]):
+        weights = to_arrays(state.params)
         decay = config.ema_decay if step >= config.ema_start else 0.0
         expected = {p: decay * expected[p] + (1 - decay) * a for p, a in weights.items()}
-        for path, array in to_arrays(player.ema).items():
+        for path, array in to_arrays(state.ema).items():
             np.testing.assert_allclose(array, expected[path], atol=1e-6, err_msg=path)
             if step < config.ema_start:
                 np.testing.assert_array_equal(array, weights[path])
 
 
-def test_a_player_counts_its_updates_and_keeps_an_average_only_if_asked():
-    assert [int(player.updates) for player in players("plain")] == list(range(UPDATES + 1))
-    assert players("plain")[-1].ema is None
+def test_updates_are_counted_and_an_average_is_kept_only_on_request():
+    assert [int(state.num_updates) for state in states("plain")] == list(range(UPDATES + 1))
+    assert states("plain")[-1].ema is None
 
 
 def test_the_beginning_is_the_module_as_it_is():
     module = Net()
-    player = new_player(module, CONFIGS["linear"])
+    state = create_train_state(module, CONFIGS["linear"])
     for path, array in to_arrays(module).items():
-        np.testing.assert_array_equal(to_arrays(player.params)[path], array)
-        np.testing.assert_array_equal(to_arrays(player.ema)[path], array)
+        np.testing.assert_array_equal(to_arrays(state.params)[path], array)
+        np.testing.assert_array_equal(to_arrays(state.ema)[path], array)
 
 
 def test_from_arrays_leaves_the_old_module_alone():
@@ -178,14 +180,14 @@ def test_the_longest_prefix_counts_and_ends_at_a_dot():
     ("groups", "message"),
     [
         ({"body": 1.0}, r"groups=\['body'\] leave out the parameters scale; add a group for them"),
-        ({"": 1.0, "bod": 2.0}, r"the groups \['bod'\] hold no parameter; .* body, scale"),
-        ({"": 1.0, "body": 1.0, "scale": 1.0}, r"the groups \[''\] hold no parameter"),
+        ({"": 1.0, "bod": 2.0}, r"the groups \['bod'\] match no parameter; .* body, scale"),
+        ({"": 1.0, "body": 1.0, "scale": 1.0}, r"the groups \[''\] match no parameter"),
     ],
 )
 def test_groups_that_do_not_fit_the_parameters(groups, message):
     config = OptimizerConfig(learning_rate=1e-3, groups=groups)
     with pytest.raises(ValueError, match=message):
-        new_player(Net(), config)
+        create_train_state(Net(), config)
 
 
 def test_updates_too_small_for_bfloat16_add_up_in_the_masters():
@@ -198,15 +200,15 @@ def test_updates_too_small_for_bfloat16_add_up_in_the_masters():
         return linear(jnp.ones((1, 1)))[0, 0].astype(jnp.float32)
 
     @jax.jit
-    def step(player):
-        return update(player, jax.grad(output)(player.params), config, jnp.int32(0))
+    def step(state):
+        return apply_gradients(state, jax.grad(output)(state.params), config, jnp.int32(0))
 
-    player = step(new_player(linear, config))
-    weight = player.params.kernel[...]
+    state = step(create_train_state(linear, config))
+    weight = state.params.kernel[...]
     # Below 1, bfloat16 goes in steps of 2^-8: one update is not seen, ten of them are.
     assert weight.dtype == jnp.float32 and weight.astype(jnp.bfloat16) == 1
     assert weight[0, 0] == pytest.approx(1 - 1e-3, abs=1e-6)
     for _ in range(9):
-        player = step(player)
-    assert player.params.kernel[...][0, 0] == pytest.approx(1 - 1e-2, abs=1e-5)
-    assert output(player.params) < output(linear) - 0.005
+        state = step(state)
+    assert state.params.kernel[...][0, 0] == pytest.approx(1 - 1e-2, abs=1e-5)
+    assert output(state.params) < output(linear) - 0.005

@@ -1,7 +1,7 @@
-"""How a run is watched: metrics to the terminal, to `log.jsonl` and to TensorBoard.
+"""Metrics, messages and sample videos of a run: to the terminal, `log.jsonl` and TensorBoard.
 
-Metrics come in as plain numbers, for no array on a device is touched here. Only process 0 of a
-run on many hosts writes.
+Metrics are plain numbers: nothing here touches a device. Of several processes, only the first
+writes.
 """
 
 from __future__ import annotations
@@ -22,53 +22,53 @@ from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 
-#: Where standard error is a file, its progress is a line at most this often, in seconds.
-SECONDS_A_LINE = 30.0
+#: Minimum time between progress lines when standard error is not a terminal.
+SECONDS_PER_LINE = 30.0
 
 
-class Watch:
-    """Writes what happens in a run: progress, `log.jsonl`, TensorBoard, sample videos.
+class MetricWriter:
+    """Writes the progress, `log.jsonl`, TensorBoard curves and sample videos of a run.
 
-    A line of `log.jsonl` has the averages of `every` steps under the last of them, or a warning:
+    A line of `log.jsonl` holds the averages over `every` steps, at the last of them, or a warning:
 
         {"step": 509, "time": 1760000000.0, "adapter/loss/diffusion": 0.114, ...}
         {"step": 509, "warning": "variance_ratio is 0.31; expected 0.5 to 2"}
 
-    A run that resumes at step n drops what an earlier one wrote of step n and later, so that the
-    log is that of a run without interruption.
+    A run that resumes at step n first drops the lines of step n and later, so that the log equals
+    that of a run without interruption.
 
     Attributes:
-      folder: of the run; holds `log.jsonl`, `tensorboard/` and `samples/`.
+      workdir: folder of the run; holds `log.jsonl`, `tensorboard/` and `samples/`.
     """
 
     def __init__(
         self,
-        folder: Path,
-        total_steps: int,
+        workdir: Path,
+        num_steps: int,
         *,
         start_step: int = 0,
         every: int = 10,
         quiet: bool = False,
         bounds: Mapping[str, tuple[float, float]] | None = None,
     ):
-        """Opens the log.
+        """Open the log.
 
         Args:
-          folder: of the run; made if missing.
-          total_steps: of the whole run.
-          start_step: the first step that will be recorded; steps count from 0.
-          every: steps that are averaged.
-          quiet: nothing on standard error.
-          bounds: where the average of a metric should stay. A warning is given when it leaves
-            them, once until it is back; values that are not finite are always outside.
+          workdir: folder of the run; created if it does not exist.
+          num_steps: total steps of the run.
+          start_step: first step that will be recorded, counted from 0.
+          every: number of steps that are averaged.
+          quiet: write nothing to standard error.
+          bounds: expected range of the average of a metric. Leaving it gives one warning until the
+            metric is back; values that are not finite are always outside.
 
         Raises:
-          UserError: `every` is below 1, or `log.jsonl` is there and not a run's.
+          UserError: `every` is below 1, or `log.jsonl` exists and is not the log of a run.
         """
         if every < 1:
-            raise UserError(f"every={every}: expected the number of steps to average, 1 or more")
-        self.folder = folder
-        self._total_steps, self._every = total_steps, every
+            raise UserError(f"every={every}; expected the number of steps to average, at least 1")
+        self.workdir = workdir
+        self._num_steps, self._every = num_steps, every
         self._bounds = dict(bounds or {})
         self._outside: set[str] = set()
         self._recorded: dict[str, list[float]] = {}
@@ -76,10 +76,10 @@ class Watch:
         self._is_writer = jax.process_index() == 0
         self._is_quiet = quiet or not self._is_writer
         if self._is_writer:
-            path = folder / "log.jsonl"
+            path = workdir / "log.jsonl"
             _drop_lines(path, start_step)
             self._log = path.open("a", encoding="utf-8", buffering=1)
-            self._progress = None if quiet else _Progress(total_steps, start_step)
+            self._progress = None if quiet else _Progress(num_steps, start_step)
             self._tensorboard = self._open_tensorboard(start_step)
 
     def _open_tensorboard(self, start_step: int) -> Any:
@@ -87,23 +87,23 @@ class Watch:
             from tensorboardX import SummaryWriter
         except ImportError:
             self.message(
-                "no TensorBoard curves, only log.jsonl: pip install 'flashmotion_jax[train]'"
+                "metrics go to log.jsonl; for TensorBoard: pip install 'flashmotion_jax[train]'"
             )
             return None
-        # Files are named by the second: the suffix tells a run and its resumption apart.
+        # File names hold the time in seconds: a run that resumes within one needs another suffix.
         return SummaryWriter(
-            str(self.folder / "tensorboard"),
+            str(self.workdir / "tensorboard"),
             purge_step=start_step,
             filename_suffix=f".{start_step}",
         )
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Takes the metrics of one step, and writes the averages where `every` steps are full.
+        """Record the metrics of one step; on every `every`-th step, write the averages.
 
         Args:
-          step: counted from 0; called for every step once.
-          metrics: numbers by slash path, such as `adapter/loss/diffusion`. Those that are there on
-            some steps only are averaged over these.
+          step: counted from 0; each step is recorded once.
+          metrics: values by path, for example `adapter/loss/diffusion`. A metric that exists on
+            some steps only is averaged over those.
         """
         if not self._is_writer:
             return
@@ -112,36 +112,36 @@ class Watch:
         self._last_step = step
         if self._progress:
             self._progress.advance(step)
-        if (step + 1) % self._every == 0 or step + 1 == self._total_steps:
+        if (step + 1) % self._every == 0 or step + 1 == self._num_steps:
             self._write()
 
     def message(self, text: str) -> None:
-        """A line on standard error that does not break the progress bar."""
+        """Write a line to standard error without breaking the progress bar."""
         if not self._is_quiet:
             tqdm.write(text, file=sys.stderr)
 
     def video(self, step: int, name: str, frames: np.ndarray, fps: float) -> Path:
-        """Writes a sample video.
+        """Write a sample video.
 
         Args:
-          step: after which it was made.
-          name: of the sample.
+          step: number of completed steps.
+          name: name of the sample.
           frames: uint8 `[F, H, W, 3]`; H and W are even.
           fps: frames per second.
 
         Returns:
-          Where process 0 wrote it, such as `samples/step_000500_car.mp4` of the folder.
+          Path of the video, for example `samples/step_000500_car.mp4` in the workdir.
 
         Raises:
           UserError: the frames cannot be written.
         """
-        path = self.folder / "samples" / f"step_{step:06d}_{name}.mp4"
+        path = self.workdir / "samples" / f"step_{step:06d}_{name}.mp4"
         if self._is_writer:
             write_video(path, frames, fps)
         return path
 
     def close(self) -> None:
-        """Writes the average of the last, unfinished steps and closes all files."""
+        """Write the averages of the remaining steps and close all files."""
         if not self._is_writer:
             return
         self._write()
@@ -186,14 +186,14 @@ class Watch:
 
 
 class _Progress:
-    """A bar on a terminal; where standard error is a file, a line now and then."""
+    """A progress bar on a terminal; a line now and then if standard error is a file."""
 
-    def __init__(self, total_steps: int, start_step: int):
-        self._total = total_steps
-        self._done = self._done_in_line = start_step
-        self._time_of_line = time.monotonic()
+    def __init__(self, num_steps: int, start_step: int):
+        self._total = num_steps
+        self._done = self._done_at_line = start_step
+        self._line_time = time.monotonic()
         self._bar = (
-            tqdm(total=total_steps, initial=start_step, unit="step", dynamic_ncols=True)
+            tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True)
             if sys.stderr.isatty()
             else None
         )
@@ -210,12 +210,12 @@ class _Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(losses)
             return
-        seconds = time.monotonic() - self._time_of_line
-        if seconds >= SECONDS_A_LINE or self._done == self._total:
-            rate = (self._done - self._done_in_line) / max(seconds, 1e-9)
+        seconds = time.monotonic() - self._line_time
+        if seconds >= SECONDS_PER_LINE or self._done == self._total:
+            rate = (self._done - self._done_at_line) / max(seconds, 1e-9)
             line = f"step {self._done}/{self._total}, {rate:.3g} steps/s, {losses}"
             print(line, file=sys.stderr)
-            self._done_in_line, self._time_of_line = self._done, time.monotonic()
+            self._done_at_line, self._line_time = self._done, time.monotonic()
 
     def close(self) -> None:
         if self._bar is not None:
@@ -223,7 +223,7 @@ class _Progress:
 
 
 def _drop_lines(path: Path, start_step: int) -> None:
-    """Drops the lines of `start_step` and later, and what a kill left of a line."""
+    """Drop the lines of `start_step` and later, and a last line that a kill truncated."""
     lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
     kept = [f"{line}\n" for line in lines if _is_before(line, start_step, path)]
     with replacing(path) as scratch:
@@ -238,5 +238,5 @@ def _is_before(line: str, start_step: int, path: Path) -> bool:
     except (LookupError, TypeError) as error:
         raise UserError(
             f"{path} holds the line {line[:80]!r}; expected the log of an earlier run, with a "
-            "step in each line: move the file away"
+            "step in each line. Move the file away"
         ) from error

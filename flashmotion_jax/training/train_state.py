@@ -1,7 +1,7 @@
-"""A player: one network that is trained, with everything that its updates need.
+"""The state of one trained model, and its optimizer.
 
-Each player has one `optax.multi_transform` over its own parameters and no other's: with one
-transform for two players, Adam's momentum would move one in the other's step.
+Each trained model has an `optax.multi_transform` over its own parameters only: with one transform
+for two models, Adam's momentum would move one model on the other's update.
 """
 
 from __future__ import annotations
@@ -22,68 +22,68 @@ from flashmotion_jax.training.muon import muon
 Module = TypeVar("Module", bound=nnx.Module)
 
 
-class Player(NamedTuple):
-    """The state of a trained network.
+class TrainState(NamedTuple):
+    """The state of a trained model.
 
     Attributes:
-      params: the module, float32 masters.
-      opt_state: of `make_optimizer`, over the dotted paths of the parameters.
-      ema: moving average of the parameters, or None if none is kept.
-      updates: number of updates made, int32.
+      params: the module, with float32 master weights.
+      opt_state: state of `make_optimizer`, by dotted path of the parameters.
+      ema: exponential moving average of `params`, or None if none is kept.
+      num_updates: number of updates made, int32.
     """
 
     params: Any
     opt_state: optax.OptState
     ema: Any
-    updates: jax.Array
+    num_updates: jax.Array
 
 
-def new_player(module: nnx.Module, config: OptimizerConfig) -> Player:
-    """A player before its first update; traceable, so that `jax.eval_shape` gives its layout.
+def create_train_state(module: nnx.Module, config: OptimizerConfig) -> TrainState:
+    """Create the state before the first update; `jax.eval_shape` gives its shapes and shardings.
 
     Raises:
       UserError: see `make_optimizer`.
     """
     arrays = to_arrays(module)
-    return Player(
+    return TrainState(
         params=module,
         opt_state=make_optimizer(config, module).init(arrays),
         ema=jax.tree.map(jnp.copy, module) if config.ema_decay else None,
-        updates=jnp.zeros((), jnp.int32),
+        num_updates=jnp.zeros((), jnp.int32),
     )
 
 
-def update(
-    player: Player, gradients: nnx.Module, config: OptimizerConfig, step: jax.Array
-) -> Player:
-    """One update of the optimizer and of the moving average.
+def apply_gradients(
+    state: TrainState, gradients: nnx.Module, config: OptimizerConfig, step: jax.Array
+) -> TrainState:
+    """Update the parameters and their moving average.
 
     Args:
-      player: before.
-      gradients: a module of the same structure.
-      config: of the player.
-      step: of the run, for `ema_start`.
+      state: the state before the update.
+      gradients: a module of the same structure as `state.params`.
+      config: the model's optimizer.
+      step: step of the run, for `ema_start`.
     """
-    arrays = to_arrays(player.params)
-    optimizer = make_optimizer(config, player.params)
-    updates, opt_state = optimizer.update(to_arrays(gradients), player.opt_state, arrays)
+    arrays = to_arrays(state.params)
+    optimizer = make_optimizer(config, state.params)
+    updates, opt_state = optimizer.update(to_arrays(gradients), state.opt_state, arrays)
     new_arrays = cast(dict[str, jax.Array], optax.apply_updates(arrays, updates))
-    params = from_arrays(player.params, new_arrays)
-    ema = player.ema
+    params = from_arrays(state.params, new_arrays)
+    ema = state.ema
     if ema is not None:
         decay = jnp.where(step < config.ema_start, 0.0, config.ema_decay)
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
-    return Player(params, opt_state, ema, player.updates + 1)
+    return TrainState(params, opt_state, ema, state.num_updates + 1)
 
 
 def make_optimizer(
     config: OptimizerConfig, module: nnx.Module
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping by the whole gradient's norm, then AdamW or Muon with a learning rate a group.
+    """Clip by the norm of the whole gradient, then apply AdamW or Muon with a rate per group.
 
     Args:
-      config: kind, rates, moments, groups.
-      module: the player's network.
+      config: kind, learning rates, moments, groups.
+      module: the model.
 
     Returns:
       A transformation of `{path: array}`.
@@ -114,17 +114,17 @@ def make_optimizer(
 
 
 def group_of_path(prefixes: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
-    """The group of each parameter: the longest prefix of its path.
+    """Find the group of each parameter: the longest prefix of its path.
 
     Raises:
       UserError: a path without a group, or a group without a path.
     """
     prefixes, paths = list(prefixes), list(paths)
 
-    def fitting(path: str) -> list[str]:
+    def matching(path: str) -> list[str]:
         return [p for p in prefixes if not p or path == p or path.startswith(f"{p}.")]
 
-    groups = {path: max(fitting(path), key=len) for path in paths if fitting(path)}
+    groups = {path: max(matching(path), key=len) for path in paths if matching(path)}
     if without := sorted(set(paths) - groups.keys()):
         raise UserError(
             f"groups={prefixes} leave out the parameters {', '.join(without[:4])}; add a group for "
@@ -132,14 +132,14 @@ def group_of_path(prefixes: Iterable[str], paths: Iterable[str]) -> dict[str, st
         )
     if empty := sorted(set(prefixes) - set(groups.values())):
         raise UserError(
-            f"the groups {empty} hold no parameter; the parameters begin with "
+            f"the groups {empty} match no parameter; the parameters start with "
             f"{', '.join(sorted({path.split('.')[0] for path in paths}))}"
         )
     return groups
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:
-    """Learning rate after a number of updates: warm-up, then constant or falling to 0."""
+    """Learning-rate schedule over updates: linear warm-up, then constant or decaying to 0."""
     peak, updates = config.learning_rate, config.decay_updates
     decays = {
         "constant": lambda: optax.constant_schedule(peak),
@@ -154,12 +154,12 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
 
 
 def to_arrays(module: nnx.Module) -> dict[str, jax.Array]:
-    """Dotted path to array of every parameter."""
+    """Map the dotted path of every parameter to its array."""
     return {path: variable.get_value() for path, variable in flat_parameters(module).items()}
 
 
 def from_arrays(module: Module, arrays: dict[str, jax.Array]) -> Module:
-    """The module with other arrays, given by dotted path."""
+    """Return a copy of the module with other arrays, given by dotted path."""
     new = nnx.clone(module)
     for path, variable in flat_parameters(new).items():
         variable.set_value(arrays[path])

@@ -1,0 +1,94 @@
+"""SlowGenerator, before stage 1: a multi-step generator trained by flow matching.
+
+The paper starts from Wan2.2; a model family of another size, or other data, needs its own.
+
+Source: Wan, arXiv:2503.20314, for training the generator by rectified flow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import SlowAdapterConfig, SlowGeneratorConfig, TrainConfig
+from flashmotion_jax.data.batches import Batch
+from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise
+from flashmotion_jax.diffusion.generate import Conditions, conditioned_velocity
+from flashmotion_jax.diffusion.losses import velocity_loss
+from flashmotion_jax.training.stage import ComponentRef, Stage, export_generator, from_component
+from flashmotion_jax.training.train_step import (
+    Keys,
+    LossFn,
+    LossTerm,
+    Metrics,
+    Models,
+    Update,
+    draw_noise_and_timesteps,
+)
+
+
+def build(run: TrainConfig, config: SlowGeneratorConfig) -> Stage:
+    """Build the stage."""
+    component = ComponentRef(config.slow_generator, "dit")
+    return Stage(
+        trained={"generator": from_component(run, component, config.optimizer)},
+        frozen={},
+        updates=(Update("generator", generator_loss(config)),),
+        export=export_generator(component, components.read_sampling(component.path)),
+    )
+
+
+def generator_loss(config: SlowGeneratorConfig) -> LossFn:
+    """Loss of "generator"; "empty_text" replaces dropped prompts."""
+
+    def loss_fn(
+        models: Models, batch: Batch, keys: Keys, step: jax.Array
+    ) -> tuple[dict[str, LossTerm], Metrics]:
+        del step
+        conditions = Conditions(text=batch.text, image_latents=batch.latents[:, :1])
+        networks = (models["generator"], None)
+        loss = flow_matching_loss(config, networks, conditions, models["empty_text"], batch, keys)
+        return {"diffusion": LossTerm(loss)}, {}
+
+    return loss_fn
+
+
+def flow_matching_loss(
+    config: SlowGeneratorConfig | SlowAdapterConfig,
+    networks: tuple[Any, Any],
+    conditions: Conditions,
+    empty_text: jax.Array,
+    batch: Batch,
+    keys: Keys,
+) -> jax.Array:
+    """Equation (8) of `diffusion.losses` at a random timestep.
+
+    Args:
+      config: timesteps and text dropout.
+      networks: `(dit, adapter)`; the adapter may be None.
+      conditions: conditions of the batch's videos.
+      empty_text: `[S, D]`, replaces the text where it is dropped.
+      batch: the videos.
+      keys: for noise, timesteps and dropout.
+
+    Returns:
+      float32 scalar.
+    """
+    level_keys, dropout_keys = keys.split(2)
+    noise, timesteps = draw_noise_and_timesteps(config.timesteps, batch.latents, level_keys)
+    text = drop_text(conditions.text, empty_text, dropout_keys.videos, config.text_dropout)
+    predict_velocity = conditioned_velocity(*networks, conditions._replace(text=text))
+    noisy = add_noise(batch.latents, noise, timesteps / TIMESTEP_SCALE)
+    velocity = predict_velocity(noisy, timesteps)
+    return velocity_loss(velocity, batch.latents, noise, has_image=True)
+
+
+def drop_text(
+    text_BSD: jax.Array, empty_SD: jax.Array, keys_B: jax.Array, probability: float
+) -> jax.Array:
+    """Replace the text of some videos by that of an empty prompt, for classifier-free guidance."""
+    dropped_B = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys_B)
+    return jnp.where(dropped_B[:, None, None], empty_SD, text_BSD)
