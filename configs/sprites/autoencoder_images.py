@@ -16,4 +16,6 @@ STEPS = 500
 def get_config() -> TrainConfig:
     """Frames of one clip are much alike: single ones teach most for their price."""
     start = "checkpoints/sprites"
-    return autoencoder("autoencoder_images", start, STEPS, 16, 1e-2, window_frames=1, windows_per_video=4)
+    return autoencoder(
+        "autoencoder_images", start, STEPS, 16, 1e-2, window_frames=1, windows_per_video=4
+    )

@@ -82,7 +82,7 @@ def test_a_dry_run_reads_and_writes_nothing(world, tmp_path, capfd):
         ({"batch_size": 5}, "batch_size=5; expected 1 to 4"),
         ({"mesh.fsdp": 64}, "needs 64 devices; found 8"),
         ({"stage.optimizer.groups": "{'blocks': 1}"}, "leave out the parameters stem"),
-        ({"stage.optimizer.accumulate": 3}, "cannot be taken in accumulate=3 equal parts"),
+        ({"stage.optimizer.accumulate": 3}, "cannot be split into accumulate=3 equal parts"),
         ({"map_kind": "boxes"}, "expected one of mask, box"),
     ],
 )

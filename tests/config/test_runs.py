@@ -58,8 +58,8 @@ def test_where_and_how_long_may_differ(run):
         ({"clip_norm": 0.0}, "clip_norm=0.0"),
         ({"accumulate": 0}, "accumulate=0"),
         ({"ema_decay": 1.0}, "ema_decay=1.0"),
-        ({"decay": "cosine"}, "give decay_updates"),
-        ({"decay_updates": 5}, "give decay_updates"),
+        ({"decay": "cosine"}, "expected decay_updates"),
+        ({"decay_updates": 5}, "expected decay_updates"),
         ({"groups": {}}, "groups={}"),
     ],
 )

@@ -51,7 +51,10 @@ def test_values_of_every_type(run):
     ("assignment", "message"),
     [
         ("num_train_steps", "expected key=value"),
-        ("step=1", "unknown key 'step' for TrainConfig; did you mean 'steps'"),
+        (
+            "num_train_step=1",
+            "unknown key 'num_train_step' for TrainConfig; did you mean 'num_train_steps'",
+        ),
         ("stage.optimiser.beta1=0", "did you mean 'optimizer'"),
         ("stage.zzz=0", "known keys"),
         ("num_train_steps=1.5", "expected a whole number"),

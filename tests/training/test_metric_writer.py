@@ -19,17 +19,17 @@ from flashmotion_jax.training.metric_writer import MetricWriter
 
 @pytest.fixture
 def run(tmp_path):
-    """Makes watches of one run without TensorBoard; closes what a test leaves open."""
-    watches = []
+    """Makes writers of one run without TensorBoard; closes what a test leaves open."""
+    writers = []
 
     def make(**kwargs):
-        watches.append(MetricWriter(tmp_path, kwargs.pop("total_steps", 40), **kwargs))
-        return watches[-1]
+        writers.append(MetricWriter(tmp_path, kwargs.pop("num_steps", 40), **kwargs))
+        return writers[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "tensorboardX", None)
         yield make
-        for each in watches:
+        for each in writers:
             each.close()
 
 
@@ -165,7 +165,7 @@ def test_without_tensorboard_the_run_goes_on_and_says_so_once(run, tmp_path, cap
     train(run(), range(20))
     assert len(read_log(tmp_path)) == 2
     assert capsys.readouterr().err == (
-        "no TensorBoard curves, only log.jsonl: pip install 'flashmotion_jax[train]'\n"
+        "metrics go to log.jsonl; for TensorBoard: pip install 'flashmotion_jax[train]'\n"
     )
 
 
