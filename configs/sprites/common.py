@@ -51,7 +51,7 @@ def autoencoder(
         num_frames=17,
         height=64,
         width=64,
-        maps=0.2,
+        map_fraction=0.2,
         optimizer=optimizer(learning_rate, steps, kind="muon", weight_decay=0.0),
         **changes,
     )

@@ -17,7 +17,12 @@ from flashmotion_jax.models import layers
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.training.muon import dimension_numbers
-from flashmotion_jax.training.player import from_arrays, new_player, to_arrays, update
+from flashmotion_jax.training.train_state import (
+    apply_gradients,
+    create_train_state,
+    from_arrays,
+    to_arrays,
+)
 from helpers import tiny
 
 CONFIG = OptimizerConfig(
@@ -49,11 +54,13 @@ def trained(config=CONFIG, mesh=(1, 1)):
     mesh = sharding.make_mesh(*mesh)
     with jax.set_mesh(mesh):
         module = sharding.place(Net(), mesh)
-        player = jax.jit(lambda module: new_player(module, config))(module)
-        step = jax.jit(lambda player, gradient: update(player, gradient, config, jnp.int32(0)))
+        state = jax.jit(lambda module: create_train_state(module, config))(module)
+        step = jax.jit(
+            lambda state, gradient: apply_gradients(state, gradient, config, jnp.int32(0))
+        )
         for arrays in gradients(Net()):
-            player = step(player, sharding.place(from_arrays(Net(), arrays), mesh))
-    return jax.tree.map(np.asarray, to_arrays(player.params))
+            state = step(state, sharding.place(from_arrays(Net(), arrays), mesh))
+    return jax.tree.map(np.asarray, to_arrays(state.params))
 
 
 def by_optax():
