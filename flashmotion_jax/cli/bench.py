@@ -34,25 +34,31 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="F.py",
-        help="also time the updates of this training run, a file of configs/; repeatable",
+        help="also time the updates of this training configuration; repeatable",
     )
     options.add_overrides(parser, "batch_size=1")
     add(
         "--layers",
         type=int,
         metavar="N",
-        help="of DiT and text encoder (default: all; CPU: 2)",
+        help="number of layers of the DiT and the text encoder (default: all; on a CPU 2)",
     )
     options.add_size(
         parser,
-        "of a video in pixels (default: 1280 x 704, width x height; on a CPU 64 x 64)",
-        "of a video, 4 n + 1 (default: 121; on a CPU 5)",
+        "in pixels (default: 704 x 1280, height x width; on a CPU 64 x 64)",
+        "number of frames, 4 n + 1 (default: 121; on a CPU 5)",
     )
-    add("--repeat", type=int, default=3, metavar="N", help="runs of each program (default: 3)")
+    add(
+        "--repeat",
+        type=int,
+        default=3,
+        metavar="N",
+        help="number of runs of each program (default: 3)",
+    )
     add(
         "--peer",
         choices=("diffusers",),
-        help="also time the same models in PyTorch on the same device, and compare",
+        help="also time the same models in PyTorch on this device",
     )
     add("--json", metavar="F.json", help="also write the measurements to this file")
     parser.set_defaults(run=run)

@@ -10,16 +10,20 @@ from flashmotion_jax.cli import options
 
 def add_parser(commands: Any) -> None:
     """Adds the command to those of `flashmotion`."""
-    parser = commands.add_parser("cache", help="encode a data set once, for training")
+    parser = commands.add_parser("cache", help="encode a data set into latents for training")
     options.add_config(parser)
     add = parser.add_argument
     add(
         "--part",
         type=options.part,
         metavar="N/M",
-        help="make part N of M, and the other parts elsewhere (default: all processes share)",
+        help="write only part N of M (default: all parts, shared by the processes of a job)",
     )
-    add("--verify", action="store_true", help="only compare a finished cache with its hashes")
+    add(
+        "--verify",
+        action="store_true",
+        help="only compare the files of a complete cache with their hashes",
+    )
     parser.set_defaults(run=run)
 
 

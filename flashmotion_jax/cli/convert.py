@@ -40,9 +40,7 @@ def build_parser() -> options.Parser:
 
 def add_parser(commands: Any) -> None:
     """Adds the command to those of `flashmotion`."""
-    parser = commands.add_parser(
-        "convert", help="import and export PyTorch checkpoints, inspect and verify checkpoints"
-    )
+    parser = commands.add_parser("convert", help="import, export, inspect and verify checkpoints")
     _add_commands(parser, aliases=())
 
 
@@ -59,7 +57,7 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
     parser = commands.add_parser(
         "import",
         aliases=aliases,
-        help="convert a Wan2.2-TI2V-5B folder, or one file: generator, adapter, any component",
+        help="convert a Wan2.2-TI2V-5B folder, or a file with one component, from PyTorch",
     )
     add = parser.add_argument
     add(
@@ -68,41 +66,50 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
         help="folder in the original or diffusers layout; .pt, .pth or .safetensors file; or "
         "owner/name or owner/name/file on Hugging Face",
     )
-    add("destination", type=Path, metavar="DST", help="new folder, or a checkpoint to add to")
+    add(
+        "destination",
+        type=Path,
+        metavar="DST",
+        help="checkpoint folder: a new one, or one to add components to",
+    )
     add(
         "--dtype",
         choices=options.DTYPES,
         default="bfloat16",
-        help="to store matmul and convolution weights in (default: bfloat16; float32 to train)",
+        help="dtype of matmul and convolution weights (default: bfloat16; training needs float32)",
     )
-    add("--overwrite", action="store_true", help="replace components that exist")
+    add("--overwrite", action="store_true", help="replace existing components")
     _add_only(parser)
     add(
         "--weights",
         choices=("ema", "raw"),
         default="ema",
-        help="of a training checkpoint with both (default: ema)",
+        help="which weights to take from a training checkpoint (default: ema)",
     )
     _add_names(parser)
     parser.set_defaults(run=_import)
 
 
 def _add_export(commands: Any) -> None:
-    parser = commands.add_parser("export", help="write a checkpoint of this project for PyTorch")
+    parser = commands.add_parser("export", help="write a checkpoint in a PyTorch layout")
     add = parser.add_argument
     add("source", type=Path, metavar="DIR", help="checkpoint of this project")
     add("destination", type=Path, metavar="DST", help="new folder, or .safetensors file")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--layout", choices=("original", "diffusers"), help="of the folder")
-    what.add_argument("--adapter", choices=tuple(ADAPTERS), help="write this adapter to one file")
+    what.add_argument(
+        "--layout", choices=("original", "diffusers"), help="layout of the exported folder"
+    )
+    what.add_argument(
+        "--adapter", choices=tuple(ADAPTERS), help="export only this adapter, to one file"
+    )
     _add_only(parser)
-    add("--dtype", choices=options.DTYPES, help="of all tensors (default: as stored)")
+    add("--dtype", choices=options.DTYPES, help="dtype of all tensors (default: as stored)")
     parser.set_defaults(run=_export)
 
 
 def _add_inspect(commands: Any) -> None:
     parser = commands.add_parser(
-        "inspect", help="print keys, shapes, dtypes, the recognized component and unknown keys"
+        "inspect", help="list keys, shapes and dtypes, the recognized component and unknown keys"
     )
     parser.add_argument("source", metavar="SRC", help="file or folder, or a Hugging Face name")
     _add_names(parser)
@@ -111,7 +118,7 @@ def _add_inspect(commands: Any) -> None:
 
 def _add_verify(commands: Any) -> None:
     parser = commands.add_parser(
-        "verify", help="compare the weights of a checkpoint with the digests stored beside them"
+        "verify", help="compare the weights of a checkpoint with their stored digests"
     )
     parser.add_argument("source", type=Path, metavar="DIR", help="checkpoint of this project")
     parser.set_defaults(run=_verify)
@@ -119,10 +126,10 @@ def _add_verify(commands: Any) -> None:
 
 def _add_metrics(commands: Any) -> None:
     parser = commands.add_parser(
-        "metrics", help="convert the networks of FID and FVD, Inception and I3D"
+        "metrics", help="convert Inception and I3D, the networks of FID and FVD"
     )
     parser.add_argument("source", metavar="SRC", help=".pth, .pt or .safetensors file")
-    parser.add_argument("destination", type=Path, metavar="DST", help="folder of the result")
+    parser.add_argument("destination", type=Path, metavar="DST", help="output folder")
     parser.set_defaults(run=_metrics)
 
 
@@ -131,7 +138,7 @@ def _add_only(parser: argparse.ArgumentParser) -> None:
         "--only",
         type=_parse_only,
         metavar="PARTS",
-        help="of a folder, some of dit,vae,text (default: all)",
+        help="components of the folder: some of dit,vae,text (default: all)",
     )
 
 
@@ -139,10 +146,13 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--component",
         choices=tuple(KINDS),
-        help="component in a file (default: recognized by its keys)",
+        help="component in the file (default: recognized by its keys)",
     )
     parser.add_argument(
-        "--map", type=Path, metavar="FILE", help="JSON of names, see docs/checkpoints.md"
+        "--map",
+        type=Path,
+        metavar="FILE",
+        help="JSON file that renames keys, see docs/checkpoints.md",
     )
 
 

@@ -22,19 +22,23 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def add_parser(commands: Any) -> None:
     """Adds the command to those of `flashmotion`."""
-    parser = commands.add_parser("edit", help="draw trajectories and generate, in a browser")
+    parser = commands.add_parser("edit", help="draw trajectories and generate videos in a browser")
     add = parser.add_argument
-    add("--image", metavar="F", help="first frame to begin with (default: none)")
-    add("--port", type=int, metavar="N", help=f"default: {PORT}, or a free one")
+    add("--image", metavar="F", help="image to start with (default: none)")
+    add("--port", type=int, metavar="N", help=f"port (default: {PORT}, or another free one)")
     add(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="address to listen at; any but 127.0.0.1 needs the token of the link that is printed "
-        "(default: 127.0.0.1)",
+        help="address to listen on; except for 127.0.0.1, access needs the token in the printed "
+        "link (default: 127.0.0.1)",
     )
     options.add_model(parser)
-    add("--history", metavar="DIR", help=f"results and their projects (default: {_home()})")
+    add(
+        "--history",
+        metavar="DIR",
+        help=f"folder for results and their projects (default: {_home()})",
+    )
     add("--no-open", action="store_true", help="do not open a browser")
     parser.set_defaults(run=run)
 

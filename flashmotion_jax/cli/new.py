@@ -10,11 +10,11 @@ from flashmotion_jax.cli import options
 
 def add_parser(commands: Any) -> None:
     """Adds the command to those of `flashmotion`."""
-    parser = commands.add_parser("new", help="write an untrained model, to train from scratch")
+    parser = commands.add_parser("new", help="create a model with newly initialized weights")
     add = parser.add_argument
-    add("out", metavar="OUT", help="folder of the checkpoint, which must not exist")
+    add("out", metavar="OUT", help="checkpoint folder; must not exist")
     options.add_config(parser)
-    add("--seed", type=int, default=0, metavar="N", help="of the weights (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="random seed of the weights (default: 0)")
     parser.set_defaults(run=run)
 
 

@@ -27,8 +27,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         required=True,
-        metavar="F.py",
-        help="a file of configs/; text after a colon is passed to its get_config",
+        metavar="NAME|F.py",
+        help="name of a configuration or path of a file, for instance stage3 or my.py; text after "
+        "a colon is passed to its get_config, as in stage3:controlnet",
     )
     add_overrides(parser, "stage.optimizer.learning_rate=1e-5")
 
@@ -49,7 +50,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="DIR",
-        help="checkpoint folder (default: the small 64x64 model of the package)",
+        help="checkpoint folder (default: the included small 64x64 model)",
     )
 
 
@@ -70,7 +71,7 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
-        help="of matmuls and convolutions (default: bfloat16; float32 on a CPU)",
+        help="dtype of matmuls and convolutions (default: bfloat16; float32 on a CPU)",
     )
 
 

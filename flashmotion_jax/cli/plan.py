@@ -20,20 +20,20 @@ def add_parser(commands: Any) -> None:
     """Add the command to those of `flashmotion`."""
     parser = commands.add_parser(
         "plan",
-        help="compile a run ahead of time and report memory, work and a lower bound of its time",
-        description="Compile the programs of a run ahead of time, without its devices and without "
-        "weights; needs pip install 'flashmotion_jax[plan]'. Exit status 1: it does not fit.",
+        help="compile a run ahead of time and report memory, FLOPs and a lower bound of its time",
+        description="Compile the programs of a run ahead of time, without its devices or weights. "
+        "Needs pip install 'flashmotion_jax[plan]'. The exit status is 1 if the run does not fit.",
     )
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", metavar="F.py", help="a training run of configs/")
+    what.add_argument("--config", metavar="F.py", help="configuration of a training run")
     what.add_argument(
         "--sample",
         nargs="?",
         const="",
         metavar="DIR",
-        help="sampling from a checkpoint folder (default: the published sizes), a video on each "
-        "device or on every --devices of them",
+        help="plan sampling from a checkpoint folder (default: the published sizes), with one "
+        "video for every --devices devices",
     )
     options.add_adapter(parser, None, f"kind of adapter, for --sample (default: {DEFAULT_ADAPTER})")
     add(
@@ -41,27 +41,27 @@ def add_parser(commands: Any) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="devices that share a video, for --sample (default: 1)",
+        help="number of devices that share a video, for --sample (default: 1)",
     )
     options.add_overrides(parser, "mesh.fsdp=64")
     add(
         "--topology",
         required=True,
         metavar="KIND:SIZES",
-        help="kind and shape of a TPU slice, v5p:4x4x4 or v6e:8x8; kind and number of GPUs, h200:8 "
-        "or a100:16",
+        help="kind and shape of a TPU slice, such as v5p:4x4x4 or v6e:8x8, or kind and number of "
+        "GPUs, such as h200:8 or a100:16",
     )
     options.add_size(
         parser,
-        "of a video in pixels (default: that of the run's cache or checkpoint, or 1280 x 704, "
-        "width x height)",
-        "of a video, 4 n + 1 (default: that of the run's cache or checkpoint, or 121)",
+        "in pixels (default: that of the run's cache or checkpoint, otherwise 704 x 1280, height "
+        "x width)",
+        "number of frames, 4 n + 1 (default: that of the run's cache or checkpoint, or 121)",
     )
     add("--json", metavar="F.json", help="also write the plan to this file")
     add(
         "--no-search",
         action="store_true",
-        help="if the run does not fit, do not search for changes with which it does",
+        help="if the run does not fit, do not search for settings that fit",
     )
     parser.set_defaults(run=run)
 

@@ -23,7 +23,9 @@ PREVIEW_HEIGHT = 256
 
 def add_parser(commands: Any) -> None:
     """Adds the command to those of `flashmotion`."""
-    parser = commands.add_parser("sample", help="make a video from image, prompt and trajectory")
+    parser = commands.add_parser(
+        "sample", help="generate a video from an image, a prompt and a trajectory"
+    )
     options.add_model(parser)
     options.add_adapter(
         parser,
@@ -38,50 +40,50 @@ def add_parser(commands: Any) -> None:
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--image", metavar="F", help="first frame (default: none, text-to-video)")
-    add("--prompt", default="", metavar="TEXT", help="what happens (default: empty)")
+    add("--prompt", default="", metavar="TEXT", help="description of the video (default: empty)")
     add(
         "--trajectory",
         metavar="F.json|F.mp4|DIR",
-        help="boxes with keyframes, a video of maps, or a folder of maps as PNG files",
+        help="boxes with keyframes, or trajectory maps as a video or a folder of PNG files",
     )
     add(
         "--map-kind",
         choices=get_args(MapKind),
-        help="how a .json trajectory is drawn (default: as in the model's training)",
+        help="how to draw a .json trajectory (default: as in training of the model)",
     )
     add(
         "--out",
         default="video.mp4",
         metavar="F.mp4|F.npy|DIR",
-        help="the video; a name without suffix is a folder of PNG files (default: video.mp4)",
+        help="output; a name without a suffix is a folder of PNG files (default: video.mp4)",
     )
     add(
         "--preview",
         metavar="F.mp4",
-        help="also write the video beside its trajectory map; small videos are enlarged",
+        help="also write the video next to its trajectory map, enlarged if it is small",
     )
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     options.add_size(
         parser,
-        "in pixels (default: the model's area in the aspect ratio of the image)",
-        "of the video, 4 n + 1 (default: the model's)",
+        "in pixels (default: the model's area, with the aspect ratio of the image)",
+        "number of frames, 4 n + 1 (default: the model's)",
     )
     add("--steps", type=int, metavar="N", help="number of inference steps (default: the model's)")
     add(
         "--sampler",
         choices=("few_step", "unipc", "euler"),
-        help="few_step for a distilled generator (default: the model's)",
+        help="sampler; few_step requires a distilled generator (default: the model's)",
     )
-    add("--shift", type=float, metavar="X", help="of the noise levels (default: the model's)")
+    add("--shift", type=float, metavar="X", help="shift of the noise levels (default: the model's)")
     add(
         "--guidance-scale",
         type=float,
         metavar="X",
-        help="of unipc and euler, 1 for none (default: the model's)",
+        help="guidance scale of unipc and euler; 1 is no guidance (default: the model's)",
     )
     add("--negative-prompt", metavar="TEXT", help="what to avoid (default: the model's)")
     add(
@@ -89,7 +91,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="X",
-        help="weight of the trajectory, 0 ignores it (default: 1)",
+        help="weight of the trajectory; 0 ignores it (default: 1)",
     )
     options.add_dtype(parser)
     add(
@@ -97,9 +99,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="devices that share the video; each holds the whole model (default: 1)",
+        help="number of devices that share the video; each holds all weights (default: 1)",
     )
-    add("--prompt-cache", metavar="DIR", help="folder that keeps prompt embeddings between runs")
+    add("--prompt-cache", metavar="DIR", help="folder for caching prompt embeddings between runs")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,25 +10,25 @@ from flashmotion_jax.cli import options
 
 def add_parser(commands: Any) -> None:
     """Adds the command to those of `flashmotion`."""
-    parser = commands.add_parser("train", help="train a stage")
+    parser = commands.add_parser("train", help="train a stage, an autoencoder or a generator")
     options.add_config(parser)
     add = parser.add_argument
     add(
         "--resume",
         choices=("auto", "never"),
         default="auto",
-        help="resume the run in the workdir, or refuse to (default: auto)",
+        help="auto resumes a run in the workdir; never fails if there is one (default: auto)",
     )
     add(
         "--dry-run",
         action="store_true",
-        help="print the parameters, memory and FLOPs of the run, and exit",
+        help="print parameter counts, memory and FLOPs of the run, and exit",
     )
     add(
         "--profile",
         metavar="DIR",
-        help="write a profile of a few steps there, after every update has been compiled; open it "
-        "with tensorboard --logdir DIR",
+        help="after compilation, write a profile of a few steps to DIR; view it with tensorboard "
+        "--logdir DIR",
     )
     add(
         "--distributed",
