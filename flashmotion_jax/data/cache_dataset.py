@@ -34,7 +34,7 @@ from flashmotion_jax.data.cache_writer import (
 )
 from flashmotion_jax.data.examples import DataKind, DrawnSprites, open_examples
 from flashmotion_jax.data.latent_cache import CacheSettings, LatentCache, open_cache
-from flashmotion_jax.data.magicdata import Example, MagicData, Resize, RowError
+from flashmotion_jax.data.magicdata import Example, MagicData, Resize
 from flashmotion_jax.data.records import DTYPES, Record
 from flashmotion_jax.media.images import to_float
 from flashmotion_jax.models.vae import VAE
@@ -43,6 +43,7 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.text.prompts import PromptEncoder, Tokenize
+from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 
 #: Number of videos that are decoded in parallel, ahead of the VAE.
 DECODING_THREADS = 3

@@ -25,11 +25,11 @@ from flashmotion_jax.data.latent_cache import (
     open_cache,
     read_json,
 )
-from flashmotion_jax.data.magicdata import RowError
 from flashmotion_jax.data.records import Record, record_to_bytes
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
+from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 
 #: Groups of one video for random access; uncompressed because latents do not compress.
 _WRITER_OPTIONS = "group_size:1,uncompressed"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Literal
 
-from flashmotion_jax.data.magicdata import Example, MagicData, RowError
+from flashmotion_jax.data.magicdata import Example, MagicData
 from flashmotion_jax.data.sprites import VERSION, Sprites, SpritesConfig, draw_maps
+from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 
 DataKind = Literal["magicdata", "sprites"]
 

@@ -1,6 +1,6 @@
-"""The web application: the page, and the HTTP API that the page and scripts use.
+"""The web application: the page, and the HTTP API for the page and for scripts.
 
-Routes are described for people and programs in `openapi.py`.
+`openapi.py` documents the routes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from flashmotion_jax.editor.exporting import Wanted, export
 from flashmotion_jax.editor.generator import Generator, read_settings
 from flashmotion_jax.editor.guard import MAX_UPLOAD, Guard
-from flashmotion_jax.editor.importing import Given, import_files
+from flashmotion_jax.editor.importing import import_files
 from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.openapi import document
 from flashmotion_jax.editor.uploads import Form, received
@@ -36,6 +35,12 @@ from flashmotion_jax.editor.worker import Worker
 from flashmotion_jax.media.images import best_size, read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Canvas, Trajectory
+from flashmotion_jax.trajectory.formats import (
+    FORMATS,
+    ExportRequest,
+    ImportOptions,
+    write_trajectory,
+)
 
 STATIC = Path(__file__).parent / "static"
 _MAX_NAME = 200
@@ -45,9 +50,9 @@ class Editor:
     """The state of a server, and its routes.
 
     Args:
-      generator: makes the videos.
-      home: folder of the history.
-      image: a first image for the page.
+      generator: Generates the videos.
+      home: Folder of the history.
+      image: File that the page opens at first, or None.
     """
 
     def __init__(self, generator: Generator, home: Path, image: Path | None = None):
@@ -55,7 +60,7 @@ class Editor:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncGenerator[None, None]:
-        """Opens the history and starts the queue; at the end lets both go."""
+        """Opens the history and starts the queue; closes both when the server ends."""
         self._history = History(self._home)
         self._worker = Worker(self._history, self._generator)
         self._worker.start()
@@ -69,6 +74,7 @@ class Editor:
             Route("/", self._page),
             Route("/openapi.json", self._openapi),
             Route("/api/model", self._model),
+            Route("/api/formats", self._formats),
             Route("/api/size", self._size),
             Route("/api/start", self._start),
             Route("/api/start/image", self._start_image),
@@ -95,6 +101,21 @@ class Editor:
     def _model(self, request: Request) -> Response:
         return JSONResponse(self._generator.describe() | {"max_upload": MAX_UPLOAD})
 
+    def _formats(self, request: Request) -> Response:
+        formats = [
+            {
+                "name": one.name,
+                "title": one.title,
+                "suffixes": list(one.suffixes),
+                "limits": one.limits,
+                "reads": one.read is not None,
+                "writes": one.write is not None,
+                "writes_maps": one.writes_maps,
+            }
+            for one in FORMATS.values()
+        ]
+        return JSONResponse({"formats": formats})
+
     def _size(self, request: Request) -> Response:
         height, width = (_whole(request.query_params, name) for name in ("height", "width"))
         model = self._generator.describe()
@@ -120,49 +141,53 @@ class Editor:
 
     async def _import(self, request: Request) -> Response:
         async with received(request) as form:
-            given = _given(form.fields)
-            imported = await run_in_threadpool(import_files, form.folder, given)
-            return JSONResponse(await run_in_threadpool(imported.to_dict))
+            options = _import_options(form.fields)
+            return JSONResponse(await run_in_threadpool(import_files, form.folder, options))
 
     async def _export(self, request: Request) -> Response:
         async with received(request) as form:
             return await run_in_threadpool(self._exported, form)
 
     def _exported(self, form: Form) -> Response:
-        fields = form.fields
-        trajectory = _read_trajectory(form)
-        if trajectory is None:
-            raise UserError("trajectory: missing, expected a trajectory.json")
-        canvas = trajectory.canvas
-        settings = read_settings({**fields, "adapter": "none"}, ())
-        size = settings["size"] or (canvas.height, canvas.width)
-        frames, fps, video = settings["frames"] or trajectory.num_frames, trajectory.fps, None
-        if fields.get("job"):
-            job = self._job(fields["job"])
-            video = self._history.path(job, FILES["result"])
-            if job.state != "done":
-                raise UserError(f"job {job.id} is {job.state}: only a finished one has a video")
-            size, frames = (job.video["height"], job.video["width"]), job.video["frames"]
-            fps = job.video["fps"]
-        wanted = Wanted(
-            trajectory=trajectory,
-            name=fields.get("name", ""),
-            size=size,
-            num_frames=frames,
-            fps=float(fields.get("fps") or fps),
-            map_kind=settings["map_kind"] or self._generator.describe()["map_kind"],
-            prompt=settings["prompt"],
-            image=form.file("image"),
-            video=video,
-        )
+        request = self._export_request(form)
         folder = Path(tempfile.mkdtemp(prefix="flashmotion-"))
         try:
-            file = export(wanted, fields.get("format", ""), folder)
+            file = write_trajectory(form.fields.get("format", ""), request, folder)
         except BaseException:
             shutil.rmtree(folder)
             raise
         cleanup = BackgroundTask(shutil.rmtree, folder)
         return FileResponse(file, filename=file.name, background=cleanup)
+
+    def _export_request(self, form: Form) -> ExportRequest:
+        fields = form.fields
+        trajectory = _read_trajectory(form)
+        if trajectory is None:
+            raise UserError("trajectory: missing, expected a trajectory.json")
+        settings = read_settings({**fields, "adapter": "none"}, ())
+        shape: dict[str, Any] = {
+            "height": settings["height"] or trajectory.canvas.height,
+            "width": settings["width"] or trajectory.canvas.width,
+            "num_frames": settings["num_frames"] or trajectory.num_frames,
+            "fps": trajectory.fps,
+        }
+        video = None
+        if fields.get("job"):
+            job = self._job(fields["job"])
+            if job.state != "done":
+                raise UserError(f"job {job.id} is {job.state}: only a finished job has a video")
+            video = self._history.path(job, FILES["result"])
+            shape = job.video
+        return ExportRequest(
+            trajectory=trajectory,
+            name=fields.get("name", ""),
+            map_kind=settings["map_kind"] or self._generator.describe()["map_kind"],
+            prompt=settings["prompt"],
+            image=form.file("image"),
+            video=video,
+            fps=float(fields.get("fps") or shape["fps"]),
+            **{name: shape[name] for name in ("height", "width", "num_frames")},
+        )
 
     def _list_jobs(self, request: Request) -> Response:
         jobs = self._history.all_jobs(request.query_params.get("session"))
@@ -178,7 +203,7 @@ class Editor:
         settings = read_settings(form.fields, self._generator.facts().adapters)
         trajectory = _read_trajectory(form)
         image = form.file("image")
-        # What does not fit is refused now, and not when its turn comes.
+        # Inputs that do not fit are refused now, not when the job runs.
         self._generator.request(settings, image, trajectory)
         inputs = {}
         if trajectory is not None:
@@ -203,7 +228,7 @@ class Editor:
     def _cancel(self, request: Request) -> Response:
         job = self._job(request.path_params["id"])
         if not self._worker.cancel(job):
-            raise HTTPException(409, f"the job has ended already, it is {job.state}")
+            raise HTTPException(409, f"the job has already ended: it is {job.state}")
         return JSONResponse(self._history.describe(job))
 
     def _again(self, request: Request) -> Response:
@@ -213,17 +238,17 @@ class Editor:
         return JSONResponse(self._history.describe(again), 201)
 
     def _file(self, request: Request) -> Response:
-        job, kind = self._job(request.path_params["id"]), request.path_params["file"]
-        name = job.image if kind == "image" else FILES.get(kind)
+        job, wanted = self._job(request.path_params["id"]), request.path_params["file"]
+        name = job.image if wanted == "image" else FILES.get(wanted)
         path = None if name is None else self._history.path(job, name)
         if path is None or not path.is_file():
-            raise HTTPException(404, f"the job has no {kind!r}; it is {job.state}")
+            raise HTTPException(404, f"the job has no {wanted!r}; it is {job.state}")
         return FileResponse(path, filename=path.name, content_disposition_type="inline")
 
     def _job(self, job_id: str) -> Job:
         job = self._history.get(job_id)
         if job is None:
-            raise HTTPException(404, f"there is no job {job_id!r}")
+            raise HTTPException(404, f"no job {job_id!r}")
         return job
 
 
@@ -237,10 +262,10 @@ def make_app(
     """Builds the application.
 
     Args:
-      generator: makes the videos.
-      home: folder of the history.
-      image: a first image for the page.
-      token: that every request needs; None: only this machine may ask.
+      generator: Generates the videos.
+      home: Folder of the history.
+      image: File that the page opens at first, or None.
+      token: Token that every request must carry; None: only this machine is served.
     """
     editor = Editor(generator, home, image)
     return Starlette(
@@ -288,7 +313,8 @@ def _selected(form: Form) -> Response:
     try:
         from flashmotion_jax.editor.selection import select_in_box, select_region
     except ImportError as error:
-        raise UserError(f"selecting needs OpenCV ({error}): pip install .[edit]") from error
+        install = 'pip install "flashmotion_jax[edit]"'
+        raise UserError(f"selection needs OpenCV ({error}): {install}") from error
 
     path = form.file("image")
     if path is None:
@@ -308,21 +334,25 @@ def _selected(form: Form) -> Response:
     return JSONResponse({"size": list(mask.size), "counts": list(mask.counts)})
 
 
-def _given(fields: dict[str, str]) -> Given:
-    canvas = Canvas(_whole(fields, "canvas_width", 1280), _whole(fields, "canvas_height", 704))
-    side = max(1, min(canvas.width, canvas.height) // 5)
-    return Given(
+def _import_options(fields: dict[str, str]) -> ImportOptions:
+    default = ImportOptions()
+    canvas = Canvas(
+        _whole(fields, "canvas_width", default.canvas.width),
+        _whole(fields, "canvas_height", default.canvas.height),
+    )
+    has_box = "box_width" in fields or "box_height" in fields
+    return ImportOptions(
         canvas=canvas,
-        num_frames=_whole(fields, "frames", 121),
-        fps=float(fields.get("fps") or 24),
-        box_size=(_whole(fields, "box_width", side), _whole(fields, "box_height", side)),
-        map_kind=fields.get("map_kind") or "box",  # type: ignore[arg-type]
+        num_frames=_whole(fields, "num_frames", default.num_frames),
+        fps=float(fields.get("fps") or default.fps),
+        box_size=(_whole(fields, "box_width"), _whole(fields, "box_height")) if has_box else None,
+        map_kind=fields.get("map_kind") or default.map_kind,  # type: ignore[arg-type]
         id=fields.get("id", ""),
     )
 
 
 def _read_trajectory(form: Form) -> Trajectory | None:
-    """The trajectory of a form, sent as a file or as a field; run lengths only."""
+    """The trajectory of a form, sent as a file or a field, with masks as run lengths only."""
     path, text = form.file("trajectory"), form.fields.get("trajectory", "")
     if path is not None:
         text = path.read_text(encoding="utf-8", errors="replace")

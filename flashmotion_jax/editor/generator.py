@@ -1,11 +1,11 @@
-"""The model behind the page: what it takes, a request checked, a video made."""
+"""The model behind the page: its sizes and adapters, checking of requests, generation."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from flashmotion_jax.config import ADAPTERS, DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.data.sprites import VOCABULARY
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from flashmotion_jax.inference.request import Request
     from flashmotion_jax.runtime.progress import Progress
 
-_WHOLE = ("seed", "steps", "frames")
-_REAL = ("guidance", "adapter_scale")
+_INTEGERS = ("seed", "num_inference_steps", "height", "width", "num_frames")
+_NUMBERS = ("guidance_scale", "adapter_scale")
 
 
-class Facts(NamedTuple):
-    """What a checkpoint says without its weights."""
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the configuration of a checkpoint says.
+
+    Attributes:
+      sampling: Defaults of its sampling.
+      grid: What sizes and lengths must be multiples of.
+      adapters: The kinds of adapters it has.
+      words: The words its tokenizer knows, or None if it splits words into pieces.
+    """
 
     sampling: SamplingConfig
     grid: Grid
@@ -32,10 +40,10 @@ class Facts(NamedTuple):
 
 
 class Generator:
-    """Makes videos with one checkpoint; of its adapters, the one in use is loaded.
+    """Generates videos with one checkpoint, and loads one of its adapters at a time.
 
     Args:
-      path: folder of the checkpoint; None: the small model of the package.
+      path: Folder of the checkpoint; None: the small model of the package.
     """
 
     def __init__(self, path: Path | None = None):
@@ -44,7 +52,7 @@ class Generator:
         self._facts: Facts | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What the page needs to know; also where there is no model, which then says why."""
+        """Facts for the page, as JSON; without a model, `reason` says why there is none."""
         try:
             facts, reason = self.facts(), None
         except (ValueError, OSError) as error:
@@ -63,20 +71,20 @@ class Generator:
             "map_kind": sampling.map_kind,
             "height": sampling.height,
             "width": sampling.width,
-            "frames": sampling.num_frames,
+            "num_frames": sampling.num_frames,
             "fps": sampling.fps,
-            "steps": sampling.num_inference_steps,
-            "max_steps": 8 if sampling.sampler == "few_step" else 1000,
+            "num_inference_steps": sampling.num_inference_steps,
+            "max_inference_steps": 8 if sampling.sampler == "few_step" else 1000,
             "sampler": sampling.sampler,
-            "guidance": sampling.guidance_scale if sampling.sampler != "few_step" else None,
+            "guidance_scale": sampling.guidance_scale if sampling.sampler != "few_step" else None,
             "grid": dataclasses.asdict(facts.grid),
         }
 
     def facts(self) -> Facts:
-        """Reads the checkpoint's configuration, once.
+        """Reads the configuration of the checkpoint, once.
 
         Raises:
-          UserError: it is no checkpoint, or none comes with the package.
+          UserError: The folder is not a checkpoint, or the package contains no model.
         """
         if self._facts is None:
             from flashmotion_jax.checkpoints.components import open_checkpoint
@@ -90,37 +98,29 @@ class Generator:
         return self._facts
 
     def request(self, settings: dict[str, Any], image: Path | None, trajectory: Any) -> Request:
-        """Checks what a user asks for.
+        """Checks the inputs of a video and brings them to arrays.
 
         Args:
-          settings: from `read_settings`.
-          image: first frame; None: text-to-video.
-          trajectory: what `load_maps` takes; None without an adapter.
+          settings: From `read_settings`.
+          image: File of the first frame; None: text-to-video.
+          trajectory: Any source of `load_maps`; None without an adapter.
 
         Raises:
-          UserError: something does not fit.
+          UserError: An input is damaged, or does not fit the model.
         """
-        height, width = settings["size"] or (None, None)
-        options = {
-            "num_inference_steps": settings["steps"],
-            "height": height,
-            "width": width,
-            "num_frames": settings["frames"],
-            "guidance_scale": settings["guidance"],
-            "map_kind": settings["map_kind"],
-        }
+        names = ("num_inference_steps", "height", "width", "num_frames", "guidance_scale")
+        options = {name: settings[name] for name in (*names, "adapter_scale", "map_kind")}
         return self._pipeline(settings["adapter"]).request(
             image,
             settings["prompt"],
             trajectory if settings["adapter"] != "none" else None,
             settings["seed"],
-            adapter_scale=settings["adapter_scale"],
             **options,
         )
 
     def run(self, adapter: str, request: Request, progress: Progress) -> np.ndarray:
-        """Makes a video, uint8 [F, H, W, 3]; what `progress` raises cancels it."""
-        # Another adapter's pipeline holds weights of its own: only one is kept.
+        """Generates a video, uint8 `[F, H, W, 3]`; an exception in `progress` cancels it."""
+        # Each adapter's pipeline holds its own copy of the weights, so only one is kept.
         pipeline = self._pipeline(adapter)
         self._pipelines = {adapter: pipeline}
         return pipeline.run(request, progress)[0]
@@ -136,28 +136,24 @@ class Generator:
 
 
 def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str, Any]:
-    """The choices of a form, typed.
+    """Parses the settings of a form.
 
     Args:
-      fields: text; what is missing or empty is the model's default.
-      adapters: of the checkpoint; the first is the default.
+      fields: Text; None stands for the model's default where a field is missing or empty.
+      adapters: Of the checkpoint; the first is the default.
 
     Raises:
-      UserError: a value is of another type, or an unknown adapter.
+      UserError: A value has another type, or the adapter is unknown.
     """
-    settings: dict[str, Any] = {"prompt": fields.get("prompt", ""), "size": None}
-    for names, convert, expected in ((_WHOLE, int, "a whole number"), (_REAL, float, "a number")):
+    settings: dict[str, Any] = {"prompt": fields.get("prompt", "")}
+    types = ((_INTEGERS, int, "a whole number"), (_NUMBERS, float, "a number"))
+    for names, convert, expected in types:
         for name in names:
             text = fields.get(name, "").strip()
             try:
                 settings[name] = convert(text) if text else None
             except ValueError:
                 raise UserError(f"{name}={text!r}; expected {expected}") from None
-    if text := fields.get("size", "").strip():
-        sides = text.lower().split("x")
-        if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-            raise UserError(f"size={text!r}; expected HxW, for instance 704x1280")
-        settings["size"] = (int(sides[0]), int(sides[1]))
     settings["seed"] = settings["seed"] or 0
     if settings["adapter_scale"] is None:
         settings["adapter_scale"] = 1.0
@@ -169,12 +165,12 @@ def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str
 
 
 def is_of_sprites(words: tuple[str, ...] | None) -> bool:
-    """Whether a model speaks the words of Sprites, whose objects are found by their colors."""
+    """Whether a model was trained on Sprites, whose objects are found by their exact colors."""
     return words is not None and set(VOCABULARY) <= set(words)
 
 
 def _words(path: Path) -> tuple[str, ...] | None:
-    """All words a model knows, if it knows whole words only."""
+    """The words of a tokenizer that does not split words; None for any other tokenizer."""
     model = json.loads((path / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     if model.get("type") != "WordLevel":
         return None

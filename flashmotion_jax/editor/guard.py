@@ -1,7 +1,7 @@
-"""What every request passes before a route sees it: who may ask, from where, and how much.
+"""Middleware that checks every request: host, origin, token and size.
 
-A page of another site can make a visitor's browser send requests to 127.0.0.1. Two checks stop it:
-the `Host` header, which a domain that was rebound to 127.0.0.1 does not have right, and `Origin`.
+A page of another site can make a visitor's browser send requests to 127.0.0.1. The `Origin` header
+reveals such a page. The `Host` header reveals a domain that was rebound to 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Bytes of a request. A 4K photograph as PNG takes 25 MB, and once more in its project.
+#: Bytes of a request. A 4K photograph as PNG has 25 MB, and again as much in its project.
 MAX_UPLOAD = 96 * 2**20
-#: Bytes of a refused request that are still read, and thrown away, so that its sender gets to read
-#: why: a browser that is cut off shows a network error instead.
+#: Bytes of a refused request that are read and discarded. A browser whose upload is cut off shows a
+#: network error instead of the answer.
 _MAX_DRAINED = 2**31
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _HEADERS = {
@@ -37,12 +37,12 @@ class _TooLargeError(Exception):
 
 
 class Guard:
-    """ASGI middleware: checks host, origin, token and size, and sets the headers of all answers.
+    """ASGI middleware that checks requests and sets the security headers of responses.
 
     Args:
-      app: what it protects.
-      token: every request needs it, as a cookie, a bearer token or once as `?token=`; None: only
-        requests to this machine's own names are served, without one.
+      app: The protected application.
+      token: Must be sent as a cookie, as a bearer token or once as `?token=`; None: no token is
+        needed, and only requests to `localhost` are served.
     """
 
     def __init__(self, app: ASGIApp, token: str | None):
@@ -82,14 +82,14 @@ class Guard:
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host.netloc:
             return _error(403, f"requests from pages of {origin} are refused")
-        if self._token is not None and (answer := self._unauthorised(request, self._token)):
+        if self._token is not None and (answer := self._unauthorized(request, self._token)):
             return answer
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_UPLOAD:
             return _too_large(int(length) if length.isdecimal() else None)
         return None
 
-    def _unauthorised(self, request: Request, token: str) -> Response | None:
+    def _unauthorized(self, request: Request, token: str) -> Response | None:
         cookie = f"flashmotion_{request.url.port or 80}"
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         given = (request.cookies.get(cookie, ""), bearer)
@@ -108,7 +108,7 @@ def _error(status: int, message: str) -> Response:
 
 
 async def _drain(receive: Receive) -> None:
-    """Reads the rest of a request piece by piece, and keeps nothing."""
+    """Reads the rest of a request and discards it."""
     total, more = 0, True
     while more and total < _MAX_DRAINED:
         message = await receive()
@@ -117,7 +117,7 @@ async def _drain(receive: Receive) -> None:
 
 
 def _counted(receive: Receive) -> Receive:
-    """Bodies of unknown length end in `_TooLargeError` when they have grown too long."""
+    """Raises `_TooLargeError` when a body of unknown length exceeds the limit."""
     total = 0
 
     async def counted() -> Message:

@@ -1,10 +1,10 @@
-"""Jobs and their history: a folder each, which says what was asked and holds what came of it.
+"""Jobs and their history: one folder for each job, with its inputs and its results.
 
-    HOME/<id>/job.json, trajectory.json, image.*, project.json        what was asked
-    HOME/<id>/video.mp4, map.mp4, boxes.json                          what came of it
+    HOME/<id>/job.json, trajectory.json, image.*, project.json        inputs
+    HOME/<id>/video.mp4, map.mp4, boxes.json                          results
 
-A server that ended in mid-work leaves jobs behind that say "running"; the next one finds them by
-the lock that every server holds on a file of its own as long as it lives.
+A server that was killed leaves jobs in the state "running". Every server holds a lock on a file of
+its own while it lives, so the next one can tell them from jobs of a server that still works.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-#: Of a job that has not ended.
+#: States of a job that has not ended.
 ACTIVE = ("queued", "running")
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-#: What a request may ask for of a job, and the file it gets.
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+#: Name of a job's file in the API -> its file name.
 FILES = {
     "result": "video.mp4",
     "map": "map.mp4",
@@ -38,27 +38,34 @@ FILES = {
     "boxes": "boxes.json",
     "project": "project.json",
 }
+#: Settings by the names they had until December 2026.
+OLD_SETTINGS = {
+    "steps": "num_inference_steps",
+    "frames": "num_frames",
+    "guidance": "guidance_scale",
+    "kind": "map_kind",
+}
 
 
 @dataclass
 class Job:
-    """A video that was asked for.
+    """A request for a video.
 
     Attributes:
-      id: name of its folder.
-      session: of the page that asked.
-      settings: what was chosen, see `generator.read_settings`.
-      name: of its project, for people.
-      image: name of the first frame's file in the folder, or None.
-      server: that runs it.
-      state: queued, running, done, failed, cancelled or interrupted.
-      created: seconds since 1970, as are `started` and `finished`.
-      started: when its turn came.
-      finished: when it ended, however it did.
-      progress: stage -> [steps done, steps], in the order of the stages.
-      error: why it failed.
-      video: height, width, frames and fps, once they are known.
-      seconds: stage -> what it took.
+      id: Name of its folder.
+      session: Session of the page that submitted it.
+      settings: From `generator.read_settings`.
+      name: Name of its project.
+      image: File name of the first frame in the folder, or None.
+      server: Id of the server that runs it.
+      state: "queued", "running", "done", "failed", "cancelled" or "interrupted".
+      created: Time of submission, in seconds since 1970.
+      started: Likewise, when it left the queue.
+      finished: Likewise, when it ended in whatever state.
+      progress: Stage -> [steps done, all steps], in the order of the stages.
+      error: Why it failed, or None.
+      video: `height`, `width`, `num_frames` and `fps`, as soon as they are known.
+      seconds: Stage -> its duration.
     """
 
     id: str
@@ -78,10 +85,10 @@ class Job:
 
 
 class History:
-    """All jobs of a folder, in memory and on disk. Safe to use from several threads.
+    """All jobs of a folder, in memory and on disk; thread-safe.
 
     Args:
-      home: the folder; made if need be.
+      home: The folder, created if it is missing.
     """
 
     def __init__(self, home: Path):
@@ -97,7 +104,7 @@ class History:
         self._read()
 
     def close(self) -> None:
-        """Lets the folder go: unfinished jobs are interrupted ones."""
+        """Releases the folder, and marks unfinished jobs as interrupted."""
         with self._lock:
             for job in self._jobs.values():
                 if job.state in ACTIVE:
@@ -108,21 +115,21 @@ class History:
     def new(
         self, session: str, name: str, settings: dict[str, Any], inputs: dict[str, Path]
     ) -> Job:
-        """Puts down a job.
+        """Creates a job.
 
         Args:
-          session: of the page that asks.
-          name: of the project.
-          settings: see `Job`.
-          inputs: what it needs: "trajectory", "image", "project" -> a file, which is copied.
+          session: Session of the page.
+          name: Name of the project.
+          settings: See `Job`.
+          inputs: "trajectory", "image", "project" -> a file, which is copied.
         """
         job_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         folder = self._home / job_id
         folder.mkdir(parents=True)
         image = inputs.get("image")
-        for kind, source in inputs.items():
-            shutil.copyfile(source, folder / self._input_name(kind, source))
-        image_name = self._input_name("image", image) if image else None
+        for input_name, source in inputs.items():
+            shutil.copyfile(source, folder / self._file_name(input_name, source))
+        image_name = self._file_name("image", image) if image else None
         job = Job(job_id, session, settings, name, image_name, self._server)
         with self._lock:
             self._jobs[job_id] = job
@@ -130,74 +137,74 @@ class History:
         return job
 
     def again(self, job: Job, session: str) -> Job:
-        """A new job that asks for the same."""
-        inputs = {kind: self.path(job, FILES[kind]) for kind in ("trajectory", "project")}
+        """Creates a job with the inputs and settings of another."""
+        inputs = {name: self.path(job, FILES[name]) for name in ("trajectory", "project")}
         if job.image:
             inputs["image"] = self.path(job, job.image)
-        there = {kind: path for kind, path in inputs.items() if path.is_file()}
+        there = {name: path for name, path in inputs.items() if path.is_file()}
         return self.new(session, job.name, job.settings, there)
 
     def get(self, job_id: str) -> Job | None:
-        """A job by its id."""
+        """The job with an id, or None."""
         with self._lock:
             return self._jobs.get(job_id)
 
     def all_jobs(self, session: str | None = None) -> list[Job]:
-        """The jobs, newest first; only those of a session, or all."""
+        """The jobs of a session, or of all sessions, newest first."""
         with self._lock:
             jobs = [job for job in self._jobs.values() if session in (None, job.session)]
         return sorted(jobs, key=lambda job: job.created, reverse=True)
 
     def path(self, job: Job, name: str) -> Path:
-        """The path of a job's file, there or not."""
+        """The path of a job's file, which may not exist."""
         return self._home / job.id / name
 
     def end(self, job: Job, state: str, error: str | None = None) -> None:
-        """Says how a job ended."""
+        """Sets the final state of a job."""
         with self._lock:
             job.state, job.error, job.finished = state, error, time.time()
             self.save(job)
 
     def save(self, job: Job) -> None:
-        """Writes what the disk shall know of a job."""
+        """Writes `job.json`."""
         with self._lock, replacing(self.path(job, "job.json")) as scratch:
             scratch.write_text(json.dumps(asdict(job), indent=1), encoding="utf-8")
 
     def remove(self, job: Job) -> None:
-        """Deletes a job and all it made."""
+        """Deletes a job and its files."""
         with self._lock:
             del self._jobs[job.id]
             shutil.rmtree(self._home / job.id)
 
     def describe(self, job: Job) -> dict[str, Any]:
-        """A job as the API gives it."""
+        """A job as JSON for the API."""
         with self._lock:
             facts: dict[str, Any] = asdict(job)
             queued = [one for one in self._jobs.values() if one.state == "queued"]
         waiting = [one.id for one in sorted(queued, key=lambda one: one.created)]
         del facts["server"]
         facts["ahead"] = waiting.index(job.id) if job.id in waiting else 0
-        facts["files"] = [kind for kind, name in FILES.items() if self.path(job, name).is_file()]
+        facts["files"] = [key for key, name in FILES.items() if self.path(job, name).is_file()]
         return facts
 
-    def _input_name(self, kind: str, source: Path) -> str:
+    def _file_name(self, name: str, source: Path) -> str:
         suffix = source.suffix.lower()
-        if kind == "image":
-            # A browser goes by the suffix: none that could be a page or a script.
-            return f"image{suffix if suffix in _PICTURES else ''}"
-        return FILES[kind]
+        if name == "image":
+            # Browsers judge files by their suffix: only those of images, never of pages or scripts.
+            return f"image{suffix if suffix in _IMAGE_SUFFIXES else ''}"
+        return FILES[name]
 
     def _read(self) -> None:
         for file in sorted(self._home.glob("*/job.json")):
             if not _ID.fullmatch(file.parent.name):
                 continue
             try:
-                job = Job(**json.loads(file.read_text(encoding="utf-8")))
-            except (ValueError, TypeError, OSError):
-                continue  # of another version, or no job at all
+                job = Job(**_with_current_names(json.loads(file.read_text(encoding="utf-8"))))
+            except (ValueError, TypeError, KeyError, AttributeError, OSError):
+                continue  # not a job, or a job of an incompatible version
             if job.state in ACTIVE:
                 if self._is_alive(job.server):
-                    continue  # another server's, which is at work on it
+                    continue  # another server is working on it
                 self._jobs[job.id] = job
                 self.end(job, "interrupted")
             self._jobs[job.id] = job
@@ -213,3 +220,16 @@ class History:
                 return True
             path.unlink(missing_ok=True)
         return False
+
+
+def _with_current_names(job: dict[str, Any]) -> dict[str, Any]:
+    """The data of a `job.json`, with the names used until December 2026 replaced by today's."""
+    settings, video = dict(job["settings"]), dict(job["video"])
+    for old, new in OLD_SETTINGS.items():
+        if old in settings:
+            settings[new] = settings.pop(old)
+    if "size" in settings:
+        settings["height"], settings["width"] = settings.pop("size") or (None, None)
+    if "frames" in video:
+        video["num_frames"] = video.pop("frames")
+    return {**job, "settings": settings, "video": video}

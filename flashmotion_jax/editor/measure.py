@@ -1,6 +1,6 @@
-"""The boxes that were asked for, and those of the video, where objects can be told exactly.
+"""Requested boxes, and boxes measured in a video of Sprites, whose objects have exact colors.
 
-That is so for Sprites, by their colors. For other videos only the requested boxes are given.
+For other videos, only the requested boxes are given.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from flashmotion_jax.evaluation.sprites import segment
 from flashmotion_jax.media.images import cover_geometry
 from flashmotion_jax.trajectory import Trajectory
 
-#: Share of a box on frame 0 that a sprite's color must cover to be the object's.
+#: Share of a box on frame 0 that a sprite must cover to be taken for the object.
 _MIN_COVER = 0.15
-_NO_COLORS = "boxes are measured in videos of Sprites alone, whose colors are exact"
+_NO_COLORS = "Boxes are measured only in videos of Sprites alone, which have exact colors."
 
 
 def requested_boxes(trajectory: Trajectory, num_frames: int, height: int, width: int) -> np.ndarray:
-    """The boxes in pixels of a video, float64 [K, F, 4]; they may leave it."""
+    """The requested boxes in pixels of the video, float64 [K, F, 4]; they may lie outside it."""
     canvas = trajectory.canvas
     covered = cover_geometry((canvas.height, canvas.width), (height, width))
     resized_height, resized_width, top, left = covered
@@ -30,17 +30,17 @@ def requested_boxes(trajectory: Trajectory, num_frames: int, height: int, width:
 
 
 def report(trajectory: Trajectory, video: np.ndarray, of_sprites: bool) -> dict[str, Any]:
-    """What the page shows beside a result.
+    """Compares requested and measured boxes.
 
     Args:
-      trajectory: that was asked for.
-      video: uint8 [F, H, W, 3].
-      of_sprites: whether the model draws Sprites.
+      trajectory: The requested motion.
+      video: The result, uint8 [F, H, W, 3].
+      of_sprites: Whether the model was trained on Sprites.
 
     Returns:
       `objects`, each with `id`, `name`, `rgb`, `requested` boxes [F][4] in 0..1 of the video,
-      `measured` boxes or None, and `iou` [F] with None where there is nothing to compare; and
-      `reason`, why boxes are missing, or None.
+      `measured` boxes or None, and `iou` [F] with None on frames without both boxes; and
+      `reason`, why nothing is measured, or None.
     """
     num_frames, height, width = video.shape[:3]
     boxes_KF4 = requested_boxes(trajectory, num_frames, height, width)
@@ -51,7 +51,7 @@ def report(trajectory: Trajectory, video: np.ndarray, of_sprites: bool) -> dict[
     for item, boxes_F4 in zip(trajectory.objects, boxes_KF4, strict=True):
         found_F4 = measured.get(item.id)
         inside_F4 = np.clip(boxes_F4, 0, size)
-        # What is outside the picture cannot be seen, so the part inside is what counts.
+        # Only the part of a box inside the image can be seen.
         gone_F = (inside_F4[:, 2:] - inside_F4[:, :2]).min(axis=1) < 1
         inside_F4[gone_F] = np.nan
         iou = None if found_F4 is None else box_iou(found_F4[None], inside_F4[None])[0]
@@ -70,9 +70,9 @@ def report(trajectory: Trajectory, video: np.ndarray, of_sprites: bool) -> dict[
 
 
 def _colors(trajectory: Trajectory, frame_HW3: np.ndarray, boxes_K4: np.ndarray) -> dict[int, str]:
-    """The sprite's color of each object, by its name or by what its box shows on frame 0.
+    """The color of each object's sprite, from its name or from the pixels of its box on frame 0.
 
-    Objects that share a color cannot be told apart and are left out.
+    Objects that share a color cannot be distinguished and are left out.
     """
     labels_HW = segment(frame_HW3[None], list(PALETTE))[0]
     found: dict[int, str] = {}
@@ -92,19 +92,19 @@ def _colors(trajectory: Trajectory, frame_HW3: np.ndarray, boxes_K4: np.ndarray)
 def _measured(video: np.ndarray, colors: dict[int, str]) -> dict[int, np.ndarray]:
     if not colors:
         return {}
-    # Sprites that nobody asked about must not be taken for those somebody did.
+    # Segmenting the other sprites too keeps them from being taken for the requested ones.
     seen = np.unique(segment(video[:1], list(PALETTE)))
     others = [color for k, color in enumerate(PALETTE, 1) if k in seen]
-    looked_for = list(dict.fromkeys([*colors.values(), *others]))
-    labels_FHW = segment(video, looked_for)
+    candidates = list(dict.fromkeys([*colors.values(), *others]))
+    labels_FHW = segment(video, candidates)
     return {
-        number: bounding_boxes(labels_FHW[None] == looked_for.index(color) + 1)[0]
+        number: bounding_boxes(labels_FHW[None] == candidates.index(color) + 1)[0]
         for number, color in colors.items()
     }
 
 
 def _plain(values: np.ndarray) -> list[Any]:
-    """Lists for JSON, rounded, None for what is not there."""
+    """Rounded lists for JSON, with None for NaN."""
     return [
         _plain(value) if np.ndim(value) else (round(float(value), 5) if value == value else None)
         for value in values

@@ -1,4 +1,4 @@
-"""The HTTP API as an OpenAPI document, for scripts and for tools that read such documents."""
+"""The HTTP API as an OpenAPI document."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from importlib.metadata import version
 from typing import Any
 
 from flashmotion_jax.config import ADAPTERS
-from flashmotion_jax.editor.exporting import FORMATS
 from flashmotion_jax.editor.jobs import FILES
+from flashmotion_jax.trajectory.formats import FORMATS
 
-_TEXT, _WHOLE, _NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"}
+_TEXT, _INTEGER, _NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"}
 _FILE = {"type": "string", "format": "binary"}
 
 
 def document() -> dict[str, Any]:
-    """The document."""
+    """Builds the document."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "flashmotion edit",
             "version": version("flashmotion_jax"),
-            "description": "Draw trajectories, generate videos: submit, status, cancel, result.",
+            "description": "Trajectories, and jobs that generate videos.",
         },
         "paths": {**_job_paths(), **_exchange_paths(), **_page_paths()},
         "components": {"schemas": _schemas()},
@@ -28,19 +28,19 @@ def document() -> dict[str, Any]:
 
 
 def _job_paths() -> dict[str, Any]:
-    job, no_job = _json("the job", "Job"), _refused("there is no such job")
-    ended = {"409": _refused("it has ended, or has not")}
-    by_id = [_parameter("id", "path", "of the job")]
+    job, no_job = _json("the job", "Job"), _refused("no such job")
+    ended = {"409": _refused("the job is in another state")}
+    by_id = [_parameter("id", "path", "id of the job")]
     return {
         "/api/jobs": {
             "get": _operation(
                 "Lists jobs, newest first",
                 {"200": _json("the jobs", "Jobs")},
-                [_parameter("session", "query", "only those of a session")],
+                [_parameter("session", "query", "only jobs of this session")],
             ),
             "post": _operation(
                 "Submits a job: image, prompt and trajectory to a video",
-                {"201": job, "400": _refused("something does not fit"), **_too_large()},
+                {"201": job, "400": _refused("an input does not fit the model"), **_too_large()},
                 form=_SUBMIT,
             ),
         },
@@ -48,63 +48,69 @@ def _job_paths() -> dict[str, Any]:
             "get": _operation("Status and progress", {"200": job, "404": no_job}, by_id),
             "delete": _operation(
                 "Deletes an ended job and its files",
-                {"204": {"description": "gone"}, "404": no_job, **ended},
+                {"204": {"description": "deleted"}, "404": no_job, **ended},
                 by_id,
             ),
         },
         "/api/jobs/{id}/cancel": {
             "post": _operation(
-                "Cancels: at once if it waits, else at its next step",
+                "Cancels a queued job at once, a running job at its next step",
                 {"200": job, "404": no_job, **ended},
                 by_id,
             )
         },
         "/api/jobs/{id}/again": {
             "post": _operation(
-                "Submits the same once more",
+                "Submits a job with the same inputs",
                 {"201": job, "404": no_job},
-                [*by_id, _parameter("session", "query", "of the new job")],
+                [*by_id, _parameter("session", "query", "session of the new job")],
             )
         },
         "/api/jobs/{id}/{file}": {
             "get": _operation(
                 "A file of the job: `result` is the video",
-                {"200": _bytes("the file"), "404": _refused("it is not there (yet)")},
-                [*by_id, _parameter("file", "path", "which", [*FILES, "image"])],
+                {
+                    "200": _bytes("the file"),
+                    "404": _refused("the job has no such file, or not yet"),
+                },
+                [*by_id, _parameter("file", "path", "name of the file", [*FILES, "image"])],
             )
         },
     }
 
 
 def _exchange_paths() -> dict[str, Any]:
-    wrong = {"400": _refused("it cannot be read or said"), **_too_large()}
+    wrong = {
+        "400": _refused("the input is damaged, or does not fit the format"),
+        **_too_large(),
+    }
     return {
         "/api/import": {
             "post": _operation(
-                "Reads trajectory.json, MagicMotion, Wan-Move, ATI, ComfyUI, MagicData, labels",
-                {"200": _json("what was read", "Imported"), **wrong},
+                "Reads a trajectory in any format of /api/formats",
+                {"200": _json("the trajectory", "Imported"), **wrong},
                 form=_IMPORT,
             )
         },
         "/api/export": {
             "post": _operation(
-                "Writes a trajectory in another format",
+                "Writes a trajectory in a format of /api/formats",
                 {"200": _bytes("a file, or a zip of several"), **wrong},
                 form=_EXPORT,
             )
         },
         "/api/select": {
             "post": _operation(
-                "Selects by a click (x, y, tolerance) or in a box (x0, y0, x1, y1)",
-                {"200": _json("run lengths", "Mask"), **wrong},
+                "Selects an object by a point (x, y, tolerance) or a box (x0, y0, x1, y1)",
+                {"200": _json("the mask as run lengths", "Mask"), **wrong},
                 form=_SELECT,
             )
         },
         "/api/image": {
             "post": _operation(
-                "Checks an image; with `?as=png` gives it back as PNG",
+                "Checks an image, or with `?as=png` converts it to PNG",
                 {"200": _json("its size", "Size"), **wrong},
-                [_parameter("as", "query", "give it back", ["png"])],
+                [_parameter("as", "query", "convert it", ["png"])],
                 form={"image": _FILE},
             )
         },
@@ -112,69 +118,88 @@ def _exchange_paths() -> dict[str, Any]:
 
 
 def _page_paths() -> dict[str, Any]:
-    sides = [_parameter(name, "query", "of the image", kind=_WHOLE) for name in ("height", "width")]
+    sides = [
+        _parameter(name, "query", "of the image, in pixels", schema=_INTEGER)
+        for name in ("height", "width")
+    ]
     return {
         "/api/model": {
-            "get": _operation("What the model takes", {"200": _json("its facts", "Model")})
+            "get": _operation(
+                "Sizes and adapters of the model", {"200": _json("the facts", "Model")}
+            )
+        },
+        "/api/formats": {
+            "get": _operation("Formats of trajectories", {"200": _json("the table", "Formats")})
         },
         "/api/size": {
             "get": _operation(
                 "The size of the video of an image",
-                {"200": _json("of the video", "Size"), "400": _refused("no such size")},
+                {"200": _json("the size", "Size"), "400": _refused("no size fits")},
                 sides,
             )
         },
-        "/api/start": {"get": _operation("What the page begins with", {"200": _bytes("JSON")})},
+        "/api/start": {"get": _operation("First image of the page", {"200": _bytes("JSON")})},
         "/api/start/image": {
             "get": _operation(
-                "The image of --image", {"200": _bytes("it"), "404": _refused("there is none")}
+                "The image of --image", {"200": _bytes("the image"), "404": _refused("no --image")}
             )
         },
     }
 
 
-def _described(kind: dict[str, Any], text: str) -> dict[str, Any]:
-    return {**kind, "description": text}
+def _described(schema: dict[str, Any], text: str) -> dict[str, Any]:
+    return {**schema, "description": text}
 
 
 _SUBMIT = {
-    "image": _described(_FILE, "first frame; left out: text-to-video"),
+    "image": _described(_FILE, "first frame; without it: text-to-video"),
     "trajectory": _described(_FILE, "trajectory.json, masks as run lengths"),
     "prompt": _TEXT,
-    "seed": _described(_WHOLE, "of the noise, default 0"),
+    "seed": _described(_INTEGER, "seed of the noise, default 0"),
     "adapter": _described(_TEXT, f"{', '.join(ADAPTERS)} or none; default: the model's first"),
-    "steps": _WHOLE,
-    "size": _described(_TEXT, "HxW in pixels; default: fits the model and the image"),
-    "frames": _WHOLE,
-    "guidance": _NUMBER,
+    "num_inference_steps": _INTEGER,
+    "height": _described(_INTEGER, "in pixels; default: fits the model and the image"),
+    "width": _described(_INTEGER, "in pixels, given with height"),
+    "num_frames": _INTEGER,
+    "guidance_scale": _NUMBER,
     "adapter_scale": _described(_NUMBER, "weight of the trajectory, default 1"),
     "map_kind": _described(_TEXT, "box, filled_box or mask; default: the model's"),
-    "session": _described(_TEXT, "any name; lists can be limited to it"),
-    "name": _described(_TEXT, "of the job, for people"),
-    "project": _described(_FILE, "kept, and given back as the file `project`"),
+    "session": _described(_TEXT, "any name; jobs can be listed by session"),
+    "name": _described(_TEXT, "name of the job"),
+    "project": _described(_FILE, "any file; stored as the file `project`"),
 }
 _IMPORT = {
     "files": {"type": "array", "items": _FILE},
-    "canvas_width": _described(_WHOLE, "pixels that point tracks are in, default 1280"),
-    "canvas_height": _described(_WHOLE, "likewise, default 704"),
-    "box_width": _described(_WHOLE, "of the boxes around point tracks, in pixels"),
-    "box_height": _WHOLE,
-    "frames": _described(_WHOLE, "of what is a picture only, default 121"),
+    "canvas_width": _described(_INTEGER, "width of the image of point tracks, default 1280"),
+    "canvas_height": _described(_INTEGER, "height of the image of point tracks, default 704"),
+    "box_width": _described(_INTEGER, "of boxes around point tracks, in pixels"),
+    "box_height": _INTEGER,
+    "num_frames": _described(_INTEGER, "length for a label image, default 121"),
     "fps": _NUMBER,
     "map_kind": _described(_TEXT, "what map videos show, default box"),
-    "id": _described(_TEXT, "row of a MagicData folder, default its first"),
+    "id": _described(_TEXT, "row of a MagicData folder, default the first"),
 }
 _EXPORT = {
     "trajectory": _FILE,
-    "format": {"type": "string", "enum": list(FORMATS)},
+    "format": {"type": "string", "enum": [one.name for one in FORMATS.values() if one.write]},
     "name": _TEXT,
-    "size": _described(_TEXT, "HxW of maps, default the canvas's"),
-    "frames": _WHOLE,
+    "height": _described(_INTEGER, "of maps, in pixels; default: the canvas's"),
+    "width": _INTEGER,
+    "num_frames": _INTEGER,
     "fps": _NUMBER,
     "map_kind": _described(_TEXT, "what maps show, default the model's"),
     "prompt": _TEXT,
     "image": _described(_FILE, "first frame, for MagicData"),
-    "job": _described(_TEXT, "a finished job whose video goes along, for MagicData"),
+    "job": _described(_TEXT, "a finished job whose video is included, for MagicData"),
+}
+_FORMAT = {
+    "name": _TEXT,
+    "title": _TEXT,
+    "suffixes": {"type": "array", "items": _TEXT},
+    "limits": _described(_TEXT, "what it cannot express"),
+    "reads": {"type": "boolean"},
+    "writes": {"type": "boolean"},
+    "writes_maps": _described({"type": "boolean"}, "whether export depends on size and map_kind"),
 }
 _SELECT = {
     "image": _FILE,
@@ -183,7 +208,7 @@ _SELECT = {
 
 
 def _schemas() -> dict[str, Any]:
-    steps = {"type": "object", "additionalProperties": {"type": "array", "items": _WHOLE}}
+    steps = {"type": "object", "additionalProperties": {"type": "array", "items": _INTEGER}}
     states = ["queued", "running", "done", "failed", "cancelled", "interrupted"]
     maybe = {"type": ["number", "null"]}
     job = {
@@ -191,28 +216,30 @@ def _schemas() -> dict[str, Any]:
         "session": _TEXT,
         "name": _TEXT,
         "state": {"type": "string", "enum": states},
-        "ahead": _described(_WHOLE, "jobs that come before it"),
-        "progress": _described(steps, "stage -> [steps done, steps]"),
+        "ahead": _described(_INTEGER, "queued jobs before it"),
+        "progress": _described(steps, "stage -> [steps done, all steps]"),
         "seconds": {"type": "object", "additionalProperties": _NUMBER},
         "settings": {"type": "object"},
-        "video": _described({"type": "object"}, "height, width, frames, fps"),
+        "video": _described({"type": "object"}, "height, width, num_frames, fps"),
         "files": {"type": "array", "items": _TEXT},
         "error": {"type": ["string", "null"]},
         "created": _NUMBER,
         "started": maybe,
         "finished": maybe,
     }
-    run_lengths = {"type": "array", "items": _WHOLE}
+    run_lengths = {"type": "array", "items": _INTEGER}
     return {
         "Job": _object(job),
         "Jobs": _object({"jobs": {"type": "array", "items": _reference("Job")}}),
         "Error": _object({"error": _TEXT}),
-        "Size": _object({"height": _WHOLE, "width": _WHOLE}),
+        "Size": _object({"height": _INTEGER, "width": _INTEGER}),
         "Mask": _object({"size": run_lengths, "counts": run_lengths}),
         "Model": {"type": "object", "description": "sizes, steps, adapters, `map_kind`"},
+        "Formats": _object({"formats": {"type": "array", "items": _object(_FORMAT)}}),
         "Imported": _object(
             {
                 "format": _TEXT,
+                "title": _TEXT,
                 "trajectory": {"type": "object", "description": "a trajectory.json"},
                 "image": {"type": ["string", "null"], "description": "PNG in base64"},
                 "prompt": _TEXT,
@@ -241,11 +268,15 @@ def _parameter(
     place: str,
     description: str,
     values: list[str] | None = None,
-    kind: dict[str, Any] = _TEXT,
+    schema: dict[str, Any] = _TEXT,
 ) -> dict[str, Any]:
-    schema = {**kind, "enum": values} if values else kind
-    facts = {"name": name, "in": place, "description": description, "schema": schema}
-    return {**facts, "required": place == "path" or kind is _WHOLE}
+    facts = {
+        "name": name,
+        "in": place,
+        "description": description,
+        "schema": {**schema, "enum": values} if values else schema,
+    }
+    return {**facts, "required": place == "path" or schema is _INTEGER}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

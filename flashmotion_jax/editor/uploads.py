@@ -1,13 +1,13 @@
-"""Multipart forms: their fields as text, their files in a folder that is deleted afterwards."""
+"""Multipart forms: fields as text, files in a temporary folder."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from starlette.concurrency import run_in_threadpool
@@ -16,20 +16,21 @@ from starlette.requests import Request
 
 from flashmotion_jax.runtime.errors import UserError
 
-#: Bytes of a field that is no file, such as a trajectory with masks.
+#: Bytes of a field that is not a file, such as a trajectory with masks.
 _MAX_FIELD = 32 * 2**20
 _MAX_FILES = 4000
 #: Bytes that a zip may unpack to.
 _MAX_UNPACKED = 2**30
 
 
-class Form(NamedTuple):
-    """A form that was sent.
+@dataclass(frozen=True)
+class Form:
+    """A form.
 
     Attributes:
-      folder: where its files lie, under their own names.
-      fields: name -> text.
-      files: (name of the field, path of the file), in their order.
+      folder: Holds its files under their own names.
+      fields: Name -> text.
+      files: (name of the field, path of the file) in the order of the form.
     """
 
     folder: Path
@@ -37,17 +38,17 @@ class Form(NamedTuple):
     files: list[tuple[str, Path]]
 
     def file(self, field: str) -> Path | None:
-        """The first file of a field; None if there is none."""
+        """The first file of a field, or None."""
         return next((path for name, path in self.files if name == field), None)
 
 
 @asynccontextmanager
 async def received(request: Request) -> AsyncGenerator[Form, None]:
-    """Enters with the form of a request; its files are gone afterwards.
+    """Yields the form of a request and deletes its files afterwards.
 
     Raises:
-      UserError: the request is no multipart form, a file's name leads out of its folder, or the
-        block raised it: its message then names files as their sender does, without that folder.
+      UserError: The request is not a multipart form, a file name leaves the folder, or the block
+        raised it; the temporary folder is removed from the paths in its message.
     """
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise UserError("expected a form as multipart/form-data, see /openapi.json")
@@ -69,10 +70,10 @@ async def received(request: Request) -> AsyncGenerator[Form, None]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a name that somebody else chose, in a folder.
+    """Joins a folder and an untrusted name.
 
     Raises:
-      UserError: it would lie elsewhere.
+      UserError: The path would leave the folder.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or any(part in ("..", "/") or ":" in part or "\0" in part for part in parts):
@@ -84,13 +85,13 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a zip.
 
     Raises:
-      UserError: it is damaged or too large, or a name in it leads out of the folder.
+      UserError: The zip is damaged or too large, or a name in it leaves the folder.
     """
     try:
         with ZipFile(archive) as file:
             members = [member for member in file.infolist() if not member.is_dir()]
             if sum(member.file_size for member in members) > _MAX_UNPACKED:
-                raise UserError(f"{archive.name} unpacks to more than 1 GB: take fewer files")
+                raise UserError(f"{archive.name} unpacks to more than 1 GB: use fewer files")
             for member in members:
                 path = inside(folder, member.filename)
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One thread that makes the videos of the queue, one after the other."""
+"""A thread that generates the videos of the queue, one at a time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.trajectory import Trajectory
 
 _LOGGER = logging.getLogger(__name__)
-#: Seconds that a server waits at its end for the step that is running.
-_PATIENCE = 10
+#: Seconds that a stopping server waits for the current step.
+_STOP_TIMEOUT = 10
 
 
 class _CancelledError(Exception):
@@ -30,15 +30,15 @@ class Worker:
     """The queue and its thread.
 
     Args:
-      history: where jobs and results are kept.
-      generator: what makes the videos.
+      history: Keeps jobs and results.
+      generator: Generates the videos.
     """
 
     def __init__(self, history: History, generator: Generator):
         self._history, self._generator = history, generator
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
-        self._turn = threading.Lock()  # a job begins, or is cancelled before it does
+        self._start_lock = threading.Lock()  # a job either starts or is cancelled before
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
 
@@ -47,18 +47,18 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends it; the job that runs is interrupted at its next step."""
+        """Stops the thread; the running job is interrupted at its next step."""
         self._stopping = True
         self._queue.put(None)
-        self._thread.join(_PATIENCE)
+        self._thread.join(_STOP_TIMEOUT)
 
     def submit(self, job: Job) -> None:
         """Puts a job at the end of the queue."""
         self._queue.put(job)
 
     def cancel(self, job: Job) -> bool:
-        """Cancels a job: at once if it waits, else at its next step. False if it has ended."""
-        with self._turn:
+        """Cancels a queued job at once, a running one at its next step; False if it has ended."""
+        with self._start_lock:
             if job.state == "queued":
                 self._history.end(job, "cancelled")
             elif job.state in ACTIVE:
@@ -69,31 +69,31 @@ class Worker:
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None and not self._stopping:
-            with self._turn:
+            with self._start_lock:
                 if job.state != "queued":
                     continue
                 job.state, job.started = "running", time.time()
                 self._history.save(job)
             try:
-                self._make(job)
+                self._generate(job)
             except _CancelledError:
                 state = "interrupted" if self._stopping else "cancelled"
                 self._history.end(job, state)
-            except Exception as error:  # whatever it is, the queue goes on and the page says it
+            except Exception as error:  # of any type: the page shows it, and the next job runs
                 _LOGGER.exception("job %s failed", job.id)
                 self._history.end(job, "failed", f"{type(error).__name__}: {error}")
             else:
                 self._history.end(job, "done")
             self._cancelled.discard(job.id)
 
-    def _make(self, job: Job) -> None:
+    def _generate(self, job: Job) -> None:
         began: dict[str, float] = {}
 
         def progress(stage: str, done: int, total: int) -> None:
             if job.id in self._cancelled or self._stopping:
                 raise _CancelledError
             began.setdefault(stage, time.perf_counter())
-            # New dictionaries, because other threads read them meanwhile.
+            # Dictionaries are replaced, not changed, because other threads read them.
             job.progress = {**job.progress, stage: [done, total]}
             if done == total:
                 taken = round(time.perf_counter() - began[stage], 3)
@@ -110,7 +110,7 @@ class Worker:
         job.video = {
             "height": request.height,
             "width": request.width,
-            "frames": request.num_frames,
+            "num_frames": request.num_frames,
             "fps": fps,
         }
         video = self._generator.run(job.settings["adapter"], request, progress)

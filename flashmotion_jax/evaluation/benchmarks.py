@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from flashmotion_jax.data.magicdata import Row, find_csv, read_rows
 from flashmotion_jax.media.frames import find_video, image_files
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.trajectory.formats.magicdata_csv import Row, find_csv, read_rows
 from flashmotion_jax.trajectory.labels import read_labels
 
 Bench = Literal["flashbench", "magicbench", "davis", "movebench", "sprites", "folder"]

@@ -13,7 +13,7 @@ import numpy as np
 from flashmotion_jax.config import ADAPTERS, Grid, MapKind, SamplingConfig
 from flashmotion_jax.media.images import best_size, cover_crop, read_image
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory import load_maps
+from flashmotion_jax.trajectory import Canvas, load_maps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,10 @@ def make_request(
     num_frames = sampling.num_frames if num_frames is None else num_frames
     grid.check(num_frames, height, width)
     shape = {"num_frames": num_frames, "height": height, "width": width}
-    load = functools.partial(load_maps, **shape, map_kind=map_kind or sampling.map_kind)
+    # Point tracks are in pixels of the image, before it is resized and cropped.
+    canvas = None if images[0] is None else Canvas(images[0].shape[1], images[0].shape[0])
+    options = {"map_kind": map_kind or sampling.map_kind, "canvas": canvas}
+    load = functools.partial(load_maps, **shape, **options)
     return Request(
         prompts=prompts,
         images=_crop(images, height, width),

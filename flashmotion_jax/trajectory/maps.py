@@ -1,4 +1,4 @@
-"""The pipeline's door: any form of a trajectory to maps of the model's size and length."""
+"""Trajectories in any form to maps of the model's size and length."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import numpy as np
 
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.images import cover_crop
-from flashmotion_jax.media.videos import read_video
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.quantise import exact_maps
+from flashmotion_jax.trajectory.formats import ImportOptions, find_format, read_trajectory
 from flashmotion_jax.trajectory.render import render
-from flashmotion_jax.trajectory.schema import Trajectory
+from flashmotion_jax.trajectory.schema import Canvas, Trajectory
 
 
 def load_maps(
@@ -22,28 +21,30 @@ def load_maps(
     height: int,
     width: int,
     map_kind: MapKind = "box",
+    canvas: Canvas | None = None,
 ) -> np.ndarray:
     """Loads or renders trajectory maps.
 
     Args:
-      source: A trajectory; the path of a trajectory.json, a map video or a folder of PNGs; or
-        maps, uint8 [F, H, W, 3]. A lossy video is brought back to its exact colors.
-      num_frames: Wanted length: a trajectory's motion is stretched to it, maps are resampled by
-        nearest. Frame 0, the masks, stays frame 0 and is not repeated.
-      height: Wanted, in pixels. What has another aspect ratio covers it and is centre cropped.
-      width: Wanted, in pixels.
+      source: A trajectory; the path of one in any format of `trajectory.formats`; or maps, uint8
+        `[F, H, W, 3]`. Maps of a lossy video get their exact colors back.
+      num_frames: Number of frames to return. The motion of a trajectory is stretched to it; maps
+        are resampled to the nearest frame, and their frame 0, the masks, is never repeated.
+      height: Height to return, in pixels. Maps of another aspect ratio are resized to cover the
+        size and center-cropped.
+      width: Width to return, in pixels.
       map_kind: What to render of a trajectory; maps are taken as they are.
+      canvas: The image that point tracks are in pixels of; None: `width` x `height`.
 
     Returns:
-      uint8 [num_frames, height, width, 3].
+      uint8 `[num_frames, height, width, 3]`.
 
     Raises:
       UserError: The source is missing, unreadable, of another type, or holds no maps.
     """
     if isinstance(source, str | Path):
-        path = Path(source)
-        is_json = path.suffix.lower() == ".json"
-        source = Trajectory.load(path) if is_json else _read_maps(path)
+        canvas = canvas or Canvas(width, height)
+        source = _read(Path(source), ImportOptions(canvas, num_frames, map_kind=map_kind))
     if isinstance(source, Trajectory):
         return render(source, height, width, map_kind, num_frames=num_frames)
     if not isinstance(source, np.ndarray):
@@ -59,11 +60,7 @@ def load_maps(
     return cropped[frames]
 
 
-def _read_maps(path: Path) -> np.ndarray:
-    frames, _ = read_video(path)
-    if path.is_dir() or path.suffix.lower() == ".npy":
-        return frames
-    try:
-        return exact_maps(frames)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+def _read(path: Path, options: ImportOptions) -> Trajectory | np.ndarray:
+    """Reads a file: maps where the format holds maps, else a trajectory."""
+    read_maps = find_format(path).read_maps
+    return read_maps(path) if read_maps else read_trajectory(path, options).trajectory

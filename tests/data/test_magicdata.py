@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashmotion_jax.data.magicdata import MagicData, RowError
+from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.media.images import cover_crop
 from flashmotion_jax.media.videos import read_video, write_video
+from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 from helpers import magicdata_tree as tree
 
 SMALL = {"num_frames": tree.FRAMES, "height": 32, "width": 64}

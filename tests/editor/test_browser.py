@@ -230,15 +230,19 @@ def test_sessions_do_not_disturb_each_other(editor, open_page, address):
     assert len(sessions) == 3
 
 
-def test_projects_that_write_colour_are_still_opened(editor, tmp_path):
+def test_projects_with_old_names_are_still_opened(editor, tmp_path):
     page = editor.page
     editor.draw_box((0.1, 0.1), (0.3, 0.3))
     page.fill("#object-color", "#12ab34")
+    page.select_option("#preview-kind", "mask")
     assert editor.objects[0]["color"] == "#12ab34"
     editor.download("#save-project", tmp_path / "saved.json")
     before = editor.project
     data = json.loads((tmp_path / "saved.json").read_text())
     data["objects"][0]["colour"] = data["objects"][0].pop("color")
+    names = {"num_inference_steps": "steps", "num_frames": "frames", "map_kind": "kind"}
+    settings = data["settings"]
+    data["settings"] = {names.get(name, name): value for name, value in settings.items()}
     (tmp_path / "old.json").write_text(json.dumps(data))
     page.click("#more")
     page.click("#new-project")
@@ -285,7 +289,7 @@ def test_files_that_are_large_broken_or_malicious(editor, tmp_path):
 
 
 def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path, monkeypatch):
-    monkeypatch.setattr("flashmotion_jax.editor.worker._PATIENCE", 0.2)
+    monkeypatch.setattr("flashmotion_jax.editor.worker._STOP_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     slow = Slow()

@@ -75,7 +75,7 @@ def test_submit_status_result(client, slow):
         time.sleep(0.02)
     slow.step.release(3)
     done = wait(client, job, "done")
-    assert done["video"] == {"height": 64, "width": 64, "frames": 9, "fps": 8}
+    assert done["video"] == {"height": 64, "width": 64, "num_frames": 9, "fps": 8}
     assert list(done["progress"]) == ["denoise", "save"] and done["seconds"]["denoise"] >= 0
     assert set(done["files"]) == {"result", "map", "trajectory", "boxes"}
     part = client.get(f"/api/jobs/{job}/result", headers={"range": "bytes=0-9"})
@@ -133,9 +133,13 @@ def test_sessions_see_their_own(client, slow):
     ("fields", "message"),
     [
         ({"seed": "x"}, "seed='x'; expected a whole number"),
-        ({"guidance": "x"}, "guidance='x'; expected a number"),
-        ({"size": "64"}, "size='64'; expected HxW"),
-        ({"size": "63x64"}, "height=63, width=64; expected a height that is a multiple of 32"),
+        ({"guidance_scale": "x"}, "guidance_scale='x'; expected a number"),
+        ({"height": "x"}, "height='x'; expected a whole number"),
+        ({"height": "64"}, "height=64 and width=None; give both, or neither"),
+        (
+            {"height": "63", "width": "64"},
+            "height=63, width=64; expected a height that is a multiple of 32",
+        ),
         ({"adapter": "x"}, "adapter='x'; expected resnet, none"),
         ({"trajectory": "{"}, "trajectory is not JSON"),
         ({"trajectory": "{}"}, "faults in the trajectory"),
@@ -149,7 +153,7 @@ def test_what_does_not_fit_is_refused_before_it_waits(client, fields, message):
 
 
 def test_a_server_that_ends_leaves_interrupted_jobs_that_run_again(tmp_path, slow, monkeypatch):
-    monkeypatch.setattr("flashmotion_jax.editor.worker._PATIENCE", 0.2)
+    monkeypatch.setattr("flashmotion_jax.editor.worker._STOP_TIMEOUT", 0.2)
     with client_of(tmp_path, generator=slow) as client:
         job, waiting = submit(client), submit(client)
         wait(client, job, "running")
@@ -183,6 +187,32 @@ def test_foreign_files_in_the_history_are_left_alone(tmp_path):
     history = History(tmp_path)
     history.close()
     assert history.all_jobs() == []
+
+
+def test_jobs_with_the_old_names_of_settings_are_still_read(tmp_path):
+    source = tmp_path / "trajectory"
+    source.write_text("{}")
+    history = History(tmp_path / "home")
+    job = history.new("a", "b", {}, {"trajectory": source})
+    history.end(job, "done")
+    history.close()
+    file = tmp_path / "home" / job.id / "job.json"
+    data = json.loads(file.read_text())
+    data["settings"] = {"steps": 4, "size": [64, 96], "frames": 9, "guidance": None, "kind": "box"}
+    data["video"] = {"height": 64, "width": 96, "frames": 9, "fps": 8}
+    file.write_text(json.dumps(data))
+    history = History(tmp_path / "home")
+    (found,) = history.all_jobs()
+    history.close()
+    assert found.settings == {
+        "num_inference_steps": 4,
+        "height": 64,
+        "width": 96,
+        "num_frames": 9,
+        "guidance_scale": None,
+        "map_kind": "box",
+    }
+    assert found.video == {"height": 64, "width": 96, "num_frames": 9, "fps": 8}
 
 
 def test_boxes_of_sprites_are_measured():

@@ -15,6 +15,7 @@ from PIL import Image
 from flashmotion_jax.editor.openapi import document
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.trajectory import Trajectory, render
+from flashmotion_jax.trajectory.formats import FORMATS
 from helpers.editor_server import client_of, jpeg, png, serving
 
 TRAJECTORY = {
@@ -158,7 +159,7 @@ def test_without_a_model_all_but_generating_works(client, tmp_path, monkeypatch)
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / package)
     model = client.get("/api/model").json()
     assert not model["available"] and "no model comes with" in model["reason"]
-    assert (model["height"], model["width"], model["frames"]) == (704, 1280, 121)
+    assert (model["height"], model["width"], model["num_frames"]) == (704, 1280, 121)
     assert client.get("/api/size?height=2160&width=3840").json() == {"height": 704, "width": 1248}
     assert client.get("/api/size?height=0&width=3").status_code == 400
     answer = client.post("/api/jobs", data={"prompt": "a"}, files={"image": ("a.png", png(8, 8))})
@@ -174,7 +175,7 @@ def test_a_trajectory_comes_back_as_it_was(client):
 
 @pytest.mark.parametrize("kind", ["magicmotion_mp4", "magicmotion_png"])
 def test_maps_come_back_as_they_were_rendered(client, kind, tmp_path):
-    answer = export(client, kind, size="64x96", frames="9", fps="8", map_kind="box")
+    answer = export(client, kind, height="64", width="96", num_frames="9", fps="8", map_kind="box")
     name = answer.headers["content-disposition"].split('"')[1]
     imported = import_(client, (name, answer.content), map_kind="box")
     again = Trajectory.from_dict(imported["trajectory"])
@@ -200,7 +201,9 @@ def test_point_tracks_keep_the_centres(client, kind):
 
 
 def test_a_magicdata_folder_comes_back(client):
-    answer = export(client, "magicdata", size="64x96", prompt="a ball rolls", map_kind="box")
+    answer = export(
+        client, "magicdata", height="64", width="96", prompt="a ball rolls", map_kind="box"
+    )
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         names = archive.namelist()
         csv = archive.read("MagicData.csv").decode()
@@ -209,7 +212,7 @@ def test_a_magicdata_folder_comes_back(client):
     for folder in ("masks", "boxs"):
         assert f"{folder}/my-scene/annotated_frame_00008.png" in names
     imported = import_(client, ("scene.zip", answer.content))
-    assert imported["format"] == "MagicData" and imported["prompt"] == "a ball rolls"
+    assert imported["title"] == "MagicData folder" and imported["prompt"] == "a ball rolls"
     assert imported["trajectory"] == Trajectory.from_dict(TRAJECTORY).to_dict()
     assert imported["image"]
     # As a folder of a browser, and without the trajectory that only we write.
@@ -222,13 +225,20 @@ def test_a_magicdata_folder_comes_back(client):
     assert "row 'other'" in import_(client, *sent, id="other")["error"]
 
 
+def test_the_page_gets_the_table_of_formats(client):
+    formats = client.get("/api/formats").json()["formats"]
+    assert [one["name"] for one in formats] == list(FORMATS)
+    assert [one["name"] for one in formats if not one["writes"]] == ["labels"]
+    assert all(one["reads"] and one["suffixes"] and one["limits"] for one in formats)
+
+
 def test_label_pictures_and_map_arrays_are_read(client, tmp_path):
     labels = np.zeros((64, 96), np.uint8)
     labels[5:20, 10:30] = 1
     labels[30:50, 40:80] = 2
     buffer = io.BytesIO()
     Image.fromarray(labels).save(buffer, "PNG")
-    imported = import_(client, ("labels.png", buffer.getvalue()), frames=9)
+    imported = import_(client, ("labels.png", buffer.getvalue()), num_frames=9)
     assert [item["name"] for item in imported["trajectory"]["objects"]] == ["label 1", "label 2"]
     write_video(tmp_path / "maps.npy", render(Trajectory.from_dict(TRAJECTORY), 64, 96))
     imported = import_(client, ("maps.npy", (tmp_path / "maps.npy").read_bytes()))
@@ -261,7 +271,7 @@ def test_exports_that_make_no_sense_are_refused(client):
     empty = json.dumps({**TRAJECTORY, "objects": []})
     answer = export(client, "wan_move", trajectory=empty)
     assert "there is no object to export" in answer.json()["error"]
-    answer = export(client, "magicmotion_mp4", size="16384x16384")
+    answer = export(client, "magicmotion_mp4", height="16384", width="16384")
     assert "more than 2 GB" in answer.json()["error"]
 
 

@@ -33,7 +33,8 @@ class Slow(Generator):
             sampling=SAMPLING,
             grid=Grid(32, 32, 4),
             has_adapter=settings["adapter"] != "none",
-            **dict(zip(("height", "width"), settings["size"] or (), strict=False)),
+            height=settings["height"],
+            width=settings["width"],
         )
 
     def run(self, adapter, request, progress):

@@ -6,8 +6,8 @@ import numpy as np
 
 from flashmotion_jax.data.cache_writer import finish_cache, write_shard, write_text
 from flashmotion_jax.data.latent_cache import CacheSettings
-from flashmotion_jax.data.magicdata import RowError
 from flashmotion_jax.data.records import Record
+from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 
 SHAPE = (3, 4, 6, 48)
 TEXT_DIM = 32

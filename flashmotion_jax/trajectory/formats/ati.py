@@ -16,7 +16,17 @@ import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.tracks import Tracks
+from flashmotion_jax.trajectory.formats.base import (
+    ExportRequest,
+    Format,
+    Imported,
+    ImportOptions,
+    files_of,
+    imported_tracks,
+)
+from flashmotion_jax.trajectory.tracks import Tracks, tracks_from_boxes
+
+_SUFFIXES = (".pth", ".pt")
 
 _SAMPLES = 121
 _QUANTISATION = 8
@@ -70,3 +80,23 @@ def _torch() -> ModuleType:
     except ImportError as error:
         raise ImportError("ATI's .pth files need torch: pip install torch") from error
     return torch
+
+
+def _read(path: Path, options: ImportOptions) -> Imported:
+    return imported_tracks(read_ati(files_of(path, _SUFFIXES)[0]), options)
+
+
+def _write(request: ExportRequest, folder: Path) -> Path:
+    file = folder / f"{request.stem}-ati.pth"
+    write_ati(tracks_from_boxes(request.trajectory), file)
+    return file
+
+
+ATI = Format(
+    name="ati",
+    title="ATI tracks",
+    suffixes=_SUFFIXES,
+    limits="the size of boxes, masks, names, and lengths other than 121 frames",
+    read=_read,
+    write=_write,
+)

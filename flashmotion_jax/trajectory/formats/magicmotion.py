@@ -1,4 +1,4 @@
-"""MagicMotion's condition videos and PNG folders: masks on frame 0, then outlines or masks."""
+"""MagicMotion's map videos and PNG folders: masks on frame 0, then outlines or masks."""
 
 from __future__ import annotations
 
@@ -12,28 +12,41 @@ from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.videos import read_video, write_video
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.drawing import stroke_radius
+from flashmotion_jax.trajectory.formats.base import (
+    IMAGE_SUFFIXES,
+    ExportRequest,
+    Format,
+    Imported,
+    ImportOptions,
+    files_of,
+    zip_folder,
+)
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.masks import Mask, bounding_box
 from flashmotion_jax.trajectory.palette import PALETTE
-from flashmotion_jax.trajectory.quantise import find_colors, label_frames
+from flashmotion_jax.trajectory.quantise import exact_maps, find_colors, label_frames
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif", ".npy")
+_LIMITS = "names, easing, and objects that enter after the first frame"
 
-def import_magicmotion(
+
+def read_magicmotion(
     path: str | Path, map_kind: MapKind = "box", tolerance: float = 0.45
 ) -> Trajectory:
-    """Reads a condition video: its masks become the objects' masks, its outlines their boxes.
+    """Reads a map video: its masks become the objects' masks, its outlines their boxes.
 
-    Objects in a color of MagicData's palette get its id. An edge outside the picture is placed so
-    that the box keeps its last known size; an object that has left goes on as it went. Frames that
-    are all black make the trajectory sparse. Objects that enter after frame 0 are not seen.
+    An object in a color of MagicData's palette gets that color's id. Where an edge of a box lies
+    outside the image, the box keeps its last visible size; an object that has left keeps its last
+    velocity. Frames that are all black make the trajectory sparse. Objects that enter after frame 0
+    are not found.
 
     Args:
       path: A video (lossy or not) or a folder of PNGs; the canvas gets its size.
       map_kind: What frames after the first show.
-      tolerance: Pixels the keyframes may differ from the boxes read. Below a half, maps rendered
-        at the same size are equal; a lossy video gives fewer keyframes at 1.5.
+      tolerance: Largest difference in pixels between the keyframes and the boxes read. Below 0.5,
+        maps rendered at the same size are identical; 1.5 gives fewer keyframes for lossy videos.
 
     Raises:
       UserError: The video cannot be read, or its first frame shows no object.
@@ -68,8 +81,8 @@ def import_magicmotion(
     )
 
 
-def export_magicmotion(trajectory: Trajectory, path: str | Path, map_kind: MapKind = "box") -> None:
-    """Writes a condition video of the canvas's size: `.mp4` (lossless), or a folder of PNGs.
+def write_magicmotion(trajectory: Trajectory, path: str | Path, map_kind: MapKind = "box") -> None:
+    """Writes a map video of the canvas's size: a lossless `.mp4`, or a folder of PNGs.
 
     Raises:
       UserError: The path cannot be written as a video.
@@ -89,7 +102,7 @@ def _identities(colors_C3: np.ndarray) -> Iterator[tuple[int, str | None]]:
 
 
 def _extents(pixels_FHW: np.ndarray) -> np.ndarray:
-    """The bounding boxes of an object's pixels, float64 [F, 4]; where it is gone, it goes on."""
+    """The bounding boxes of an object's pixels, float64 [F, 4], extrapolated where it has none."""
     boxes_F4 = np.empty((len(pixels_FHW), 4))
     for frame, pixels_HW in enumerate(pixels_FHW):
         extent = bounding_box(pixels_HW)
@@ -102,7 +115,7 @@ def _continued(boxes_F4: np.ndarray) -> np.ndarray:
 
 
 def _outlined_boxes(pixels_FHW: np.ndarray, radius: int) -> np.ndarray:
-    """The boxes whose outlines an object's pixels are (on frame 0: its mask), float64 [F, 4]."""
+    """The boxes whose outlines an object's pixels are (on frame 0, its mask), float64 [F, 4]."""
     height, width = pixels_FHW.shape[1:]
     boxes_F4 = np.empty((len(pixels_FHW), 4))
     for frame, pixels_HW in enumerate(pixels_FHW):
@@ -127,3 +140,82 @@ def _edges(first: int, last: int, radius: int, length: int, known: float) -> tup
     elif last == length:
         end = start + known
     return start, max(start, end)
+
+
+def is_map_array(file: Path) -> bool:
+    """Whether an `.npy` file holds frames [F, H, W, 3]; False if it cannot be read."""
+    try:
+        shape = np.load(file, allow_pickle=False, mmap_mode="r").shape
+    except (OSError, ValueError, EOFError):
+        return False
+    return len(shape) == 4 and shape[-1] == 3
+
+
+def _is_video(path: Path) -> bool:
+    files = files_of(path, _VIDEO_SUFFIXES)
+    return any(file.suffix.lower() != ".npy" or is_map_array(file) for file in files)
+
+
+def _read_video(path: Path, options: ImportOptions) -> Imported:
+    file = files_of(path, _VIDEO_SUFFIXES)[0]
+    return Imported(read_magicmotion(file, options.map_kind))
+
+
+def _video_maps(path: Path) -> np.ndarray:
+    """The frames of a map video; those of a lossy codec get their exact colors back."""
+    file = files_of(path, _VIDEO_SUFFIXES)[0]
+    frames, _ = read_video(file)
+    if file.suffix.lower() == ".npy":
+        return frames
+    try:
+        return exact_maps(frames)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _write_video(request: ExportRequest, folder: Path) -> Path:
+    file = folder / f"{request.stem}-maps.mp4"
+    write_video(file, request.maps(request.map_kind), request.fps, lossless=True)
+    return file
+
+
+def _is_folder_of_images(path: Path) -> bool:
+    return path.is_dir() and bool(files_of(path, IMAGE_SUFFIXES))
+
+
+def _image_folder(path: Path) -> Path:
+    """The folder that holds the frames: the path itself, or the first one below it."""
+    return path if any(path.glob("*.png")) else files_of(path, IMAGE_SUFFIXES)[0].parent
+
+
+def _read_images(path: Path, options: ImportOptions) -> Imported:
+    return Imported(read_magicmotion(_image_folder(path), options.map_kind))
+
+
+def _write_images(request: ExportRequest, folder: Path) -> Path:
+    write_video(folder / "maps", request.maps(request.map_kind))
+    return zip_folder(folder / "maps", folder / f"{request.stem}-maps.zip")
+
+
+MAP_VIDEO = Format(
+    name="magicmotion_mp4",
+    title="MagicMotion map video",
+    suffixes=_VIDEO_SUFFIXES,
+    limits=_LIMITS,
+    recognizes=_is_video,
+    read=_read_video,
+    write=_write_video,
+    read_maps=_video_maps,
+    writes_maps=True,
+)
+MAP_IMAGES = Format(
+    name="magicmotion_png",
+    title="MagicMotion maps as PNG files",
+    suffixes=IMAGE_SUFFIXES,
+    limits=f"{_LIMITS}; the frame rate",
+    recognizes=_is_folder_of_images,
+    read=_read_images,
+    write=_write_images,
+    read_maps=lambda path: read_video(_image_folder(path))[0],
+    writes_maps=True,
+)

@@ -10,7 +10,16 @@ import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.tracks import Tracks
+from flashmotion_jax.trajectory.formats.base import (
+    ExportRequest,
+    Format,
+    Imported,
+    ImportOptions,
+    holds_json_list,
+    imported_tracks,
+    json_file,
+)
+from flashmotion_jax.trajectory.tracks import Tracks, tracks_from_boxes
 
 _EXPECTED = 'expected [[{"x": 10, "y": 20}, ...], ...], pixels, a point a frame'
 
@@ -82,3 +91,29 @@ def _points(n: int, track: Any) -> np.ndarray:
     if not points.size or not np.isfinite(points).all():
         raise UserError(f"spline track {n} is empty or not finite; {_EXPECTED}")
     return points
+
+
+def _recognizes(path: Path) -> bool:
+    file = json_file(path)
+    return file is not None and holds_json_list(file)
+
+
+def _read(path: Path, options: ImportOptions) -> Imported:
+    return imported_tracks(read_spline(json_file(path) or path), options)
+
+
+def _write(request: ExportRequest, folder: Path) -> Path:
+    file = folder / f"{request.stem}-spline.json"
+    write_spline(tracks_from_boxes(request.trajectory), file)
+    return file
+
+
+SPLINE = Format(
+    name="spline",
+    title="ComfyUI splines (KJNodes)",
+    suffixes=(".json",),
+    limits="the size of boxes, masks, names, and objects that enter later",
+    recognizes=_recognizes,
+    read=_read,
+    write=_write,
+)

@@ -8,7 +8,19 @@ import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.tracks import Tracks
+from flashmotion_jax.trajectory.formats.base import (
+    ExportRequest,
+    Format,
+    Imported,
+    ImportOptions,
+    files_of,
+    imported_tracks,
+    zip_folder,
+)
+from flashmotion_jax.trajectory.formats.magicmotion import is_map_array
+from flashmotion_jax.trajectory.tracks import Tracks, tracks_from_boxes
+
+_SUFFIXES = (".npy",)
 
 
 def read_wan_move(path: str | Path, visibility_path: str | Path | None = None) -> Tracks:
@@ -47,3 +59,40 @@ def _read_npy(path: str | Path) -> np.ndarray:
         return np.asarray(np.load(path, allow_pickle=False), np.float64)
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise UserError(f"{path} is not an npy file of numbers: {error}") from error
+
+
+def _recognizes(path: Path) -> bool:
+    files = files_of(path, _SUFFIXES)
+    return bool(files) and not is_map_array(files[0])
+
+
+def _read(path: Path, options: ImportOptions) -> Imported:
+    files = files_of(path, _SUFFIXES)
+    shapes = {file: _read_npy(file).shape for file in files}
+    points = [file for file in files if shapes[file][-1:] == (2,)]
+    if not points:
+        raise UserError(f"{files[0]}: {list(shapes[files[0]])}, expected tracks [F, N, 2]")
+    others = [file for file in files if file not in points]
+    # The visibility of two points also ends in a 2, but has a dimension less.
+    points.sort(key=lambda file: (-len(shapes[file]), "vis" in file.name.lower()))
+    visibility = [*others, *points[1:]]
+    tracks = read_wan_move(points[0], visibility[0] if visibility else None)
+    return imported_tracks(tracks, options)
+
+
+def _write(request: ExportRequest, folder: Path) -> Path:
+    files = folder / "tracks"
+    tracks = tracks_from_boxes(request.trajectory)
+    write_wan_move(tracks, files / "tracks.npy", files / "visibility.npy")
+    return zip_folder(files, folder / f"{request.stem}-wan-move.zip")
+
+
+WAN_MOVE = Format(
+    name="wan_move",
+    title="Wan-Move tracks",
+    suffixes=_SUFFIXES,
+    limits="the size of boxes, masks, names and the frame rate",
+    recognizes=_recognizes,
+    read=_read,
+    write=_write,
+)

@@ -16,7 +16,7 @@ from flashmotion_jax.trajectory import (
     Trajectory,
     render,
 )
-from flashmotion_jax.trajectory.formats import export_magicmotion, import_magicmotion
+from flashmotion_jax.trajectory.formats import read_magicmotion, write_magicmotion
 
 HEIGHT, WIDTH = 240, 320
 
@@ -40,11 +40,11 @@ def trajectory(sparse_frames: tuple[int, ...] | None = None) -> Trajectory:
 @pytest.mark.parametrize("sparse_frames", [None, (0, 1, 6, 12)])
 def test_export_imports_exactly(tmp_path: Path, name: str, sparse_frames: tuple[int, ...] | None):
     original = trajectory(sparse_frames)
-    export_magicmotion(original, tmp_path / name)
+    write_magicmotion(original, tmp_path / name)
     frames, fps = read_video(tmp_path / name)
     maps = render(original, HEIGHT, WIDTH, compat="magicmotion")
     np.testing.assert_array_equal(frames, maps)
-    imported = import_magicmotion(tmp_path / name)
+    imported = read_magicmotion(tmp_path / name)
     assert imported.fps == fps
     assert imported.sparse_frames == sparse_frames
     assert [o.mask for o in imported.objects] == [o.mask for o in original.objects]
@@ -56,7 +56,7 @@ def test_export_imports_exactly(tmp_path: Path, name: str, sparse_frames: tuple[
 def test_lossy_videos_are_read_to_a_pixel_or_two(tmp_path: Path):
     original = trajectory()
     write_video(tmp_path / "maps.mp4", render(original, HEIGHT, WIDTH), 8.0)
-    imported = import_magicmotion(tmp_path / "maps.mp4", tolerance=1.0)
+    imported = read_magicmotion(tmp_path / "maps.mp4", tolerance=1.0)
     size = np.array([WIDTH, HEIGHT] * 2)
     assert np.abs((imported.boxes() - original.boxes()) * size)[:, 1:].max() <= 3
     for read, written in zip(imported.objects, original.objects, strict=True):
@@ -72,7 +72,7 @@ def test_mask_videos_and_colors_outside_the_palette(tmp_path: Path):
         frames[frame, 10:30, 5 + 10 * frame : 25 + 10 * frame] = 128, 0, 0
         frames[frame, 40:50, 30:50] = PALETTE[1]
     write_video(tmp_path / "maps", frames)
-    imported = import_magicmotion(tmp_path / "maps", map_kind="mask")
+    imported = read_magicmotion(tmp_path / "maps", map_kind="mask")
     assert [(o.id, o.color) for o in imported.objects] == [(1, None), (2, "#800000")]
     np.testing.assert_array_equal(render(imported, 60, 80, "mask"), frames)
     pixels = imported.boxes()[1] * [80, 60, 80, 60]
@@ -82,6 +82,6 @@ def test_mask_videos_and_colors_outside_the_palette(tmp_path: Path):
 def test_no_objects(tmp_path: Path):
     write_video(tmp_path / "black", np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="frame 0 is black"):
-        import_magicmotion(tmp_path / "black")
+        read_magicmotion(tmp_path / "black")
     with pytest.raises(ValueError, match="no video at"):
-        import_magicmotion(tmp_path / "missing.mp4")
+        read_magicmotion(tmp_path / "missing.mp4")

@@ -40,6 +40,7 @@ export const jsonFile = (data, name) =>
 
 export const api = {
   model: () => json("/api/model"),
+  formats: async () => (await json("/api/formats")).formats,
   size: ({ height, width }) => json(`/api/size?height=${height}&width=${width}`),
   start: () => json("/api/start"),
   startImage: async () => (await ask("/api/start/image")).blob(),

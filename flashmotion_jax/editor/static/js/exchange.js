@@ -8,20 +8,12 @@ import { resized } from "./masks.js";
 import { toTrajectory } from "./motion.js";
 import { takeTrajectory } from "./project.js";
 
-const FORMATS = [
-  ["trajectory", "trajectory.json, this project's own, for flashmotion sample"],
-  ["magicmotion_mp4", "MagicMotion map video (mp4, lossless)"],
-  ["magicmotion_png", "MagicMotion maps as PNGs (zip)"],
-  ["wan_move", "Wan-Move tracks (npy, zip)"],
-  ["ati", "ATI tracks (pth)"],
-  ["spline", "ComfyUI spline JSON (KJNodes)"],
-  ["magicdata", "MagicData folder (zip)"],
-];
 const KIND_OPTIONS = [["box", "outlines"], ["filled_box", "filled boxes"], ["mask", "masks"]];
 
 export class Exchange {
-  constructor(store, model, video, jobs) {
-    Object.assign(this, { store, model, video, jobs });
+  /** `formats` is the server's table of trajectory formats. */
+  constructor(store, model, formats, video, jobs) {
+    Object.assign(this, { store, model, formats, video, jobs });
   }
 
   showImport() {
@@ -39,7 +31,8 @@ export class Exchange {
     };
     const run = (choose) => () => take(choose).catch((error) => say(error.message, true));
     const dialog = showDialog("Import", [
-      h("p", { className: "hint" }, "trajectory.json, MagicMotion mp4 or PNGs, Wan-Move npy, ATI pth, ComfyUI spline JSON, a MagicData folder, a label picture (an object of each label), or a zip of these. You can also drop files anywhere."),
+      h("p", { className: "hint" }, "Files or a folder of one of these formats, or a zip of them. You can also drop them anywhere on the page."),
+      h("ul", { className: "hint" }, ...this.formats.filter((format) => format.reads).map((format) => h("li", {}, `${format.title}: ${format.suffixes.join(" ")}`))),
       field("Objects", into), field("What a map video shows after frame 0", kind),
       h("div", { className: "row" }, h("span", { className: "hint" }, "Boxes around point tracks, in pixels"), ...size),
       field("Row of a MagicData folder", row),
@@ -57,16 +50,16 @@ export class Exchange {
       throw new Error(`${wanted.length} files of ${Math.round(total / 2 ** 20)} MB are too much at once: name one row, or choose fewer.`);
     }
     say("Reading …");
-    const { canvas, num_frames: frames, fps } = this.store.project;
-    const imported = await api.import({ files: wanted, map_kind, canvas_width: canvas.width, canvas_height: canvas.height, frames, fps, ...fields });
+    const { canvas, num_frames, fps } = this.store.project;
+    const imported = await api.import({ files: wanted, map_kind, canvas_width: canvas.width, canvas_height: canvas.height, num_frames, fps, ...fields });
     await this.#take(imported, replace);
-    say(`${imported.format}: ${imported.trajectory.objects.length} objects.`);
+    say(`${imported.title}: ${imported.trajectory.objects.length} objects.`);
   }
 
-  async #take({ trajectory, image, prompt, format }, replace) {
+  async #take({ trajectory, image, prompt, format, title }, replace) {
     const { project } = this.store;
     const decoded = image && await decodeImage(await (await fetch(`data:image/png;base64,${image}`)).blob(), `${format}.png`, this.model);
-    const labels = format === "label picture";
+    const labels = format === "labels";
     const keeps = project.image && !decoded;
     const canvas = keeps ? project.canvas : trajectory.canvas;
     const aspect = (trajectory.canvas.width * canvas.height) / (trajectory.canvas.height * canvas.width);
@@ -75,7 +68,7 @@ export class Exchange {
     }
     // What comes from a file of another size is brought to that of the canvas.
     const objects = trajectory.objects.map((object) => ({ ...object, mask: object.mask && resized(object.mask, canvas.height, canvas.width) }));
-    this.store.change(`Import ${format}`, (draft) => {
+    this.store.change(`Import ${title}`, (draft) => {
       if (decoded) Object.assign(draft, { image: decoded });
       if (prompt) draft.settings.prompt = prompt;
       draft.canvas = { height: canvas.height, width: canvas.width };
@@ -85,20 +78,24 @@ export class Exchange {
   }
 
   showExport() {
-    const format = select("export-format", FORMATS);
+    const written = this.formats.filter((one) => one.writes);
+    const format = select("export-format", written.map((one) => [one.name, one.title]));
+    format.value = "trajectory";
     const kind = select("export-kind", [["", "as previewed"], ...KIND_OPTIONS]);
     const done = this.jobs.jobs.filter((job) => job.state === "done");
     const job = select("export-job", [["", "none: add videos/ yourself"], ...done.map((one) => [one.id, `${one.name || one.id}, seed ${one.settings.seed}`])]);
     const [kindField, jobField] = [field("Maps show", kind), field("Video of the MagicData row", job)];
-    const command = h("p", { className: "hint" });
+    const [limits, command] = [h("p", { className: "hint" }), h("p", { className: "hint" })];
     const update = () => {
-      kindField.hidden = !/magic/.test(format.value);
-      jobField.hidden = format.value !== "magicdata";
-      command.replaceChildren(...(format.value === "trajectory" ? ["The same video without the page: ", h("code", {}, this.command())] : []));
+      const chosen = written.find((one) => one.name === format.value);
+      kindField.hidden = !chosen.writes_maps;
+      jobField.hidden = chosen.name !== "magicdata";
+      limits.textContent = `Not in this format: ${chosen.limits}.`;
+      command.replaceChildren(...(chosen.name === "trajectory" ? ["The same video on the command line: ", h("code", {}, this.command())] : []));
     };
     format.addEventListener("change", update);
     update();
-    showDialog("Export", [field("Format", format), kindField, jobField, command], {
+    showDialog("Export", [field("Format", format), limits, kindField, jobField, command], {
       action: "Download",
       submit: async () => {
         const { blob, name } = await this.export(format.value, { kind: kind.value, job: job.value });
@@ -116,7 +113,7 @@ export class Exchange {
     return api.export({
       format, job, name: project.name, prompt: project.settings.prompt,
       trajectory: jsonFile(toTrajectory(project), "trajectory.json"),
-      size: `${video.height}x${video.width}`, frames: video.frames, fps: video.fps, map_kind: kind || video.mapKind,
+      height: video.height, width: video.width, num_frames: video.frames, fps: video.fps, map_kind: kind || video.mapKind,
       image: format === "magicdata" && project.image ? new File([project.image.blob], project.image.name) : null,
     });
   }
@@ -128,9 +125,9 @@ export class Exchange {
     const options = [
       ["model", this.model.packaged ? null : quote(this.model.name)], ["image", image && quote(image.name)], ["trajectory", "trajectory.json"],
       ["prompt", settings.prompt && quote(settings.prompt)], ["adapter", settings.adapter], ["seed", settings.seed],
-      ["steps", settings.steps], ["frames", settings.frames], ["map-kind", settings.map_kind], ["guidance", settings.guidance],
+      ["steps", settings.num_inference_steps], ["num-frames", settings.num_frames], ["map-kind", settings.map_kind], ["guidance-scale", settings.guidance_scale],
       ["adapter-scale", settings.adapter_scale === 1 ? null : settings.adapter_scale],
-      ["size", settings.size && `${settings.size.height}x${settings.size.width}`],
+      ["height", settings.size?.height], ["width", settings.size?.width],
     ];
     return ["flashmotion sample", ...options.filter(([, value]) => value !== null && value !== "" && value !== undefined).map(([name, value]) => `--${name} ${value}`)].join(" ");
   }

@@ -59,11 +59,11 @@ export class Generate {
       ...(model.words ? [h("details", {}, h("summary", {}, `The ${model.words.length} words this model knows`), h("p", { className: "hint" }, model.words.join(", ")))] : []),
       h("div", { className: "row" }, this.#number("seed", "Seed ", { min: 0, step: 1, fallback: 0 }), dice, h("label", {}, "Adapter ", adapter)),
       h("div", { className: "fields" },
-        this.#number("steps", "Steps ", { min: 1, max: model.max_steps, step: 1, placeholder: model.steps }),
-        this.#number("frames", "Frames ", { min: 1, step: model.grid.frames, placeholder: model.frames }, `${model.grid.frames} n + 1; the motion is stretched to it`),
+        this.#number("num_inference_steps", "Steps ", { min: 1, max: model.max_inference_steps, step: 1, placeholder: model.num_inference_steps }),
+        this.#number("num_frames", "Frames ", { min: 1, step: model.grid.frames, placeholder: model.num_frames }, `${model.grid.frames} n + 1; the motion is stretched to it`),
         this.#size("height", "Height "), this.#size("width", "Width "),
         this.#number("adapter_scale", "Trajectory ", { min: 0, max: 4, step: 0.05, fallback: 1 }, "Weight of the trajectory; 0 ignores it"),
-        ...(model.guidance === null ? [] : [this.#number("guidance", "Guidance ", { min: 1, max: 30, step: 0.5, placeholder: model.guidance })])),
+        ...(model.guidance_scale === null ? [] : [this.#number("guidance_scale", "Guidance ", { min: 1, max: 30, step: 0.5, placeholder: model.guidance_scale })])),
       h("p", { className: "hint", id: "generate-what" }),
       this.button,
       h("div", { id: "queue", ariaLive: "polite" }),
@@ -86,7 +86,7 @@ export class Generate {
 
   draw() {
     const { settings } = this.store.project;
-    for (const name of ["prompt", "seed", "adapter", "steps", "frames", "adapter_scale", "guidance"]) {
+    for (const name of ["prompt", "seed", "adapter", "num_inference_steps", "num_frames", "adapter_scale", "guidance_scale"]) {
       const control = $(`#setting-${name}`);
       if (control && control !== document.activeElement) control.value = settings[name] ?? "";
     }
@@ -109,7 +109,7 @@ export async function requestOf(project, session) {
   const { size, ...plain } = settings;
   return {
     ...plain,
-    size: size && `${size.height}x${size.width}`,
+    ...size,
     trajectory: settings.adapter === "none" ? null : jsonFile(toTrajectory(project), "trajectory.json"),
     image: image && new File([image.blob], image.name),
     project: jsonFile(await toFile(project), "project.json"),

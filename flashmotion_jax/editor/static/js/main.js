@@ -23,7 +23,7 @@ import { VideoFacts } from "./video.js";
 import { WarningList } from "./warnings.js";
 
 async function begin() {
-  const model = await api.model();
+  const [model, formats] = await Promise.all([api.model(), api.formats()]);
   const { session, copiedFrom } = await autosave.openSession();
   const store = new Store(newProject(model));
   const video = new VideoFacts(store, model);
@@ -39,7 +39,7 @@ async function begin() {
     open: (job) => attempt(() => openResult(job, model)),
     restore: (job) => files.restoreJob(job),
   });
-  const exchange = new Exchange(store, model, video, jobs);
+  const exchange = new Exchange(store, model, formats, video, jobs);
   const files = new Files(store, model, session, exchange);
   const generate = new Generate(store, model, video, jobs);
   const parts = { store, model, video, stage, playback, preview, jobs, exchange, files, generate, session };

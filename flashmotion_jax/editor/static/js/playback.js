@@ -88,7 +88,7 @@ export class Playback {
       }
       store.change("Number of frames", (draft) => {
         setFrames(draft, count, true);
-        draft.settings.frames = count === this.model.frames ? null : count;
+        draft.settings.num_frames = count === this.model.num_frames ? null : count;
       });
     });
   }

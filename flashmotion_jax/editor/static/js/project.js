@@ -13,25 +13,28 @@ export function newProject(model) {
     name: "Untitled",
     image: null,
     canvas: { width: model.width, height: model.height },
-    num_frames: model.frames,
+    num_frames: model.num_frames,
     fps: model.fps,
     sparse_frames: null,
     objects: [],
     camera: null,
     settings: {
-      prompt: "", seed: 0, adapter: model.adapters[0] ?? "none", steps: null, size: null,
-      frames: null, guidance: null, adapter_scale: 1, map_kind: null,
+      prompt: "", seed: 0, adapter: model.adapters[0] ?? "none", num_inference_steps: null, size: null,
+      num_frames: null, guidance_scale: null, adapter_scale: 1, map_kind: null,
     },
   };
 }
 
-/** A stored project, with what it lacks from a new one; `image` is its decoded image. */
+/** Settings by the names they had until December 2026. */
+const OLD_SETTINGS = { steps: "num_inference_steps", frames: "num_frames", guidance: "guidance_scale", kind: "map_kind" };
+
+/** A stored project, completed with the defaults of a new one; `image` is its decoded image. */
 export function restored(model, stored, image) {
   const empty = newProject(model);
-  // Projects stored before December 2026 have `colour` and `settings.kind`.
+  // The name of `color` until December 2026.
   const objects = (stored.objects ?? []).map(({ colour, ...object }) => ({ color: colour ?? null, ...object }));
-  const { kind, ...settings } = stored.settings ?? {};
-  return { ...empty, ...stored, settings: { ...empty.settings, map_kind: kind ?? null, ...settings }, objects, image };
+  const named = Object.entries(stored.settings ?? {}).map(([name, value]) => [OLD_SETTINGS[name] ?? name, value]);
+  return { ...empty, ...stored, settings: { ...empty.settings, ...Object.fromEntries(named) }, objects, image };
 }
 
 /** A copy whose lists and objects can be changed. */

@@ -19,7 +19,7 @@ export async function openResult(job, model) {
 class Viewer {
   constructor(dialog, job, model, trajectory, boxes) {
     Object.assign(this, { dialog, job, boxes });
-    const { height, width, frames } = job.video;
+    const { height, width, num_frames: frames } = job.video;
     const mapKind = job.settings.map_kind ?? model.map_kind;
     this.renderer = trajectory && new Renderer(trajectory, { height, width, frames, mapKind });
     this.pixels = new ImageData(width, height);
@@ -46,7 +46,7 @@ class Viewer {
 
   #build() {
     const { job, dialog } = this;
-    const { frames, fps, width, height } = job.video;
+    const { num_frames: frames, fps, width, height } = job.video;
     const canvas = (label) => h("canvas", {
       width: width * this.scale, height: height * this.scale, className: this.scale > 1 ? "pixels" : "", role: "img", ariaLabel: label,
     });
@@ -100,7 +100,7 @@ class Viewer {
 
   /** Draws the frame that the video shows. */
   draw(time = this.video.currentTime) {
-    const { frames, fps, width, height } = this.job.video;
+    const { num_frames: frames, fps, width, height } = this.job.video;
     const frame = Math.min(frames - 1, Math.max(0, Math.floor(time * fps + 1e-3)));
     this.slider.value = frame;
     this.number.value = `${frame} / ${frames - 1}`;

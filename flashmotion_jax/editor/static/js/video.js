@@ -20,7 +20,7 @@ export class VideoFacts extends EventTarget {
     const size = settings.size ?? this.automaticSize();
     return {
       ...size,
-      frames: settings.frames ?? this.model.frames,
+      frames: settings.num_frames ?? this.model.num_frames,
       fps: this.model.fps,
       mapKind: settings.map_kind ?? this.model.map_kind,
     };

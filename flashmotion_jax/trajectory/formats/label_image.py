@@ -1,0 +1,38 @@
+"""Label images: one object for each label, at rest. What a segmenter or a paint program saves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flashmotion_jax.trajectory.formats.base import (
+    IMAGE_SUFFIXES,
+    Format,
+    Imported,
+    ImportOptions,
+    files_of,
+)
+from flashmotion_jax.trajectory.labels import objects_from_label_png
+from flashmotion_jax.trajectory.schema import Canvas, Trajectory
+
+
+def _recognizes(path: Path) -> bool:
+    # Images in a folder are the frames of a map video.
+    return not path.is_dir() and bool(files_of(path, IMAGE_SUFFIXES))
+
+
+def _read(path: Path, options: ImportOptions) -> Imported:
+    objects = objects_from_label_png(path)
+    mask = objects[0].mask
+    assert mask is not None  # `objects_from_label_png` gives every object one
+    canvas = Canvas(mask.size[1], mask.size[0])
+    return Imported(Trajectory(canvas, options.num_frames, options.fps, objects))
+
+
+LABEL_IMAGE = Format(
+    name="labels",
+    title="Label image",
+    suffixes=IMAGE_SUFFIXES,
+    limits="motion, names, and more than 21 objects",
+    recognizes=_recognizes,
+    read=_read,
+)
