@@ -15,7 +15,7 @@ from flashmotion_jax.runtime.sharding import make_mesh
 from flashmotion_jax.training.abstract import abstract_step_args
 from flashmotion_jax.training.inputs import open_inputs
 from flashmotion_jax.training.stages import build_stage
-from flashmotion_jax.training.state import to_arrays
+from flashmotion_jax.training.train_state import to_arrays
 from flashmotion_jax.training.train_step import make_train_step
 from helpers.full_size_world import load_run, write_world
 

@@ -15,8 +15,9 @@ from flashmotion_jax.config import AutoencoderConfig, OptimizerConfig, SamplingC
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
 from flashmotion_jax.runtime.sharding import make_mesh
-from flashmotion_jax.training import autoencoder, inputs
+from flashmotion_jax.training import inputs
 from flashmotion_jax.training.dry_run import describe
+from flashmotion_jax.training.stages import autoencoder
 from flashmotion_jax.training.train_step import Keys
 from flashmotion_jax.training.trainer import train
 from helpers import magicdata_tree, tiny

@@ -17,8 +17,8 @@ from flashmotion_jax.config import (
 )
 from flashmotion_jax.diffusion.generate import Conditions
 from flashmotion_jax.training.stages.distribution_matching import sample_student
+from flashmotion_jax.training.stages.dmd import dmd_losses
 from flashmotion_jax.training.stages.fast_generator import generator_losses
-from flashmotion_jax.training.stages.lcm import dmd_losses
 from helpers import toy
 
 OPTIMIZERS = {
