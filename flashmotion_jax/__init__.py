@@ -1,6 +1,6 @@
-"""FlashMotion in JAX: four-step image-to-video with trajectories, and the training behind it.
+"""FlashMotion in JAX: four-step, trajectory-controlled video generation, and its training.
 
-The public names, imported when they are first used so that `import flashmotion_jax` costs nothing.
+Public names are imported when first used, so that `import flashmotion_jax` is fast.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
-# In a checkout, `configs` and `converters` are folders beside the package. A wheel installs them as
-# `flashmotion_jax.configs` and `flashmotion_jax.converters`, and so they are imported here as well.
+# In a checkout, `configs` and `converters` are folders next to the package. A wheel installs them
+# as `flashmotion_jax.configs` and `flashmotion_jax.converters`, and so they are imported here as
+# well.
 _CHECKOUT = Path(__file__).parents[1]
 if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "converters").is_dir():
     __path__.append(str(_CHECKOUT))

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes a cache, or one part of it, or verifies it.
+    """Writes a cache or one part of it, or verifies it.
 
     Returns:
       The exit status: 1 if a file of a verified cache is damaged.
@@ -59,6 +59,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(
         f"wrote {config.output}: {len(cache)} videos, {cache.num_bytes / 1e9:.2f} GB; "
-        f"{cache.num_rejected} rows left out, see {config.output}/report.json"
+        f"{cache.num_rejected} rows rejected, see {config.output}/report.json"
     )
     return 0

@@ -15,7 +15,7 @@ from typing import Any
 
 from flashmotion_jax.cli import options
 
-#: Tried first; where it is taken, any free one.
+#: Tried first; if it is in use, any free port.
 PORT = 8017
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -44,12 +44,12 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves the editor until it is interrupted.
+    """Serves the editor until interrupted.
 
     Raises:
-      UserError: the image or the model cannot be read.
-      ImportError: the packages of the extra `edit` are not there.
-      OSError: the port is taken, or the address is not this machine's.
+      UserError: The image or the model cannot be read.
+      ImportError: The packages of the extra `edit` are not installed.
+      OSError: The port is in use, or the address does not belong to this machine.
     """
     try:
         import uvicorn
@@ -72,11 +72,11 @@ def run(args: argparse.Namespace) -> int:
     app = make_app(generator, home, image=image, token=token)
     listener = _listen(args.host, args.port)
     link = _link(args.host, listener.getsockname()[1], token)
-    print(f"the editor is at {link} (Ctrl-C ends it); results go to {home}", flush=True)
+    print(f"the editor is at {link} (stop it with Ctrl-C); results go to {home}", flush=True)
     if not args.no_open:
         threading.Timer(0.5, webbrowser.open, [link]).start()
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    with contextlib.suppress(KeyboardInterrupt):  # raised again when all is put away
+    with contextlib.suppress(KeyboardInterrupt):  # raised again after cleaning up
         uvicorn.Server(config).run(sockets=[listener])
     print(f"ended; results are in {home}")
     return 0
@@ -88,7 +88,7 @@ def _home() -> Path:
 
 
 def _listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens, so that the printed link works at once.
+    """Opens a listening socket, so that the printed link works at once.
 
     Raises:
       OSError: the port is taken, or the address is not this machine's.

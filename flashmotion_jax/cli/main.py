@@ -1,4 +1,4 @@
-"""The `flashmotion` command: one file a command, and what all commands share in `options`.
+"""The `flashmotion` command: one file per command, and shared options in `options`.
 
 Commands import jax when they run, so that `--help` answers at once. Exit status: 0 done, 1 failed,
 2 bad arguments or input, 130 interrupted, 143 stopped by a signal after saving.
@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> Parser:
     """Builds the parser of all commands."""
-    parser = Parser(prog="flashmotion", description="Trajectory-controlled video in four steps.")
+    parser = Parser(
+        prog="flashmotion", description="Trajectory-controlled video generation in four steps."
+    )
     version = f"flashmotion {flashmotion_jax.__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

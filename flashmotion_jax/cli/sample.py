@@ -1,4 +1,4 @@
-"""`flashmotion sample`: makes a video from an image, a prompt and a trajectory."""
+"""`flashmotion sample`: generates a video from an image, a prompt and a trajectory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flashmotion_jax.inference.pipeline import Pipeline
     from flashmotion_jax.inference.request import Request
 
-#: Height in pixels below which a preview is enlarged, to be watched on a screen.
+#: Height in pixels below which a preview is enlarged, to be visible on a screen.
 PREVIEW_HEIGHT = 256
 
 
@@ -176,7 +176,7 @@ def _enlarged(video: np.ndarray) -> np.ndarray:
 
 
 def _print_times(pipeline: Pipeline, write_seconds: float) -> None:
-    """Prints one row a stage: seconds to load its model, and to compile and run."""
+    """Prints a row per stage: seconds to load its model, and to compile and run."""
     print(f"{'stage':10}{'load s':>9}{'run s':>9}")
     for stage, load, run in pipeline.stage_times:
         print(f"{stage:10}{load:9.2f}{run:9.2f}")

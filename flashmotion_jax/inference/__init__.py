@@ -1,1 +1,1 @@
-"""From image, prompt and trajectory to a video."""
+"""Inference: from an image, a prompt and a trajectory to a video."""

@@ -1,11 +1,11 @@
-"""The whole inference flow: image, prompt and trajectory in, video out.
+"""The inference pipeline: from an image, a prompt and a trajectory to a video.
 
     image --VAE--> latent frame 0 -----------------------+
     prompt --UMT5--> text ------------------------------ DiT + adapter, a few steps --VAE--> video
     boxes, masks --render--> maps --VAE--> latents ------+
 
-Each stage loads its model, runs a compiled step in a loop and, unless models are kept, lets the
-model go, so that peak memory is the largest stage and not the sum.
+Each stage loads its model, runs a compiled step in a loop and, unless `keep_loaded` is set, frees
+the model, so that peak memory is that of the largest stage and not the sum.
 
 Source: FlashMotion section 3; Wan2.2 `wan/textimage2video.py` for the image in latent frame 0.
 """
@@ -39,10 +39,10 @@ from flashmotion_jax.text.prompts import PromptEncoder
 
 
 def shipped_model() -> Path:
-    """Folder of the small trained model that comes with the package.
+    """Returns the folder of the small trained model that is included in the package.
 
     Raises:
-      UserError: this installation lacks it.
+      UserError: The installation does not contain it.
     """
     folder = Path(str(importlib.resources.files("flashmotion_jax"))) / "assets" / "tiny"
     if not (folder / "model.json").is_file():
@@ -54,7 +54,7 @@ def shipped_model() -> Path:
 
 
 class StageTime(NamedTuple):
-    """Seconds a stage took to load its model, and to run (the first time, to compile as well)."""
+    """Seconds that a stage took to load its model, and to run (including compilation)."""
 
     stage: str
     load: float
@@ -62,28 +62,28 @@ class StageTime(NamedTuple):
 
 
 class _Steps:
-    """Counts the steps of the running stage for a listener."""
+    """Counts the steps of the current stage and reports them to a callback."""
 
     def __init__(self, listener: Progress | None):
         self._listener = listener
         self._stage, self._total, self._finished = "", 0, 0
 
     def start(self, stage: str, total: int) -> None:
-        """Begins a stage of so many steps."""
+        """Starts a stage."""
         self._stage, self._total = stage, total
         self(0)
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Counts a finished step."""
         self(self._finished + 1)
 
     def end(self) -> None:
-        """Ends the stage, all of its steps done."""
+        """Reports all steps of the stage as finished."""
         if self._finished < self._total:
             self(self._total)
 
     def __call__(self, finished: int) -> None:
-        """Reports how many steps of the stage are done."""
+        """Reports the number of finished steps of the stage."""
         self._finished = finished
         if self._listener:
             self._listener(self._stage, finished, self._total)
@@ -95,20 +95,22 @@ class Pipeline:
     `Pipeline.from_pretrained` opens a checkpoint; the constructor takes models in memory.
 
     Args:
-      components: name to loader, for "dit", "vae", "text_encoder" and, if there is one, "adapter".
-        An adapter is any module with the methods of `models.adapters.Adapter`.
-      tokenizer: the text encoder's tokenizer.
-      dit_config: sizes of the DiT.
-      vae_config: sizes of the VAE.
-      sampling: the default way to sample.
-      keep_loaded: keep DiT, VAE and adapter between stages and calls: faster for several videos.
-      devices: share each video: tokens in the DiT, columns in the VAE. Each holds all weights.
-      prompt_cache: folder for prompts' embeddings on disk.
-      cache_key: names the text encoder's weights in `prompt_cache`.
+      components: Loaders of "dit", "vae", "text_encoder" and, optionally, "adapter". An adapter is
+        any module with the methods of `models.adapters.Adapter`.
+      tokenizer: Tokenizer of the text encoder.
+      dit_config: Configuration of the DiT.
+      vae_config: Configuration of the VAE.
+      sampling: Default sampling settings.
+      keep_loaded: Keep DiT, VAE and adapter in memory between stages and calls, which is faster for
+        several videos.
+      devices: Number of devices that share each video, by tokens in the DiT and by columns in the
+        VAE. Each device holds all weights.
+      prompt_cache: Folder for prompt embeddings.
+      cache_key: Identifies the text encoder's weights in `prompt_cache`.
 
     Attributes:
-      sampling: the default way to sample; `dataclasses.replace` it for another.
-      stage_times: what the last call spent, stage by stage.
+      sampling: Default sampling settings; assign a `dataclasses.replace` of it to change them.
+      stage_times: Times of the stages of the last call.
     """
 
     def __init__(
@@ -153,21 +155,21 @@ class Pipeline:
         devices: int = 1,
         prompt_cache: str | Path | None = None,
     ) -> Pipeline:
-        """Opens a checkpoint of this project; weights are read when a stage needs them.
+        """Opens a checkpoint of this project. Weights are read when a stage needs them.
 
         Args:
-          path: folder written by `python -m converters` or a run; None for the small model that
-            comes with the package.
-          adapter: its kind, a name of `config.ADAPTERS`; an adapter module of your own; or None, or
-            "none", for videos without trajectories.
-          dtype: of matmuls and convolutions; None takes bfloat16, on a CPU float32.
-          keep_loaded: see the class.
-          devices: see the class.
-          prompt_cache: see the class.
+          path: Folder written by `flashmotion convert` or a training run; None for the included
+            small model.
+          adapter: A name in `config.ADAPTERS`, or an adapter module. None or "none" generates
+            videos without trajectories.
+          dtype: Dtype of matmuls and convolutions; None is bfloat16, or float32 on a CPU.
+          keep_loaded: See the class.
+          devices: See the class.
+          prompt_cache: See the class.
 
         Raises:
-          UserError: the folder is not a checkpoint or lacks a part that is needed, or there are
-            fewer devices.
+          UserError: The folder is not a checkpoint or lacks a component, or there are fewer
+            devices.
         """
         path = shipped_model() if path is None else path
         adapter = None if adapter == "none" else adapter
@@ -204,25 +206,25 @@ class Pipeline:
         progress: Progress | None = None,
         **options: Any,
     ) -> np.ndarray:
-        """Makes a video, or a batch of videos if `prompt` is a list.
+        """Generates a video, or a batch of videos if `prompt` is a list.
 
         Args:
-          image: first frame: a path, or uint8 `[H, W, 3]`; None for text-to-video. A batch takes
-            one for all, or a list.
-          prompt: what happens; a string, or a list of strings.
-          trajectory: where things go, in any form `trajectory.load_maps` reads: one, or a list.
-            Needed with an adapter, refused without.
-          seed: of the noise; video i of a batch takes `seed + i`.
-          progress: called with a stage's name, the steps done and their number; what it raises
-            cancels the run.
-          **options: see `request.make_request`: `num_inference_steps`, `height`, `width`,
+          image: First frame, a path or uint8 `[H, W, 3]`; None for text-to-video. A batch takes one
+            image for all videos, or a list.
+          prompt: Description of the video; a string, or a list of strings.
+          trajectory: Motion of the objects, in any form that `trajectory.load_maps` reads; one, or
+            a list. Required with an adapter, not allowed without.
+          seed: Random seed; video i of a batch uses `seed + i`.
+          progress: Called with the name of a stage, the number of finished steps and the total.
+            An exception that it raises cancels the call.
+          **options: See `request.make_request`: `num_inference_steps`, `height`, `width`,
             `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `sampling`.
 
         Returns:
-          uint8 `[F, H, W, 3]`; of a batch `[B, F, H, W, 3]`.
+          uint8 `[F, H, W, 3]`, or `[B, F, H, W, 3]` for a batch.
 
         Raises:
-          UserError: an argument that does not fit; nothing has been loaded yet.
+          UserError: An argument is invalid. Nothing has been loaded yet.
         """
         videos = self.run(self.request(image, prompt, trajectory, seed, **options), progress)
         return videos[0] if isinstance(prompt, str) else videos
@@ -230,10 +232,10 @@ class Pipeline:
     def request(
         self, image: Any, prompt: Any, trajectory: Any = None, seed: int = 0, **options: Any
     ) -> Request:
-        """What `__call__` runs: its arguments, checked and brought to arrays.
+        """Checks arguments of `__call__` and converts them to arrays.
 
         Raises:
-          UserError: an argument that does not fit.
+          UserError: An argument is invalid.
         """
         return make_request(
             image,
@@ -247,11 +249,11 @@ class Pipeline:
         )
 
     def run(self, request: Request, progress: Progress | None = None) -> np.ndarray:
-        """Makes the videos of a request, stage by stage.
+        """Generates the videos of a request, stage by stage.
 
         Args:
-          request: from `request`.
-          progress: see `__call__`.
+          request: From `request`.
+          progress: See `__call__`.
 
         Returns:
           uint8 `[B, F, H, W, 3]`.
@@ -300,7 +302,7 @@ class Pipeline:
                 ]
                 return jnp.concatenate(latents)
 
-            # An image's latents are in every step as they are; those of maps only guide.
+            # The image's latents enter every step unchanged; those of maps only guide.
             return encode(request.images, "float32"), encode(request.maps, vae.compute_dtype.name)
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
@@ -320,7 +322,7 @@ class Pipeline:
 
     def _decode(self, latents: jax.Array) -> np.ndarray:
         with self._use("vae") as vae:
-            # One at a time: the activations of a video outweigh what a batch would save.
+            # One video at a time: a batch would need more memory for activations than it saves.
             videos = []
             for video in latents:
                 chunks = self._code(decode_chunk, vae, video, 1)
@@ -332,7 +334,7 @@ class Pipeline:
     ) -> Iterator[jax.Array]:
         """Encodes or decodes one video: its first frame, then `num_frames` at a time.
 
-        While a chunk runs, the host has the one before it: neither waits for the other.
+        The host processes a chunk while the device computes the next one.
         """
         past: Past | None = None
         running: list[jax.Array] = []
@@ -350,7 +352,7 @@ class Pipeline:
         return chunk
 
     def _frames_to_encode(self, request: Request) -> int:
-        """Latent frames of all images and maps."""
+        """Encodes all images and maps."""
         num_videos = len(request.prompts)
         factor = self._vae_config.temporal_factor
         of_maps = 0 if request.maps is None else (request.num_frames - 1) // factor + 1
@@ -358,7 +360,7 @@ class Pipeline:
 
     @contextmanager
     def _use(self, name: str, keep: bool = True) -> Generator[Any, None, None]:
-        """Enters with a component loaded (None if there is none), and lets it go at the end."""
+        """Loads a component (None if there is none), and frees it at the end."""
         if name not in self._components:
             yield None
             return
@@ -389,12 +391,12 @@ class Pipeline:
 def encode_chunk(
     vae: VAE, video: jax.Array, past: Past | None, dtype: str
 ) -> tuple[jax.Array, Past]:
-    """The next frames of a video uint8 `[1, F, H, W, 3]`, and what the frames after them need."""
+    """Encodes frames uint8 `[1, F, H, W, 3]`; also returns the state for the next chunk."""
     return vae.encode_chunk(to_float(video), past, dtype)
 
 
 @functools.partial(program, donate_argnames=("past",))
 def decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-    """The next frames uint8 of latent frames `[1, T, h, w, C]`, and what those after them need."""
+    """Decodes latents `[1, T, h, w, C]` to uint8; also returns the state for the next chunk."""
     pixels, past = vae.decode_chunk(latents, past)
     return to_uint8(pixels), past

@@ -1,4 +1,4 @@
-"""What a user asks for, checked and brought to arrays before any weight is loaded."""
+"""Validation of a user's arguments, before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flashmotion_jax.trajectory import Canvas, load_maps
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A batch of B videos with every choice made.
+    """A validated request for a batch of B videos.
 
     Attributes:
       prompts: B texts.

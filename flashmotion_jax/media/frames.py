@@ -1,4 +1,4 @@
-"""Videos frame by frame: a file or a folder of images, of which one frame is held at a time."""
+"""Reading of videos, from a file or a folder of images, one frame at a time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def find_video(folder: Path, id: str) -> Path:
-    """The video `id` of a folder: a file, or a folder of images; `<id>.mp4` if there is neither."""
+    """Returns the path of a video in a folder: a file or a folder; `<id>.mp4` by default."""
     paths = [folder / f"{id}{suffix}" for suffix in (*VIDEO_SUFFIXES, "")]
     return next((path for path in paths if path.exists()), paths[0])
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image frames in the order of the numbers in their names: 2.jpg is before 10.jpg.
+    """Lists image files in the numerical order of their names: 2.jpg is before 10.jpg.
 
     Args:
-      folder: one that is not there has none.
+      folder: A folder; a missing one has no files.
     """
     there = folder.iterdir() if folder.is_dir() else ()
     files = [file for file in there if file.suffix.lower() in _IMAGE_SUFFIXES]
@@ -45,9 +45,9 @@ def iterate_frames(path: Path) -> Iterator[np.ndarray]:
       uint8 [H, W, 3].
 
     Raises:
-      UserError: a frame is damaged, or an image cannot be read.
-      OSError: the file is not there.
-      av.FFmpegError: it is no video, or is cut.
+      UserError: A frame is damaged, or an image cannot be read.
+      OSError: The file does not exist.
+      av.FFmpegError: The file is not a video, or is truncated.
     """
     if path.is_dir():
         yield from map(read_image, image_files(path))
@@ -57,7 +57,7 @@ def iterate_frames(path: Path) -> Iterator[np.ndarray]:
             raise UserError(f"{path} holds no video")
         stream = container.streams.video[0]
         stream.thread_type = "FRAME"
-        # A damaged frame must be an error; FFmpeg would show something in its place.
+        # A damaged frame must be an error; by default, FFmpeg would conceal it.
         stream.codec_context.options = {"err_detect": "explode"}
         for i, frame in enumerate(container.decode(stream)):
             if frame.is_corrupt:

@@ -1,6 +1,6 @@
-"""Images: reading them, the size Wan2.2 works at, and pixels to the models' range and back.
+"""Images: reading, resizing, and conversion between pixels and the range of the models.
 
-Numpy only, no jax.
+This module imports no jax.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Reads a photograph the way a viewer shows it.
+    """Reads an image as an image viewer would show it.
 
     Args:
       path: Any format Pillow knows. The EXIF orientation is applied, transparency is composited
-        over black, greyscale becomes RGB, 16-bit greyscale keeps its upper 8 bits.
+        over black, grayscale becomes RGB, and 16-bit grayscale keeps its upper 8 bits.
 
     Returns:
       uint8 [H, W, 3].
@@ -53,11 +53,11 @@ def check_frames(frames: np.ndarray, name: str) -> None:
     """Checks that an array holds frames.
 
     Args:
-      frames: Anything but uint8 `[F, H, W, 3]` with at least one pixel is refused.
-      name: What the message calls it.
+      frames: Expected to be uint8 `[F, H, W, 3]` with at least one pixel.
+      name: Name of the array in the message.
 
     Raises:
-      UserError: The dtype or the shape is another.
+      UserError: The array has another dtype or shape.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise UserError(f"{name}: {frames.dtype} {list(frames.shape)}, expected uint8 [F, H, W, 3]")
@@ -66,24 +66,25 @@ def check_frames(frames: np.ndarray, name: str) -> None:
 def best_size(
     height: int, width: int, max_area: int, multiples: tuple[int, int]
 ) -> tuple[int, int]:
-    """The size Wan2.2 gives the video of an image: its aspect ratio, as many pixels as allowed.
+    """Returns the size of the video for an image, as in Wan2.2.
 
-    Two candidates round the ideal size down to the multiples, one starting from the width, one
-    from the height, and fill `max_area` with the other side; the nearer aspect ratio wins.
+    The video keeps the aspect ratio and has up to `max_area` pixels. Of two candidates, one rounds
+    the ideal width down to a multiple, the other the ideal height, and the remaining side fills
+    `max_area`; the one with the closer aspect ratio is chosen.
 
     Source: `best_output_size` in upstream Wan2.2, `wan/utils/utils.py`.
 
     Args:
       height: Of the image, in pixels.
       width: Of the image, in pixels.
-      max_area: Pixels a frame may have.
-      multiples: What height and width are multiples of: the pixels of a token.
+      max_area: Maximum number of pixels per frame.
+      multiples: Height and width of a token in pixels, which the size is a multiple of.
 
     Returns:
       (height, width) in pixels.
 
     Raises:
-      UserError: No size of about this aspect ratio fits.
+      UserError: No size with a similar aspect ratio fits.
     """
     if min(height, width, max_area, *multiples) < 1:
         raise UserError(
@@ -115,17 +116,17 @@ def best_size(
 def cover_geometry(
     source_hw: tuple[int, int], target_hw: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Where "resize to cover, then crop the centre" puts the target in the resized source.
+    """Computes the resizing and cropping that fill the target with the center of the source.
 
     Source: `i2v` in upstream Wan2.2, `wan/textimage2video.py`.
 
     Args:
       source_hw: Height and width of the source, in pixels.
-      target_hw: Height and width wanted, in pixels.
+      target_hw: Height and width of the target, in pixels.
 
     Returns:
-      (resized_height, resized_width, top, left): the whole source is resized to the first two,
-      the target starts at the last two.
+      (resized_height, resized_width, top, left): the size to resize the source to, and the position
+      of the target in it.
 
     Raises:
       UserError: A side is below one pixel.
@@ -142,15 +143,16 @@ def cover_geometry(
 
 
 def cover_crop(frames: np.ndarray, height: int, width: int, nearest: bool = False) -> np.ndarray:
-    """Resizes an image or a video until it covers the size, then crops the centre.
+    """Resizes an image or a video until it covers the size, then crops the center.
 
     Source: `i2v` in upstream Wan2.2, `wan/textimage2video.py`.
 
     Args:
       frames: uint8 [H, W, 3] or [F, H, W, 3].
-      height: Wanted, in pixels.
-      width: Wanted, in pixels.
-      nearest: For maps, whose colors must not mix; pictures are resized with Lanczos.
+      height: Target height, in pixels.
+      width: Target width, in pixels.
+      nearest: Use nearest-neighbor resampling, for maps, whose colors must not mix; otherwise
+        Lanczos.
 
     Returns:
       uint8 [height, width, 3] or [F, height, width, 3].
@@ -173,7 +175,7 @@ def cover_crop(frames: np.ndarray, height: int, width: int, nearest: bool = Fals
 
 
 def to_float(frames: Frames) -> Frames:
-    """Pixels 0..255 to the models' [-1, 1].
+    """Converts pixels 0..255 to the models' range [-1, 1].
 
     Args:
       frames: uint8, any shape; a numpy array or a jax one.
@@ -185,7 +187,7 @@ def to_float(frames: Frames) -> Frames:
 
 
 def to_uint8(video: Frames) -> Frames:
-    """The models' [-1, 1] to pixels 0..255, rounded and clipped: the inverse of `to_float`.
+    """Converts the models' range [-1, 1] to pixels 0..255, rounded and clipped.
 
     Args:
       video: Floats, any shape; a numpy array or a jax one.

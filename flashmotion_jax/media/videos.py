@@ -1,4 +1,4 @@
-"""Videos: files, folders of PNGs and npy arrays to uint8 frames, and back. Numpy only, no jax."""
+"""Reading and writing videos: files, folders of PNGs and npy arrays. Imports no jax."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 
 FPS = 24.0
-"""Frames per second of Wan2.2-TI2V-5B, and of stored frames that carry no rate of their own."""
+"""Frames per second of Wan2.2-TI2V-5B, and of frames that are stored without a rate."""
 
 
 def read_video(path: str | Path) -> tuple[np.ndarray, float]:
-    """Reads every frame of a video file, a folder of PNGs or an npy array.
+    """Reads all frames of a video file, a folder of PNGs or an npy array.
 
     Args:
       path: A file PyAV can decode, a folder whose `*.png` are the frames in the order of their
@@ -67,15 +67,15 @@ def write_video(
 ) -> None:
     """Writes frames as `.mp4`, as `.npy`, or (no suffix) as a folder of PNGs.
 
-    The result appears at `path` only when it is whole; what was there before is replaced.
+    The result replaces `path` only when it is complete.
 
     Args:
       path: `.mp4` is H.264 at exactly the frames' size, playable while it downloads; `.npy` is
-        the array; a path without suffix, or an existing folder, takes `frame_00000.png`, ...
+        the array; a path without a suffix, or an existing folder, gets `frame_00000.png`, ...
       frames: uint8 [F, H, W, 3]. H and W are even for an mp4 that is not lossless.
       fps: Frames per second of the mp4.
-      lossless: Keep every RGB value of the mp4. Such files import exactly, but only players
-        built on FFmpeg show them; without it colors are BT.709 yuv420p, which all players do.
+      lossless: Keep every RGB value of the mp4. Such files can be read exactly, but only
+        FFmpeg-based players show them. Otherwise colors are BT.709 yuv420p, for all players.
 
     Raises:
       UserError: The suffix, the frames or the rate cannot be written, or the folder holds
@@ -96,11 +96,11 @@ def write_video(
 
 
 def check_output(path: str | Path) -> None:
-    """Tells before the work whether `write_video` could write there.
+    """Checks in advance whether `write_video` can write a path.
 
     Raises:
-      UserError: The suffix is none that is written, the folder holds something other than
-        frames, or the folder's name is taken by a file.
+      UserError: The suffix is unknown, the folder contains something other than frames, or a file
+        has the name of the folder.
     """
     path = Path(path)
     if not _is_folder(path):
@@ -136,7 +136,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, lossless: bool) -> No
     codec, pixel_format, crf = ("libx264", "yuv420p", "18")
     if lossless:
         codec, pixel_format, crf = ("libx264rgb", "rgb24", "0")
-    # Untagged colors are taken for BT.601 by some players and for BT.709 by others.
+    # Some players assume BT.601 for untagged colors, others BT.709.
     matrix = Colorspace.ITU709
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream(codec, rate=rate, options={"crf": crf})

@@ -1,1 +1,1 @@
-"""What every part runs on: devices, compilation, processes, files and errors."""
+"""Infrastructure: devices, compilation, processes, files and errors."""

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old file or the whole new one, never a part."""
+"""Atomic writes: a reader sees the old file or the complete new one, never a part."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from flashmotion_jax.runtime.errors import UserError
 
 
 def check_file(path: str | Path) -> None:
-    """Tells before the work whether `replacing` could write its result there.
+    """Checks in advance whether `replacing` can write a path.
 
     Raises:
-      UserError: it is a folder, or the folder that it would be in cannot be written to.
+      UserError: The path is a folder, or its folder is not writable.
     """
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected the name of a file to write")
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"cannot write {path}: {there} is no folder that this user may write to")
+        raise UserError(f"cannot write {path}: {there} is not a folder that this user can write to")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Generator[Path, None, None]:
-    """Yields a scratch name in the folder of `path` that becomes `path` if the block succeeds.
+    """Yields a temporary path that is renamed to `path` if the block succeeds.
 
-    Missing folders are made. If the block raises, `path` stays as it was.
+    Missing folders are created. If the block raises, `path` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def replacing(path: str | Path) -> Generator[Path, None, None]:
 
 @contextmanager
 def replacing_folder(folder: str | Path) -> Generator[Path, None, None]:
-    """Like `replacing`, for a folder: one that is there goes when the new one is whole."""
+    """Like `replacing`, for a folder: an existing one is removed when the new one is complete."""
     folder = Path(folder)
     with replacing(folder) as scratch:
         yield scratch

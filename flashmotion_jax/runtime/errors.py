@@ -1,4 +1,4 @@
-"""Errors for people, and the exit status of every command line of the project."""
+"""User errors, and the exit status of all commands."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def exit_status(program: str, run: Callable[[], int], *, traceback: bool = False
             return run()
     except KeyboardInterrupt as error:
         status, failure = 130, error
-        message = f"\n{program}: interrupted; no file is half written, run it again"
+        message = f"\n{program}: interrupted; no file is incomplete, run it again"
     except UserError as error:
         status, failure, message = 2, error, f"{program}: {error}"
     except Exception as error:

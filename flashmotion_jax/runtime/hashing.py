@@ -1,4 +1,4 @@
-"""Hashes that name files and what is in them."""
+"""Hashes of files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def file_sha256(*paths: Path) -> str:
-    """The sha256, in hexadecimal digits, of one file or of several in this order."""
+    """Returns the SHA-256, in hexadecimal, of one file or of several in order."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -109,10 +109,10 @@ def program(
 
 
 def _keep_compiled() -> None:
-    """Lets jax find what it compiles in the next process, unless the user has decided otherwise.
+    """Enables JAX's compilation cache on disk, unless the user has configured it.
 
-    The folder is `flashmotion/compiled` under the user's cache directory. JAX_COMPILATION_CACHE_DIR
-    names another, JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
+    The folder is `flashmotion/compiled` in the user's cache directory. JAX_COMPILATION_CACHE_DIR
+    selects another one, and JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

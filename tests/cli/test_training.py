@@ -111,7 +111,7 @@ def test_a_cache_and_its_verification(world, tmp_path, capfd):
     assert main([*command, "--part", "2/2"]) == 0
     assert "part 2 of 2" in capfd.readouterr().out
     assert main(command) == 0
-    assert f"{tmp_path}/cache: 2 videos, 0.00 GB; 0 rows left out" in capfd.readouterr().out
+    assert f"{tmp_path}/cache: 2 videos, 0.00 GB; 0 rows rejected" in capfd.readouterr().out
     assert main([*command, "--verify"]) == 0
     shard = tmp_path / "cache" / "shard_00000.array_record"
     data = bytearray(shard.read_bytes())
