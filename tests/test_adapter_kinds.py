@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from converters import adapters as converter_names
-from converters.exporting import export_adapter
-from converters.importing import convert_file
 from flashmotion_jax import Pipeline
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.cli.main import build_parser
@@ -26,6 +23,9 @@ from flashmotion_jax.config import (
     TrainConfig,
     load_config,
 )
+from flashmotion_jax.converters import adapters as converter_names
+from flashmotion_jax.converters.exporting import export_adapter
+from flashmotion_jax.converters.importing import convert_file
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.dit import ResidualStream
 from flashmotion_jax.models.layers import FLOAT32

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,64 @@ def test_no_files_import_each_other_in_a_circle():
     graph["flashmotion_jax"] = set()
     graph["flashmotion_jax.evaluation.movebench"] = set()  # until evaluation/ is one framework
     graphlib.TopologicalSorter(graph).prepare()
+
+
+#: Names of modules whose distribution has another name.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "orbax": "orbax-checkpoint",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
+#: What the tests and tools import where it is installed: parity tests skip without it.
+OPTIONAL = {"libtpu", "matplotlib", "ml-dtypes", "scipy"}
+
+
+def third_party(paths, at_top=False):
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = top_level_imports(tree) if at_top else imported(path)
+        for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
+            if not any((ROOT / folder / f"{name}.py").is_file() for folder in ("examples",)):
+                yield DISTRIBUTIONS.get(name, name).replace("_", "-").lower()
+
+
+def top_level_imports(tree):
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def declared(*extras):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]
+    found = set()
+    for line in [*project["dependencies"], *(line for name in extras for line in extra[name])]:
+        name, nested = re.match(r"([\w-]+)(?:\[(\w+)\])?", line).groups()
+        found |= declared(nested) if name == "flashmotion_jax" else {name}
+    return {name.replace("_", "-").lower() for name in found}
+
+
+PACKAGE = [path for path in SOURCES if room(module_name(path))]
+OWN = {"flashmotion-jax", "examples", "helpers", "editor", "conftest"}
+
+
+def test_what_the_package_imports_first_is_a_dependency():
+    """Packages of extras are imported by the functions that need them."""
+    paths = [path for path in PACKAGE if "editor" not in path.parts]
+    assert set(third_party(paths, at_top=True)) - OWN <= declared()
+    editor = [path for path in PACKAGE if "editor" in path.parts]
+    assert set(third_party(editor, at_top=True)) - OWN <= declared("edit")
+
+
+def test_every_import_is_declared():
+    extras = ("convert", "eval", "bench", "train", "edit", "plan")
+    assert set(third_party(PACKAGE)) - OWN <= declared(*extras)
+    others = [*(set(SOURCES) - set(PACKAGE)), *(ROOT / "tests").rglob("*.py")]
+    assert set(third_party(others)) - OWN - OPTIONAL <= declared(*extras, "test")
 
 
 @by_path("path", [path for path in SOURCES if path.parts[len(ROOT.parts)] != "tools"])
