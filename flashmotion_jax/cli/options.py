@@ -29,7 +29,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="NAME|F.py",
         help="name of a configuration or path of a file, for instance stage3 or my.py; text after "
-        "a colon is passed to its get_config, as in stage3:controlnet",
+        "a colon is passed to its get_config, as in stage3:ADAPTER",
     )
     add_overrides(parser, "stage.optimizer.learning_rate=1e-5")
 

@@ -27,7 +27,7 @@ def load_config(name: str, kind: type[Config]) -> Config:
     Args:
       name: path of a file, which ends in `.py`, or the name of an installed configuration, such as
         `stage2` or `sprites/stage2`. Text after a colon is passed to `get_config`, for instance
-        `stage3_vc:controlnet`; an adapter may also follow an underscore, `stage3_vc_controlnet`.
+        `stage3_vc:ADAPTER`; an adapter may also follow an underscore, `stage3_vc_ADAPTER`.
       kind: type of configuration that is expected, for instance `TrainConfig`.
 
     Raises:

@@ -33,7 +33,7 @@ CPU_LAYERS, CPU_SIZE, CPU_VOCABULARY = 2, VideoSize(5, 64, 64), 1024
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """All measurements. A group is what they belong to, such as "sample, resnet".
+    """All measurements. A group is what they belong to, such as "sample, none".
 
     Attributes:
       device: Kind of the devices.

@@ -65,7 +65,7 @@ from .common import RATE
 def get_config():
     optimizer = OptimizerConfig(learning_rate=RATE)
     stage = SlowGeneratorConfig(slow_generator="model", optimizer=optimizer)
-    return TrainConfig(stage=stage, output="out", steps=1, batch_size=1)
+    return TrainConfig(stage=stage, workdir="out", steps=1, batch_size=1)
 """
 
 
@@ -93,8 +93,8 @@ def test_a_file_that_has_changed_is_read_again(tmp_path):
 def test_installed_configurations_have_names(monkeypatch, tmp_path):
     (tmp_path / "configs").mkdir()  # a folder of the user's, which changes nothing
     monkeypatch.chdir(tmp_path)
-    assert load_config("stage2", TrainConfig).output == "runs/stage2"
-    assert load_config("sprites/stage2", TrainConfig).output == "runs/sprites/stage2"
+    assert load_config("stage2", TrainConfig).workdir == "runs/stage2"
+    assert load_config("sprites/stage2", TrainConfig).workdir == "runs/sprites/stage2"
     assert load_config("stage3:controlnet", TrainConfig) == load_config(
         "stage3_controlnet", TrainConfig
     )
