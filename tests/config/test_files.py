@@ -52,42 +52,42 @@ def test_a_file_that_is_not_a_configuration(tmp_path, text, message):
 
 def test_values_that_a_configuration_refuses_keep_their_message(tmp_path):
     file = tmp_path / "refused.py"
-    file.write_text(TRAIN)
-    (tmp_path / "common.py").write_text("RATE = -1.0")
-    with pytest.raises(UserError, match=r"^learning_rate=-1\.0"):
+    file.write_text(
+        "from flashmotion_jax import SamplingConfig\n"
+        "get_config = lambda: SamplingConfig(guidance_scale=0)"
+    )
+    with pytest.raises(UserError, match=r"^guidance_scale=0 is below 1"):
         load_config(str(file), TrainConfig)
 
 
-TRAIN = """
-from flashmotion_jax.config import OptimizerConfig, SlowGeneratorConfig, TrainConfig
-from .common import RATE
+#: A configuration that reads a value from the file beside it.
+IMPORTING = """
+from flashmotion_jax.config import CacheConfig
+from .common import OUTPUT
 
 def get_config():
-    optimizer = OptimizerConfig(learning_rate=RATE)
-    stage = SlowGeneratorConfig(slow_generator="model", optimizer=optimizer)
-    return TrainConfig(stage=stage, workdir="out", steps=1, batch_size=1)
+    return CacheConfig(output=OUTPUT)
 """
 
 
 @pytest.mark.parametrize("folder", ["configs", "experiments"])
 def test_two_folders_of_one_name_in_a_process_keep_their_own_modules(tmp_path, folder):
-    rates = {"first": 2e-6, "second": 7e-6}
-    for checkout, rate in rates.items():
+    checkouts = ("first", "second")
+    for checkout in checkouts:
         root = tmp_path / checkout / folder
         root.mkdir(parents=True)
-        (root / "common.py").write_text(f"RATE = {rate}")
-        (root / "run.py").write_text(TRAIN)
-    for checkout, rate in [*rates.items(), *rates.items()]:
-        config = load_config(f"{tmp_path}/{checkout}/{folder}/run.py", TrainConfig)
-        assert config.stage.optimizer.learning_rate == rate
+        (root / "common.py").write_text(f"OUTPUT = {checkout!r}")
+        (root / "run.py").write_text(IMPORTING)
+    for checkout in checkouts * 2:
+        config = load_config(f"{tmp_path}/{checkout}/{folder}/run.py", CacheConfig)
+        assert config.output == checkout
 
 
 def test_a_file_that_has_changed_is_read_again(tmp_path):
-    (tmp_path / "run.py").write_text(TRAIN)
-    for rate in (1e-6, 0.25):  # of another length, for Python compares times in seconds and sizes
-        (tmp_path / "common.py").write_text(f"RATE = {rate}")
-        config = load_config(f"{tmp_path}/run.py", TrainConfig)
-        assert config.stage.optimizer.learning_rate == rate
+    (tmp_path / "run.py").write_text(IMPORTING)
+    for output in ("a", "longer"):  # Python compares sizes, and times in whole seconds
+        (tmp_path / "common.py").write_text(f"OUTPUT = {output!r}")
+        assert load_config(f"{tmp_path}/run.py", CacheConfig).output == output
 
 
 def test_installed_configurations_have_names(monkeypatch, tmp_path):
