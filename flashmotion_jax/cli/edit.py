@@ -91,7 +91,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
     """Opens a listening socket, so that the printed link works at once.
 
     Raises:
-      OSError: the port is taken, or the address is not this machine's.
+      OSError: The port is in use, or the address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in (PORT, 0) if port is None else (port,):

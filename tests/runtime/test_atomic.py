@@ -26,18 +26,18 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, error):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path):
+def test_check_file_raises_for_unwritable_paths(tmp_path):
     check_file(tmp_path / "new" / "deep" / "file.json")
     check_file("file.json")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a folder"):
         check_file(tmp_path)
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="not a folder"):
         check_file(tmp_path / "file" / "file.json")
 
 
 @pytest.mark.parametrize("words", [["bench"], ["plan", "--sample", "--topology", "h200:1"]])
-def test_commands_that_take_long_refuse_it_first(tmp_path, monkeypatch, capsys, words):
+def test_long_commands_check_the_output_first(tmp_path, monkeypatch, capsys, words):
     monkeypatch.setattr("flashmotion_jax.perf.topology.prepare_environment", lambda: None)
     assert cli.main([*words, "--json", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
