@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from flashmotion_jax.models.metric_networks import (
+from flashmotion_jax.evaluation.features.weight_files import (
     Network,
     abstract_network,
     parameters,

@@ -1,11 +1,11 @@
 r"""Measures Sprites systems on the held-out clips, side by side: IoU, sharpness, distances.
 
-Each system is NAME=KIND:RUN[,RUN...], several runs being its training seeds. KIND is an adapter
-(resnet, controlnet), none, or a reference: autoencoder (the real clips through it), held (their
-first frames). GENERATOR+RUN takes the adapter alone from RUN. All systems get the same images,
-captions, boxes and noise. What is measured is kept in OUT, so that more can be added later.
+Each system is NAME=KIND:RUN[,RUN...], where several runs are training seeds of one system. KIND is
+an adapter (resnet, controlnet), none, or a reference: autoencoder (the real clips through it) or
+held (their first frames). GENERATOR+RUN takes only the adapter from RUN. All systems get the same
+images, captions, boxes and noise. Measurements are kept in OUT, so more systems can be added later.
 --against NAME adds a table of differences from that system, clip by clip, whose intervals are
-narrower: what excludes 0 there is told apart.
+narrower: a difference is significant if its interval excludes 0.
 
     python examples/measure_sprites.py runs/sprites/measured \
       slow=resnet:runs/sprites/stage1_box_resnet/model \
@@ -29,11 +29,15 @@ from tqdm import tqdm
 from flashmotion_jax import Pipeline
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.data.sprites import Clip, test_groups
-from flashmotion_jax.evaluation.bootstrap import Interval, interval
-from flashmotion_jax.evaluation.frechet import frechet_of_pairs, latent_features
-from flashmotion_jax.evaluation.networks import FixedNetwork
-from flashmotion_jax.evaluation.report import to_json, to_markdown
-from flashmotion_jax.evaluation.sprites import Measures, compare, measure, summarise
+from flashmotion_jax.evaluation.benchmarks.sprites import clip_frames
+from flashmotion_jax.evaluation.bootstrap import Interval, interval, paired_difference
+from flashmotion_jax.evaluation.features.latents import latent_features
+from flashmotion_jax.evaluation.features.random_network import RandomNetwork
+from flashmotion_jax.evaluation.frechet import frechet_of_pairs
+from flashmotion_jax.evaluation.metrics import VIDEO_METRICS
+from flashmotion_jax.evaluation.protocol import Protocol
+from flashmotion_jax.evaluation.reports.json_tables import to_json, to_markdown
+from flashmotion_jax.evaluation.scoring import score_frames, totals_of
 from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.runtime.atomic import replacing
@@ -42,23 +46,33 @@ from flashmotion_jax.training.samples import reconstruct
 
 BATCH = 16
 KINDS = ("resnet", "controlnet", "none", "autoencoder", "held")
-#: Of the bootstrap of a distance, which costs an eigen-decomposition each.
+#: Resamples of a distance, each of which takes an eigendecomposition.
 RESAMPLES = 200
 DISTANCES = ("video_distance", "image_distance", "latent_distance")
+#: Frame 0, which is given, does not count.
+PROTOCOL = Protocol("sprites", "colors")
+METRICS = (
+    *("mask_iou", "box_iou", "centroid_error", "lost"),
+    *("sharpness", "motion", "psnr", "background_psnr"),
+)
 
 
 def main() -> int:
-    """Runs the command line; its exit status, 2 for bad input."""
+    """Runs the command line and returns its exit status."""
     return exit_status("measure_sprites", run)
 
 
 def run() -> int:
-    """Prints tables, and writes them to OUT: `table` and `differences`, .md and .json."""
+    """Prints the tables, and writes `table` and `differences` to OUT as .md and .json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=Path, help="folder of what is measured")
+    parser.add_argument("out", type=Path, help="folder of the measurements and tables")
     parser.add_argument("systems", nargs="+", metavar="NAME=KIND:RUN[,RUN...]")
-    parser.add_argument("--per-group", type=int, default=16, help="clips of each of six groups")
-    parser.add_argument("--against", metavar="NAME", help="also the differences from this system")
+    parser.add_argument(
+        "--per-group", type=int, default=16, help="clips of each of the six groups (default: 16)"
+    )
+    parser.add_argument(
+        "--against", metavar="NAME", help="also show the differences from this system"
+    )
     args = parser.parse_args()
     wanted = dict(parsed(system) for system in args.systems)
     if args.against and args.against not in wanted:
@@ -69,7 +83,7 @@ def run() -> int:
         name: System([dict(np.load(measured(args.out, kind, run, clips))) for run in runs])
         for name, (kind, runs) in wanted.items()
     }
-    tables = {"table": {name: system.figures() for name, system in systems.items()}}
+    tables = {"table": {name: system.numbers() for name, system in systems.items()}}
     if args.against:
         other = systems.pop(args.against)
         tables["differences"] = {
@@ -86,7 +100,7 @@ def run() -> int:
 
 
 def parsed(system: str) -> tuple[str, tuple[str, list[str]]]:
-    """The name, the kind and the runs of a system on the command line."""
+    """Parses a system of the command line into its name, kind and runs."""
     name, _, rest = system.partition("=")
     kind, _, runs = rest.partition(":")
     if kind not in KINDS or not runs:
@@ -97,13 +111,13 @@ def parsed(system: str) -> tuple[str, tuple[str, list[str]]]:
 
 
 def measured(out: Path, kind: str, run: str, clips: list[Clip]) -> Path:
-    """The file of what a run measures, made if it is not there."""
+    """The file of a run's measurements, made if it is missing."""
     generator, _, source = run.partition("+")
     model, source = Path(generator), Path(source or generator)
     adapter = kind if kind in ("resnet", "controlnet") else None
     parts = [(model, "vae"), (model, "dit")] + [(source, f"adapters/{adapter}")] * bool(adapter)
     keys = [components.read_component(*part).key[:8] for part in parts]
-    file = out / f"{kind}-{'-'.join(keys)}-{len(clips)}.npz"
+    file = out / f"{kind}-{'-'.join(keys)}-{len(clips)}-totals.npz"
     if not file.exists():
         real = np.stack([clip.video for clip in clips])
         if kind == "autoencoder":
@@ -112,14 +126,14 @@ def measured(out: Path, kind: str, run: str, clips: list[Clip]) -> Path:
             videos = np.repeat(real[:, :1], real.shape[1], axis=1)
         else:
             videos = np.stack(list(generate(model, source, adapter, clips)))
-        arrays = pairs_of_features(model, videos, real) | measures(videos, clips)
+        arrays = pairs_of_features(model, videos, real) | totals(videos, clips)
         with replacing(file) as scratch, scratch.open("wb") as opened:
             np.savez(opened, **cast(Any, arrays))
     return file
 
 
 def reconstructed(model: Path, real: np.ndarray) -> np.ndarray:
-    """What the autoencoder makes of videos uint8 `[N, F, H, W, 3]`."""
+    """Passes videos, uint8 `[N, F, H, W, 3]`, through the autoencoder."""
     vae = components.load_component(model, "vae", "float32")
     return np.stack([to_uint8(np.asarray(reconstruct(vae, video[None])[0])) for video in real])
 
@@ -127,7 +141,7 @@ def reconstructed(model: Path, real: np.ndarray) -> np.ndarray:
 def generate(
     model: Path, source: Path, kind: str | None, clips: list[Clip]
 ) -> Iterator[np.ndarray]:
-    """A video of each clip's first frame, caption and boxes; clip i has the noise of seed i."""
+    """Generates a video from the first frame, caption and boxes of each clip; clip i has seed i."""
     adapter = components.load_component(source, f"adapters/{kind}", "float32") if kind else None
     pipeline = Pipeline.from_pretrained(model, cast(Adapter | None, adapter))
     bar = tqdm(total=len(clips), desc=f"{source.parent.name:28}", unit="clip", file=sys.stderr)
@@ -143,15 +157,21 @@ def generate(
     bar.close()
 
 
-def measures(videos: np.ndarray, clips: list[Clip]) -> dict[str, np.ndarray]:
-    """Field of `Measures` to its values, one a clip."""
-    found = [measure(video, clip) for video, clip in zip(videos, clips, strict=True)]
-    return {field: np.array([getattr(m, field) for m in found]) for field in Measures._fields}
+def totals(videos: np.ndarray, clips: list[Clip]) -> dict[str, np.ndarray]:
+    """Name of a metric -> totals `[N, 2]`, a row for each clip; see `VideoMetric.total`."""
+    found = [
+        totals_of(score_frames(clip_frames(video, clip), "sprites"), PROTOCOL)
+        for video, clip in zip(videos, clips, strict=True)
+    ]
+    arrays = {name: np.array([one.get(name, (0, np.nan)) for one in found]) for name in METRICS}
+    # In pixels: all clips have the same size.
+    arrays["centroid_error"][:, 0] *= np.hypot(*videos.shape[2:4])
+    return arrays
 
 
 def pairs_of_features(model: Path, videos: np.ndarray, real: np.ndarray) -> dict[str, np.ndarray]:
-    """Features of generated and real videos `[N, 2, D]`, of their frames and of their latents."""
-    network = FixedNetwork()
+    """Features `[N, 2, ..., D]` of generated and real videos, of their frames and their latents."""
+    network = RandomNetwork()
     vae = components.load_component(model, "vae", "float32")
     encode = jax.jit(lambda vae, video: vae.encode(video))
 
@@ -174,26 +194,28 @@ def pairs_of_features(model: Path, videos: np.ndarray, real: np.ndarray) -> dict
 
 
 class System:
-    """What its training seeds measured, pooled clip by clip.
+    """The measurements of a system's training seeds, pooled clip by clip.
 
     Args:
-      seeds: of each seed, what `measured` keeps.
+      seeds: What `measured` keeps, for each seed.
     """
 
     def __init__(self, seeds: list[dict[str, np.ndarray]]):
-        means = [np.mean([seed[field] for seed in seeds], axis=0) for field in Measures._fields]
-        self.clips = [Measures(*values) for values in zip(*means, strict=True)]
+        self.totals = {name: np.mean([seed[name] for seed in seeds], axis=0) for name in METRICS}
         self.features = {
             name: np.concatenate([self._rows(seed[name]) for seed in seeds], axis=2)
             for name in DISTANCES
         }
 
     def _rows(self, pairs: np.ndarray) -> np.ndarray:
-        return pairs.reshape(len(self.clips), 2, -1, pairs.shape[-1])
+        return pairs.reshape(len(pairs), 2, -1, pairs.shape[-1])
 
-    def figures(self) -> dict[str, Interval]:
+    def numbers(self) -> dict[str, Interval]:
         """Estimates and intervals over clips."""
-        return summarise(self.clips) | {
+        return {
+            name: interval(totals, VIDEO_METRICS[name].statistic(PROTOCOL.average))
+            for name, totals in self.totals.items()
+        } | {
             name: interval(pairs, frechet_of_pairs, resamples=RESAMPLES)
             for name, pairs in self.features.items()
         }
@@ -202,15 +224,18 @@ class System:
         """The differences from another system on the same clips."""
 
         def difference(name: str, drawn: np.ndarray) -> float:
-            rows = drawn.astype(int)  # of both: what makes a clip hard cancels
+            rows = drawn.astype(int)  # the same clips of both, so that their difficulty cancels
             ours, theirs = (frechet_of_pairs(s.features[name][rows]) for s in (self, other))
             return ours - theirs
 
-        return compare(self.clips, other.clips) | {
-            name: interval(
-                np.arange(len(self.clips)), partial(difference, name), resamples=RESAMPLES
+        return {
+            name: paired_difference(
+                totals, other.totals[name], VIDEO_METRICS[name].statistic(PROTOCOL.average)
             )
-            for name in DISTANCES
+            for name, totals in self.totals.items()
+        } | {
+            name: interval(np.arange(len(pairs)), partial(difference, name), resamples=RESAMPLES)
+            for name, pairs in self.features.items()
         }
 
 

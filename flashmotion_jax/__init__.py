@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flashmotion_jax.checkpoints.components import Models, load_models
     from flashmotion_jax.config import SamplingConfig
+    from flashmotion_jax.evaluation.evaluate import EvaluateConfig, evaluate
     from flashmotion_jax.inference.pipeline import Pipeline
     from flashmotion_jax.media.videos import read_video, write_video
     from flashmotion_jax.trajectory import Keyframe, TrackedObject, Trajectory, load_maps
@@ -26,12 +27,14 @@ if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "converters").is_di
     __path__.append(str(_CHECKOUT))
 
 __all__ = [
+    "EvaluateConfig",
     "Keyframe",
     "Models",
     "Pipeline",
     "SamplingConfig",
     "TrackedObject",
     "Trajectory",
+    "evaluate",
     "load_maps",
     "load_models",
     "read_video",
@@ -39,12 +42,14 @@ __all__ = [
 ]
 
 _MODULES = {
+    "EvaluateConfig": "evaluation.evaluate",
     "Keyframe": "trajectory",
     "Models": "checkpoints.components",
     "Pipeline": "inference.pipeline",
     "SamplingConfig": "config",
     "TrackedObject": "trajectory",
     "Trajectory": "trajectory",
+    "evaluate": "evaluation.evaluate",
     "load_maps": "trajectory",
     "load_models": "checkpoints.components",
     "read_video": "media.videos",

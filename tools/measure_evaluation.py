@@ -20,9 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from flashmotion_jax.cli import main
-from flashmotion_jax.evaluation.moments import distance_of_videos
+from flashmotion_jax.evaluation.features.weight_files import (
+    abstract_network,
+    parameters,
+    save_network,
+)
+from flashmotion_jax.evaluation.frechet import frechet_of_videos
 from flashmotion_jax.media.videos import write_video
-from flashmotion_jax.models.metric_networks import abstract_network, parameters, save_network
 from helpers import magicdata_tree as tree
 
 FRAMES = 121
@@ -78,7 +82,7 @@ def measure_moments(videos):
         rows = rng.standard_normal((FRAMES, 2048), np.float32)
         return rows, rows + 0.1 * rng.standard_normal(rows.shape, np.float32)
 
-    distance_of_videos(read, videos)
+    frechet_of_videos(read, videos)
     print(f"FID of {videos} videos: {time.perf_counter() - start:.0f} s, peak {peak():.2f} GB")
 
 

@@ -9,6 +9,7 @@ from flashmotion_jax.cli import options
 from flashmotion_jax.config import DEFAULT_ADAPTER
 from flashmotion_jax.runtime.errors import UserError
 
+# Named here, too, because their modules are too slow to import for `--help`.
 BENCHES = ("flashbench", "magicbench", "davis", "movebench", "sprites", "folder")
 METHODS = ("tora", "draganything", "sg-i2v", "levitor", "magicmotion")
 FID_PRESETS = ("pytorch-fid", "torch-fidelity", "clean-fid")
@@ -19,86 +20,88 @@ def add_parser(commands: Any) -> None:
     """Adds the command to those of `flashmotion`."""
     parser = commands.add_parser(
         "evaluate",
-        help="score a folder of videos of any method, compare results, export inputs",
-        description="Without a further word: scores --pred against --root.",
+        help="score generated videos of any method, compare results, export inputs",
+        description="Scores the videos of --pred on the benchmark in --root.",
     )
     _add_inputs(parser)
-    _add_choices(parser)
+    _add_protocol(parser)
     _add_generation(parser)
-    parser.set_defaults(run=_score)
-    words = parser.add_subparsers(metavar="[compare|export]", required=False)
-    _add_compare(words)
-    _add_export(words)
+    parser.set_defaults(run=_evaluate)
+    commands = parser.add_subparsers(metavar="[compare|export]", required=False)
+    _add_compare(commands)
+    _add_export(commands)
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--bench", choices=BENCHES, help="the benchmark and its number of frames")
+    add("--bench", choices=BENCHES, help="benchmark, which decides how many frames are compared")
     add("--root", metavar="DIR", help="folder of the benchmark")
-    add("--pred", metavar="DIR", help="generated: <id>.mp4, or <id>/ of images")
+    add("--pred", metavar="DIR", help="generated videos: <id>.mp4, or <id>/ of images")
     add(
         "--masks",
         metavar="DIR",
-        help="<id>/ with a label picture a generated frame, in the benchmark's labels (default: "
-        "sprites are found by their colors; others need it, or --sam2)",
+        help="<id>/ with a label image for each generated frame, with the benchmark's labels "
+        "(default: sprites are found by their colors; other benchmarks need it, or --sam2)",
     )
     add(
         "--sam2",
         nargs="?",
         const="facebook/sam2-hiera-large",
         metavar="MODEL",
-        help="segment with SAM 2 from the benchmark's masks of frame 0: folder or name "
-        "(without one: facebook/sam2-hiera-large)",
+        help="segment with SAM 2, starting from the benchmark's masks of frame 0: a folder or a "
+        "name on Hugging Face (facebook/sam2-hiera-large without MODEL)",
     )
     add(
         "--tracks",
         metavar="DIR",
-        help="<id>_tracks.npy of points of the generated videos, for the end-point error",
+        help="<id>_tracks.npy of points in the generated videos, for the end-point error",
     )
     add(
         "--requested",
         metavar="DIR",
-        help="<id>.json with the boxes that were asked for (default: ROOT/trajectories)",
+        help="<id>.json with the requested boxes (default: ROOT/trajectories)",
     )
     add(
         "--weights",
         metavar="DIR",
-        help="Inception and I3D of `python -m converters metrics`: measures FID and FVD",
+        help="weights of Inception and I3D from `python -m converters metrics`; measures FID and "
+        "FVD",
     )
     add("--out", default="evaluation", metavar="DIR", help="results (default: evaluation)")
 
 
-def _add_choices(parser: argparse.ArgumentParser) -> None:
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--method-frames",
         type=int,
         metavar="N",
-        help="the method makes only N frames: hold them against N uniform ones of the benchmark's "
-        "(default: all)",
+        help="for a method that generates only N frames: compare them with N uniformly spaced "
+        "frames of the benchmark (default: all frames)",
     )
-    add("--count-frame-0", action="store_true", help="count the given frame (default: leave it)")
+    add("--count-frame-0", action="store_true", help="count frame 0, which is given to the method")
     add(
         "--average",
         choices=("video", "pooled"),
         default="video",
-        help="mean of videos' means, or of all objects and frames (default: video)",
+        help="average over videos, or over all objects and frames (default: video)",
     )
     add(
         "--overlaps",
         choices=("smallest", "keep"),
         default="smallest",
-        help="found masks that overlap: the smallest on top, or as they are (default: smallest)",
+        help="where found masks overlap, the smallest one wins, or all keep the pixel (default: "
+        "smallest)",
     )
     add(
         "--fid",
         choices=(*FID_PRESETS, "none"),
-        help="whose FID, with --weights (default: pytorch-fid)",
+        help="how FID is computed, with --weights (default: pytorch-fid)",
     )
     add(
         "--fvd",
         choices=(*FVD_PRESETS, "none"),
-        help="whose FVD, with --weights (default: videogpt)",
+        help="how FVD is computed, with --weights (default: videogpt)",
     )
     add(
         "--batch-size",
@@ -111,50 +114,74 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--generate", action="store_true", help="first make the videos that --pred lacks")
+    add("--generate", action="store_true", help="first generate the videos that --pred lacks")
     options.add_model(parser)
     options.add_adapter(
         parser,
         DEFAULT_ADAPTER,
         f"trajectory adapter of the checkpoint (default: {DEFAULT_ADAPTER})",
     )
-    add("--seed", type=int, default=0, metavar="N", help="video i takes N + i (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="video i has seed N + i (default: 0)")
     add(
         "--part",
         type=options.part,
+        default=(1, 1),
         metavar="N/M",
-        help="make and score part N of M; other processes, each on a device, the others "
-        "(default: all)",
+        help="generate and score part N of M; other processes take the other parts (default: all)",
     )
 
 
-def _add_compare(words: Any) -> None:
-    parser = words.add_parser("compare", help="which differences of two results are significant")
+def _add_compare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compare", help="which differences between two results are significant"
+    )
     add = parser.add_argument
     add("first", metavar="A.json", help="result.json of an evaluation, or its folder")
-    add("second", metavar="B.json", help="likewise, of the same protocol")
-    add("--json", metavar="F.json", help="also write the comparison there")
+    add("second", metavar="B.json", help="another one, of the same protocol")
+    add("--json", metavar="F.json", help="also write the comparison to this file")
     parser.set_defaults(run=_compare)
 
 
-def _add_export(words: Any) -> None:
-    parser = words.add_parser("export", help="write another method's inputs from a benchmark")
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser("export", help="write the inputs of another method")
     add = parser.add_argument
-    add("--method", required=True, choices=METHODS, help="whose")
+    add("--method", required=True, choices=METHODS, help="the method")
     add("--bench", required=True, choices=BENCHES, help="the benchmark")
-    add("--root", required=True, metavar="DIR", help="its folder")
-    add("--out", required=True, metavar="DIR", help="a folder <id>/ for each video")
-    add("--frames", type=int, metavar="N", help="of the method (default: as published)")
+    add("--root", required=True, metavar="DIR", help="folder of the benchmark")
+    add("--out", required=True, metavar="DIR", help="output, with a folder <id>/ for each video")
+    add("--num-frames", type=int, metavar="N", help="frames of the method (default: as published)")
     parser.set_defaults(run=_export)
 
 
-def _score(args: argparse.Namespace) -> int:
-    from flashmotion_jax.evaluation.run import run
+def _evaluate(args: argparse.Namespace) -> int:
+    import dataclasses
+
+    from flashmotion_jax.evaluation.evaluate import EvaluateConfig, MissingPartsError, evaluate
 
     missing = [f"--{name}" for name in ("bench", "root", "pred") if getattr(args, name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} missing: see flashmotion evaluate --help")
-    return run(args)
+    names = [field.name for field in dataclasses.fields(EvaluateConfig)]
+    config = EvaluateConfig(**{name: getattr(args, name) for name in names})
+    if config.adapter == "none":
+        config = dataclasses.replace(config, adapter=None)
+    try:
+        with options.progress_bars() as progress:
+            results = evaluate(config, progress)
+    except MissingPartsError as missing_parts:
+        print(missing_parts)
+        return 0
+    if config.generate:
+        print(f"generated {results.generated} videos in {args.pred}; the others existed")
+    for problem in results.problems:
+        print(f"not scored: {problem.id}: {problem.reason}")
+    print(results.to_markdown())
+    print("".join(f"{name}: {value}\n" for name, value in vars(results.protocol).items()))
+    print(
+        f"wrote {args.out}/result.json, scores.npz, report.md and report.html: "
+        f"{len(results.scores)} videos, {len(results.problems)} not scored"
+    )
+    return 0
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -175,27 +202,25 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    import sys
     from pathlib import Path
-
-    from tqdm import tqdm
 
     from flashmotion_jax.evaluation.benchmarks import read_benchmark
     from flashmotion_jax.evaluation.exports import export_benchmark
 
     benchmark = read_benchmark(args.bench, args.root)
-    with tqdm(total=len(benchmark.items), desc="export", unit="video", file=sys.stderr) as bar:
-        count, faults = export_benchmark(
+    with options.progress_bars() as progress:
+        count, problems = export_benchmark(
             benchmark.items,
             args.method,
             Path(args.out),
-            frames=args.frames,
-            progress=lambda done, total: bar.update(1),
+            num_frames=args.num_frames,
+            progress=progress,
         )
-    for fault in (*benchmark.faults, *faults):
-        print(f"not exported: {fault.id}: {fault.reason}")
+    problems = [*benchmark.problems, *problems]
+    for problem in problems:
+        print(f"not exported: {problem.id}: {problem.reason}")
     print(
         f"wrote {args.out}: inputs of {args.method} for {count} videos, "
-        f"{len(benchmark.faults) + len(faults)} not exported"
+        f"{len(problems)} not exported"
     )
     return 0 if count else 1

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from flashmotion_jax.data.sprites import PALETTE
-from flashmotion_jax.evaluation.iou import bounding_boxes, box_iou
-from flashmotion_jax.evaluation.sprites import segment
+from flashmotion_jax.evaluation.benchmarks.sprites import segment
+from flashmotion_jax.evaluation.metrics.box_iou import bounding_boxes, box_iou
 from flashmotion_jax.media.images import cover_geometry
 from flashmotion_jax.trajectory import Trajectory
 

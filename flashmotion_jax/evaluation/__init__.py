@@ -1,4 +1,5 @@
-"""Evaluation: what a generated video is worth, with intervals.
+"""Evaluation of generated videos, with confidence intervals.
 
-Every part measures arrays and knows no model; `sprites` applies them to the procedural clips.
+`evaluate.py` ties it together. `benchmarks/` lists the videos, `metrics/` measures them,
+`features/` computes the features of FID and FVD, and `reports/` shows the results.
 """

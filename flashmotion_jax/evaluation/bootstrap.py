@@ -1,8 +1,8 @@
-"""Intervals of what was measured on a set of videos, by drawing the videos again.
+"""Confidence intervals by the bootstrap over videos.
 
-What is drawn is always a whole video with all that belongs to it: its frames are not independent.
-The interval says how much the figure would scatter with other videos of the same kind and number;
-the seed of a training run is not in it.
+A video is always drawn with all that belongs to it, because its frames are not independent. An
+interval says how much a number varies with other videos of the same kind and number. The seed of a
+training run is not part of it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from flashmotion_jax.runtime.errors import UserError
 
 
 class Interval(NamedTuple):
-    """A figure with its interval.
+    """A number with its interval.
 
     Attributes:
-      estimate: of the videos as they are.
-      low: the interval's lower end.
-      high: its upper end.
-      count: N, the videos it is of.
+      estimate: Value for the given videos.
+      low: Lower end of the interval.
+      high: Upper end of the interval.
+      count: Number of videos.
     """
 
     estimate: float
@@ -39,18 +39,18 @@ def interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """A statistic of a set of videos, with its percentile interval.
+    """A statistic of a set of videos with its percentile interval.
 
     Args:
-      values: [N, ...], all that belongs to a video in its row. Rows with a NaN are left out: what
-        was not to be measured in a video.
-      statistic: of rows; the mean, or such as `frechet_of_pairs`.
-      resamples: how many times N rows are drawn.
-      level: share of the resamples inside the interval.
-      seed: of the draws.
+      values: `[N, ...]`, a row for each video. Rows with a NaN, in which nothing could be measured,
+        are left out.
+      statistic: Maps rows to a number: the mean, or for instance `frechet_of_pairs`.
+      resamples: How many times N rows are drawn.
+      level: Share of the resamples inside the interval.
+      seed: Seed of the draws.
 
     Returns:
-      The interval. Its ends are NaN for one video, its estimate too for none.
+      The interval. Its ends are NaN for one video, and its estimate, too, for none.
 
     Raises:
       UserError: `values` have no rows, or the level or the number of resamples is out of range.
@@ -85,25 +85,25 @@ def paired_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """How much more one system has than another on the same videos.
+    """The difference between two systems on the same videos, with its interval.
 
-    The same videos are drawn for both, so what makes a video hard for both cancels: the interval is
-    narrower than two separate ones, and it excludes 0 where the two are told apart.
+    The same videos are drawn for both, so what makes a video hard for both cancels. The interval is
+    narrower than those of the systems, and it excludes 0 if the difference is significant.
 
     Args:
-      values: [N, ...] of the one system.
-      others: [N, ...] of the other, of the same videos in the same order. Videos with a NaN in
+      values: `[N, ...]` of one system.
+      others: `[N, ...]` of the other, for the same videos in the same order. Videos with a NaN in
         either are left out.
-      statistic: as for `interval`, of the rows of one system.
-      resamples: likewise.
-      level: likewise.
-      seed: likewise.
+      statistic: As for `interval`, of the rows of one system.
+      resamples: As for `interval`.
+      level: As for `interval`.
+      seed: As for `interval`.
 
     Returns:
       The statistic of `values` minus that of `others`.
 
     Raises:
-      UserError: the two have not one shape, or as for `interval`.
+      UserError: The two differ in shape, or as for `interval`.
     """
     if np.shape(values) != np.shape(others):
         raise UserError(

@@ -6,31 +6,33 @@ The same videos are drawn for both (paired bootstrap), so what makes a video har
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from flashmotion_jax.evaluation.bootstrap import Interval, interval, paired_difference
-from flashmotion_jax.evaluation.figures import DISTANCES, FIGURES
-from flashmotion_jax.evaluation.report import to_plain
-from flashmotion_jax.evaluation.scoring import STATISTICS, rows_of
-from flashmotion_jax.evaluation.tables import Table, cell
+from flashmotion_jax.evaluation.metrics import DISTANCES, METRICS, VIDEO_METRICS
+from flashmotion_jax.evaluation.metrics.base import Average
+from flashmotion_jax.evaluation.reports.json_tables import to_plain
+from flashmotion_jax.evaluation.reports.tables import Table, cell
 from flashmotion_jax.runtime.errors import UserError
 
-#: More draws than elsewhere: the ends of these intervals are what is asked.
+#: More than elsewhere: these intervals decide what is significant.
 _RESAMPLES = 2000
 
 
-class Difference(NamedTuple):
-    """A figure of both, and by how much the first is above the second.
+@dataclass(frozen=True)
+class Difference:
+    """A metric of both results, and by how much the first is above the second.
 
     Attributes:
-      name: in `FIGURES`.
-      first: of the videos that both have.
-      second: likewise.
-      difference: first minus second, paired.
+      name: Name of the metric.
+      first: Number of the first result, for the videos that both have.
+      second: Number of the second.
+      difference: First minus second, paired.
     """
 
     name: str
@@ -40,24 +42,25 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Which is better, where the interval excludes 0."""
+        """Which is better, if the interval excludes 0."""
         low, high = self.difference.low, self.difference.high
         if not (np.isfinite(low) and np.isfinite(high)) or low <= 0 <= high:
-            return "not told apart"
-        better = FIGURES[self.name].better
+            return "not significant"
+        better = METRICS[self.name].better
         if not better:
             return "differ"
         return "A is better" if (low > 0) == (better == "higher") else "B is better"
 
 
-class Comparison(NamedTuple):
-    """What two results have in common, and how they differ.
+@dataclass(frozen=True)
+class Comparison:
+    """How two results differ on the videos that both have.
 
     Attributes:
-      differences: by group, "all" last.
-      only_first: videos that the second result has no score of.
-      only_second: likewise.
-      notes: what could not be compared, and why.
+      differences: Group -> differences; "all" is last.
+      only_first: Videos that the second result has no score of.
+      only_second: Videos that the first result has no score of.
+      notes: What could not be compared, and why.
     """
 
     differences: Mapping[str, list[Difference]]
@@ -66,13 +69,13 @@ class Comparison(NamedTuple):
     notes: list[str]
 
     def to_markdown(self, first: str, second: str) -> str:
-        """Tables by group, and what is not in them."""
-        header = ("figure", f"A: {first}", f"B: {second}", "A - B", "")
+        """Tables by group, and what they leave out."""
+        header = ("metric", f"A: {first}", f"B: {second}", "A - B", "")
         parts = []
         for group, differences in self.differences.items():
             rows = [
                 (
-                    FIGURES[one.name].heading,
+                    METRICS[one.name].heading,
                     cell(one.name, one.first),
                     cell(one.name, one.second),
                     cell(one.name, one.difference),
@@ -83,8 +86,8 @@ class Comparison(NamedTuple):
             title = "All videos" if group == "all" else f"{group} objects"
             parts.append(Table(title, header, tuple(rows)).to_markdown())
         note = (
-            "Paired bootstrap over the videos that both have, intervals of 95 %. Of twenty figures "
-            "that do not differ, one is expected outside by chance."
+            "Paired bootstrap over the videos that both have, 95 % intervals. Of twenty metrics "
+            "that do not differ, one is expected to look significant by chance."
         )
         missing = [
             f"{len(ids)} videos only in {name}: {', '.join(ids)}"
@@ -94,7 +97,7 @@ class Comparison(NamedTuple):
         return "\n".join([*parts, *missing, *self.notes, note]) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON can hold it."""
+        """The same in JSON types."""
         return {
             "groups": {
                 group: {one.name: {**_plain(one), "verdict": one.verdict} for one in differences}
@@ -110,11 +113,11 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
     """Compares two results.
 
     Args:
-      first: of `read_result`.
-      second: likewise.
+      first: A result of `read_result`.
+      second: Another one.
 
     Raises:
-      UserError: they were made by other protocols or weights, or have no video in common.
+      UserError: They differ in protocol or weights, or have no video in common.
     """
     _require_same(first, second)
     of_first, of_second = (
@@ -127,8 +130,8 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
         raise UserError("the two results have no video in common: nothing to compare")
     notes = []
     if only_first or only_second:
-        # What a video adds to a distance holds for the set it was computed with.
-        notes.append("FID and FVD are not compared: the two are not of the same videos.")
+        # What a video contributes to a distance holds for the set it was computed with.
+        notes.append("Fréchet distances are not compared: the two results have other videos.")
     groups = sorted({of_first[id]["group"] for id in common})
     differences = {}
     for group in [*(groups if len(groups) > 1 else []), "all"]:
@@ -145,68 +148,64 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """Reads a `result.json`.
 
     Args:
-      path: of the file, or of the folder that holds it.
+      path: The file, or its folder.
 
     Raises:
-      UserError: it is missing, or something else.
+      UserError: It is missing, or not a result.
     """
     path = Path(path)
     file = path / "result.json" if path.is_dir() else path
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
-        if not all("figures" in video for video in result["videos"]) or "protocol" not in result:
-            raise UserError("an older format: score again")
+        if not all("metrics" in video for video in result["videos"]) or "protocol" not in result:
+            raise UserError("it has an older format; evaluate again")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no result of `flashmotion evaluate`: {error}") from error
+        raise UserError(f"{file} is not a result of `flashmotion evaluate`: {error}") from error
     return result
 
 
 def _differences(
-    first: list[dict[str, Any]], second: list[dict[str, Any]], average: Any
+    first: list[dict[str, Any]], second: list[dict[str, Any]], average: Average
 ) -> list[Difference]:
-    statistic = STATISTICS[average]
+    """Differences of the metrics of videos."""
     found = []
-    for name in FIGURES:
-        if not any(name in video["figures"] for video in first) or not any(
-            name in video["figures"] for video in second
-        ):
-            continue
-        rows = [
-            rows_of(map(_sum, [v["figures"].get(name) for v in side])) for side in (first, second)
-        ]
-        measured = ~(np.isnan(rows[0]) | np.isnan(rows[1])).any(axis=1)
-        rows = [one[measured] for one in rows]
-        found.append(
-            Difference(
-                name,
-                interval(rows[0], statistic),
-                interval(rows[1], statistic),
-                paired_difference(rows[0], rows[1], statistic, resamples=_RESAMPLES),
+    for name, metric in VIDEO_METRICS.items():
+        if all(any(name in video["metrics"] for video in side) for side in (first, second)):
+            one, other = (
+                np.array([_total(video["metrics"].get(name)) for video in side])
+                for side in (first, second)
             )
-        )
+            found.append(_difference(name, one, other, metric.statistic(average)))
     return found
 
 
 def _distances(
     first: list[dict[str, Any]], second: list[dict[str, Any]], of: str
 ) -> list[Difference]:
+    """Differences of the distances, each the mean of what the videos contribute."""
     found = []
     for name in DISTANCES:
-        if not all(name in video["adds_to"] for video in (*first, *second)):
-            continue
-        rows = [
-            np.array([video["adds_to"][name][of] for video in side], np.float64)
-            for side in (first, second)
-        ]
-        found.append(
-            Difference(
-                name,
-                interval(rows[0]),
-                interval(rows[1]),
-                paired_difference(rows[0], rows[1], resamples=_RESAMPLES),
+        if all(name in video["adds_to"] for video in (*first, *second)):
+            one, other = (
+                np.array([video["adds_to"][name][of] for video in side], np.float64)
+                for side in (first, second)
             )
-        )
+            found.append(_difference(name, one, other, np.mean))
     return found
+
+
+def _difference(
+    name: str,
+    first: np.ndarray,
+    second: np.ndarray,
+    statistic: Callable[[np.ndarray], float],
+) -> Difference:
+    """Compares two arrays of rows of the same videos, leaving out what either has not measured."""
+    missing = np.isnan(first) | np.isnan(second)
+    measured = ~missing.reshape(len(first), -1).any(axis=1)
+    first, second = first[measured], second[measured]
+    difference = paired_difference(first, second, statistic, resamples=_RESAMPLES)
+    return Difference(name, interval(first, statistic), interval(second, statistic), difference)
 
 
 def _plain(one: Difference) -> dict[str, Any]:
@@ -214,14 +213,15 @@ def _plain(one: Difference) -> dict[str, Any]:
     return to_plain({one.name: intervals})[one.name]
 
 
-def _sum(figure: Mapping[str, Any] | None) -> tuple[float, int]:
-    if figure is None or not figure["count"]:
-        return 0.0, 0
-    return figure["mean"] * figure["count"], figure["count"]
+def _total(number: Mapping[str, Any] | None) -> tuple[float, float]:
+    """The total of a video, see `VideoMetric.total`."""
+    if number is None or number["mean"] is None:
+        return 0.0, np.nan
+    return number["mean"] * number["weight"], number["weight"]
 
 
 def _require_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Refuses results that were not measured alike."""
+    """Refuses results that were measured in different ways."""
     differing = []
     for name in ("protocol", "presets", "weights"):
         a, b = first.get(name) or {}, second.get(name) or {}
@@ -232,5 +232,6 @@ def _require_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
         ]
     if differing:
         raise UserError(
-            f"the two were not measured alike: {'; '.join(differing)}; score both the same way"
+            f"the results were measured in different ways: {'; '.join(differing)}; evaluate both "
+            "in the same way"
         )

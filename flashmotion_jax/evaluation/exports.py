@@ -1,4 +1,4 @@
-"""`flashmotion evaluate export`: what other methods take, made from a benchmark.
+"""`flashmotion evaluate export`: the inputs of other methods, made from a benchmark.
 
     tora           <id>/image.png, prompt.txt, trajectory_01.txt, ...   one path an object
     draganything   <id>/<id>.jpg, <id>/demo.json, mask_01.png, ...
@@ -6,11 +6,11 @@
     levitor        <id>/image.png, mask_01.png, ..., tracks.json
     magicmotion    <id>/image.png, prompt.txt, trajectory.mp4; inference.csv for all
 
-Every folder has `about.json`: size, frames, and what the format cannot say.
+Every folder has an `about.json`: size, frames, and what the format cannot express.
 
 Source: the input readers of the methods: Tora `sat/sample_video.py` and its `trajs/*.txt`;
-DragAnything `demo.py`; SG-I2V `inference.py`; MagicMotion `inference.py`. LeviTor has a page in a
-browser alone: its file is one of ours, with what is to be clicked and typed there.
+DragAnything `demo.py`; SG-I2V `inference.py`; MagicMotion `inference.py`. LeviTor has only a page
+in a browser, so its file is a format of ours, with what to click and type there.
 """
 
 from __future__ import annotations
@@ -18,29 +18,32 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
-from flashmotion_jax.evaluation.asked import first_frame, trajectory_of
-from flashmotion_jax.evaluation.benchmarks import Fault, Item
+from flashmotion_jax.evaluation.benchmarks.base import Item, Problem
+from flashmotion_jax.evaluation.conditions import first_frame, trajectory_of
 from flashmotion_jax.media.images import cover_crop
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Trajectory
 
 Method = Literal["tora", "draganything", "sg-i2v", "levitor", "magicmotion"]
 
-#: Tora draws paths on a square of this many pixels, whatever the video's size.
+#: Side in pixels of the square on which Tora draws paths, whatever the size of the video.
 _TORA_CANVAS = 256
 
 
-class _Inputs(NamedTuple):
-    """What every method's files are made of, the image and the motion at the method's length."""
+@dataclass(frozen=True)
+class _Inputs:
+    """What the files of every method are made of: the image, and boxes of the method's length."""
 
     item: Item
     image: np.ndarray
@@ -53,19 +56,20 @@ class _Inputs(NamedTuple):
         return np.array([self.image.shape[1], self.image.shape[0]])
 
     @property
-    def centres(self) -> np.ndarray:
-        """In pixels of the image."""
+    def centers(self) -> np.ndarray:
+        """Centers of the boxes, `[K, F, 2]`, in pixels of the image."""
         return (self.boxes_KF4[..., :2] + self.boxes_KF4[..., 2:]) / 2 * self.size
 
 
-class _Format(NamedTuple):
-    """How a method is fed.
+@dataclass(frozen=True)
+class _Format:
+    """The inputs of a method.
 
     Attributes:
-      frames: that it makes.
-      size: height and width that its model works at, for the note.
-      write: into a folder.
-      lost: what the format cannot say.
+      frames: Number of frames that it generates.
+      size: Height and width that its model works at, for about.json.
+      write: Writes the inputs of a video into a folder.
+      lost: What the format cannot express.
     """
 
     frames: int
@@ -79,50 +83,50 @@ def export_benchmark(
     method: Method,
     out: Path,
     *,
-    frames: int | None = None,
-    progress: Callable[[int, int], object] | None = None,
-) -> tuple[int, list[Fault]]:
+    num_frames: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[int, list[Problem]]:
     """Writes a folder for each video.
 
     Args:
-      items: of the benchmark.
-      method: which.
-      out: the folder; a video's folder that is there is made anew.
-      frames: of the method; None: those that it makes as published.
-      progress: called with how many are done, and of how many.
+      items: The videos of the benchmark.
+      method: Name of the method.
+      out: The folder; existing folders of videos are replaced.
+      num_frames: Number of frames of the method; None for the published number.
+      progress: Called with "export", the number of finished videos and of all.
 
     Returns:
-      How many were written, and the videos that could not be.
+      The number of exported videos, and those that could not be exported.
 
     Raises:
-      UserError: the method is unknown, or has fewer than two frames.
+      UserError: The method is unknown, or has fewer than two frames.
     """
     if method not in get_args(Method):
         raise UserError(f"method={method!r}; expected one of {', '.join(get_args(Method))}")
     how = FORMATS[method]
-    frames = how.frames if frames is None else frames
+    frames = how.frames if num_frames is None else num_frames
     if frames < 2:
-        raise UserError(f"{frames} frames; expected at least 2")
-    faults: list[Fault] = []
+        raise UserError(f"num_frames={frames}; expected at least 2")
+    problems: list[Problem] = []
     written: list[Item] = []
     for done, item in enumerate(items, start=1):
         try:
             _write(item, method, how, frames, out)
             written.append(item)
         except (OSError, ValueError) as error:
-            faults.append(Fault(item.id, str(error)))
+            problems.append(Problem(item.id, str(error)))
         if progress is not None:
-            progress(done, len(items))
+            progress("export", done, len(items))
     if method == "magicmotion" and written:
         _write_list(out, written)
-    return len(written), faults
+    return len(written), problems
 
 
 def _write(item: Item, method: Method, how: _Format, frames: int, out: Path) -> None:
     image, trajectory = first_frame(item), trajectory_of(item)
     canvas = trajectory.canvas
     if image.shape[:2] != (canvas.height, canvas.width):
-        # Boxes are fractions of the masks' picture, which may be another cut of the video.
+        # Boxes are fractions of the masks' canvas, which may be another crop of the video.
         image = cover_crop(image, canvas.height, canvas.width)
     inputs = _Inputs(item, image, trajectory, trajectory.boxes(frames))
     about = {
@@ -145,9 +149,9 @@ def _write(item: Item, method: Method, how: _Format, frames: int, out: Path) -> 
 def _write_tora(inputs: _Inputs, folder: Path) -> None:
     _write_image(folder / "image.png", inputs.image)
     (folder / "prompt.txt").write_text(inputs.item.caption + "\n", encoding="utf-8")
-    points = inputs.centres / inputs.size * _TORA_CANVAS
-    for number, way in enumerate(points.round().astype(int).clip(0, _TORA_CANVAS - 1), start=1):
-        lines = "".join(f"{x},{y}\n" for x, y in way.tolist())
+    points = inputs.centers / inputs.size * _TORA_CANVAS
+    for number, path in enumerate(points.round().astype(int).clip(0, _TORA_CANVAS - 1), start=1):
+        lines = "".join(f"{x},{y}\n" for x, y in path.tolist())
         (folder / f"trajectory_{number:02d}.txt").write_text(lines, encoding="utf-8")
 
 
@@ -156,19 +160,19 @@ def _write_draganything(inputs: _Inputs, folder: Path) -> None:
     demo: dict[str, Any] = {}
     limits = inputs.size - 1
     for k, mask in enumerate(_masks(inputs)):
-        # The demo has .jpg, but reads any name; its threshold is a full 255, which PNG keeps.
+        # The demo uses .jpg, but reads any name. Its threshold is exactly 255, which PNG keeps.
         name = f"mask_{k + 1:02d}.png"
         Image.fromarray(mask.astype(np.uint8) * 255).save(folder / name)
-        way = inputs.centres[k].round().astype(int).clip(0, limits)
+        path = inputs.centers[k].round().astype(int).clip(0, limits)
         name_of = inputs.trajectory.objects[k].name
-        demo[str(k)] = {"comment": name_of, "mask_name": name, "trajectory": way.tolist()}
+        demo[str(k)] = {"comment": name_of, "mask_name": name, "trajectory": path.tolist()}
     _write_json(folder / "demo.json", demo)
 
 
 def _write_sg_i2v(inputs: _Inputs, folder: Path) -> None:
     _write_image(folder / "img.png", inputs.image)
     corners = inputs.boxes_KF4[:, 0].reshape(-1, 2, 2) * inputs.size
-    rows = np.concatenate([corners, inputs.centres], axis=1)
+    rows = np.concatenate([corners, inputs.centers], axis=1)
     with (folder / "traj.npy").open("wb") as file:
         np.save(file, rows.round().astype(np.int64))
 
@@ -176,14 +180,14 @@ def _write_sg_i2v(inputs: _Inputs, folder: Path) -> None:
 def _write_levitor(inputs: _Inputs, folder: Path) -> None:
     _write_image(folder / "image.png", inputs.image)
     sides = (inputs.boxes_KF4[..., 2:] - inputs.boxes_KF4[..., :2]) * inputs.size
-    # What is twice as far looks half as large.
+    # An object at twice the distance looks half as large.
     depth_KF = 1 / np.sqrt(np.prod(sides, axis=-1).clip(min=1))
     depth_KF = depth_KF / depth_KF.max()
     objects = []
     for k, mask in enumerate(_masks(inputs)):
         name = f"mask_{k + 1:02d}.png"
         Image.fromarray(mask.astype(np.uint8) * 255).save(folder / name)
-        points = inputs.centres[k].round().astype(int).clip(0, inputs.size - 1)
+        points = inputs.centers[k].round().astype(int).clip(0, inputs.size - 1)
         depth = depth_KF[k].round(4).tolist()
         objects.append({"mask": name, "points": points.tolist(), "depth": depth})
     _write_json(folder / "tracks.json", {"objects": objects})
@@ -205,7 +209,7 @@ def _write_magicmotion(inputs: _Inputs, folder: Path) -> None:
 
 
 def _masks(inputs: _Inputs) -> Iterable[np.ndarray]:
-    """Each object on frame 0: its mask, or its box where there is none."""
+    """Each object on frame 0: its mask, or its box if it has none."""
     height, width = inputs.image.shape[:2]
     for one, boxes_F4 in zip(inputs.trajectory.objects, inputs.boxes_KF4, strict=True):
         if one.mask is not None:
@@ -219,7 +223,7 @@ def _masks(inputs: _Inputs) -> Iterable[np.ndarray]:
 
 
 def _write_list(out: Path, items: Sequence[Item]) -> None:
-    """What MagicMotion's `inference.py` reads, with paths from the folder it stands in."""
+    """The list that MagicMotion's `inference.py` reads, with paths relative to its folder."""
     columns = ("validation_prompt", "validation_images", "validation_trajectory_maps")
     rows: list[list[Any]] = [[*columns, "output_path", "controlnet_weights", "seed"]]
     for item in items:

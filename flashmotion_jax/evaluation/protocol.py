@@ -1,39 +1,39 @@
-"""Every choice that a figure depends on, printed with the result."""
+"""The choices that the numbers of an evaluation depend on, printed with every result."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from flashmotion_jax.evaluation.benchmarks import Bench
+from flashmotion_jax.evaluation.metrics.base import Average
 from flashmotion_jax.runtime.errors import UserError
 
-Average = Literal["video", "pooled"]
-Segments = Literal["masks", "colors", "sam2", "none"]
+SegmenterName = Literal["masks", "colors", "sam2", "none"]
 Overlaps = Literal["keep", "smallest"]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What the papers leave open, or state.
+    """What the papers state, or leave open.
 
     Attributes:
-      bench: the benchmark, which says how many frames are compared.
-      segmenter: "masks" that another program made, the exact "colors" of Sprites, "sam2", or
-        "none": no figure that needs masks.
-      method_frames: N of a method that makes fewer frames than are compared: its videos are held
-        against N uniform frames of the truth. None: all frames.
-      count_frame_0: frame 0 is given to the method, and raises an IoU.
-      average: of videos, each the mean over its visible objects and frames, or of all these pooled.
-      overlaps: of found masks: "smallest" gives a pixel to the smallest object alone, as
-        MagicData's pictures of masks are painted; "keep" leaves it to all.
-      fid: preset of FID's features; None: not measured.
-      fvd: preset of FVD's features; likewise.
-      sam2: of the segmenter "sam2", the model.
+      bench: The benchmark, which decides how many frames are compared.
+      segmenter: What finds the objects of generated videos: "masks" of another program, the exact
+        "colors" of Sprites, "sam2", or "none", which leaves out all metrics that need masks.
+      method_frames: Number of frames of a method that makes fewer than are compared: they are
+        compared with as many uniformly spaced frames of the benchmark. None for all frames.
+      count_frame_0: Whether frame 0 counts. It is given to the method and raises IoU.
+      average: "video" averages over videos, each the mean over its visible objects and frames;
+        "pooled" averages over all objects and frames.
+      overlaps: "smallest" gives a pixel of overlapping masks to the smallest object, as MagicData's
+        masks are painted; "keep" leaves it to all of them.
+      fid: Preset of the features of FID; None if it is not measured.
+      fvd: Preset of the features of FVD; None if it is not measured.
+      sam2: The SAM 2 model, if it is the segmenter.
     """
 
-    bench: Bench
-    segmenter: Segments = "masks"
+    bench: str
+    segmenter: SegmenterName = "masks"
     method_frames: int | None = None
     count_frame_0: bool = False
     average: Average = "video"
@@ -50,3 +50,8 @@ class Protocol:
                 f"segmenter='colors' for bench={self.bench!r}: only the colors of sprites are "
                 "known; give masks"
             )
+
+    @property
+    def first_frame(self) -> int:
+        """The first frame that counts."""
+        return 0 if self.count_frame_0 else 1

@@ -1,17 +1,18 @@
-"""What an evaluation leaves: figures with all that they depend on, and every score.
+"""What an evaluation returns and writes: numbers with all that they depend on, and every score.
 
-OUT/result.json     protocol, folders, weights, versions, figures of groups and videos, faults
-OUT/scores.npz      <id>/<figure>, each float32: of objects [K, F], tracks [N, F] or frames [F]
-OUT/report.md       groups by number of objects, and the layout of the paper's tables
-OUT/report.html     the same with plots and the best and worst videos, one file
-OUT/videos/         what was measured of each video, so that a run can go on
+OUT/result.json     protocol, folders, weights, versions, numbers of groups and videos, problems
+OUT/scores.npz      <id>/<metric>, float32: of objects [K, F], tracks [N, F] or frames [F]
+OUT/report.md       groups by number of objects, and tables in the layout of the paper's
+OUT/report.html     the same with plots and the best and worst videos, in one file
+OUT/videos/         what was measured of each video, so that a run can resume
 """
 
 from __future__ import annotations
 
 import json
+import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,82 +20,51 @@ from typing import Any, cast
 
 import numpy as np
 
-from flashmotion_jax.evaluation.benchmarks import Fault
+from flashmotion_jax.evaluation.benchmarks.base import Item, Problem
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
-from flashmotion_jax.evaluation.moments import distance_of_videos
-from flashmotion_jax.evaluation.presets import PRESETS
+from flashmotion_jax.evaluation.features.presets import PRESETS
+from flashmotion_jax.evaluation.frechet import frechet_of_videos
 from flashmotion_jax.evaluation.protocol import Protocol
-from flashmotion_jax.evaluation.report import Rows, to_plain
-from flashmotion_jax.evaluation.scoring import Score, summarise, totals
+from flashmotion_jax.evaluation.reports.json_tables import Rows, to_plain
+from flashmotion_jax.evaluation.reports.tables import table_of_groups
+from flashmotion_jax.evaluation.scoring import Score, summarize, totals_of
 from flashmotion_jax.evaluation.store import Store
 from flashmotion_jax.runtime.atomic import replacing
 
 _PACKAGES = ("flashmotion_jax", "jax", "flax", "numpy", "av", "pillow", "transformers", "torch")
 
-Values = Mapping[str, Mapping[str, np.ndarray]]
-"""Group -> "fid" or "fvd" -> what each of its videos adds, of which the distance is the mean."""
+Contributions = Mapping[str, Mapping[str, np.ndarray]]
+"""Group -> distance -> what each of its videos contributes; the distance is the mean."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that is known at the end.
+    """Results of an evaluation.
 
     Attributes:
-      protocol: of the scores.
-      about: folders and weights, by name.
-      scores: in the benchmark's order.
-      digests: of the generated videos, in the same order.
-      faults: the videos without scores.
-      groups: figures of each group by number of objects, and of "all".
-      values: what each video adds to the distances of its group, and of "all".
+      protocol: The choices that the numbers depend on.
+      about: Folders and weights, by name.
+      items: The usable videos of the benchmark.
+      scores: Scores in the order of the benchmark.
+      digests: SHA-256 of the generated videos, in the same order.
+      problems: The videos without scores.
+      groups: Group by number of objects, or "all" -> name of a metric -> its interval.
+      contributions: What each video contributes to the distances.
+      generated: Number of videos that were generated first.
     """
 
     protocol: Protocol
     about: Mapping[str, Any]
+    items: Sequence[Item]
     scores: Sequence[Score]
     digests: Sequence[str]
-    faults: Sequence[Fault]
+    problems: Sequence[Problem]
     groups: Rows
-    values: Values
-
-    @classmethod
-    def of(
-        cls,
-        protocol: Protocol,
-        about: Mapping[str, Any],
-        scored: Sequence[tuple[Score, str]],
-        faults: Sequence[Fault],
-        store: Store,
-    ) -> Results:
-        """Puts results together.
-
-        Args:
-          protocol: of the scores.
-          about: folders and weights.
-          scored: scores in the benchmark's order, and the sha256 of each generated video.
-          faults: the videos without scores.
-          store: reads their features.
-        """
-        scores = [score for score, _ in scored]
-        members = {
-            name: [score for score in scores if score.group == name]
-            for name in sorted({score.group for score in scores})
-        } | {"all": scores}
-        distances = [name for name in ("fid", "fvd") if getattr(protocol, name) is not None]
-        values = {
-            group: {name: _values(store, some, name) for name in distances}
-            for group, some in members.items()
-        }
-        rows = {
-            group: summarise(some, protocol)
-            | {name: _distance(one) for name, one in values[group].items()}
-            for group, some in members.items()
-        }
-        digests = [sha256 for _, sha256 in scored]
-        return cls(protocol, about, scores, digests, faults, rows, values)
+    contributions: Contributions
+    generated: int = 0
 
     def write(self, out: Path) -> None:
-        """Writes `result.json` and `scores.npz`, each whole or not at all."""
+        """Writes `result.json` and `scores.npz`, each complete or not at all."""
         arrays = {
             f"{score.id}/{name}": values.astype(np.float32)
             for score in self.scores
@@ -107,7 +77,7 @@ class Results:
             scratch.write_text(text, encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
-        """What `result.json` holds."""
+        """The contents of `result.json`."""
         presets = {
             name: asdict(PRESETS[preset])
             for name in ("fid", "fvd")
@@ -120,50 +90,101 @@ class Results:
             "versions": _versions(_PACKAGES),
             "groups": to_plain(self.groups),
             "videos": list(self._videos()),
-            "faults": [fault._asdict() for fault in self.faults],
+            "problems": [asdict(problem) for problem in self.problems],
         }
 
-    def _videos(self) -> Iterable[dict[str, Any]]:
+    def to_markdown(self) -> str:
+        """The table of groups."""
+        return table_of_groups(self.groups).to_markdown()
+
+    def _videos(self) -> Iterator[dict[str, Any]]:
         rank: dict[str, int] = {}
         for i, (score, sha256) in enumerate(zip(self.scores, self.digests, strict=True)):
             in_group = rank[score.group] = rank.get(score.group, -1) + 1
-            added = {
+            contributions = {
                 name: {
-                    "all": _plain(of_all[i]),
-                    "group": _plain(self.values[score.group][name][in_group]),
+                    "all": _finite(of_all[i]),
+                    "group": _finite(self.contributions[score.group][name][in_group]),
                 }
-                for name, of_all in self.values["all"].items()
+                for name, of_all in self.contributions["all"].items()
             }
-            figures = {
-                name: {"mean": total / count if count else None, "count": count}
-                for name, (total, count) in totals(score, self.protocol).items()
+            # The weight of a mean is the number of objects and frames it is over; that of a ratio
+            # to the truth is the value of the truth.
+            metrics = {
+                name: {
+                    "mean": total / weight if weight and not math.isnan(weight) else None,
+                    "weight": _finite(weight) or 0,
+                }
+                for name, (total, weight) in totals_of(score.values, self.protocol).items()
             }
             yield {
                 "id": score.id,
                 "group": score.group,
                 "sha256": sha256,
-                "figures": figures,
-                "adds_to": added,
+                "metrics": metrics,
+                "adds_to": contributions,
             }
 
 
-def _values(store: Store, scores: Sequence[Score], name: str) -> np.ndarray:
-    _, values = distance_of_videos(lambda i: store.features(scores[i].id, name), len(scores))
+def collect(
+    protocol: Protocol,
+    about: Mapping[str, Any],
+    items: Sequence[Item],
+    scored: Sequence[tuple[Score, str]],
+    problems: Sequence[Problem],
+    store: Store,
+    distances: Sequence[str],
+    generated: int = 0,
+) -> Results:
+    """Computes the numbers of all groups.
+
+    Args:
+      protocol: The choices that the numbers depend on.
+      about: Folders and weights.
+      items: The usable videos of the benchmark.
+      scored: Scores in the order of the benchmark, and the SHA-256 of each generated video.
+      problems: The videos without scores.
+      store: Reads their features.
+      distances: Names of the distances that have features.
+      generated: Number of videos that were generated first.
+    """
+    scores = [score for score, _ in scored]
+    members = {
+        name: [score for score in scores if score.group == name]
+        for name in sorted({score.group for score in scores})
+    } | {"all": scores}
+    contributions = {
+        group: {name: _contributions(store, some, name) for name in distances}
+        for group, some in members.items()
+    }
+    groups = {
+        group: summarize(some, protocol)
+        | {name: _distance(one) for name, one in contributions[group].items()}
+        for group, some in members.items()
+    }
+    digests = [sha256 for _, sha256 in scored]
+    return Results(
+        protocol, about, items, scores, digests, problems, groups, contributions, generated
+    )
+
+
+def _contributions(store: Store, scores: Sequence[Score], name: str) -> np.ndarray:
+    _, values = frechet_of_videos(lambda i: store.features(scores[i].id, name), len(scores))
     return values
 
 
-def _distance(values: np.ndarray) -> Interval:
-    found = interval(values)
-    # The rows of one video alone, FVD's, have no distance.
-    return found if found.count else Interval(np.nan, np.nan, np.nan, len(values))
+def _distance(contributions: np.ndarray) -> Interval:
+    found = interval(contributions)
+    # A single video of one row, as for FVD, has no distance.
+    return found if found.count else Interval(np.nan, np.nan, np.nan, len(contributions))
 
 
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _versions(names: Iterable[str]) -> dict[str, str]:
-    """Versions of what is installed."""
+    """Versions of the installed packages."""
     found = {"python": platform.python_version()}
     for name in names:
         try:

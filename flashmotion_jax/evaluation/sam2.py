@@ -1,9 +1,9 @@
-"""SAM 2 of transformers follows the objects of frame 0 through a generated video.
+"""SAM 2 of transformers, which follows the objects of frame 0 through a generated video.
 
-A frame goes in at a time, and what is no longer looked back at is let go: memory does not grow with
-the video. torch is imported here alone, and only when SAM 2 is asked for (the extra `eval`).
+Frames go in one at a time, and results beyond the model's memory are dropped, so memory does not
+grow with the video. Only this file needs torch, the extra `eval`.
 
-Source: Ravi et al., SAM 2 (2024); the sizes and the normalisation are those of its image processor.
+Source: Ravi et al., SAM 2 (2024); sizes and normalization are those of its image processor.
 """
 
 from __future__ import annotations
@@ -16,29 +16,26 @@ from typing import Any, cast
 
 import numpy as np
 
-from flashmotion_jax.evaluation.benchmarks import Item, object_masks
+from flashmotion_jax.evaluation.benchmarks.base import Item, object_masks
 from flashmotion_jax.evaluation.segmenters import Segmenter
 from flashmotion_jax.runtime.errors import UserError
 
-#: What MagicMotion's tools segment with, SAM 2.0; the papers name no version.
+#: SAM 2.0, which MagicMotion's tools use; the papers name no version.
 DEFAULT = "facebook/sam2-hiera-large"
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def sam2(model: str | Path = DEFAULT, device: str | None = None) -> Segmenter:
-    """A segmenter that is given the benchmark's masks on frame 0.
+    """Makes a segmenter that starts from the benchmark's masks on frame 0.
 
     Args:
-      model: folder of a `Sam2VideoModel`, or owner/name on Hugging Face.
-      device: torch's name of one; None takes a GPU if there is one.
-
-    Returns:
-      A segmenter.
+      model: Folder of a `Sam2VideoModel`, or owner/name on Hugging Face.
+      device: A torch device; None for a GPU if there is one.
 
     Raises:
       ImportError: torch is not installed.
-      UserError: there is no such model.
+      UserError: There is no such model.
     """
     try:
         import torch
@@ -85,7 +82,7 @@ def _segmenter(model: Any, device: str) -> Segmenter:
                 logits = torch.nn.functional.interpolate(
                     output.pred_masks.float(), (height, width), mode="bilinear"
                 )
-            # By the number of the object: the order of the output is that of the prompts.
+            # The output is in the order of the prompts, which is that of the item's labels.
             yield (logits[:, 0] > 0).cpu().numpy()
             _forget(session, number, model.config)
 
@@ -93,7 +90,7 @@ def _segmenter(model: Any, device: str) -> Segmenter:
 
 
 def _prompt(session: Any, masks_KHW: np.ndarray, side: int) -> None:
-    """Hands the masks of frame 0 over, at the model's size."""
+    """Prompts with the masks of frame 0, resized to the model's input."""
     import torch
 
     for k, mask_HW in enumerate(masks_KHW):
@@ -107,7 +104,7 @@ def _prompt(session: Any, masks_KHW: np.ndarray, side: int) -> None:
 
 
 def _pixels(frame: np.ndarray, side: int, device: str) -> Any:
-    """Stretched to the model's square and normalised, float32 [3, side, side]."""
+    """Resized to the model's square and normalized, float32 `[3, side, side]`."""
     import torch
 
     pixels = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float() / 255
@@ -119,7 +116,7 @@ def _pixels(frame: np.ndarray, side: int, device: str) -> Any:
 
 
 def _forget(session: Any, number: int, config: Any) -> None:
-    """Drops frames, and results that lie further back than the model looks."""
+    """Drops frames, and results that are older than the model's memory."""
     session.processed_frames.pop(number, None)
     oldest = number - max(config.num_maskmem, config.max_object_pointers_in_encoder)
     for outputs in session.output_dict_per_obj.values():
@@ -128,7 +125,7 @@ def _forget(session: Any, number: int, config: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Without torch's remarks about its own operators, which no user can act on."""
+    """Silences torch's warnings about its own operators, which no user can act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,6 +1,6 @@
 """Segmenters: where the objects of a benchmark's video are in a generated one.
 
-A segmenter takes the frames one at a time and gives the masks of each, so a video is never held.
+A segmenter takes frames one at a time and gives the masks of each, so a video is never held whole.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ from pathlib import Path
 import numpy as np
 
 from flashmotion_jax.data.sprites import PALETTE
-from flashmotion_jax.evaluation.benchmarks import Item, object_masks
-from flashmotion_jax.evaluation.sprites import segment
+from flashmotion_jax.evaluation.benchmarks.base import Item, object_masks
+from flashmotion_jax.evaluation.benchmarks.sprites import segment
 from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.schema import Trajectory
 
 Segmenter = Callable[[Item, Iterator[np.ndarray]], Iterator[np.ndarray]]
-"""(item, frames uint8 [H, W, 3]) -> for each frame bool [K, h, w], K as the item's labels."""
+"""(item, frames uint8 `[H, W, 3]`) -> for each frame bool `[K, h, w]`, K as the item's labels."""
 
 
 def precomputed(folder: str | Path) -> Segmenter:
     """Reads masks that another program made.
 
     Args:
-      folder: holds `<id>/`, a label picture for each frame of the generated video, with the labels
-        or colors of the benchmark.
+      folder: Folder with `<id>/`, a label image for each frame of the generated video, with the
+        labels or colors of the benchmark.
 
     Returns:
-      A segmenter that raises UserError where a frame has no picture.
+      A segmenter that raises UserError if a frame has no image.
     """
 
     def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         files = image_files(Path(folder) / item.id)
         for i, _ in enumerate(frames):
             if i >= len(files):
-                raise UserError(f"{len(files)} masks of the generated video, more are needed")
+                raise UserError(f"{len(files)} masks of the generated video; more are required")
             yield object_masks(files[i], item.labels)
 
     return masks
@@ -46,7 +46,7 @@ def precomputed(folder: str | Path) -> Segmenter:
 def smallest_on_top(segmenter: Segmenter) -> Segmenter:
     """Gives each pixel to the smallest of the objects that were found there.
 
-    MagicData's pictures of masks are painted so: large objects first, small ones over them.
+    MagicData's masks are painted this way: large objects first, small ones over them.
     """
 
     def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -65,17 +65,17 @@ def sprite_colors(root: str | Path) -> Segmenter:
     """Finds Sprites by their colors, which are known exactly.
 
     Args:
-      root: the exported benchmark, whose `trajectories/` name each object's color.
+      root: Folder of the benchmark, whose `trajectories/` name the color of each object.
 
     Returns:
-      A segmenter that raises UserError where the trajectory is missing.
+      A segmenter that raises UserError if the trajectory is missing.
     """
 
     def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         objects = Trajectory.load(Path(root) / "trajectories" / f"{item.id}.json").objects
         colors = [_color(one.name) for one in objects]
         label_of = [_packed(palette_color(one.id)) for one in objects]
-        # All colors of the clip are looked for: those of objects that enter later are theirs.
+        # All colors of the clip are searched, so that objects that enter later keep their pixels.
         wanted_K = 1 + np.array([label_of.index(label) for label in item.labels])
         for frame in frames:
             yield segment(frame[None], colors)[0] == wanted_K[:, None, None]

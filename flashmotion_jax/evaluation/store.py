@@ -1,8 +1,8 @@
-"""What was measured of each video, kept on disk: interrupted runs go on, and processes share work.
+"""Measurements of each video on disk, so that runs can resume and processes can share the work.
 
-OUT/videos/<id>.npz holds the scores and features of a video, or why there are none, with a key of
-all that they depend on. A file with another key is made anew. Results are put together from these
-files in the benchmark's order, so that they do not depend on who made which, or when.
+OUT/videos/<id>.npz holds the scores and features of a video, or the reason why there are none, with
+a key of all that they depend on. A file with another key is measured again. Results are collected
+from these files in the order of the benchmark, so they do not depend on who measured what.
 """
 
 from __future__ import annotations
@@ -11,42 +11,43 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
-from flashmotion_jax.evaluation.benchmarks import Fault, Item
-from flashmotion_jax.evaluation.moments import Pair
+from flashmotion_jax.evaluation.benchmarks.base import Item, Problem
+from flashmotion_jax.evaluation.frechet import Pair
 from flashmotion_jax.evaluation.scoring import Score
 from flashmotion_jax.media.frames import find_video, image_files
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.hashing import file_sha256
 
-#: Of what is stored; raised when the same inputs would give other scores.
-_VERSION = 1
+#: Version of the stored scores; raised when the same inputs would give other ones.
+_VERSION = 2
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True)
+class Entry:
     """What is known of a video, without its features.
 
     Attributes:
-      score: of it; its features are empty, `Store.features` reads them.
-      fault: why there is none; exactly one of the two is there.
-      sha256: of the generated video; empty where there is none.
+      found: Its score, whose features `Store.features` reads, or why there is none.
+      sha256: Hash of the generated video; empty if it is missing.
     """
 
-    score: Score | None
-    fault: Fault | None
+    found: Score | Problem
     sha256: str
 
 
 class Store:
-    """The files of a run.
+    """The files of an evaluation.
 
     Args:
       folder: OUT/videos.
-      depends: what all scores depend on beside the video itself, as JSON can hold it.
-      predictions: folder of the generated videos.
+      depends: What all scores depend on beside the video itself, in JSON types.
+      predictions: Folder of the generated videos.
     """
 
     def __init__(self, folder: Path, depends: Mapping[str, Any], predictions: Path):
@@ -54,33 +55,33 @@ class Store:
         self._depends = json.dumps({"version": _VERSION, **depends}, sort_keys=True)
 
     def read(self, item: Item) -> Entry | None:
-        """What is known of a video, or None if nothing is, or something of other inputs."""
+        """What is known of a video; None if nothing is, or only of other inputs."""
         path = self._path(item.id)
         if not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as stored:
                 about = json.loads(str(stored["about"]))
-                if about["key"] != self._key(item, about["sha256"]) or about[
-                    "sha256"
-                ] != self._digest(item):
+                sha256 = about["sha256"]
+                if about["key"] != self._key(item, sha256) or sha256 != self._sha256(item):
                     return None
                 if about["reason"] is not None:
-                    return Entry(None, Fault(item.id, about["reason"]), about["sha256"])
+                    return Entry(Problem(item.id, about["reason"]), sha256)
                 values = {name: stored[f"values/{name}"] for name in about["values"]}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            # A damaged file counts as missing.
             return None
-        return Entry(Score(item.id, item.group, values), None, about["sha256"])
+        return Entry(Score(item.id, item.group, values), sha256)
 
-    def write(self, item: Item, found: Score | Fault) -> None:
+    def write(self, item: Item, found: Score | Problem) -> None:
         """Keeps what was measured of a video."""
-        digest = self._digest(item)
-        values = {} if isinstance(found, Fault) else dict(found.values)
-        features = {} if isinstance(found, Fault) else dict(found.features)
+        sha256 = self._sha256(item)
+        values = {} if isinstance(found, Problem) else found.values
+        features = {} if isinstance(found, Problem) else found.features
         about = {
-            "key": self._key(item, digest),
-            "sha256": digest,
-            "reason": found.reason if isinstance(found, Fault) else None,
+            "key": self._key(item, sha256),
+            "sha256": sha256,
+            "reason": found.reason if isinstance(found, Problem) else None,
             "values": list(values),
         }
         arrays: dict[str, np.ndarray] = {"about": np.array(json.dumps(about))}
@@ -92,7 +93,7 @@ class Store:
             np.savez(file, **cast(Any, arrays))
 
     def features(self, id: str, name: str) -> Pair:
-        """The features [F, D] of a generated video and of the truth."""
+        """The features `[N, D]` of a generated video and of the true one."""
         with np.load(self._path(id), allow_pickle=False) as stored:
             return (
                 stored[f"features/{name}/generated"],
@@ -102,9 +103,11 @@ class Store:
     def _path(self, id: str) -> Path:
         return self._folder / f"{id}.npz"
 
-    def _digest(self, item: Item) -> str:
+    def _sha256(self, item: Item) -> str:
         path = find_video(self._predictions, item.id)
-        return digest(path) if path.exists() else ""
+        if not path.exists():
+            return ""
+        return file_sha256(*(image_files(path) if path.is_dir() else [path]))
 
     def _key(self, item: Item, sha256: str) -> str:
         files = [*item.masks, item.video, item.image, item.trajectory, *(item.tracks or ())]
@@ -119,18 +122,8 @@ class Store:
         return hashlib.sha256("\n".join(described).encode()).hexdigest()
 
 
-def digest(video: Path) -> str:
-    """sha256 of a file, or of the images of a folder one after the other."""
-    total = hashlib.sha256()
-    for path in image_files(video) if video.is_dir() else [video]:
-        with path.open("rb") as file:
-            while piece := file.read(2**20):
-                total.update(piece)
-    return total.hexdigest()
-
-
 def _describe(path: Path) -> str:
-    """A file by its name, size and time: reading the truth again would take as long as scoring."""
+    """A file by its name, size and time: hashing the truth would take as long as scoring."""
     if path.is_dir():
         return f"{path.name} {len(image_files(path))}"
     stat = path.stat()

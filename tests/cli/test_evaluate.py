@@ -10,9 +10,9 @@ from flashmotion_jax.cli import evaluate as command
 from flashmotion_jax.cli.main import main
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
-from flashmotion_jax.evaluation import presets
-from flashmotion_jax.evaluation.benchmarks import Bench
+from flashmotion_jax.evaluation.benchmarks import LAYOUTS
 from flashmotion_jax.evaluation.exports import Method
+from flashmotion_jax.evaluation.features import presets
 from helpers import magicdata_tree as tree
 
 
@@ -20,7 +20,7 @@ def evaluate(*args):
     return main(["evaluate", *map(str, args)])
 
 
-def test_the_truth_of_a_folder_is_perfect_and_what_is_missing_is_told(tmp_path, capsys):
+def test_the_truth_of_a_folder_is_perfect_and_missing_videos_are_reported(tmp_path, capsys):
     root, out = tree.make_tree(tmp_path / "data", 3), tmp_path / "out"
     (root / "videos" / "v1.mp4").unlink()
     folders = ("--root", root, "--pred", root / "videos", "--masks", root / "masks")
@@ -42,7 +42,7 @@ def test_the_truth_of_a_folder_is_perfect_and_what_is_missing_is_told(tmp_path, 
         "fvd": None,
         "sam2": None,
     }
-    assert result["faults"] == [{"id": "v1", "reason": "no generated video"}]
+    assert result["problems"] == [{"id": "v1", "reason": "no generated video"}]
     assert [video["id"] for video in result["videos"]] == ["v0", "v2"]
     assert len({video["sha256"] for video in result["videos"]}) == 2
     with np.load(out / "scores.npz") as scores:
@@ -75,7 +75,7 @@ def test_wrong_input_is_status_2(tmp_path, capsys, bench, pred, words):
 
 
 def test_the_command_offers_everything():
-    assert get_args(Bench) == command.BENCHES
+    assert tuple(LAYOUTS) == command.BENCHES
     assert get_args(Method) == command.METHODS
     assert presets.FID_PRESETS == command.FID_PRESETS
     assert presets.FVD_PRESETS == command.FVD_PRESETS

@@ -6,7 +6,11 @@ import pytest
 from flashmotion_jax.cli.convert import main
 from flashmotion_jax.converters.mapping import make_entries
 from flashmotion_jax.converters.metrics import table
-from flashmotion_jax.models.metric_networks import abstract_network, load_network, parameters
+from flashmotion_jax.evaluation.features.weight_files import (
+    abstract_network,
+    load_network,
+    parameters,
+)
 
 SIZES = {"inception": {"divide": 16}, "i3d": {"divide": 16, "classes": 10}}
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def items(tmp_path_factory):
 
 
 def exported(items, method, folder, frames):
-    assert export_benchmark(items, method, folder, frames=frames) == (1, [])
+    assert export_benchmark(items, method, folder, num_frames=frames) == (1, [])
     about = json.loads((folder / "v0" / "about.json").read_text())
     assert about["frames"] == frames and about["score_with"] == f"--method-frames {frames}"
     return folder / "v0"
@@ -35,7 +36,7 @@ def picture(path):
         return np.asarray(image)
 
 
-def centres(frames):
+def centers(frames):
     t = np.linspace(0, tree.FRAMES - 1, frames)
     return np.stack([9 + 3 * t, 13 + t], axis=1)
 
@@ -44,7 +45,7 @@ def test_tora_gets_a_path_on_256_pixels(items, tmp_path):
     folder = exported(items, "tora", tmp_path, 5)
     lines = (folder / "trajectory_01.txt").read_text().split()
     points = np.array([[int(value) for value in line.split(",")] for line in lines])
-    np.testing.assert_allclose(points, centres(5) / [WIDTH, HEIGHT] * 256, atol=2.5)
+    np.testing.assert_allclose(points, centers(5) / [WIDTH, HEIGHT] * 256, atol=2.5)
     assert picture(folder / "image.png").shape == (HEIGHT, WIDTH, 3)
     assert (folder / "prompt.txt").is_file()
 
@@ -53,24 +54,24 @@ def test_draganything_gets_masks_and_points_of_the_image(items, tmp_path):
     folder = exported(items, "draganything", tmp_path, 5)
     demo = json.loads((folder / "demo.json").read_text())
     assert demo["0"].keys() == {"comment", "mask_name", "trajectory"}
-    np.testing.assert_allclose(demo["0"]["trajectory"], centres(5), atol=1)
+    np.testing.assert_allclose(demo["0"]["trajectory"], centers(5), atol=1)
     mask = picture(folder / demo["0"]["mask_name"])
     assert mask.shape == (HEIGHT, WIDTH) and (mask == 255).sum() == 100
     assert (folder / "v0.jpg").is_file()
 
 
-def test_sg_i2v_gets_the_first_box_and_centres(items, tmp_path):
+def test_sg_i2v_gets_the_first_box_and_centers(items, tmp_path):
     folder = exported(items, "sg-i2v", tmp_path, 5)
     rows = np.load(folder / "traj.npy")
     assert rows.shape == (1, 2 + 5, 2)
     np.testing.assert_array_equal(rows[0, :2], [[4, 8], [14, 18]])
-    np.testing.assert_allclose(rows[0, 2:], centres(5), atol=1)
+    np.testing.assert_allclose(rows[0, 2:], centers(5), atol=1)
 
 
 def test_levitor_gets_points_with_depth(items, tmp_path):
     folder = exported(items, "levitor", tmp_path, 5)
     (one,) = json.loads((folder / "tracks.json").read_text())["objects"]
-    np.testing.assert_allclose(one["points"], centres(5), atol=1)
+    np.testing.assert_allclose(one["points"], centers(5), atol=1)
     # The square keeps its size.
     np.testing.assert_allclose(one["depth"], 1, atol=0.1)
     assert (picture(folder / one["mask"]) > 0).sum() == 100
@@ -90,7 +91,16 @@ def test_magicmotion_gets_a_map_video_and_a_list(items, tmp_path):
 @pytest.mark.parametrize("method", FORMATS)
 def test_every_method_takes_movebench_by_the_command(tmp_path, capsys, method):
     movebench_tree.make_movebench(tmp_path / "bench", with_masks=method != "tora")
-    command = ["evaluate", "export", "--method", method, "--bench", "movebench", "--frames", "5"]
+    command = [
+        "evaluate",
+        "export",
+        "--method",
+        method,
+        "--bench",
+        "movebench",
+        "--num-frames",
+        "5",
+    ]
     places = ["--root", str(tmp_path / "bench"), "--out", str(tmp_path / "out")]
     assert main([*command, *places]) == 0
     assert f"inputs of {method} for 2 videos, 0 not exported" in capsys.readouterr().out
@@ -101,7 +111,7 @@ def test_what_cannot_be_exported(items, tmp_path):
     with pytest.raises(ValueError, match="expected one of tora"):
         export_benchmark(items, "sora", tmp_path)
     with pytest.raises(ValueError, match="expected at least 2"):
-        export_benchmark(items, "tora", tmp_path, frames=1)
-    without = [items[0]._replace(video=None)]
+        export_benchmark(items, "tora", tmp_path, num_frames=1)
+    without = [replace(items[0], video=None)]
     count, (fault,) = export_benchmark(without, "tora", tmp_path)
     assert count == 0 and "no first frame" in fault.reason

@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flashmotion_jax.evaluation.frechet import frechet_distance, frechet_of_pairs, latent_features
+from flashmotion_jax.evaluation.bootstrap import interval
+from flashmotion_jax.evaluation.frechet import (
+    Moments,
+    frechet_distance,
+    frechet_of_moments,
+    frechet_of_pairs,
+    frechet_of_videos,
+)
 
 
 def with_moments(mean, covariance, count=200, seed=0):
@@ -74,48 +81,78 @@ def test_pairs_with_frames_are_pooled():
             frechet_of_pairs(np.zeros(shape))
 
 
-def smooth_latents(seed, count=64):
-    """Random blobs of 4 channels that drift; latents as a VAE might make them."""
+def videos(seed=0, count=40, frames=5, dim=6, shift=0.3):
+    """Features [N, 2, F, D] of generated videos and their real ones."""
     rng = np.random.default_rng(seed)
-    y, x, t = np.mgrid[0:8, 0:8, 0:5]
-    latents = np.empty((count, 5, 8, 8, 4))
-    for video in latents:
-        for c in range(4):
-            waves = rng.normal(0, 0.8, (3, 3)) @ np.stack([y, x, t]).reshape(3, -1)
-            field = np.cos(waves + rng.uniform(0, 6.28, (3, 1))).sum(axis=0)
-            video[..., c] = field.reshape(8, 8, 5).transpose(2, 0, 1)
-    return latents
+    contents = rng.normal(size=(count, 1, 1, dim)) @ rng.normal(size=(dim, dim))
+    real = contents + 0.3 * rng.normal(size=(count, 1, frames, dim))
+    generated = 0.9 * contents + shift + 0.4 * rng.normal(size=(count, 1, frames, dim))
+    return np.concatenate([generated, real], axis=1)
 
 
-def blurred(latents):
-    return (latents + np.roll(latents, 1, 2) + np.roll(latents, 1, 3)) / 3
+def reader(pairs):
+    return lambda i: (pairs[i, 0], pairs[i, 1])
 
 
-def test_latent_features_rank_distortions():
-    real, other = smooth_latents(0), latent_features(smooth_latents(1))
-    assert other.shape == (64, 16)
-    noise = np.random.default_rng(2).normal(0, 0.5, real.shape)
-
-    def distance(latents):
-        return frechet_distance(latent_features(latents), other)
-
-    floor = distance(real)
-    assert distance((real + blurred(real)) / 2) > 1.5 * floor
-    assert distance(blurred(real)) > 1.5 * distance((real + blurred(real)) / 2)
-    assert distance(np.repeat(real[:, :1], 5, axis=1)) > 3 * floor
-    assert distance(real + noise) > 3 * floor
+def test_moments_in_parts_and_in_any_order_are_those_of_the_whole():
+    rows = 100 + np.random.default_rng(1).normal(size=(50, 4))
+    parts = [Moments.of(part) for part in np.split(rows, [1, 8, 30])]
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        found = sum((parts[i] for i in order), Moments.none(4))
+        assert found.count == 50
+        np.testing.assert_allclose(found.mean_D, rows.mean(axis=0))
+        np.testing.assert_allclose(found.covariance, np.cov(rows, rowvar=False), atol=1e-12)
 
 
-def test_latent_features_of_a_ramp():
-    latents = np.zeros((2, 3, 4, 5, 1))
-    latents[1] = 7 + 2 * np.arange(3)[:, None, None, None]
-    mean, deviation, detail, motion = latent_features(latents)[1]
-    assert mean == 9
-    assert deviation == pytest.approx(np.std([7, 9, 11]))
-    assert detail == 0
-    assert motion == 2
+def test_the_frechet_of_videos_is_that_of_all_their_frames():
+    pairs = videos()
+    distance, values = frechet_of_videos(reader(pairs), len(pairs))
+    assert distance == pytest.approx(frechet_of_pairs(pairs))
+    assert values.shape == (40,) and values.mean() == pytest.approx(distance)
 
 
-def test_latents_of_another_shape():
-    with pytest.raises(ValueError, match=r"expected \[N, T, h, w, C\]"):
-        latent_features(np.zeros((2, 1, 4, 4, 16)))
+def test_equal_videos_have_the_distance_0_without_an_interval():
+    pairs = videos()
+    pairs[:, 0] = pairs[:, 1]
+    distance, values = frechet_of_videos(reader(pairs), len(pairs))
+    assert distance == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(values, 0, atol=1e-6)
+
+
+def test_values_are_the_derivatives_by_a_videos_weight():
+    pairs = videos(count=30)
+    distance, values = frechet_of_videos(reader(pairs), 30)
+    # Many copies of all, and one more of video 7.
+    copies = 400
+    more = np.concatenate([np.repeat(pairs, copies, axis=0), pairs[7:8]])
+    rows = more[:, 0].reshape(-1, 6), more[:, 1].reshape(-1, 6)
+    change = frechet_distance(*rows) - frechet_distance(
+        *(np.repeat(pairs, copies, axis=0)[:, side].reshape(-1, 6) for side in range(2))
+    )
+    assert change * (30 * copies + 1) == pytest.approx(values[7] - distance, rel=0.02)
+
+
+def test_intervals_are_about_those_of_drawing_again():
+    pairs = videos(seed=2, count=120)
+    _, values = frechet_of_videos(reader(pairs), len(pairs))
+    fast, slow = interval(values), interval(pairs, frechet_of_pairs, resamples=300)
+    assert fast.estimate == pytest.approx(slow.estimate)
+    assert fast.high - fast.low == pytest.approx(slow.high - slow.low, rel=0.25)
+
+
+def test_fewer_rows_than_features():
+    pairs = videos(count=4, frames=2, dim=24)
+    distance, values = frechet_of_videos(reader(pairs), 4)
+    assert distance == pytest.approx(frechet_of_pairs(pairs))
+    assert np.isfinite(values).all()
+    assert values.mean() == pytest.approx(distance)
+
+
+def test_too_little():
+    pairs = videos(count=1, frames=1)
+    distance, values = frechet_of_videos(reader(pairs), 1)
+    assert np.isnan(distance) and np.isnan(values).all()
+    with pytest.raises(ValueError, match="at least two rows"):
+        frechet_of_moments(Moments.none(3), Moments.none(3))
+    with pytest.raises(ValueError, match="expected rows"):
+        Moments.of(np.zeros(3))

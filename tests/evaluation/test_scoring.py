@@ -6,13 +6,13 @@ from PIL import Image
 
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
-from flashmotion_jax.evaluation.benchmarks import Fault, read_benchmark
+from flashmotion_jax.evaluation.benchmarks import Problem, read_benchmark
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import (
     Score,
     Scorer,
     sampled_frames,
-    summarise,
+    summarize,
 )
 from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colors
 from flashmotion_jax.media.videos import write_video
@@ -42,7 +42,7 @@ def score(root, masks, **options):
 
 def test_truth_against_itself_is_1(root):
     found = score(root, root / "masks")
-    summary = summarise([found], FOLDER)
+    summary = summarize([found], FOLDER)
     assert found.values["mask_iou"].shape == (1, tree.FRAMES)
     assert [summary[name].estimate for name in OF_MASKS] == [1, 1, 0]
 
@@ -68,16 +68,16 @@ def test_a_shorter_method_is_held_against_uniform_frames(root):
 
 def test_missing_short_cut_and_unsegmented_videos_are_faults(root):
     video = root / "videos" / "v0.mp4"
-    assert score(root, root / "none") == Fault(
-        "v0", "0 masks of the generated video, more are needed"
+    assert score(root, root / "none") == Problem(
+        "v0", "0 masks of the generated video; more are required"
     )
     whole = video.read_bytes()
     video.write_bytes(whole[:-200])
-    assert isinstance(score(root, root / "masks"), Fault)
+    assert isinstance(score(root, root / "masks"), Problem)
     write_video(video, tree.video_frames(0, 5))
-    assert score(root, root / "masks") == Fault("v0", "5 frames generated, 9 are needed")
+    assert score(root, root / "masks") == Problem("v0", "5 frames generated; 9 are required")
     video.unlink()
-    assert score(root, root / "masks") == Fault("v0", "no generated video")
+    assert score(root, root / "masks") == Problem("v0", "no generated video")
 
 
 def test_sprites_are_found_by_their_colors_and_noise_makes_it_worse(tmp_path):
@@ -94,8 +94,8 @@ def test_sprites_are_found_by_their_colors_and_noise_makes_it_worse(tmp_path):
             write_video(tmp_path / f"noise{strength}" / item.id, frames)
         scorer = Scorer(tmp_path / f"noise{strength}", sprite_colors(tmp_path))
         scores = [scorer(one) for one in items]
-        means.append(summarise(scores, protocol)["mask_iou"].estimate)
-        assert summarise(scores[::-1], protocol)["mask_iou"].estimate == pytest.approx(means[-1])
+        means.append(summarize(scores, protocol)["mask_iou"].estimate)
+        assert summarize(scores[::-1], protocol)["mask_iou"].estimate == pytest.approx(means[-1])
     assert means[0] > 0.85 and means[0] > means[1] > means[2]
 
 
@@ -107,7 +107,7 @@ def test_what_the_protocol_says_is_what_is_averaged():
     scores = [Score(id, "1", {"mask_iou": values}) for id, values in videos.items()]
 
     def estimate(**choices):
-        figure = summarise(scores, Protocol("folder", **choices))["mask_iou"]
+        figure = summarize(scores, Protocol("folder", **choices))["mask_iou"]
         assert figure.count == 2
         return figure.estimate
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from flashmotion_jax.models.metric_networks import abstract_network, parameters, save_network
+from flashmotion_jax.evaluation.features.weight_files import (
+    abstract_network,
+    parameters,
+    save_network,
+)
 
 
 def write_network(folder, network, **sizes):

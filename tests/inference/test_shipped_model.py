@@ -12,8 +12,10 @@ from flashmotion_jax import Pipeline
 from flashmotion_jax.cli.main import main
 from flashmotion_jax.data.sprites import test_groups as held_out
 from flashmotion_jax.data.sprites.__main__ import main as export
-from flashmotion_jax.evaluation.iou import bounding_boxes, box_iou
-from flashmotion_jax.evaluation.sprites import measure, segment
+from flashmotion_jax.evaluation.benchmarks.sprites import clip_frames, segment
+from flashmotion_jax.evaluation.metrics.box_iou import bounding_boxes, box_iou
+from flashmotion_jax.evaluation.protocol import Protocol
+from flashmotion_jax.evaluation.scoring import Score, score_frames, summarize
 
 #: With 4, the mean over clips moves by as much as the margin leaves.
 PER_GROUP = 8
@@ -38,16 +40,24 @@ def sample(pipe, clips, trajectories):
     return pipe(images, captions, trajectories, seed=0)
 
 
+def mean_box_iou(videos, clips):
+    scores = [
+        Score(clip.id, "all", score_frames(clip_frames(video, clip), "sprites"))
+        for video, clip in zip(videos, clips, strict=True)
+    ]
+    return summarize(scores, Protocol("sprites", "colors"))["box_iou"].estimate
+
+
 @pytest.fixture(scope="module")
 def unguided(clips):
     """Their box IoU without an adapter, from image and caption alone."""
     videos = sample(Pipeline.from_pretrained(adapter=None), clips, None)
-    return np.mean([measure(*pair).box_iou for pair in zip(videos, clips, strict=True)])
+    return mean_box_iou(videos, clips)
 
 
 def test_objects_follow_their_boxes(pipe, clips, unguided):
     videos = sample(pipe, clips, [clip.trajectory for clip in clips])
-    guided = np.mean([measure(*pair).box_iou for pair in zip(videos, clips, strict=True)])
+    guided = mean_box_iou(videos, clips)
     assert guided > unguided + MARGIN
 
 
@@ -85,7 +95,7 @@ def test_the_harness_makes_and_scores_the_held_out_split(tmp_path):
     inputs = ["--bench", "sprites", "--root", str(root), "--pred", str(tmp_path / "made")]
     assert main(["evaluate", *inputs, "--generate", "--out", str(out)]) == 0
     result = json.loads((out / "result.json").read_text())
-    assert result["faults"] == [] and len(result["videos"]) == 6
+    assert result["problems"] == [] and len(result["videos"]) == 6
     assert result["groups"]["all"]["box_iou"]["count"] == 6
     assert 0.2 < result["groups"]["all"]["box_iou"]["estimate"] < 1
     assert "box IoU" in (out / "report.html").read_text()

@@ -1,0 +1,1 @@
+"""Reports of an evaluation: tables, plots, JSON and the HTML page."""
