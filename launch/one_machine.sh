@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Trains on all devices of one machine; after a failure the run goes on where it was saved.
+# Trains on all devices of one machine; after a failure, resumes from the last checkpoint.
 #
 #   CONFIG=configs/stage1_mask.py DEVICES=8 launch/one_machine.sh [--set key=value ...]
 #
-# Stop it with Ctrl-C or SIGTERM: it saves, and the same command goes on.
+# Ctrl-C or SIGTERM saves and stops; the same command resumes.
 set -euo pipefail
 
-CONFIG="${CONFIG:-configs/stage1_mask.py}" # a file of configs/
+CONFIG="${CONFIG:-configs/stage1_mask.py}"        # a configuration
 DEVICES="${DEVICES:-8}"                           # GPUs or TPU chips of this machine
-RESTARTS="${RESTARTS:-3}"                         # after failures, not after wrong arguments
+RESTARTS="${RESTARTS:-3}"                         # after failures, not after invalid arguments
 FLASHMOTION="${FLASHMOTION:-flashmotion}"         # the command
 
-# XLA takes three quarters of a GPU's memory unless it is told otherwise; plans count on this much.
+# XLA uses three quarters of a GPU's memory by default; plans assume this fraction.
 export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}"
 
 child=0
@@ -22,13 +22,13 @@ for attempt in $(seq 0 "$RESTARTS"); do
   child=$!
   status=0
   wait "$child" || status=$?
-  while kill -0 "$child" 2>/dev/null; do # the signal ended the wait, not the run
+  while kill -0 "$child" 2>/dev/null; do # a signal interrupts wait, not the run
     status=0
     wait "$child" || status=$?
   done
   case "$status" in
-    0 | 130 | 143 | 2) exit "$status" ;; # done, stopped, or wrong arguments
+    0 | 130 | 143 | 2) exit "$status" ;; # done, stopped, or invalid arguments
   esac
-  echo "one_machine.sh: attempt $attempt ended with status $status" >&2
+  echo "one_machine.sh: attempt $attempt exited with status $status" >&2
 done
 exit "$status"

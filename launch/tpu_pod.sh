@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
 # Trains on a slice of a Google Cloud TPU pod, rented as a queued resource.
 #
-#   launch/tpu_pod.sh create     ask for the slice; it comes when there is room
-#   launch/tpu_pod.sh setup      once it is there: storage, code and packages on all workers
-#   launch/tpu_pod.sh train      start, or go on, on all workers
-#   launch/tpu_pod.sh keep       all of this, again and again, until the run is done
+#   launch/tpu_pod.sh create     request the slice as a queued resource
+#   launch/tpu_pod.sh setup      install storage, code and packages on all workers
+#   launch/tpu_pod.sh train      start or resume on all workers
+#   launch/tpu_pod.sh keep       all of the above, repeatedly, until the run is done
 #   launch/tpu_pod.sh watch      the log of worker 0
-#   launch/tpu_pod.sh stop       save and stop; `train` goes on
-#   launch/tpu_pod.sh delete     give the slice back: nothing is paid for any more
+#   launch/tpu_pod.sh stop       save and stop; `train` resumes
+#   launch/tpu_pod.sh delete     delete the slice, which ends billing
 set -euo pipefail
 
 PROJECT="${PROJECT:-your-project}"
 ZONE="${ZONE:-us-east5-a}"
 NAME="${NAME:-flashmotion}"
-ACCELERATOR="${ACCELERATOR:-v5p-32}"           # 16 chips; a plan says what fits
+ACCELERATOR="${ACCELERATOR:-v5p-32}"           # 16 chips; `flashmotion plan` says what fits
 RUNTIME="${RUNTIME:-v2-alpha-tpuv5}"           # v6e: v2-alpha-tpuv6e
-SPOT="${SPOT:-yes}"                            # cheaper, and taken away at any time
-CHIPS="${CHIPS:-16}"                           # of the slice: the parts of the weights
+SPOT="${SPOT:-yes}"                            # cheaper, but can be preempted at any time
+CHIPS="${CHIPS:-16}"                           # chips in the slice: shards of the weights
 CONFIG="${CONFIG:-configs/stage1_mask.py}"
-OPTIONS="${OPTIONS:---set batch_size=16}"      # more of them, for `flashmotion train`
-NFS="${NFS:-10.0.0.2:/share}"                  # Filestore: checkpoints/, data/ and runs/ lie there
+OPTIONS="${OPTIONS:---set batch_size=16}"      # more options of `flashmotion train`
+NFS="${NFS:-10.0.0.2:/share}"                  # Filestore with checkpoints/, data/ and runs/
 REPOSITORY="${REPOSITORY:-https://github.com/flashmotion-jax/flashmotion_jax}"
 
 WHERE=(--project "$PROJECT" --zone "$ZONE" --quiet)
@@ -56,9 +56,9 @@ train() {
     --set mesh.fsdp=$CHIPS $OPTIONS >~/train.log 2>&1 & echo \$! >~/train.pid"
 }
 
-# Prints running, or the status that the command on worker 0 ended with.
+# Prints the status of the command on worker 0: running, done or ended.
 progress() {
-  # shellcheck disable=SC2016 # it is for the worker's shell
+  # shellcheck disable=SC2016 # expanded by the worker's shell
   on_workers 0 'if kill -0 "$(cat ~/train.pid)" 2>/dev/null; then echo running
     else grep -q "; wrote " ~/train.log && echo done || echo ended; fi'
 }
@@ -79,8 +79,8 @@ keep() {
   done
 }
 
-stop() { # one worker is asked: all stop after the same step and save
-  # shellcheck disable=SC2016 # it is for the worker's shell
+stop() { # signal one worker: all save and stop after the same step
+  # shellcheck disable=SC2016 # expanded by the worker's shell
   on_workers 0 'kill -TERM "$(cat ~/train.pid)"'
 }
 

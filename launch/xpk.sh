@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Trains on a TPU cluster that xpk manages (https://github.com/AI-Hypercomputer/xpk): the JobSet of
-# jobset.yaml, written and queued by xpk.
+# Trains on a TPU cluster managed by xpk (https://github.com/AI-Hypercomputer/xpk), which creates and
+# queues a JobSet like that of jobset.yaml.
 #
 #   launch/xpk.sh            submit
-#   launch/xpk.sh list       watch the queue
+#   launch/xpk.sh list       show the queue
 #   launch/xpk.sh delete     stop
 set -euo pipefail
 
@@ -11,11 +11,11 @@ PROJECT="${PROJECT:-your-project}"
 ZONE="${ZONE:-us-east5-a}"
 CLUSTER="${CLUSTER:-your-cluster}"
 NAME="${NAME:-flashmotion}"
-TPU="${TPU:-v5p-32}"                              # 16 chips; a plan says what fits
-CHIPS="${CHIPS:-16}"                              # of the slice: the parts of the weights
+TPU="${TPU:-v5p-32}"                              # 16 chips; `flashmotion plan` says what fits
+CHIPS="${CHIPS:-16}"                              # chips in the slice: shards of the weights
 IMAGE="${IMAGE:-us-docker.pkg.dev/your-project/flashmotion/tpu:latest}"
 CONFIG="${CONFIG:-configs/stage1_mask.py}"
-OPTIONS="${OPTIONS:---set batch_size=16}"         # more of them, for `flashmotion train`
+OPTIONS="${OPTIONS:---set batch_size=16}"         # more options of `flashmotion train`
 RESTARTS="${RESTARTS:-20}"
 
 WHERE=(--project "$PROJECT" --zone "$ZONE" --cluster "$CLUSTER")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs launch/slurm.sbatch for real: Slurm on this machine alone, two tasks on a CPU that train as
-# one, are asked to stop, and go on when the job is requeued. Needs root, and Debian's slurm-wlm.
+# one run, receive a signal to stop, and resume when the job is requeued. Needs root, and Debian's slurm-wlm.
 #
 #   bash tests/launch/slurm_on_loopback.sh FOLDER
 set -euo pipefail
@@ -112,7 +112,7 @@ echo "asking one task to stop"
 scancel --signal=TERM "$job"
 wait_for "stopped after step" 60
 wait_for "slurm.sbatch: status 143, requeued" 60
-echo "requeued; it begins again"
+echo "requeued; the job starts again"
 for _ in $(seq 30); do
   scontrol update JobId="$job" StartTime=now 2>/dev/null && break
   sleep 1
