@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import flashmotion_jax
 from flashmotion_jax.cli import bench, cache, convert, edit, evaluate, new, plan, sample, train
-from flashmotion_jax.cli.options import Parser
+from flashmotion_jax.cli.options import Parser, keep_compiled_programs
 from flashmotion_jax.runtime.errors import exit_status
 
 
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status.
     """
     args = build_parser().parse_args(argv)
+    keep_compiled_programs()
     return exit_status("flashmotion", lambda: args.run(args), traceback="traceback" in args)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from flashmotion_jax.config import ADAPTERS
@@ -110,6 +112,18 @@ def progress_bars() -> Generator[Callable[[str, int, int], None], None, None]:
     finally:
         for bar in bars.values():
             bar.close()
+
+
+def keep_compiled_programs() -> None:
+    """Chooses the folder where JAX keeps compiled programs for later commands.
+
+    The folder is `flashmotion/compiled` in the user's cache directory. JAX_COMPILATION_CACHE_DIR
+    names another one; JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. Only commands call this,
+    before JAX is imported: the library leaves the settings of its user's program alone.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(cache) / "flashmotion" / "compiled"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
 
 
 def print_status(text: str) -> None:

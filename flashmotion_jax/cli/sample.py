@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -102,6 +103,11 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="number of devices that share the video; each holds all weights (default: 1)",
     )
     add("--prompt-cache", metavar="DIR", help="folder for caching prompt embeddings between runs")
+    add(
+        "--profile",
+        metavar="DIR",
+        help="record a JAX profiler trace of the run there, for TensorBoard or Perfetto",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,10 +118,13 @@ def run(args: argparse.Namespace) -> int:
     """
     from flashmotion_jax.inference.pipeline import Pipeline
     from flashmotion_jax.media.videos import check_output, write_video
+    from flashmotion_jax.runtime.atomic import check_file
 
     outputs = [Path(path) for path in (args.out, args.preview) if path]
     for path in outputs:
         check_output(path)
+    if args.profile:
+        check_file(Path(args.profile) / "plugins")
     pipeline = Pipeline.from_pretrained(
         args.model,
         args.adapter or (DEFAULT_ADAPTER if args.trajectory else "none"),
@@ -125,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         prompt_cache=args.prompt_cache,
     )
     request = _request(pipeline, args)
-    with options.progress_bars() as progress:
+    with options.progress_bars() as progress, _profiler(args.profile):
         video = pipeline.run(request, progress)[0]
     fps = request.sampling.fps
     start = time.perf_counter()
@@ -136,8 +145,16 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"wrote {' and '.join(map(str, outputs))}: {request.num_frames} frames, "
         f"{request.width} x {request.height}, {fps} fps"
+        + (f"; profile in {args.profile}" if args.profile else "")
     )
     return 0
+
+
+def _profiler(folder: str | None) -> AbstractContextManager[None]:
+    """Records a trace for TensorBoard or Perfetto, if a folder is given."""
+    import jax
+
+    return jax.profiler.trace(folder) if folder else nullcontext()
 
 
 def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:

@@ -27,13 +27,12 @@ import numpy as np
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DEFAULT_ADAPTER, DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
+from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
 from flashmotion_jax.inference.request import Request, make_request
-from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE, Past
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.text.prompts import PromptEncoder
 
@@ -385,18 +384,3 @@ class Pipeline:
         self._steps.end()
         elapsed = time.perf_counter() - start
         self.stage_times.append(StageTime(name, self._load_seconds, elapsed - self._load_seconds))
-
-
-@functools.partial(program, static_argnames=("dtype",))
-def encode_chunk(
-    vae: VAE, video: jax.Array, past: Past | None, dtype: str
-) -> tuple[jax.Array, Past]:
-    """Encodes frames uint8 `[1, F, H, W, 3]`; also returns the state for the next chunk."""
-    return vae.encode_chunk(to_float(video), past, dtype)
-
-
-@functools.partial(program, donate_argnames=("past",))
-def decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-    """Decodes latents `[1, T, h, w, C]` to uint8; also returns the state for the next chunk."""
-    pixels, past = vae.decode_chunk(latents, past)
-    return to_uint8(pixels), past

@@ -20,7 +20,7 @@ from flashmotion_jax.diffusion.generate import (
     start_denoising,
 )
 from flashmotion_jax.diffusion.samplers import FewStep
-from flashmotion_jax.inference.pipeline import decode_chunk, encode_chunk
+from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.perf.programs import PlannedProgram
 from flashmotion_jax.perf.sizes import VideoSize, published_checkpoint

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
@@ -81,7 +79,6 @@ class Program(Generic[P, T]):
     def _jitted(self) -> Any:
         target = backend()
         if target not in self._compiled:
-            _keep_compiled()
             self._compiled[target] = jax.jit(
                 self.function, compiler_options=OPTIONS.get(target), **self._options
             )
@@ -106,14 +103,3 @@ def program(
       The compiled function.
     """
     return Program(function, static_argnames=static_argnames, donate_argnames=donate_argnames)
-
-
-def _keep_compiled() -> None:
-    """Enables JAX's compilation cache on disk, unless the user has configured it.
-
-    The folder is `flashmotion/compiled` in the user's cache directory. JAX_COMPILATION_CACHE_DIR
-    selects another one, and JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "flashmotion" / "compiled"))

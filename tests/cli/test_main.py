@@ -85,6 +85,15 @@ def test_text_to_video_takes_no_adapter(folder, tmp_path):
     assert status == 0 and np.load(out).shape == (5, 32, 64, 3)
 
 
+def test_a_profile_of_the_run(folder, tmp_path, capsys):
+    arguments = ["--prompt", "a dog", "--steps", "1", "--out", str(tmp_path / "out.npy")]
+    profile = tmp_path / "profile"
+    command = ["sample", "--model", str(folder), *arguments, "--profile", str(profile)]
+    assert main(command) == 0
+    assert list(profile.glob("plugins/profile/*/*.xplane.pb"))
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"; profile in {profile}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -145,7 +154,7 @@ def test_the_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["sample", "cache", "train", "new", "evaluate", "plan", "bench", "edit"]
+    "command", ["sample", "convert", "cache", "train", "new", "evaluate", "plan", "bench", "edit"]
 )
 def test_every_command_has_help_and_a_traceback(command, capsys):
     with pytest.raises(SystemExit, match="0"):

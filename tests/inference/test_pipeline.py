@@ -150,6 +150,8 @@ def test_a_second_video_with_other_numbers_compiles_nothing(folder, image, monke
 
 WARM_START = """
 import sys
+from flashmotion_jax.cli.options import keep_compiled_programs
+keep_compiled_programs()
 from collections import Counter
 import jax
 from flashmotion_jax import Pipeline
@@ -179,7 +181,9 @@ def test_a_second_process_compiles_nothing(folder, tmp_path):
 
     hits, misses = hits_and_misses()
     kept = " ".join(path.name for path in (tmp_path / "flashmotion" / "compiled").iterdir())
-    assert misses > 0 and all(name in kept for name in ("begin", "advance", "decode_chunk"))
+    assert misses > 0 and all(
+        name in kept for name in ("start_denoising", "denoise_step", "decode_chunk")
+    )
     assert hits_and_misses() == (hits + misses, 0)
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from flashmotion_jax.runtime.jit import OPTIONS, program
 
@@ -33,14 +32,10 @@ def test_layers_of_a_stack_are_not_converted_all_at_once():
     assert compiled.memory_analysis().temp_size_in_bytes < 64 * 256 * 256 * 4 / 8
 
 
-@pytest.mark.parametrize("chosen", [None, "elsewhere"])
-def test_programs_are_kept_unless_the_user_chose_a_folder(chosen, monkeypatch, tmp_path):
-    before = jax.config.jax_compilation_cache_dir
+def test_programs_leave_the_compilation_cache_to_the_user(monkeypatch, tmp_path):
+    """Commands choose a folder; see `cli.options.keep_compiled_programs`."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    try:
-        jax.config.update("jax_compilation_cache_dir", chosen)
-        program(lambda x: x + 1)(1)
-        default = str(tmp_path / "flashmotion" / "compiled")
-        assert jax.config.jax_compilation_cache_dir == (chosen or default)
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+    before = jax.config.jax_compilation_cache_dir
+    program(lambda x: x + 1)(1)
+    assert jax.config.jax_compilation_cache_dir == before
+    assert not list(tmp_path.iterdir())
