@@ -1,4 +1,4 @@
-"""Trajectories: the data, the file format, the maps rendered from them, other formats, editing."""
+"""Trajectories: data, file formats, rendering to maps, editing."""
 
 from flashmotion_jax.trajectory.edit import hold, move, pan, scale, zoom
 from flashmotion_jax.trajectory.keyframes import EASINGS, Keyframe

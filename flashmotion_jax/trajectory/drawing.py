@@ -1,7 +1,7 @@
-"""Draws box outlines exactly as OpenCV does, so that maps equal those the models were trained on.
+"""Box outlines identical to OpenCV's, because the models were trained on maps drawn by OpenCV.
 
-OpenCV sweeps a disc of a whole radius along the corners' rectangle: the strokes are an odd number
-of pixels wide and the outer corners are round.
+OpenCV moves a disc of integer radius along the rectangle, so a stroke is an odd number of pixels
+wide and the outer corners are round.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import numpy as np
 
 
 def stroke_radius(height: int, width: int) -> int:
-    """Half the stroke's width, without its middle pixel, in maps of this size.
+    """Radius of the stroke in maps of this size: a stroke is 2 * radius + 1 pixels wide.
 
-    MagicMotion asks OpenCV for a thickness of min(height, width) // 100, and OpenCV rounds the
-    radius of a line thicker than one pixel up.
+    MagicMotion draws with a thickness of min(height, width) // 100; OpenCV rounds the radius of
+    lines thicker than one pixel up.
 
     Source: MagicMotion `trajectory_construction/plan_box.py`; OpenCV `ThickLine` (drawing.cpp).
     """
@@ -27,14 +27,14 @@ def draw_box(
     color: tuple[int, int, int],
     radius: int,
 ) -> None:
-    """Draws the outline of a box into a frame; equals `cv2.rectangle` of the same two corners.
+    """Draws the outline of a box into a frame, like `cv2.rectangle`.
 
     Args:
       frame_HW3: uint8, changed in place.
-      box: (x0, y0, x1, y1), the pixels the stroke's middle runs through, x0 <= x1 and y0 <= y1.
-        They may lie outside the frame.
+      box: Pixels (x0, y0, x1, y1) of the center of the stroke, x0 <= x1 and y0 <= y1; may lie
+        outside the frame.
       color: RGB, 0..255.
-      radius: Of the stroke, see `stroke_radius`.
+      radius: Radius of the stroke, see `stroke_radius`.
     """
     x0, y0, x1, y1 = box
     height, width = frame_HW3.shape[:2]
@@ -50,16 +50,16 @@ def draw_box(
 
 
 def paint_masks(masks_KHW: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
-    """Paints filled masks on black, large ones first, so that small ones stay visible.
+    """Paints masks on black, the largest first, so that small ones stay visible.
 
     Args:
-      masks_KHW: bool, one mask an object.
-      colors: RGB, 0..255, one an object.
+      masks_KHW: bool, one mask per object.
+      colors: RGB, 0..255, one per object.
 
     Returns:
       uint8 [H, W, 3].
 
-    Source: supervision `MaskAnnotator`, which painted MagicData.
+    Source: supervision `MaskAnnotator`, which MagicData was painted with.
     """
     frame_HW3 = np.zeros((*masks_KHW.shape[1:], 3), np.uint8)
     areas = masks_KHW.sum(axis=(1, 2))

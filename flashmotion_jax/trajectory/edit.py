@@ -1,7 +1,7 @@
-"""Building blocks that make one trajectory from another: move, scale, pan, zoom, hold.
+"""Functions that derive a trajectory from another: move, scale, pan, zoom, hold.
 
-A change is spread over the frames from `start` to `end` and stays after that; it comes on top of
-the motion that is there. The objects it touches get linear keyframes.
+A change builds up from frame `start` to frame `end`, lasts until the last frame, and adds to the
+existing motion. Changed objects get linear keyframes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import EASINGS, interpolate, keyframes_from_boxes
 from flashmotion_jax.trajectory.schema import Trajectory
 
-_TOLERANCE = 0.1  # pixels of the canvas between a dense motion and its keyframes
+_TOLERANCE = 0.1  # largest error of keyframes, in pixels of the canvas
 
 
 def move(
@@ -31,16 +31,16 @@ def move(
     """Moves one object.
 
     Args:
-      trajectory: Stays as it is.
-      object_id: Which object.
-      dx: To the right, in widths of the canvas.
-      dy: Down, in heights of the canvas.
-      start: The last frame before anything moves.
-      end: The frame on which the move is complete; None: the last.
-      ease: Name in `keyframes.EASINGS` of the way from the one to the other.
+      trajectory: Trajectory to derive from; it is not changed.
+      object_id: Id of the object.
+      dx: Distance to the right, in widths of the canvas.
+      dy: Distance down, in heights of the canvas.
+      start: Last frame before the motion.
+      end: Frame on which the motion is complete; None: the last frame.
+      ease: Name of the easing in `keyframes.EASINGS`.
 
     Raises:
-      UserError: There is no such object, easing or range of frames, or a box goes too far.
+      UserError: The object, easing or range of frames does not exist, or a box moves too far away.
     """
     objects = [_find(trajectory, object_id)]
     return _changed(trajectory, objects, _shifted(dx, dy), start, end, ease)
@@ -55,7 +55,7 @@ def scale(
     end: int | None = None,
     ease: str = "linear",
 ) -> Trajectory:
-    """Scales one object's box about its own centre; arguments as in `move`.
+    """Scales the box of one object about its center; arguments as in `move`.
 
     Raises:
       UserError: As in `move`, or the factor is negative.
@@ -73,7 +73,7 @@ def pan(
     end: int | None = None,
     ease: str = "linear",
 ) -> Trajectory:
-    """Moves all objects, as a camera that pans the other way would; arguments as in `move`.
+    """Moves all objects, like a camera that pans the opposite way; arguments as in `move`.
 
     Raises:
       UserError: As in `move`.
@@ -86,17 +86,17 @@ def zoom(
     trajectory: Trajectory,
     factor: float,
     *,
-    centre: tuple[float, float] = (0.5, 0.5),
+    center: tuple[float, float] = (0.5, 0.5),
     start: int = 0,
     end: int | None = None,
     ease: str = "linear",
 ) -> Trajectory:
-    """Scales all boxes about one point of the canvas, as a camera that comes closer would.
+    """Scales all boxes about a point of the canvas, like a camera that zooms.
 
     Args:
-      trajectory: Stays as it is.
-      factor: Above 1 the camera comes closer.
-      centre: (x, y) in 0..1 of the canvas, the point that stays where it is.
+      trajectory: Trajectory to derive from; it is not changed.
+      factor: Scale; above 1 zooms in.
+      center: Fixed point (x, y) in 0..1 of the canvas.
       start: As in `move`.
       end: As in `move`.
       ease: As in `move`.
@@ -105,18 +105,18 @@ def zoom(
       UserError: As in `move`, or the factor is negative.
     """
     objects = range(len(trajectory.objects))
-    return _changed(trajectory, objects, _scaled(factor, centre), start, end, ease)
+    return _changed(trajectory, objects, _scaled(factor, center), start, end, ease)
 
 
 def hold(trajectory: Trajectory, object_id: int, start: int, end: int) -> Trajectory:
-    """Keeps one object still from frame `start` to `end`; the rest of its way it goes faster.
+    """Keeps one object still from frame `start` to `end`, after which it moves faster to catch up.
 
     Raises:
-      UserError: There is no such object or range of frames.
+      UserError: The object or range of frames does not exist.
     """
     last = _check_frames(trajectory, start, end)
     index = _find(trajectory, object_id)
-    # Frame `end` shows what `start` did, and time then catches up, so that it arrives as before.
+    # Frame `end` shows the box of `start`; the remaining motion is compressed into the rest.
     frames, times = [0, start, end], [0, start, start]
     if end < last:
         frames, times = [*frames, last], [*times, last]
@@ -133,7 +133,7 @@ def _changed(
     end: int | None,
     ease: str,
 ) -> Trajectory:
-    """Leads the boxes of some objects over to `target` of them, between two frames."""
+    """Blends the boxes of some objects into `target` of them, between two frames."""
     if ease not in EASINGS:
         raise UserError(f"{ease=}, expected one of {', '.join(EASINGS)}")
     end = trajectory.num_frames - 1 if end is None else end
@@ -146,7 +146,7 @@ def _changed(
 
 
 def _with_boxes(trajectory: Trajectory, boxes: dict[int, np.ndarray]) -> Trajectory:
-    """Gives some objects (by index) a dense motion, float64 [F, 4], as linear keyframes."""
+    """Replaces the motion of objects (by index) by boxes, float64 [F, 4], as linear keyframes."""
     tolerance = _TOLERANCE / np.array([trajectory.canvas.width, trajectory.canvas.height] * 2)
     frames_F = np.arange(trajectory.num_frames)
     objects = list(trajectory.objects)
@@ -175,15 +175,15 @@ def _shifted(dx: float, dy: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _scaled(
-    factor: float, centre: tuple[float, float] | None = None
+    factor: float, center: tuple[float, float] | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Scales boxes about a point, or each about its own centre."""
+    """Scales boxes about a point; None: each about its own center."""
     if not factor >= 0:
         raise UserError(f"{factor=}, expected 0 or more; 1 changes nothing")
 
     def target(boxes_F4: np.ndarray) -> np.ndarray:
         own_F2 = (boxes_F4[:, :2] + boxes_F4[:, 2:]) / 2
-        fixed = np.tile(own_F2 if centre is None else centre, 2)
+        fixed = np.tile(own_F2 if center is None else center, 2)
         return fixed + factor * (boxes_F4 - fixed)
 
     return target

@@ -1,4 +1,4 @@
-"""Keyframes of a box: easing between them, and finding few of them for a dense motion."""
+"""Keyframes of boxes: interpolation, and fitting of keyframes to boxes on every frame."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ EASINGS: dict[str, Callable[[float], float]] = {
     "in": lambda u: u * u,
     "out": lambda u: u * (2 - u),
 }
-"""The way travelled, 0..1, at the time u in 0..1 between a keyframe and the next one."""
+"""Name -> progress in 0..1 at time u in 0..1 between a keyframe and the next."""
 
 Box = tuple[float, float, float, float]
-"""(x0, y0, x1, y1) in 0..1 of the canvas; may leave it."""
+"""(x0, y0, x1, y1) as fractions of the canvas; values outside 0..1 lie outside the canvas."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Keyframe:
     """A box at a frame.
 
     Attributes:
-      frame: Counted from 0.
-      box: Where the object is.
-      ease: Name in `EASINGS` of the motion towards the next keyframe.
+      frame: Frame number, from 0.
+      box: Box on that frame.
+      ease: Name in `EASINGS` of the motion to the next keyframe.
     """
 
     frame: int
@@ -36,11 +36,11 @@ class Keyframe:
 
 
 def interpolate(keyframes: Sequence[Keyframe], times_F: np.ndarray) -> np.ndarray:
-    """The boxes at any times; before the first and after the last keyframe the box rests.
+    """Interpolates keyframes; before the first and after the last one, the box is constant.
 
     Args:
       keyframes: At least one, in order of time.
-      times_F: In frames; fractions allowed.
+      times_F: Times in frames, not necessarily integers.
 
     Returns:
       float64 [F, 4].
@@ -58,12 +58,12 @@ def interpolate(keyframes: Sequence[Keyframe], times_F: np.ndarray) -> np.ndarra
 def keyframes_from_boxes(
     frames_F: np.ndarray, boxes_F4: np.ndarray, tolerance_4: np.ndarray
 ) -> tuple[Keyframe, ...]:
-    """Linear keyframes that follow a dense motion (Douglas and Peucker's line simplification).
+    """Fits linear keyframes to boxes by Douglas-Peucker line simplification.
 
     Args:
       frames_F: Increasing frame numbers, at least one.
-      boxes_F4: The box at each of them.
-      tolerance_4: The largest error allowed in x0, y0, x1, y1.
+      boxes_F4: The box on each of these frames.
+      tolerance_4: Largest error of x0, y0, x1, y1.
     """
     kept = {0, len(frames_F) - 1}
     spans = [(0, len(frames_F) - 1)]

@@ -1,7 +1,4 @@
-"""An object's mask on frame 0: run lengths in memory and in JSON, PNG as input.
-
-Run lengths compare and hash like any other value, so a trajectory that holds them does too.
-"""
+"""The mask of an object on frame 0, as run lengths, which compare and hash by value."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ class Mask:
 
     Attributes:
       size: (height, width) in pixels.
-      counts: Lengths of the alternating runs of pixels outside and inside, outside first,
-        counted down the columns from the left.
+      counts: Lengths of alternating runs of pixels outside and inside the mask, starting outside,
+        in column-major order.
 
     Source: COCO's `segmentation` of crowd objects (pycocotools `mask.py`).
     """
@@ -31,7 +28,7 @@ class Mask:
 
     @classmethod
     def from_array(cls, mask_HW: np.ndarray) -> Mask:
-        """Encodes a [H, W] array of any dtype; what is not zero is inside."""
+        """Encodes an array [H, W] of any dtype; nonzero values are inside."""
         pixels = np.asarray(mask_HW, bool).ravel(order="F")
         changes = np.flatnonzero(np.diff(pixels, prepend=False))
         counts = np.diff(changes, prepend=0, append=pixels.size)
@@ -44,10 +41,10 @@ class Mask:
         return np.repeat(inside, self.counts).reshape(self.size, order="F")
 
     def box(self) -> tuple[float, float, float, float]:
-        """The bounding box (x0, y0, x1, y1) in 0..1 of the mask's size.
+        """The bounding box (x0, y0, x1, y1) as fractions of the size.
 
         Raises:
-          UserError: No pixel is inside.
+          UserError: The mask is empty.
         """
         extent = bounding_box(self.to_array())
         if extent is None:
@@ -58,7 +55,7 @@ class Mask:
 
 
 def bounding_box(mask_HW: np.ndarray) -> tuple[int, int, int, int] | None:
-    """(x0, y0, x1, y1) in pixels around the inside of a bool [H, W], x1 and y1 exclusive."""
+    """The bounding box (x0, y0, x1, y1) in pixels of a bool [H, W], ends exclusive, or None."""
     rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     if not rows.size:
         return None
@@ -66,14 +63,14 @@ def bounding_box(mask_HW: np.ndarray) -> tuple[int, int, int, int] | None:
 
 
 def read_mask_png(folder: Path, name: str) -> Mask:
-    """Reads a mask from a PNG: inside is what is neither black nor transparent.
+    """Reads a mask from an image: pixels that are neither black nor transparent are inside.
 
     Args:
-      folder: Where the trajectory file lies; the PNG must lie in it or below it.
+      folder: Folder of the trajectory file, which must contain the image.
       name: Path relative to `folder`.
 
     Raises:
-      UserError: The path leaves the folder, or is no readable image.
+      UserError: The path leaves the folder, or is not a readable image.
     """
     path = (folder / name).resolve()
     if Path(name).is_absolute() or not path.is_relative_to(folder.resolve()):

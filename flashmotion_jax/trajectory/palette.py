@@ -1,4 +1,4 @@
-"""The colors of trajectory maps: one per object, the same in training data and in rendering."""
+"""The colors of objects in trajectory maps, in training data and in rendered maps alike."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PALETTE = np.array(
 )  # fmt: skip
 """uint8 [21, 3], RGB; object `id` has row `id % 21`.
 
-MagicData's masks are drawn at opacity 0.5 on black by supervision's MaskAnnotator, whose default
-palette this is, halved and rounded to even.
+This is the default palette of supervision's MaskAnnotator, halved and rounded to even, because
+MagicData's masks were drawn with opacity 0.5 on black.
 """
 
 
 def palette_color(object_id: int) -> tuple[int, int, int]:
-    """The RGB color, 0..255, that MagicData gives the object with this id (counted from 1)."""
+    """The RGB color, 0..255, of the object with this id (from 1) in MagicData."""
     red, green, blue = PALETTE[object_id % len(PALETTE)].tolist()
     return red, green, blue

@@ -1,8 +1,8 @@
-"""Renders a trajectory to maps: the video of colored masks and boxes that the adapter sees.
+"""Rendering of trajectories to maps, the video of colored masks and boxes that the adapter gets.
 
-Frame 0 holds the objects' masks; later frames hold their boxes, outlined or filled, or the masks
-moved and scaled with the boxes. Geometry is that of the image: resized to cover the size, centre
-cropped.
+Frame 0 shows the masks of the objects; later frames show their boxes, outlined or filled, or the
+masks moved and scaled with the boxes. Like the image, maps are resized to cover the size and
+center-cropped.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ def render(
 ) -> np.ndarray:
     """Renders trajectory maps, deterministically.
 
-    Strokes, painting order and default colors are MagicMotion's; floats are rounded only here.
+    Strokes, painting order and default colors are those of MagicMotion. Boxes are rounded to pixels
+    only here.
 
     Args:
-      trajectory: What to draw.
-      height: Of the maps, in pixels.
-      width: Of the maps, in pixels.
-      map_kind: Outlines of the boxes, as MagicMotion's; the boxes filled; or masks moved and scaled
-        with them.
-      num_frames: Length of the maps; the motion is stretched to it. None: the trajectory's.
-      compat: "magicmotion" takes the colors of MagicData's palette whatever the objects say.
+      trajectory: Trajectory to render.
+      height: Height of the maps, in pixels.
+      width: Width of the maps, in pixels.
+      map_kind: What frames after the first show: "box" for outlines, as in MagicMotion,
+        "filled_box", or "mask" for masks moved and scaled with the boxes.
+      num_frames: Number of maps, to which the motion is stretched; None: that of the trajectory.
+      compat: "magicmotion" ignores the objects' own colors and uses MagicData's palette.
 
     Returns:
       uint8 [F, height, width, 3].
@@ -80,11 +81,11 @@ def render(
 
 
 def render_masks(masks_KFHW: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
-    """Renders maps from a mask per object and frame, as a segmenter gives them.
+    """Renders maps from masks of every object on every frame.
 
     Args:
       masks_KFHW: bool.
-      colors: RGB, 0..255, one an object.
+      colors: RGB, 0..255, one per object.
 
     Returns:
       uint8 [F, H, W, 3].
@@ -95,13 +96,13 @@ def render_masks(masks_KFHW: np.ndarray, colors: list[tuple[int, int, int]]) -> 
     if masks_KFHW.ndim != 4 or masks_KFHW.dtype != bool or len(masks_KFHW) != len(colors):
         raise UserError(
             f"masks {masks_KFHW.dtype} {list(masks_KFHW.shape)} with {len(colors)} colors, "
-            "expected bool [objects, frames, height, width] and a color an object"
+            "expected bool [objects, frames, height, width] and one color per object"
         )
     return np.stack([paint_masks(masks_KFHW[:, f], colors) for f in range(masks_KFHW.shape[1])])
 
 
 def _to_pixels(boxes: np.ndarray, covered: tuple[int, int, int, int]) -> np.ndarray:
-    """Boxes [..., 4] in 0..1 of the canvas to pixels of the map, still floats."""
+    """Converts boxes [..., 4] from fractions of the canvas to pixels of the map, unrounded."""
     height, width, top, left = covered
     return boxes * np.array([width, height] * 2) - np.array([left, top] * 2)
 
@@ -113,7 +114,7 @@ def _object_mask(
     size: tuple[int, int],
     covered: tuple[int, int, int, int],
 ) -> np.ndarray:
-    """The mask of frame 0 carried along from its box to another one, bool [H, W]."""
+    """The mask of frame 0 moved and scaled from its box to another box, bool [H, W]."""
     (height, width), (resized_height, resized_width, top, left) = size, covered
     if mask_HW is None:
         y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None, :] + 0.5
@@ -122,21 +123,21 @@ def _object_mask(
     source_height, source_width = mask_HW.shape
     rows = (_carried_back(height, first_box[1::2], box[1::2]) + top) / resized_height
     columns = (_carried_back(width, first_box[::2], box[::2]) + left) / resized_width
-    # One row and one column of background, for what lies outside the mask's picture.
+    # A row and a column of background, which indices outside the mask refer to.
     padded = np.pad(mask_HW, ((0, 1), (0, 1)))
     return padded[np.ix_(_index(rows, source_height), _index(columns, source_width))]
 
 
 def _carried_back(length: int, first: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """Where the centres of a line of pixels were on frame 0, if [2] `first` has become `now`."""
+    """Positions on frame 0 of the centers of a line of pixels, if interval `first` became `now`."""
     extent = now[1] - now[0]
-    if extent < 1e-3:  # of a pixel: nothing is left of the object
+    if extent < 1e-3:  # pixels: the object is not visible
         return np.full(length, -np.inf)
     scale = (first[1] - first[0]) / extent
     return (np.arange(length) + 0.5) * scale + (first[0] - now[0] * scale)
 
 
 def _index(position: np.ndarray, length: int) -> np.ndarray:
-    """Positions in 0..1 to indices of `length` pixels; what lies outside becomes `length`."""
+    """Converts positions in 0..1 to indices of `length` pixels; outside, the index is `length`."""
     index = np.floor(position * length)
     return np.where((index >= 0) & (index < length), index, length).astype(int)

@@ -1,7 +1,7 @@
-"""Trajectories: what the user wants to move where, as data and as `trajectory.json` (format v1).
+"""Trajectories, the motion that a user wants, as data and as `trajectory.json` (format v1).
 
-The first thing in the flow that belongs to the user: drawn in an editor, imported or written by
-hand, then rendered to the maps that the adapter sees.
+They are drawn in the editor, imported or written by hand, and then rendered to the maps that the
+adapter gets.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import Keyframe, interpolate
 from flashmotion_jax.trajectory.masks import Mask, read_mask_png
 from flashmotion_jax.trajectory.palette import palette_color
-from flashmotion_jax.trajectory.validation import VERSION, find_faults, with_current_names
+from flashmotion_jax.trajectory.validation import VERSION, find_problems, with_current_names
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """The picture that boxes are fractions of: the image's own size, in pixels."""
+    """The size in pixels of the image that boxes are fractions of."""
 
     width: int
     height: int
@@ -35,11 +35,11 @@ class TrackedObject:
     """An object that follows a box.
 
     Attributes:
-      id: From 1; objects with higher ids are drawn over lower ones.
-      keyframes: In order of time, at least one.
-      name: For people.
-      color: "#rrggbb", or None for the color MagicData gives the id.
-      mask: On frame 0, of the canvas's size; None: the filled box stands for it.
+      id: Number from 1; higher ids are drawn over lower ones.
+      keyframes: At least one, in order of time.
+      name: Name for people.
+      color: "#rrggbb", or None for the color of the id in MagicData.
+      mask: Mask on frame 0, of the size of the canvas; None: the filled box.
     """
 
     id: int
@@ -50,7 +50,7 @@ class TrackedObject:
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """The color in the maps, 0..255."""
+        """Color in the maps, RGB 0..255."""
         if self.color is None:
             return palette_color(self.id)
         red, green, blue = bytes.fromhex(self.color[1:])
@@ -59,17 +59,17 @@ class TrackedObject:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The motion of a video's objects.
+    """The motion of the objects of a video.
 
     Attributes:
-      canvas: The picture the boxes are fractions of.
+      canvas: Size of the image that boxes are fractions of.
       num_frames: Length of the motion.
       fps: Frames per second.
-      objects: Any number.
-      sparse_frames: The frames on which boxes are drawn; None: on all.
+      objects: Any number of objects.
+      sparse_frames: Frames on which boxes are drawn; None: all.
 
     Raises:
-      UserError: On construction, with every fault in one message.
+      UserError: On construction; the message lists all problems.
     """
 
     canvas: Canvas
@@ -79,29 +79,29 @@ class Trajectory:
     sparse_frames: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        _raise_faults(find_faults(self.to_dict()))
+        _raise_problems(find_problems(self.to_dict()))
 
     def boxes(self, num_frames: int | None = None) -> np.ndarray:
-        """The box of every object on every frame.
+        """Interpolates the box of every object on every frame.
 
         Args:
-          num_frames: The motion is stretched to this many frames; None: as it is.
+          num_frames: Number of frames to stretch the motion to; None: its own length.
 
         Returns:
-          float64 [K, F, 4], (x0, y0, x1, y1) in 0..1 of the canvas.
+          float64 [K, F, 4], (x0, y0, x1, y1) as fractions of the canvas.
         """
         times_F = np.linspace(0, self.num_frames - 1, num_frames or self.num_frames)
         boxes = [interpolate(item.keyframes, times_F) for item in self.objects]
         return np.array(boxes).reshape(-1, len(times_F), 4)
 
     def drawn(self, num_frames: int | None = None) -> np.ndarray:
-        """The frames that are not left black, after stretching: bool [F]. Frame 0 always is one."""
+        """Whether each frame shows boxes, after stretching, bool [F]; frame 0 always does."""
         length = num_frames or self.num_frames
         if self.sparse_frames is None:
             return np.ones(length, bool)
         frames = np.array(self.sparse_frames, np.float64)
         stretched = np.rint(frames * (length - 1) / max(self.num_frames - 1, 1))
-        # Frame 0 shows masks: a box of a later frame must not end up there and vanish.
+        # Frame 0 shows masks, so a box of a later frame must not be rounded to it.
         stretched = np.minimum(np.maximum(stretched, frames > 0), length - 1)
         drawn = np.zeros(length, bool)
         drawn[[0, *stretched.astype(int)]] = True
@@ -109,18 +109,18 @@ class Trajectory:
 
     @classmethod
     def from_dict(cls, data: Any, folder: str | Path | None = None) -> Trajectory:
-        """Builds a trajectory from the data of a file.
+        """Builds a trajectory from decoded JSON.
 
         Args:
-          data: What the JSON holds.
-          folder: Where the masks' PNGs lie; None: only run lengths are allowed.
+          data: The decoded JSON.
+          folder: Folder of the PNG files of masks; None: masks must be run lengths.
 
         Raises:
-          UserError: With every fault in one message.
+          UserError: The data is invalid; the message lists all problems.
         """
         folder = None if folder is None else Path(folder)
         data = with_current_names(data)
-        _raise_faults(find_faults(data, folder))
+        _raise_problems(find_problems(data, folder))
         sparse_frames = data.get("sparse_frames")
         return cls(
             canvas=Canvas(**data["canvas"]),
@@ -131,7 +131,7 @@ class Trajectory:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The data of the file, masks as run lengths."""
+        """The trajectory as data for JSON, with masks as run lengths."""
         return {
             "version": VERSION,
             "canvas": {"width": self.canvas.width, "height": self.canvas.height},
@@ -146,7 +146,7 @@ class Trajectory:
         """Reads a `trajectory.json`.
 
         Raises:
-          UserError: The file is missing, is no JSON, or has faults: all in one message.
+          UserError: The file is missing, not JSON, or invalid; the message lists all problems.
         """
         path = Path(path)
         if not path.is_file():
@@ -163,9 +163,9 @@ class Trajectory:
             raise UserError(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Writes a `trajectory.json` that needs no other file: masks go in as run lengths."""
+        """Writes a self-contained `trajectory.json`, with masks as run lengths."""
         text = json.dumps(self.to_dict(), indent=1, default=np.generic.item)
-        # Lists of numbers read better, and take less room, on one line.
+        # Lists of numbers are shorter and easier to read on one line.
         text = re.sub(r"\[\n[-+.,eE\d\s]*\]", lambda numbers: "".join(numbers[0].split()), text)
         with replacing(path) as scratch:
             scratch.write_text(text + "\n", encoding="utf-8")
@@ -206,6 +206,6 @@ def _object_to_dict(item: TrackedObject) -> dict[str, Any]:
     }
 
 
-def _raise_faults(faults: list[str]) -> None:
-    if faults:
-        raise UserError("\n  ".join([f"faults in the trajectory: {len(faults)}", *faults]))
+def _raise_problems(problems: list[str]) -> None:
+    if problems:
+        raise UserError("\n  ".join([f"problems in the trajectory: {len(problems)}", *problems]))

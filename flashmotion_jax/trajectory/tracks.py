@@ -1,4 +1,4 @@
-"""Point tracks, the form other trajectory-controlled models take, to boxes and back."""
+"""Point tracks, the input of other trajectory-controlled models: from boxes and to boxes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
-    """The ways of N points.
+    """The tracks of N points over F frames.
 
     Attributes:
-      points_FN2: float64, (x, y) in pixels of the picture.
-      visible_FN: bool; where it is False the point's place means nothing.
+      points_FN2: float64, (x, y) in pixels of the image.
+      visible_FN: bool; the position of an invisible point has no meaning.
 
     Raises:
-      UserError: On construction: the shapes do not fit, or a visible point is not finite.
+      UserError: On construction: the shapes do not match, or a visible point is not finite.
     """
 
     points_FN2: np.ndarray
@@ -35,7 +35,7 @@ class Tracks:
                 f"visibility {list(visible.shape)}, expected {list(points.shape[:2])} as the points"
             )
         if not np.isfinite(points[visible]).all():
-            raise UserError("a visible point is NaN or infinite: mark it invisible or repair it")
+            raise UserError("a visible point is NaN or infinite: mark it invisible, or correct it")
 
 
 def boxes_from_tracks(
@@ -45,21 +45,21 @@ def boxes_from_tracks(
     fps: float = 24.0,
     tolerance: float = 0.45,
 ) -> Trajectory:
-    """Makes a box of a given size, centred on the point, of each track.
+    """Makes an object of each track, with a box of a given size centered on the point.
 
-    Where a point is not visible, its box goes straight on from where it was last seen to where it
-    is seen again.
+    While a point is invisible, its box moves in a straight line from its last to its next visible
+    position.
 
     Args:
-      tracks: At most 21 points, or the palette has no color for each.
-      canvas: The picture that the points are in pixels of.
+      tracks: At most 21 points, the number of colors of the palette.
+      canvas: Size of the image of the points.
       box_size: (width, height) in pixels.
       fps: Frames per second.
-      tolerance: Pixels the keyframes may differ from the points.
+      tolerance: Largest distance of the keyframes from the points, in pixels.
 
     Raises:
-      UserError: A point is never visible, the size is not positive, or the trajectory has
-        faults.
+      UserError: A point is never visible, the size is not positive, or the trajectory would be
+        invalid.
     """
     if not min(box_size) > 0:
         raise UserError(f"{box_size=}, expected a positive (width, height) in pixels")
@@ -70,16 +70,16 @@ def boxes_from_tracks(
         frames = np.flatnonzero(tracks.visible_FN[:, n])
         if not frames.size:
             raise UserError(f"track {n} is never visible: leave it out")
-        centres = tracks.points_FN2[frames, n]
-        boxes_F4 = np.concatenate([centres - half, centres + half], axis=1) / size
+        centers = tracks.points_FN2[frames, n]
+        boxes_F4 = np.concatenate([centers - half, centers + half], axis=1) / size
         keyframes = keyframes_from_boxes(frames, boxes_F4, tolerance / size)
         objects.append(TrackedObject(n + 1, keyframes, f"track {n}"))
     return Trajectory(canvas, len(tracks.points_FN2), fps, tuple(objects))
 
 
 def tracks_from_boxes(trajectory: Trajectory) -> Tracks:
-    """The centres of the boxes as point tracks, visible while inside the canvas."""
+    """The centers of the boxes as point tracks, visible inside the canvas."""
     boxes_KF4 = trajectory.boxes()
-    centres_FN2 = ((boxes_KF4[..., :2] + boxes_KF4[..., 2:]) / 2).swapaxes(0, 1)
-    visible_FN = np.all((centres_FN2 >= 0) & (centres_FN2 < 1), axis=-1)
-    return Tracks(centres_FN2 * [trajectory.canvas.width, trajectory.canvas.height], visible_FN)
+    centers_FN2 = ((boxes_KF4[..., :2] + boxes_KF4[..., 2:]) / 2).swapaxes(0, 1)
+    visible_FN = np.all((centers_FN2 >= 0) & (centers_FN2 < 1), axis=-1)
+    return Tracks(centers_FN2 * [trajectory.canvas.width, trajectory.canvas.height], visible_FN)

@@ -1,6 +1,6 @@
-"""Finds every fault of a trajectory file at once, each with its place, what was expected, the fix.
+"""Validation of trajectory files: finds all problems at once, in the decoded JSON.
 
-Works on the plain data of the JSON, before any object is made of it.
+Each problem names its place, what was expected, and how to fix it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from flashmotion_jax.trajectory.masks import read_mask_png
 from flashmotion_jax.trajectory.palette import palette_color
 
 VERSION = 1
-"""Of the file format."""
+"""Version of the file format."""
 
 OLD_NAMES = {"colour": "color"}
-"""Keys of an object in files that were written before December 2026, with today's name."""
+"""Key of an object in files written until December 2026 -> its present name."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """What a key of the file may hold."""
+    """The values that a key accepts."""
 
     accepts: Callable[[Any], bool]
     expected: str
@@ -44,7 +44,7 @@ def _is_whole(value: Any, low: int, high: int) -> bool:
 
 def _is_number(value: Any, low: float, high: float) -> bool:
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    # A NaN is in no range.
+    # NaN fails both comparisons.
     return is_number and bool(low <= value <= high)
 
 
@@ -70,7 +70,7 @@ CANVAS = {"width": _SIDE, "height": _SIDE}
 MASK = {
     "size": Field(
         lambda v: isinstance(v, list) and len(v) == 2 and all(map(_SIDE.accepts, v)),
-        "[height, width] in pixels, the canvas's own",
+        "[height, width] of the canvas, in pixels",
     ),
     "counts": Field(
         lambda v: isinstance(v, list) and all(_is_whole(run, 0, 16_384**2) for run in v),
@@ -91,10 +91,10 @@ KEYFRAME = {
 OBJECT = {
     "id": Field(lambda v: _is_whole(v, 1, 9_999), "a whole number from 1"),
     "name": Field(lambda v: isinstance(v, str), "text", False),
-    "color": Field(_is_color, "'#rrggbb' other than black, or null for MagicData's", False),
+    "color": Field(_is_color, "'#rrggbb' but not black, or null for MagicData's", False),
     "mask": Field(
         lambda v: v is None or isinstance(v, str | dict),
-        'a PNG beside the file, {"size", "counts"}, or null for the filled box',
+        'a PNG in the folder of the file, {"size", "counts"}, or null for the filled box',
         False,
     ),
     "keyframes": Field(lambda v: isinstance(v, list) and v != [], "a list of at least one"),
@@ -113,21 +113,21 @@ TRAJECTORY = {
 }
 
 
-def find_faults(data: Any, folder: Path | None = None) -> list[str]:
+def find_problems(data: Any, folder: Path | None = None) -> list[str]:
     """Checks the data of a trajectory file.
 
     Args:
-      data: What the JSON holds.
-      folder: Where the masks' PNGs are looked for; None: PNGs are a fault.
+      data: The decoded JSON.
+      folder: Folder of the PNG files of masks; None: masks must be run lengths.
 
     Returns:
-      One line a fault, such as `objects[1].keyframes[0].box: [0.5, 0], expected ...`.
+      One line per problem, such as `objects[1].keyframes[0].box: [0.5, 0], expected ...`.
     """
-    return list(_trajectory_faults(data, folder))
+    return list(_trajectory_problems(data, folder))
 
 
 def with_current_names(data: Any) -> Any:
-    """The data of a trajectory file with the keys of `OLD_NAMES` under their present names."""
+    """The data of a trajectory file, with the keys of `OLD_NAMES` renamed."""
     objects = data.get("objects") if isinstance(data, dict) else None
     if not isinstance(objects, list):
         return data
@@ -137,12 +137,12 @@ def with_current_names(data: Any) -> Any:
 def _renamed(item: Any) -> Any:
     if not isinstance(item, dict):
         return item
-    # With both keys, the old one stays and is reported as unknown.
+    # If both keys are there, the old one stays and is reported as unknown.
     names = {old: new for old, new in OLD_NAMES.items() if new not in item}
     return {names.get(key, key): value for key, value in item.items()}
 
 
-def _field_faults(place: str, data: Any, fields: dict[str, Field]) -> Iterator[str]:
+def _field_problems(place: str, data: Any, fields: dict[str, Field]) -> Iterator[str]:
     if not isinstance(data, dict):
         yield f"{place or 'file'}: {reprlib.repr(data)}, expected {{{', '.join(fields)}}}"
         return
@@ -159,16 +159,16 @@ def _field_faults(place: str, data: Any, fields: dict[str, Field]) -> Iterator[s
 
 
 def _valid(data: Any, fields: dict[str, Field], key: str) -> Any:
-    """The value of a key, or None where it is missing or wrong (and reported already)."""
+    """The value of a key, or None if it is missing or wrong, which was reported before."""
     value = data.get(key) if isinstance(data, dict) else None
     return value if fields[key].accepts(value) else None
 
 
-def _trajectory_faults(data: Any, folder: Path | None) -> Iterator[str]:
-    yield from _field_faults("", data, TRAJECTORY)
+def _trajectory_problems(data: Any, folder: Path | None) -> Iterator[str]:
+    yield from _field_problems("", data, TRAJECTORY)
     canvas = _valid(data, TRAJECTORY, "canvas")
     if canvas is not None:
-        yield from _field_faults("canvas", canvas, CANVAS)
+        yield from _field_problems("canvas", canvas, CANVAS)
     size = [_valid(canvas, CANVAS, "height"), _valid(canvas, CANVAS, "width")]
     last = (_valid(data, TRAJECTORY, "num_frames") or 10_000) - 1
     for frame in _valid(data, TRAJECTORY, "sparse_frames") or []:
@@ -177,17 +177,17 @@ def _trajectory_faults(data: Any, folder: Path | None) -> Iterator[str]:
     objects = _valid(data, TRAJECTORY, "objects") or []
     for index, item in enumerate(objects):
         place = f"objects[{index}]"
-        yield from _field_faults(place, item, OBJECT)
-        yield from _mask_faults(f"{place}.mask", _valid(item, OBJECT, "mask"), size, folder)
+        yield from _field_problems(place, item, OBJECT)
+        yield from _mask_problems(f"{place}.mask", _valid(item, OBJECT, "mask"), size, folder)
         keyframes = _valid(item, OBJECT, "keyframes") or []
-        yield from _keyframe_faults(f"{place}.keyframes", keyframes, last)
-    yield from _repeated_faults(objects)
+        yield from _keyframe_problems(f"{place}.keyframes", keyframes, last)
+    yield from _repeated_problems(objects)
 
 
-def _keyframe_faults(place: str, keyframes: list[Any], last: int) -> Iterator[str]:
+def _keyframe_problems(place: str, keyframes: list[Any], last: int) -> Iterator[str]:
     previous = -1
     for index, item in enumerate(keyframes):
-        yield from _field_faults(f"{place}[{index}]", item, KEYFRAME)
+        yield from _field_problems(f"{place}[{index}]", item, KEYFRAME)
         frame = _valid(item, KEYFRAME, "frame")
         if frame is None:
             continue
@@ -195,18 +195,18 @@ def _keyframe_faults(place: str, keyframes: list[Any], last: int) -> Iterator[st
             yield f"{place}[{index}].frame: {frame}, expected at most {last} (num_frames - 1)"
         if frame <= previous:
             yield (
-                f"{place}[{index}].frame: {frame}, expected more than the {previous} before it; "
-                "put keyframes in order of time, one a frame"
+                f"{place}[{index}].frame: {frame}, expected more than {previous}, the one before; "
+                "sort keyframes by frame, at most one per frame"
             )
         previous = frame
 
 
-def _mask_faults(place: str, mask: Any, size: list[Any], folder: Path | None) -> Iterator[str]:
+def _mask_problems(place: str, mask: Any, size: list[Any], folder: Path | None) -> Iterator[str]:
     if mask is None:
         return
     if isinstance(mask, str):
         if folder is None:
-            yield f"{place}: {mask!r}, expected run lengths; PNGs are read only beside a file"
+            yield f"{place}: {mask!r}, expected run lengths; PNG files are read only next to a file"
             return
         try:
             picture = read_mask_png(folder, mask)
@@ -214,21 +214,21 @@ def _mask_faults(place: str, mask: Any, size: list[Any], folder: Path | None) ->
             yield f"{place}: {error}"
             return
         mask = {"size": list(picture.size), "counts": list(picture.counts)}
-    yield from _field_faults(place, mask, MASK)
+    yield from _field_problems(place, mask, MASK)
     mask_size, counts = _valid(mask, MASK, "size"), _valid(mask, MASK, "counts")
     if mask_size and counts is not None and sum(counts) != math.prod(mask_size):
         expected = f"{math.prod(mask_size)} = height * width of its size"
         yield f"{place}.counts: sum {sum(counts)}, expected {expected}"
     elif counts is not None and not any(counts[1::2]):
-        yield f"{place}: empty, expected a pixel inside; or null for the filled box"
+        yield f"{place}: empty; expected at least one pixel inside, or null for the filled box"
     if mask_size and None not in size and mask_size != size:
         yield (
             f"{place}: [height, width] {mask_size}, expected the canvas's {size}; resize the mask "
-            "or set the canvas to the picture's size"
+            "or set the canvas to the size of the image"
         )
 
 
-def _repeated_faults(objects: list[Any]) -> Iterator[str]:
+def _repeated_problems(objects: list[Any]) -> Iterator[str]:
     ids: dict[int, int] = {}
     colors: dict[str, int] = {}
     for index, item in enumerate(objects):
@@ -244,5 +244,5 @@ def _repeated_faults(objects: list[Any]) -> Iterator[str]:
         if (first := colors.setdefault(color.lower(), index)) != index:
             yield (
                 f"objects[{index}].color: {color}, expected another than objects[{first}]'s; "
-                "set colors of your own (MagicData's repeat after 21 objects)"
+                "give each object a color (those of MagicData repeat after 21 ids)"
             )

@@ -87,7 +87,7 @@ def open_page(browser):
 
 @pytest.fixture
 def picture(tmp_path):
-    """A red disc and a blue square on grey, of another aspect ratio than the model's video."""
+    """A red disc and a blue square on gray, of another aspect ratio than the model's video."""
     pixels = np.full((90, 120, 3), 128, np.uint8)
     y, x = np.mgrid[:90, :120]
     pixels[(y - 40) ** 2 + (x - 40) ** 2 < 15**2] = 225, 35, 40

@@ -36,7 +36,7 @@ CONTRAST = """() => {
   const light = (color) => color.slice(0, 3)
     .map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4))
     .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const faults = [];
+  const problems = [];
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const element = texts.currentNode.parentElement;
@@ -46,13 +46,13 @@ CONTRAST = """() => {
     const ink = over(parse(getComputedStyle(element).color), ground);
     const [low, high] = [light(ink), light(ground)].sort((a, b) => a - b);
     const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < 4.5) faults.push(`${ratio.toFixed(2)}: ${texts.currentNode.textContent.trim()}`);
+    if (ratio < 4.5) problems.push(`${ratio.toFixed(2)}: ${texts.currentNode.textContent.trim()}`);
   }
-  return faults;
+  return problems;
 }"""
 FOCUSED = """() => {
   const element = document.activeElement;
-  const sections = ["header", ".left", ".centre", ".right", ".timeline"];
+  const sections = ["header", ".left", ".center", ".right", ".timeline"];
   const outline = getComputedStyle(element);
   return {
     section: sections.findIndex((selector) => element.closest(selector)),

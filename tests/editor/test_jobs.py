@@ -142,7 +142,7 @@ def test_sessions_see_their_own(client, slow):
         ),
         ({"adapter": "x"}, "adapter='x'; expected resnet, none"),
         ({"trajectory": "{"}, "trajectory is not JSON"),
-        ({"trajectory": "{}"}, "faults in the trajectory"),
+        ({"trajectory": "{}"}, "problems in the trajectory"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_waits(client, fields, message):

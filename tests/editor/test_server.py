@@ -185,7 +185,7 @@ def test_maps_come_back_as_they_were_rendered(client, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["wan_move", "spline", "ati"])
-def test_point_tracks_keep_the_centres(client, kind):
+def test_point_tracks_keep_the_centers(client, kind):
     if kind == "ati":
         pytest.importorskip("torch")
     answer = export(client, kind)
@@ -252,11 +252,11 @@ def test_label_pictures_and_map_arrays_are_read(client, tmp_path):
         ("a.json", b"{", "a.json is not JSON"),
         ("a.json", b"{}", "version: missing"),
         ("a.json", b"[]", "no track in them"),
-        ("a.npy", b"x", "a.npy is not an npy file of numbers"),
+        ("a.npy", b"x", "a.npy is not an .npy file of numbers"),
         ("a.mp4", b"x", "a.mp4 is not a readable video"),
         ("a.zip", b"x", "a.zip is not a readable zip"),
         ("a.csv", b"x,y\n", "a.csv has the columns"),
-        ("a.png", b"x", "a.png is not a readable picture"),
+        ("a.png", b"x", "a.png is not a readable image"),
     ],
 )
 def test_what_cannot_be_imported_is_named(client, name, content, message):

@@ -1,4 +1,4 @@
-"""Stands in for a model: grey videos, one step whenever a test lets it."""
+"""Stands in for a model: gray videos, one step whenever a test lets it."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_best_size_says_when_there_is_none(arguments):
         images.best_size(*arguments)
 
 
-def test_cover_geometry_centres_the_longer_side():
+def test_cover_geometry_centers_the_longer_side():
     assert images.cover_geometry((100, 200), (50, 60)) == (50, 100, 0, 20)
     assert images.cover_geometry((200, 100), (60, 50)) == (100, 50, 20, 0)
     assert images.cover_geometry((427, 640), (704, 1280)) == (854, 1280, 75, 0)

@@ -42,7 +42,7 @@ def test_move_eases_and_holds_until_the_end():
     np.testing.assert_allclose(late, np.arange(11) >= 5, atol=TOLERANCE)
 
 
-def test_scale_keeps_the_centre():
+def test_scale_keeps_the_center():
     after = scale(trajectory(), 3, 2.0, end=4).boxes()[0]
     np.testing.assert_allclose(after[0], [0.1, 0.2, 0.3, 0.6], atol=TOLERANCE)
     np.testing.assert_allclose(after[4:], [[0.0, 0.0, 0.4, 0.8]] * 7, atol=TOLERANCE)
@@ -52,7 +52,7 @@ def test_pan_and_zoom_take_every_object():
     before = trajectory().boxes()
     panned = pan(trajectory(), 0.0, 0.3).boxes()
     np.testing.assert_allclose(panned[:, -1] - before[:, -1], [[0, 0.3, 0, 0.3]] * 2, atol=1e-9)
-    zoomed = zoom(trajectory(), 2.0, centre=(0.1, 0.2)).boxes()[:, -1]
+    zoomed = zoom(trajectory(), 2.0, center=(0.1, 0.2)).boxes()[:, -1]
     expected = [[0.1, 0.2, 0.5, 1.0], [-0.1, 0.8, 0.3, 1.2]]
     np.testing.assert_allclose(zoomed, expected, atol=TOLERANCE)
 

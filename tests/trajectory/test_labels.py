@@ -36,13 +36,13 @@ def test_each_label_is_an_object(tmp_path: Path, mode: str):
 
 def test_wrong_pictures(tmp_path: Path):
     Image.new("L", (4, 4)).save(tmp_path / "black.png")
-    Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(tmp_path / "grey.png")
+    Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(tmp_path / "gray.png")
     (tmp_path / "text.png").write_text("text")
     for name, message in [
         ("black.png", "0 labels"),
-        ("grey.png", "99 labels"),
-        ("text.png", "not a readable picture"),
-        ("missing.png", "not a readable picture"),
+        ("gray.png", "99 labels"),
+        ("text.png", "not a readable image"),
+        ("missing.png", "not a readable image"),
     ]:
         with pytest.raises(ValueError, match=message):
             objects_from_label_png(tmp_path / name)

@@ -25,7 +25,7 @@ def test_round_trip():
         np.testing.assert_array_equal(Mask.from_array(mask).to_array(), mask)
 
 
-def test_box_is_tight_and_normalised():
+def test_box_is_tight_and_normalized():
     mask = np.zeros((10, 20), bool)
     mask[2:5, 4:10] = True
     assert Mask.from_array(mask).box() == (0.2, 0.2, 0.5, 0.5)

@@ -25,8 +25,8 @@ def one_object(box: Box, *later: Keyframe, canvas: Canvas | None = None, mask: M
     return Trajectory(canvas or Canvas(200, 100), 5, 24.0, (item,))
 
 
-def disc(height: int, width: int, centre: tuple[int, int], radius: int) -> np.ndarray:
-    return cv2.circle(np.zeros((height, width), np.uint8), centre, radius, 1, -1).astype(bool)
+def disc(height: int, width: int, center: tuple[int, int], radius: int) -> np.ndarray:
+    return cv2.circle(np.zeros((height, width), np.uint8), center, radius, 1, -1).astype(bool)
 
 
 def magicmotion_maps(masks: list[np.ndarray], deltas: list[list[int]], num_frames: int):
@@ -157,7 +157,7 @@ def test_render_masks():
     assert maps[1, 0, 0].tolist() == [0, 9, 0]
     assert maps[1, 1, 1].tolist() == [9, 0, 0]
     assert not maps[0, 1, 1].any()
-    with pytest.raises(ValueError, match="a color an object"):
+    with pytest.raises(ValueError, match="one color per object"):
         render_masks(masks, [(9, 0, 0)])
 
 

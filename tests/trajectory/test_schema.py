@@ -104,9 +104,9 @@ def test_load_names_the_file_that_is_no_json(tmp_path: Path, text: str):
         Trajectory.load(tmp_path / "t.json")
 
 
-def test_load_names_the_file_with_faults_and_the_missing_one(tmp_path: Path):
+def test_load_names_the_file_with_problems_and_the_missing_one(tmp_path: Path):
     (tmp_path / "t.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"t\.json: faults in the trajectory: 1\n"):
+    with pytest.raises(ValueError, match=r"t\.json: problems in the trajectory: 1\n"):
         Trajectory.load(tmp_path / "t.json")
     with pytest.raises(ValueError, match=r"no trajectory at .*other\.json"):
         Trajectory.load(tmp_path / "other.json")

@@ -12,7 +12,7 @@ def tracks(num_points: int = 2) -> Tracks:
     return Tracks(points, np.ones(points.shape[:2], bool))
 
 
-def test_boxes_are_centred_on_the_points():
+def test_boxes_are_centered_on_the_points():
     trajectory = boxes_from_tracks(tracks(), Canvas(100, 50), box_size=(20, 10))
     pixels = trajectory.boxes() * [100, 50, 100, 50]
     np.testing.assert_allclose(pixels[0, 0], [10, 25, 30, 35])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from flashmotion_jax.trajectory.validation import find_faults
+from flashmotion_jax.trajectory.validation import find_problems
 
 GOOD: dict[str, Any] = {
     "version": 1,
@@ -38,8 +38,8 @@ def with_value(path: list[str | int], value: Any) -> dict[str, Any]:
     return data
 
 
-def test_good_data_has_no_faults():
-    assert find_faults(GOOD) == []
+def test_good_data_has_no_problems():
+    assert find_problems(GOOD) == []
 
 
 BOX = ["objects", 0, "keyframes", 1, "box"]
@@ -91,30 +91,30 @@ BOX_PLACE = "objects[0].keyframes[1].box"
         (BOX, [100, 50, 300, 200], BOX_PLACE),
     ],
 )
-def test_one_fault_names_its_place(path: list[str | int], value: Any, place: str):
-    faults = find_faults(with_value(path, value))
-    assert len(faults) == 1
-    assert faults[0].startswith(f"{place}: ")
+def test_one_problem_names_its_place(path: list[str | int], value: Any, place: str):
+    problems = find_problems(with_value(path, value))
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{place}: ")
 
 
 def test_unknown_keys_name_the_nearest_one():
     data = with_value(["objects", 0, "colr"], "#ffffff")
-    (fault,) = find_faults(data)
-    assert fault.startswith("objects[0].colr: unknown key, nearest is 'color'")
+    (problem,) = find_problems(data)
+    assert problem.startswith("objects[0].colr: unknown key, nearest is 'color'")
 
 
 @pytest.mark.parametrize("key", ["version", "canvas", "num_frames", "fps", "objects"])
 def test_missing_keys(key: str):
     data = {name: value for name, value in GOOD.items() if name != key}
-    assert [fault.split(",")[0] for fault in find_faults(data)] == [f"{key}: missing"]
+    assert [problem.split(",")[0] for problem in find_problems(data)] == [f"{key}: missing"]
 
 
-def test_all_faults_come_at_once():
+def test_all_problems_come_at_once():
     data = with_value(["version"], 7)
     data["canvas"]["width"] = None
     data["objects"][0]["keyframes"][0] = {"box": [1, 0, 0, 0], "fram": 3}
     data["objects"][1]["id"] = -1
-    assert [fault.split(":")[0] for fault in find_faults(data)] == [
+    assert [problem.split(":")[0] for problem in find_problems(data)] == [
         "version",
         "canvas.width",
         "objects[0].keyframes[0].box",
@@ -126,8 +126,8 @@ def test_all_faults_come_at_once():
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
 def test_what_is_no_object_is_one_fault(data: Any):
-    (fault,) = find_faults(data)
-    assert fault.startswith("file: ")
+    (problem,) = find_problems(data)
+    assert problem.startswith("file: ")
 
 
 def test_masks_as_pngs(tmp_path: Path):
@@ -135,7 +135,7 @@ def test_masks_as_pngs(tmp_path: Path):
     Image.new("L", (2, 2), 255).save(tmp_path / "small.png")
     Image.new("L", (4, 2), 0).save(tmp_path / "black.png")
     path = ["objects", 0, "mask"]
-    assert find_faults(with_value(path, "good.png"), tmp_path) == []
+    assert find_problems(with_value(path, "good.png"), tmp_path) == []
     for name in ("small.png", "black.png", "missing.png", "../good.png"):
-        (fault,) = find_faults(with_value(path, name), tmp_path)
-        assert fault.startswith("objects[0].mask: ")
+        (problem,) = find_problems(with_value(path, name), tmp_path)
+        assert problem.startswith("objects[0].mask: ")

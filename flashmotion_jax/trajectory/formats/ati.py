@@ -1,7 +1,7 @@
-"""ATI's tracks: a `.pth` that holds the bytes of an npz, 121 samples a point, values times 8.
+"""ATI's tracks: a `.pth` with the bytes of an npz file, 121 samples per point.
 
-The layout is that of ATI's own editor: `array` is float32 [N, 121, 1, 3], (x, y, visible) in pixels
-of the picture, all three multiplied by 8; its samples are 24 frames per second.
+The layout is that of ATI's editor: `array` is float32 [N, 121, 1, 3], (x, y, visible) in pixels of
+the image, all multiplied by 8, at 24 samples per second.
 
 Source: ATI `tools/trajectory_editor/app.py`, `wan/utils/motion.py`.
 """
@@ -29,33 +29,33 @@ from flashmotion_jax.trajectory.tracks import Tracks, tracks_from_boxes
 _SUFFIXES = (".pth", ".pt")
 
 _SAMPLES = 121
-_QUANTISATION = 8
+_QUANTIZATION = 8
 
 
 def read_ati(path: str | Path) -> Tracks:
-    """Reads ATI tracks, 121 frames; nothing in the file is executed.
+    """Reads ATI tracks of 121 frames, without executing code in the file.
 
     Raises:
       ImportError: torch is not installed.
-      UserError: The file is missing or holds something else.
+      UserError: The file is missing or has another content.
     """
     torch = _torch()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         array = np.load(io.BytesIO(content), allow_pickle=False)["array"]
-    except Exception as error:  # torch's unpickler meets foreign bytes with errors of any kind
+    except Exception as error:  # torch's unpickler can raise anything on other files
         raise UserError(f"{path} is not an ATI track file: {error}") from error
-    samples = np.asarray(array, np.float64) / _QUANTISATION
+    samples = np.asarray(array, np.float64) / _QUANTIZATION
     if samples.ndim != 4 or samples.shape[2] != 1 or _SAMPLES not in samples.shape[:2]:
         raise UserError(f"{path}: array {list(array.shape)}, expected [N, 121, 1, 3]")
-    # Points first is what the editor writes; time first occurs too.
+    # The editor writes points first, but files with time first exist.
     if samples.shape[1] == _SAMPLES:
         samples = samples.swapaxes(0, 1)
     return Tracks(samples[:, :, 0, :2], samples[:, :, 0, 2] > 0.5)
 
 
 def write_ati(tracks: Tracks, path: str | Path) -> None:
-    """Writes ATI tracks, resampled in time to its 121 samples.
+    """Writes ATI tracks, resampled in time to 121 samples.
 
     Raises:
       ImportError: torch is not installed.
@@ -68,7 +68,7 @@ def write_ati(tracks: Tracks, path: str | Path) -> None:
     visible = tracks.visible_FN[before] & tracks.visible_FN[after]
     samples = np.concatenate([np.nan_to_num(points), visible[..., None]], axis=-1)
     content = io.BytesIO()
-    array = _QUANTISATION * samples.swapaxes(0, 1)[:, :, None].astype(np.float32)
+    array = _QUANTIZATION * samples.swapaxes(0, 1)[:, :, None].astype(np.float32)
     np.savez_compressed(content, array=array)
     with replacing(path) as scratch:
         torch.save(content.getvalue(), scratch)

@@ -24,7 +24,7 @@ from flashmotion_jax.trajectory.formats.base import (
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.masks import Mask, bounding_box
 from flashmotion_jax.trajectory.palette import PALETTE
-from flashmotion_jax.trajectory.quantise import exact_maps, find_colors, label_frames
+from flashmotion_jax.trajectory.quantize import exact_maps, find_colors, label_frames
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 

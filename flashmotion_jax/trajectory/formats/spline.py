@@ -1,4 +1,4 @@
-"""Spline JSON of ComfyUI (KJNodes' SplineEditor and the Wan nodes): a list of points a track."""
+"""JSON of ComfyUI splines (KJNodes' SplineEditor, the Wan nodes): a list of points per track."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from flashmotion_jax.trajectory.formats.base import (
 )
 from flashmotion_jax.trajectory.tracks import Tracks, tracks_from_boxes
 
-_EXPECTED = 'expected [[{"x": 10, "y": 20}, ...], ...], pixels, a point a frame'
+_EXPECTED = 'expected [[{"x": 10, "y": 20}, ...], ...], in pixels, one point per frame'
 
 
 def read_spline(source: str | Path) -> Tracks:
-    """Reads spline coordinates; a point whose list ends early is not visible from there on.
+    """Reads spline coordinates; a point is invisible after the end of its list.
 
     Args:
-      source: The JSON text that the node's output shows, or the path of a file that holds it. A
-        single track, and text that was quoted once more or with single quotes, are read too.
+      source: The JSON text from the node's output, or the path of a file with it. The text may be a
+        single track, be quoted again, or have single quotes.
 
     Raises:
-      UserError: The file is missing, or the text is something else.
+      UserError: The file is missing, or the text has another content.
     """
     tracks = _decode(_text(source))
     if isinstance(tracks, list) and tracks and isinstance(tracks[0], dict):
@@ -42,26 +42,26 @@ def read_spline(source: str | Path) -> Tracks:
     points = [_points(n, _decode(track)) for n, track in enumerate(tracks)]
     length = max(map(len, points))
     points_FN2 = np.full((length, len(points), 2), np.nan)
-    for n, way in enumerate(points):
-        points_FN2[: len(way), n] = way
+    for n, track in enumerate(points):
+        points_FN2[: len(track), n] = track
     return Tracks(points_FN2, np.all(np.isfinite(points_FN2), axis=-1))
 
 
 def write_spline(tracks: Tracks, path: str | Path) -> None:
-    """Writes spline coordinates; a track ends where its point is first not visible.
+    """Writes spline coordinates; a track ends where its point becomes invisible.
 
     Raises:
-      UserError: A point is not visible at the start, which this format cannot say.
+      UserError: A point is invisible on frame 0, which this format cannot express.
     """
     if not tracks.visible_FN[0].all():
         first = int(tracks.visible_FN[0].argmin())
-        raise UserError(f"track {first} is not visible on frame 0: leave it out or move it inside")
-    ways = []
+        raise UserError(f"track {first} is not visible on frame 0: remove it or move it inside")
+    lists = []
     for n in range(tracks.points_FN2.shape[1]):
         seen = np.logical_and.accumulate(tracks.visible_FN[:, n])
-        ways.append([{"x": x, "y": y} for x, y in tracks.points_FN2[seen, n].tolist()])
+        lists.append([{"x": x, "y": y} for x, y in tracks.points_FN2[seen, n].tolist()])
     with replacing(path) as scratch:
-        scratch.write_text(json.dumps(ways), encoding="utf-8")
+        scratch.write_text(json.dumps(lists), encoding="utf-8")
 
 
 def _text(source: str | Path) -> str:
@@ -74,7 +74,7 @@ def _text(source: str | Path) -> str:
 
 
 def _decode(value: Any) -> Any:
-    """Decodes JSON text, quoted any number of times; passes on what is decoded already."""
+    """Decodes JSON text that may be quoted repeatedly; returns other values unchanged."""
     while isinstance(value, str):
         try:
             value = json.loads(value.replace("'", '"'))

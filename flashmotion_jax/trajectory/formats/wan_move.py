@@ -1,4 +1,4 @@
-"""Wan-Move's tracks: an npy of points and an npy of visibility (also MoveBench's)."""
+"""Wan-Move's and MoveBench's tracks: an `.npy` file of points and one of visibility."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def read_wan_move(path: str | Path, visibility_path: str | Path | None = None) -
     """Reads Wan-Move tracks.
 
     Args:
-      path: `.npy`, [F, N, 2] or [1, F, N, 2], (x, y) in pixels.
-      visibility_path: `.npy`, [F, N] or [1, F, N]; None: every point is always visible.
+      path: `.npy` file of [F, N, 2] or [1, F, N, 2], (x, y) in pixels.
+      visibility_path: `.npy` file of [F, N] or [1, F, N]; None: all points are always visible.
 
     Raises:
-      UserError: A file is missing, is no npy of numbers, or the shapes do not fit.
+      UserError: A file is missing or not an array of numbers, or the shapes do not match.
     """
     points = _read_npy(path)
     if points.ndim == 4 and len(points) == 1:
@@ -45,7 +45,7 @@ def read_wan_move(path: str | Path, visibility_path: str | Path | None = None) -
 
 
 def write_wan_move(tracks: Tracks, path: str | Path, visibility_path: str | Path) -> None:
-    """Writes float32 [1, F, N, 2] and bool [1, F, N], as MoveBench stores them."""
+    """Writes points, float32 [1, F, N, 2], and visibility, bool [1, F, N], like MoveBench."""
     for target, array in (
         (path, tracks.points_FN2[None].astype(np.float32)),
         (visibility_path, tracks.visible_FN[None]),
@@ -58,7 +58,7 @@ def _read_npy(path: str | Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False), np.float64)
     except (OSError, ValueError, TypeError, EOFError) as error:
-        raise UserError(f"{path} is not an npy file of numbers: {error}") from error
+        raise UserError(f"{path} is not an .npy file of numbers: {error}") from error
 
 
 def _recognizes(path: Path) -> bool:

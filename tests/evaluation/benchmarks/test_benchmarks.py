@@ -61,7 +61,7 @@ def test_flashbench_lists_short_empty_torn_and_nameless_videos(tmp_path):
     reasons = {problem.id: problem.reason for problem in bench.problems}
     assert list(reasons) == ["short", "torn", "empty", "absent", "whole"]
     assert reasons["short"] == "100 masks; at least 121 are required"
-    assert "not a readable picture" in reasons["torn"]
+    assert "not a readable image" in reasons["torn"]
     assert reasons["empty"] == "no object on frame 0"
     assert reasons["absent"] == "no masks"
     assert reasons["whole"] == "row 0 has the same video"

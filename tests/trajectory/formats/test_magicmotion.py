@@ -21,8 +21,8 @@ from flashmotion_jax.trajectory.formats import read_magicmotion, write_magicmoti
 HEIGHT, WIDTH = 240, 320
 
 
-def item(object_id: int, centre: tuple[int, int], radius: int, dx: int, dy: int) -> TrackedObject:
-    mask = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), centre, radius, 1, -1)
+def item(object_id: int, center: tuple[int, int], radius: int, dx: int, dy: int) -> TrackedObject:
+    mask = cv2.circle(np.zeros((HEIGHT, WIDTH), np.uint8), center, radius, 1, -1)
     box = np.array(Mask.from_array(mask).box())
     shift = np.array([dx / WIDTH, dy / HEIGHT] * 2)
     keyframes = (Keyframe(0, tuple(box.tolist())), Keyframe(12, tuple((box + shift).tolist())))

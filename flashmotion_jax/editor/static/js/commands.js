@@ -82,7 +82,7 @@ function removeKey(track, frame, draft) {
   return true;
 }
 
-/** Moves a keyframe in time, as far as its neighbours allow; gives the frame it gets. */
+/** Moves a keyframe in time, as far as its neighbors allow; gives the frame it gets. */
 export function moveKeyframe(track, from, to, last) {
   const k = track.keyframes.findIndex((key) => key.frame === from);
   const low = k > 0 ? track.keyframes[k - 1].frame + 1 : 0;
@@ -172,7 +172,7 @@ export function reverse(store) {
   });
 }
 
-/** Brings the selected object in front (1) or behind (-1) of its neighbour. */
+/** Brings the selected object in front (1) or behind (-1) of its neighbor. */
 export function restack(store, by) {
   const track = editable(store);
   if (!track || track === store.project.camera) return;

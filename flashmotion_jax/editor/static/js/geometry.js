@@ -1,6 +1,6 @@
 // Where the canvas lies on the stage, and what is under the pointer.
 
-import { boxAt, cameraAt, centreOf, shownBox, throughCamera } from "./motion.js";
+import { boxAt, cameraAt, centerOf, shownBox, throughCamera } from "./motion.js";
 import { coverGeometry } from "./numbers.js";
 import { keyframeAt } from "./project.js";
 
@@ -55,8 +55,8 @@ export function handleAt(place, box, point, reach) {
 /** The keyframe of a track whose mark on the path is under a point. */
 export function markAt(project, place, track, point, reach) {
   return track.keyframes.find((keyframe) => {
-    const centre = centreOf(seenKeyframe(project, track, keyframe));
-    return near(place.toStage(centre), point, reach);
+    const center = centerOf(seenKeyframe(project, track, keyframe));
+    return near(place.toStage(center), point, reach);
   }) ?? null;
 }
 
@@ -100,10 +100,10 @@ export function resizedBox(box, [u, v], dx, dy, keep) {
   ];
 }
 
-/** The centres of a track on every frame, as they are seen. */
+/** The centers of a track on every frame, as they are seen. */
 export function wayOf(project, track) {
   return Array.from({ length: project.num_frames }, (_, frame) =>
-    centreOf(visibleBox(project, track, frame)),
+    centerOf(visibleBox(project, track, frame)),
   );
 }
 

@@ -3,7 +3,7 @@
 
 import { clamp } from "./numbers.js";
 
-/** The way travelled, 0..1, at the time u in 0..1 between a keyframe and the next one. */
+/** The way traveled, 0..1, at the time u in 0..1 between a keyframe and the next one. */
 export const EASINGS = {
   linear: (u) => u,
   smooth: (u) => u * u * (3 - 2 * u),
@@ -42,13 +42,13 @@ export function boxAt(track, time) {
   if (track.path !== "spline" || keyframes.length < 3) return interpolate(keyframes, time);
   const { start, end, way } = locate(keyframes, time);
   if (start === end || way === 0) return [...keyframes[start].box];
-  const centres = keyframes.map((keyframe) => centreOf(keyframe.box));
-  const [x, y] = alongSpline(centres, start, way);
+  const centers = keyframes.map((keyframe) => centerOf(keyframe.box));
+  const [x, y] = alongSpline(centers, start, way);
   const [from, to] = [sizeOf(keyframes[start].box), sizeOf(keyframes[end].box)];
   return boxAround(x, y, from[0] + way * (to[0] - from[0]), from[1] + way * (to[1] - from[1]));
 }
 
-export const centreOf = (box) => [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
+export const centerOf = (box) => [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
 export const sizeOf = (box) => [box[2] - box[0], box[3] - box[1]];
 export const boxAround = (x, y, width, height) => [
   x - width / 2, y - height / 2, x + width / 2, y + height / 2,

@@ -1,6 +1,6 @@
 // Numbers as numpy and Python round and space them: the preview must equal the Python renderer.
 
-/** Rounds halves to the even neighbour. */
+/** Rounds halves to the even neighbor. */
 export function roundHalfEven(value) {
   const floor = Math.floor(value);
   const rest = value - floor;
@@ -21,7 +21,7 @@ export function clamp(value, low, high) {
 }
 
 /**
- * Where "resize to cover, then crop the centre" puts the target in the resized source.
+ * Where "resize to cover, then crop the center" puts the target in the resized source.
  * Sizes are {height, width} in pixels.
  */
 export function coverGeometry(source, target) {

@@ -1,7 +1,7 @@
 // Draws the stage: the picture, what the model sees of it, boxes, ghosts, paths, masks.
 
 import { HANDLES, cropOf, ghostFrames, seenKeyframe, visibleBox, wayOf } from "./geometry.js";
-import { UNIT, cameraAt, centreOf } from "./motion.js";
+import { UNIT, cameraAt, centerOf } from "./motion.js";
 import { pixelsOf } from "./masks.js";
 import { displayColor, rgbOf } from "./palette.js";
 import { findTrack } from "./project.js";
@@ -109,7 +109,7 @@ function paintGhosts(context, project, view, place, object) {
   context.setLineDash([]);
 }
 
-/** The way of the centre, a dot a frame, and a numbered mark for each keyframe. */
+/** The way of the center, a dot a frame, and a numbered mark for each keyframe. */
 function paintWay(context, project, view, place, track) {
   const points = wayOf(project, track).map(place.toStage);
   const color = track === project.camera ? CAMERA : displayColor(track);
@@ -122,7 +122,7 @@ function paintWay(context, project, view, place, track) {
   for (const [x, y] of points) context.fillRect(x - 1.5, y - 1.5, 3, 3);
   context.globalAlpha = 1;
   for (const keyframe of track.keyframes) {
-    const [x, y] = place.toStage(centreOf(seenKeyframe(project, track, keyframe)));
+    const [x, y] = place.toStage(centerOf(seenKeyframe(project, track, keyframe)));
     const current = keyframe.frame === view.frame;
     context.beginPath();
     for (const [dx, dy] of [[0, -6], [6, 0], [0, 6], [-6, 0]]) context.lineTo(x + dx, y + dy);

@@ -74,10 +74,10 @@ export class Renderer {
     }
   }
 
-  /** The pixels whose centres are in a box. */
+  /** The pixels whose centers are in a box. */
   #filled([x0, y0, x1, y1]) {
-    const [left, right] = centresWithin(x0, x1, this.width);
-    const [top, bottom] = centresWithin(y0, y1, this.height);
+    const [left, right] = centersWithin(x0, x1, this.width);
+    const [top, bottom] = centersWithin(y0, y1, this.height);
     return { left, right, top, bottom, count: Math.max(0, right - left) * Math.max(0, bottom - top) };
   }
 
@@ -135,8 +135,8 @@ function drawnFrames(trajectory, length) {
   return drawn;
 }
 
-/** The first and one past the last of the pixels whose centres are in low <= centre < high. */
-function centresWithin(low, high, length) {
+/** The first and one past the last of the pixels whose centers are in low <= center < high. */
+function centersWithin(low, high, length) {
   let start = 0;
   while (start < length && start + 0.5 < low) start += 1;
   let end = start;

@@ -134,7 +134,7 @@ export class Stage {
   #pinch() {
     const state = () => {
       const [a, b] = [...this.pointers.values()];
-      return { centre: [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2], distance: Math.hypot(a[0] - b[0], a[1] - b[1]) };
+      return { center: [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2], distance: Math.hypot(a[0] - b[0], a[1] - b[1]) };
     };
     let before = state();
     return {
@@ -142,8 +142,8 @@ export class Stage {
         if (this.pointers.size < 2) return;
         const now = state();
         const { pan } = this.store.view;
-        this.store.show({ pan: [pan[0] + now.centre[0] - before.centre[0], pan[1] + now.centre[1] - before.centre[1]] });
-        if (before.distance > 0) this.zoomBy(now.distance / before.distance, now.centre);
+        this.store.show({ pan: [pan[0] + now.center[0] - before.center[0], pan[1] + now.center[1] - before.center[1]] });
+        if (before.distance > 0) this.zoomBy(now.distance / before.distance, now.center);
         before = now;
       },
       end() {},

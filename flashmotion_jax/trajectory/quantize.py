@@ -1,4 +1,4 @@
-"""Map videos back to exact colors: which object each pixel of a lossy video belongs to."""
+"""Restores the exact colors of lossy map videos, and with them the object of each pixel."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import numpy as np
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.palette import PALETTE
 
-# Two colors of the palette differ by at least 15 in some channel, so within 7 there is one.
+# Any two colors of the palette differ by at least 15 in some channel, so at most one is within 7.
 _TOLERANCE = 7
 _DARK = 24
 _OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
 
 def find_colors(frame_HW3: np.ndarray) -> np.ndarray:
-    """The objects' colors in the mask frame, the largest area first.
+    """Finds the objects' colors on frame 0, the largest area first.
 
-    A color close to one of MagicData's becomes that one; any other (DAVIS's, a user's) is taken
-    as it is. Only flat areas count: edges of a lossy video hold mixtures.
+    A color close to one of MagicData's palette becomes that color; other colors, such as those of
+    DAVIS, stay. Only flat areas count, because edges in a lossy video are mixtures.
 
     Args:
       frame_HW3: uint8, frame 0 of the maps.
 
     Returns:
-      uint8 [C, 3]; empty for a black frame.
+      uint8 [C, 3], empty for a black frame.
     """
     pixels = frame_HW3.astype(np.int16)
     step_y = np.abs(np.diff(pixels, axis=0)).max(axis=-1) <= _TOLERANCE
@@ -46,7 +46,7 @@ def find_colors(frame_HW3: np.ndarray) -> np.ndarray:
 
 
 def _least_area(shape: tuple[int, ...]) -> int:
-    """Pixels below which a patch of color is taken for noise of the video's encoding."""
+    """Number of pixels below which a patch of color is taken for compression noise."""
     return max(4, shape[0] * shape[1] // 10_000)
 
 
@@ -56,18 +56,18 @@ def _nearest_named(color: np.ndarray) -> np.ndarray:
 
 
 def label_frames(frames: np.ndarray, colors_C3: np.ndarray) -> np.ndarray:
-    """Gives each pixel the object it belongs to.
+    """Assigns each pixel to an object.
 
-    Pixels close to a color are sure. The mixtures around them join the neighbouring object if
-    they are nearer to it than to black, and tiny patches are dropped. A frame that has nothing but
-    the exact colors is taken as it is.
+    Pixels close to a color get its label. Mixtures next to them get the label of the neighbor if
+    they are closer to its color than to black. Then tiny patches are removed. Frames with exact
+    colors only are labeled directly.
 
     Args:
       frames: uint8 [F, H, W, 3].
-      colors_C3: uint8, as `find_colors` gives them.
+      colors_C3: uint8, from `find_colors`.
 
     Returns:
-      uint8 [F, H, W]: 0 for the background, else 1 + the index of the color.
+      uint8 [F, H, W]: 0 for the background, 1 + index of the color for objects.
     """
     table = np.concatenate([np.zeros((1, 3)), colors_C3]).astype(np.int16)
     distances = np.abs(table[:, None] - table).max(axis=-1)
@@ -83,26 +83,26 @@ def label_frames(frames: np.ndarray, colors_C3: np.ndarray) -> np.ndarray:
             continue
         mixed = (distance > reach) & (pixels_P3.max(axis=-1) > _DARK)
         y, x = y[mixed], x[mixed]
-        neighbour = _neighbours(labels_HW, y, x).max(axis=0)
-        bright = 2 * pixels_P3[mixed].max(axis=-1) > table[neighbour].max(axis=-1)
-        labels_HW[y, x] = np.where(bright, neighbour, 0)
+        neighbor = _neighbors(labels_HW, y, x).max(axis=0)
+        bright = 2 * pixels_P3[mixed].max(axis=-1) > table[neighbor].max(axis=-1)
+        labels_HW[y, x] = np.where(bright, neighbor, 0)
         _drop_patches(labels_HW, _least_area(labels_HW.shape))
     return labels
 
 
-def _neighbours(labels_HW: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The labels of the eight neighbours of P pixels, [8, P]; 0 beyond the frame."""
+def _neighbors(labels_HW: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The labels of the eight neighbors of P pixels, [8, P]; 0 outside the frame."""
     padded = np.pad(labels_HW, 1)
     return np.stack([padded[y + 1 + dy, x + 1 + dx] for dy, dx in _OFFSETS])
 
 
 def _drop_patches(labels_HW: np.ndarray, least: int) -> None:
-    """Blackens, in place, the connected patches of fewer pixels than `least`.
+    """Sets connected patches of fewer than `least` pixels to 0, in place.
 
-    Works on the runs of equal labels along the rows: touching runs of neighbouring rows take the
-    lowest of their numbers until nothing changes.
+    Works on runs of equal labels along rows: runs that touch in adjacent rows repeatedly take the
+    lower of their numbers until nothing changes.
     """
-    # A column of background ends every row's last run.
+    # A column of background ends the last run of each row.
     flat = np.pad(labels_HW, ((0, 0), (0, 1))).ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=0))
     lengths = np.diff(starts, append=flat.size)
@@ -127,13 +127,13 @@ def _drop_patches(labels_HW: np.ndarray, least: int) -> None:
 
 
 def exact_maps(frames: np.ndarray) -> np.ndarray:
-    """A lossy map video in its exact colors, uint8 [F, H, W, 3] both.
+    """Restores the exact colors of a lossy map video, uint8 [F, H, W, 3].
 
     Raises:
       UserError: Frame 0 shows no object.
     """
     colors_C3 = find_colors(frames[0])
     if not len(colors_C3):
-        raise UserError("frame 0 is black: the first frame of a map video shows colored masks")
+        raise UserError("frame 0 is black; the first frame of a map video must show colored masks")
     table = np.concatenate([np.zeros((1, 3), np.uint8), colors_C3])
     return table[label_frames(frames, colors_C3)]

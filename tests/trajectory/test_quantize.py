@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.trajectory import PALETTE
-from flashmotion_jax.trajectory.quantise import exact_maps, find_colors, label_frames
+from flashmotion_jax.trajectory.quantize import exact_maps, find_colors, label_frames
 
 
 def discs(*colors: tuple[int, int, int]) -> np.ndarray:
