@@ -76,7 +76,7 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
         "--dtype",
         choices=options.DTYPES,
         default="bfloat16",
-        help="dtype of matmul and convolution weights (default: bfloat16; use float32 for training)",
+        help="dtype of matmul and convolution weights (default: bfloat16; float32 for training)",
     )
     add("--overwrite", action="store_true", help="replace existing components")
     _add_only(parser)
