@@ -1,12 +1,12 @@
 """Time and peak memory of `flashmotion evaluate` on videos of full size, with FID and FVD.
 
-    PYTHONPATH=.:tests python tools/measure_evaluation.py FOLDER [--videos N] [--size HxW]
+    PYTHONPATH=.:tests python tools/measure_evaluation.py FOLDER [--videos N] [--height H --width W]
 
-Draws N videos of 121 frames with two objects, scores noisy ones against them with networks of full
-width and random weights, and prints what FVD, FID and the distance of many videos take, each in a
-process of its own. Frames are read one at a time and what is kept of a video is on disk, so that
-scoring more videos takes no more memory; putting them together takes two rows [F, 2048] of the
-video that is read, and the moments of one group, whatever their number: the last measurement.
+Draws N videos of 121 frames with two objects, scores noisy copies against them with networks of
+full width and random weights, and prints time and memory of FVD, of FID, and of the Fréchet
+distance of many videos, each in a process of its own. Frames are read one at a time and scores are
+kept on disk, so the memory of scoring does not depend on the number of videos. Neither does that of
+the distance, which holds the features of one video and the moments of one group.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ FRAMES = 121
 
 
 def peak():
-    """Gigabytes that this process has held at most."""
+    """Peak memory of this process in gigabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def draw(root, number, size):
-    """A video with two squares on a moving ramp, its masks, and the same with noise."""
+    """Writes a video with two squares on a moving ramp, its masks, and a noisy copy."""
     rng = np.random.default_rng(number)
     height, width = size
     y, x = np.mgrid[:height, :width]
@@ -72,8 +72,8 @@ def random_networks(folder):
         save_network(folder, network, arrays)
 
 
-def measure_moments(videos):
-    """The distance of so many videos' frames, read from a file as the harness reads them."""
+def measure_distance(videos):
+    """The Fréchet distance of the frames of so many videos, one video at a time."""
     rng = np.random.default_rng(1)
     start = time.perf_counter()
 
@@ -97,7 +97,7 @@ def score(root, number, *more):
 
 
 def apart(job, *arguments):
-    """Runs a job in a process of its own, whose peak is its own."""
+    """Runs a job in a process of its own, with a peak of its own."""
     worker = multiprocessing.get_context("spawn").Process(target=job, args=arguments)
     worker.start()
     worker.join()
@@ -107,18 +107,19 @@ def run():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--videos", type=int, default=1)
-    parser.add_argument("--size", default="704x1280")
-    parser.add_argument("--fid-frames", type=int, default=FRAMES, help="FID's, to save time")
-    parser.add_argument("--moments", type=int, default=20, help="videos of the last measurement")
+    parser.add_argument("--height", type=int, default=704)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--fid-frames", type=int, default=FRAMES, help="frames of FID")
+    parser.add_argument("--distance-videos", type=int, default=20, help="videos of the last one")
     args = parser.parse_args()
-    size = tuple(int(side) for side in args.size.split("x"))
+    size = args.height, args.width
     for number in range(args.videos):
         draw(args.folder, number, size)
     random_networks(args.folder / "weights")
-    print(f"drawn; peak of drawing {peak():.2f} GB, the rest in processes of their own", flush=True)
+    print(f"drawing: peak {peak():.2f} GB; the rest runs in processes of its own", flush=True)
     apart(score, args.folder, 0, "--fid", "none")
     apart(score, args.folder, 1, "--fvd", "none", "--method-frames", str(args.fid_frames))
-    apart(measure_moments, args.moments)
+    apart(measure_distance, args.distance_videos)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from typing import Any
 
 from flashmotion_jax.cli import options
 from flashmotion_jax.config import DEFAULT_ADAPTER
+from flashmotion_jax.evaluation.benchmarks import LAYOUTS
 from flashmotion_jax.runtime.errors import UserError
 
 # Named here, too, because their modules are too slow to import for `--help`.
-BENCHES = ("flashbench", "magicbench", "davis", "movebench", "sprites", "folder")
 METHODS = ("tora", "draganything", "sg-i2v", "levitor", "magicmotion")
 FID_PRESETS = ("pytorch-fid", "torch-fidelity", "clean-fid")
 FVD_PRESETS = ("videogpt", "stylegan-v")
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--bench", choices=BENCHES, help="benchmark, which decides how many frames are compared")
+    add("--bench", choices=LAYOUTS, help="benchmark, which decides how many frames are compared")
     add("--root", metavar="DIR", help="folder of the benchmark")
     add("--pred", metavar="DIR", help="generated videos: <id>.mp4, or <id>/ of images")
     add(
@@ -64,7 +64,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         metavar="DIR",
-        help="weights of Inception and I3D from `python -m converters metrics`; measures FID and "
+        help="weights of Inception and I3D from `flashmotion convert metrics`; measures FID and "
         "FVD",
     )
     add("--out", default="evaluation", metavar="DIR", help="results (default: evaluation)")
@@ -146,7 +146,7 @@ def _add_export(commands: Any) -> None:
     parser = commands.add_parser("export", help="write the inputs of another method")
     add = parser.add_argument
     add("--method", required=True, choices=METHODS, help="the method")
-    add("--bench", required=True, choices=BENCHES, help="the benchmark")
+    add("--bench", required=True, choices=LAYOUTS, help="the benchmark")
     add("--root", required=True, metavar="DIR", help="folder of the benchmark")
     add("--out", required=True, metavar="DIR", help="output, with a folder <id>/ for each video")
     add("--num-frames", type=int, metavar="N", help="frames of the method (default: as published)")

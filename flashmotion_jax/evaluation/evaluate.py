@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashmotion_jax.evaluation.benchmarks import Item, Problem, layout_of, read_benchmark
+from flashmotion_jax.evaluation.benchmarks import layout_of, read_benchmark
+from flashmotion_jax.evaluation.benchmarks.base import Item, Problem
 from flashmotion_jax.evaluation.conditions import with_requests
 from flashmotion_jax.evaluation.generate import Part, generate, items_of_part
 from flashmotion_jax.evaluation.metrics import DISTANCES, is_measured
@@ -162,7 +163,7 @@ def protocol_of(config: EvaluateConfig) -> Protocol:
         )
     fid, fvd = (None if value == "none" else value for value in (config.fid, config.fvd))
     if config.weights is None and (fid or fvd):
-        raise UserError("--fid and --fvd need --weights DIR of `python -m converters metrics`")
+        raise UserError("--fid and --fvd need --weights DIR of `flashmotion convert metrics`")
     if config.weights is not None:
         fid = "pytorch-fid" if config.fid is None else fid
         fvd = "videogpt" if config.fvd is None else fvd

@@ -11,8 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from flashmotion_jax.evaluation.benchmarks import Item, Problem
-from flashmotion_jax.evaluation.benchmarks.base import object_masks
+from flashmotion_jax.evaluation.benchmarks.base import Item, Problem, object_masks
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
 from flashmotion_jax.evaluation.conditions import first_frame, requested_boxes
 from flashmotion_jax.evaluation.metrics import VIDEO_METRICS, is_measured

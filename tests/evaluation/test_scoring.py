@@ -6,7 +6,8 @@ from PIL import Image
 
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
-from flashmotion_jax.evaluation.benchmarks import Problem, read_benchmark
+from flashmotion_jax.evaluation.benchmarks import read_benchmark
+from flashmotion_jax.evaluation.benchmarks.base import Problem
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import (
     Score,

@@ -5,21 +5,24 @@ A benchmark is a `Layout` in a file of its own, and a row of `LAYOUTS`.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flashmotion_jax.evaluation.benchmarks.base import Benchmark, Item, Layout, Problem
-from flashmotion_jax.evaluation.benchmarks.davis import Davis
-from flashmotion_jax.evaluation.benchmarks.flashbench import FlashBench
-from flashmotion_jax.evaluation.benchmarks.folder import Folder
-from flashmotion_jax.evaluation.benchmarks.magicbench import MagicBench
-from flashmotion_jax.evaluation.benchmarks.movebench import MoveBench
-from flashmotion_jax.evaluation.benchmarks.sprites import SpritesFolder
 from flashmotion_jax.runtime.errors import UserError
 
-#: Value of `--bench` -> layout. The command line names the same ones, without these imports.
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for layout in (FlashBench(), MagicBench(), Davis(), MoveBench(), SpritesFolder(), Folder())
+if TYPE_CHECKING:
+    from flashmotion_jax.evaluation.benchmarks.base import Benchmark, Layout
+
+#: Value of `--bench`, which is also the name of its file -> class of the layout. The files are
+#: imported only when they are needed, so that the command line can list the names at once.
+LAYOUTS = {
+    "flashbench": "FlashBench",
+    "magicbench": "MagicBench",
+    "davis": "Davis",
+    "movebench": "MoveBench",
+    "sprites": "SpritesFolder",
+    "folder": "Folder",
 }
 
 
@@ -31,7 +34,7 @@ def layout_of(bench: str) -> Layout:
     """
     if bench not in LAYOUTS:
         raise UserError(f"bench={bench!r}; expected one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[bench]
+    return getattr(importlib.import_module(f"{__name__}.{bench}"), LAYOUTS[bench])()
 
 
 def read_benchmark(bench: str, root: str | Path) -> Benchmark:
@@ -47,10 +50,9 @@ def read_benchmark(bench: str, root: str | Path) -> Benchmark:
     layout, root = layout_of(bench), Path(root)
     if not root.is_dir():
         raise UserError(f"no folder {root}: give the folder of the benchmark")
-    found = layout.read(root)
-    items = tuple(one for one in found if isinstance(one, Item))
-    problems = tuple(one for one in found if isinstance(one, Problem))
-    if not items:
+    benchmark = layout.benchmark(root)
+    if not benchmark.items:
+        problems = benchmark.problems
         first = f"; the first is {problems[0].id}: {problems[0].reason}" if problems else ""
         raise UserError(f"{root}: none of its {len(problems)} videos can be scored{first}")
-    return Benchmark(items, problems)
+    return benchmark

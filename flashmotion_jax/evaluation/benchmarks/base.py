@@ -77,13 +77,11 @@ class Layout(ABC):
     """How the folder of one benchmark is read.
 
     Attributes:
-      name: Value of `--bench`.
       num_frames: Number of frames that the paper compares; None for all frames of a video.
       segmenter: What finds the objects of generated videos if neither masks nor SAM 2 are given;
         None if one of these is required.
     """
 
-    name: ClassVar[str]
     num_frames: ClassVar[int | None] = None
     segmenter: ClassVar[Literal["colors", "none"] | None] = None
 
@@ -97,6 +95,12 @@ class Layout(ABC):
         Raises:
           UserError: The folder has another layout.
         """
+
+    def benchmark(self, root: Path) -> Benchmark:
+        """Reads the folder, and separates usable videos from problems."""
+        found = self.read(root)
+        items = tuple(one for one in found if isinstance(one, Item))
+        return Benchmark(items, tuple(one for one in found if isinstance(one, Problem)))
 
     def count(self, available: int) -> int | None:
         """Frames to compare of a video that has `available`; None if these are too few."""

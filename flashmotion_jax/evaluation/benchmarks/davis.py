@@ -23,7 +23,6 @@ _NUM_FRAMES = 49
 class Davis(Layout):
     """The first 49 frames of each sequence; shorter ones count with 4 n + 1 frames."""
 
-    name = "davis"
     num_frames = _NUM_FRAMES
 
     def read(self, root: Path) -> list[Item | Problem]:

@@ -8,5 +8,4 @@ from flashmotion_jax.evaluation.benchmarks.magicdata import MagicDataLayout
 class FlashBench(MagicDataLayout):
     """The first 121 frames of each video."""
 
-    name = "flashbench"
     num_frames = 121

@@ -11,8 +11,6 @@ from flashmotion_jax.evaluation.benchmarks.magicdata import MagicDataLayout
 class Folder(MagicDataLayout):
     """All frames of each video. Without a CSV, videos have the names of the folders of masks."""
 
-    name = "folder"
-
     def rows(self, root: Path) -> list[tuple[str, str] | Problem]:
         """Ids with captions; without a CSV, the names of the folders of masks."""
         if (root / "MagicData.csv").is_file():

@@ -8,5 +8,4 @@ from flashmotion_jax.evaluation.benchmarks.magicdata import MagicDataLayout
 class MagicBench(MagicDataLayout):
     """The first 49 frames of each video."""
 
-    name = "magicbench"
     num_frames = 49

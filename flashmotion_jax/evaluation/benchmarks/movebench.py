@@ -32,7 +32,6 @@ _MASKS = ("first_frame_mask", "first_frame_masks", "mask")
 class MoveBench(Layout):
     """All frames of each video; the videos with a single track come first."""
 
-    name = "movebench"
     segmenter = "none"
 
     def read(self, root: Path) -> list[Item | Problem]:

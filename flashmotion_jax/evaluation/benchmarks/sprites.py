@@ -25,7 +25,6 @@ _MIN_SHARE = 0.4
 class SpritesFolder(MagicDataLayout):
     """All frames of each clip."""
 
-    name = "sprites"
     segmenter = "colors"
 
 

@@ -85,7 +85,7 @@ def load_network(path: str | Path, network: Network, **options: Any) -> nnx.Modu
     if file.stem != f"{network}-{digest}":
         raise UserError(
             f"{file} has the SHA-256 {digest}, which is not in its name: it is damaged or renamed; "
-            "convert it again with `python -m converters metrics SRC DST`"
+            "convert it again with `flashmotion convert metrics SRC DST`"
         )
     with np.load(file, allow_pickle=False) as stored:
         name, width = _WIDTHS[network]
@@ -120,6 +120,6 @@ def find_network(path: str | Path, network: Network) -> Path:
         what = f"{len(found)} of them" if found else "none"
         raise UserError(
             f"expected a file {network}-<sha256>.npz at {path}, there is {what}; make it with "
-            "`python -m converters metrics SRC DST`, or give the file itself"
+            "`flashmotion convert metrics SRC DST`, or give the file itself"
         )
     return found[0]

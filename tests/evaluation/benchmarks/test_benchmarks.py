@@ -6,8 +6,8 @@ from PIL import Image
 
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
-from flashmotion_jax.evaluation.benchmarks import Item, Problem, read_benchmark
-from flashmotion_jax.evaluation.benchmarks.base import object_masks
+from flashmotion_jax.evaluation.benchmarks import read_benchmark
+from flashmotion_jax.evaluation.benchmarks.base import Item, Problem, object_masks
 from helpers import magicdata_tree as tree
 
 
