@@ -18,6 +18,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.sharding import PartitionSpec
 
 from flashmotion_jax.models.softmax_attention import softmax_attention
 from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
@@ -28,6 +29,7 @@ from flashmotion_jax.runtime.sharding import context_size, is_mesh_hidden
 MAX_SCORES = 2**26
 
 
+@jax.named_scope("attention")
 def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Array:
     """softmax(q k^T / sqrt(E)) v, the softmax in float32.
 
@@ -96,7 +98,41 @@ def _on_each_device(
     if jax.sharding.get_abstract_mesh().empty:
         return local(q, k, v)
     specs = tuple(jax.typeof(x).sharding.spec for x in (q, k, v))
-    return jax.shard_map(local, in_specs=specs, out_specs=specs[0], check_vma=False)(q, k, v)
+
+    def on_device(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        # Every device of "context" has the same text, but computes its own part of the gradient.
+        return local(q, vary_along(k, specs[0], specs[1]), vary_along(v, specs[0], specs[2]))
+
+    return jax.shard_map(on_device, in_specs=specs, out_specs=specs[0], check_vma=can_check_vma())(
+        q, k, v
+    )
+
+
+def can_check_vma() -> bool:
+    """Whether `jax.shard_map` can check along which mesh axes every value varies.
+
+    Not on a TPU: jax's splash kernel does not declare it of its results (docs/decisions.md).
+    """
+    return backend() != "tpu"
+
+
+def vary_along(x: jax.Array, wanted: PartitionSpec, own: PartitionSpec) -> jax.Array:
+    """Declares that an array varies along more mesh axes, inside a `jax.shard_map`.
+
+    Its value stays; its gradient is summed over these axes.
+
+    Args:
+      x: an array that is split as `own`.
+      wanted: the axes along which it is to vary.
+      own: the axes along which it varies.
+    """
+    missing = tuple(sorted(_axes(wanted) - _axes(own)))
+    return jax.lax.pcast(x, missing, to="varying") if missing and can_check_vma() else x
+
+
+def _axes(spec: PartitionSpec) -> set[str]:
+    names = [name if isinstance(name, tuple) else (name,) for name in spec if name is not None]
+    return {axis for group in names for axis in group}
 
 
 def _merge(x_BTPAE: jax.Array) -> jax.Array:

@@ -163,6 +163,7 @@ class Discriminator(nnx.Module):
         # Logits start near 0, where softplus is steep, and the classifiers still get a gradient.
         self.head.down.kernel[...] *= 0.01
 
+    @jax.named_scope("discriminator")
     def __call__(
         self,
         backbone: DiT,

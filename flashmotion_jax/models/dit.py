@@ -85,6 +85,7 @@ class Attention(nnx.Module):
 class SelfAttention(Attention):
     """Attention of all tokens to all tokens, positions by rotation."""
 
+    @jax.named_scope("self_attention")
     def __call__(self, x_BTPD: jax.Array, rope_TPE: jax.Array) -> jax.Array:
         """Attends to all tokens that have a rotation in `rope_TPE`; others are padding."""
         rope = pad_tokens(rope_TPE[None], x_BTPD.shape[2])[0]
@@ -108,6 +109,7 @@ class CrossAttention(Attention):
         keys = self.heads(self.norm_k(self.k(text_BSD))).astype(self.compute_dtype)
         return keys, self.heads(self.v(text_BSD))
 
+    @jax.named_scope("cross_attention")
     def __call__(self, x_BTPD: jax.Array, keys_values: tuple[jax.Array, jax.Array]) -> jax.Array:
         """Attends from all tokens to the text of `keys_values`."""
         q_BTPAE = self.heads(self.norm_q(self.q(x_BTPD))).astype(self.compute_dtype)
@@ -128,6 +130,7 @@ class Block(nnx.Module):
         )
         self.modulation = layers.learned_rows(6, config.dim, rngs)
 
+    @jax.named_scope("block")
     def __call__(
         self,
         x_BTPD: jax.Array,
@@ -191,11 +194,13 @@ class Trunk(nnx.Module):
             rngs,
         )
 
+    @jax.named_scope("embed_patches")
     def embed_patches(self, latents_BThwC: jax.Array) -> jax.Array:
         """Latents to float32 tokens `[B, T, P, D]`, split over "context"."""
         patches = split_tokens(layers.patchify(latents_BThwC, self.config.patch_size))
         return self.patch_embedding(patches).astype(jnp.float32)
 
+    @jax.named_scope("embed_timesteps")
     def embed_timesteps(self, timesteps_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
         """One row a latent frame.
 
@@ -210,6 +215,7 @@ class Trunk(nnx.Module):
         rows = self.time_projection(jax.nn.silu(embedding_BTD))
         return embedding_BTD, rearrange(rows, "b t (n d) -> b t n d", n=6)
 
+    @jax.named_scope("text_context")
     def text_context(self, text_BSD: jax.Array) -> TextContext:
         """Keys and values of the text in every block, once per video.
 
@@ -256,6 +262,7 @@ class Head(nnx.Module):
         )
         self.modulation = layers.learned_rows(2, config.dim, rngs)
 
+    @jax.named_scope("head")
     def __call__(self, x_BTPD: jax.Array, embedding_BTD: jax.Array) -> jax.Array:
         """Tokens and their frames' timestep embedding to patches `[B, T, P, q * r * C]`."""
         shift, scale = jnp.split(self.modulation[...] + embedding_BTD[:, :, None], 2, axis=2)
@@ -333,6 +340,7 @@ class DiT(Trunk):
         _, _, taps = self._run_blocks(latents, timesteps, text, None, block_indices)
         return jnp.stack([join_tokens(tap, self.num_tokens(latents)) for tap in taps])
 
+    @jax.named_scope("dit")
     def _run_blocks(
         self,
         latents: jax.Array,
@@ -353,7 +361,8 @@ class DiT(Trunk):
             x_BTPD, stream_carry = carry
             block, keys_values, stream_layer = layer
             x_BTPD = gather(block)(x_BTPD, modulation_BT6D, keys_values, rope_TPE)
-            stream_carry, residual_BTPD = stream.step(stream_carry, stream_layer)
+            with jax.named_scope("adapter"):
+                stream_carry, residual_BTPD = stream.step(stream_carry, stream_layer)
             return x_BTPD + residual_BTPD, stream_carry
 
         def step(carry: Any, inputs: Any) -> tuple[Any, None]:

@@ -206,6 +206,7 @@ class FeedForward(nnx.Module):
         self.down = linear(hidden_dim, out_dim, ("mlp", "embed"), policy=policy, rngs=rngs)
         self.activation = activation
 
+    @jax.named_scope("ffn")
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps the last dimension from `dims[0]` to `dims[2]`."""
         return self.down(self.activation(self.up(x)))

@@ -68,6 +68,7 @@ class Attention(nnx.Module):
         self.o = project(inner_dim, config.dim, ("heads", "embed"))
         self.num_heads = config.num_heads
 
+    @jax.named_scope("attention")
     def __call__(self, x_BSD: jax.Array, bias_1ASS: jax.Array, mask_B11S: jax.Array) -> jax.Array:
         """Attends to the keys where `mask_B11S` is true, `bias_1ASS` added to their scores."""
         q_BSAE, k_BSAE, v_BSAE = (
@@ -91,6 +92,7 @@ class GatedFeedForward(nnx.Module):
         self.fc1 = project(config.dim, config.ffn_dim, ("embed", "mlp"))
         self.fc2 = project(config.ffn_dim, config.dim, ("mlp", "embed"))
 
+    @jax.named_scope("ffn")
     def __call__(self, x_BSD: jax.Array) -> jax.Array:
         """Maps each token by itself."""
         return self.fc2(layers.gelu_tanh(self.gate(x_BSD)) * self.fc1(x_BSD))
@@ -108,6 +110,7 @@ class Block(nnx.Module):
         self.norm2 = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
         self.ffn = GatedFeedForward(config, policy=policy, rngs=rngs)
 
+    @jax.named_scope("block")
     def __call__(self, x_BSD: jax.Array, buckets_SS: np.ndarray, mask_B11S: jax.Array) -> jax.Array:
         """Runs the block.
 
@@ -153,6 +156,7 @@ class TextEncoder(nnx.Module):
         )
         return x_BSD.astype(jnp.float32)
 
+    @jax.named_scope("text_encoder")
     def __call__(
         self, ids_BS: jax.Array | np.ndarray, mask_BS: jax.Array | np.ndarray
     ) -> jax.Array:

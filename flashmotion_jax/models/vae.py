@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from flashmotion_jax.config import VAEConfig
+from flashmotion_jax.models.attention import can_check_vma, vary_along
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.space_to_depth import join_cells, split_cells
 from flashmotion_jax.models.vae_blocks import (
@@ -29,6 +30,7 @@ from flashmotion_jax.models.vae_blocks import (
     UpLevel,
     middle,
     pointwise,
+    run_middle,
 )
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import context_size, join_columns, split_like
@@ -64,11 +66,14 @@ class Encoder(nnx.Module):
             channels[-1], 2 * config.latent_channels, policy=policy, rngs=rngs
         )
 
+    @jax.named_scope("encoder")
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
         """Runs the first frame, or a chunk of `4 n` frames, to mean and log-variance features."""
         x = self.conv1(x, stream)
-        for block in (*self.downsamples, *self.middle):
-            x = block(x, stream)
+        for level, downsample in enumerate(self.downsamples):
+            with jax.named_scope(f"level{level}"):
+                x = downsample(x, stream)
+        x = run_middle(self.middle, x, stream)
         return self.head_conv(jax.nn.silu(self.head_norm(x)), stream)
 
 
@@ -101,11 +106,14 @@ class Decoder(nnx.Module):
             channels[-1], 3 * config.patch_size**2, policy=policy, rngs=rngs
         )
 
+    @jax.named_scope("decoder")
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
         """Runs a latent frame to one frame of the video (the first) or four."""
         x = self.conv1(x, stream)
-        for block in (*self.middle, *self.upsamples):
-            x = block(x, stream)
+        x = run_middle(self.middle, x, stream)
+        for level, upsample in enumerate(self.upsamples):
+            with jax.named_scope(f"level{level}"):
+                x = upsample(x, stream)
         return self.head_conv(jax.nn.silu(self.head_norm(x)), stream)
 
 
@@ -253,11 +261,17 @@ class VAE(nnx.Module):
         # Cutting a video into chunks may lose how a batch of one is split; the past still knows.
         batch = jax.typeof(past[0] if past else x_BTHWC).sharding.spec[0]
         columns = PartitionSpec(batch, None, None, "context", None)
+
+        def run_columns(vae: VAE, x_BTHWC: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+            # Weights are the same on every device, their gradients are not.
+            vae = jax.tree.map(lambda weight: vary_along(weight, columns, PartitionSpec()), vae)
+            return run(vae, x_BTHWC, past)
+
         split = jax.shard_map(
-            run,
+            run_columns,
             in_specs=(PartitionSpec(), columns, columns),
             out_specs=(columns, columns),
-            check_vma=False,
+            check_vma=can_check_vma(),
         )
         return split(self, jax.sharding.reshard(x_BTHWC, columns), past)
 

@@ -246,6 +246,14 @@ def middle(channels: int, *, policy: Policy, rngs: nnx.Rngs) -> nnx.List:
     )
 
 
+@jax.named_scope("middle")
+def run_middle(blocks: nnx.List, x: jax.Array, stream: Stream) -> jax.Array:
+    """Runs the blocks of `middle` on a chunk."""
+    for block in blocks:
+        x = block(x, stream)
+    return x
+
+
 def residual_blocks(
     in_channels: int, out_channels: int, num_blocks: int, *, policy: Policy, rngs: nnx.Rngs
 ) -> nnx.List:

@@ -50,10 +50,12 @@ class ControlNet(Trunk):
             rngs,
         )
 
+    @jax.named_scope("adapter")
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> tuple[jax.Array, TextContext]:
         """The trajectory and its own keys and values of the text."""
         return trajectory, self.text_context(text)
 
+    @jax.named_scope("adapter")
     def __call__(
         self,
         prepared: tuple[jax.Array, TextContext],

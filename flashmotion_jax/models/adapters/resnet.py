@@ -72,6 +72,7 @@ class ResNetAdapter(nnx.Module):
         self.feature_dtype = policy.compute
         self.remat = policy.remat
 
+    @jax.named_scope("adapter")
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> jax.Array:
         """Features of every block, `[L, B, T, P, width]`; 210 MB of bfloat16 at 121 frames 720p."""
         del text
