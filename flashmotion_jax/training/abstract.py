@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import TrainConfig
-from flashmotion_jax.runtime.sharding import shardings
+from flashmotion_jax.runtime.sharding import sharding_of, shardings
 from flashmotion_jax.training.inputs import AbstractInputs
 from flashmotion_jax.training.stage import Stage, frozen_policy
 from flashmotion_jax.training.train_state import TrainState, create_train_state
@@ -65,11 +64,9 @@ def abstract_step_args(
 
 def bytes_per_device(tree: Any) -> int:
     """Bytes of a tree of arrays, abstract or not, on one device of the current mesh."""
-    mesh = jax.sharding.get_mesh()
 
     def size(array: Any) -> int:
-        spec = array.sharding.spec if array.sharding else PartitionSpec()
-        shape = NamedSharding(mesh, spec).shard_shape(array.shape)
+        shape = sharding_of(array).shard_shape(array.shape)
         return math.prod(shape) * array.dtype.itemsize
 
     return sum(size(array) for array in jax.tree.leaves(tree) if hasattr(array, "dtype"))

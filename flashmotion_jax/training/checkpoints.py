@@ -20,13 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
 
 from flashmotion_jax.checkpoints.arrays import require_space
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.sharding import sharding_of
 
 #: Suffix of the folder that orbax writes a checkpoint to before it renames it.
 UNFINISHED = ".orbax-checkpoint-tmp"
@@ -264,9 +264,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _on_current_mesh(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    spec = array.sharding.spec if array.sharding else PartitionSpec()
-    sharding = NamedSharding(jax.sharding.get_mesh(), spec)
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding_of(array))
 
 
 def _shapes(arrays: Mapping[str, Any]) -> dict[str, list[int]]:
