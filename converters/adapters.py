@@ -19,7 +19,7 @@ from flashmotion_jax.config.models import DiTConfig
 
 from . import dit
 from .mapping import Entry, Row
-from .reader import Source
+from .reader import StateDict
 
 #: What may stand before every name.
 PREFIXES = (
@@ -33,7 +33,7 @@ PREFIXES = (
     "resnet_adapter.",
 )
 
-#: The zero-initialised projection of each block: 1x1 Linear, Conv1d, Conv2d or Conv3d.
+#: The zero-initialized projection of each block: 1x1 Linear, Conv1d, Conv2d or Conv3d.
 PROJECTIONS = (
     "zero_convs.{layer}",
     "zero_conv.{layer}",
@@ -55,7 +55,7 @@ def _in_blocks(*names: str) -> tuple[str, ...]:
 
 
 def _resnet_config(
-    keys: Mapping[str, str], source: Source, dit_config: DiTConfig
+    keys: Mapping[str, str], source: StateDict, dit_config: DiTConfig
 ) -> ResNetAdapterConfig:
     del dit_config
     stem = source.get(keys["stem.bias"])
@@ -63,7 +63,7 @@ def _resnet_config(
 
 
 def _controlnet_config(
-    keys: Mapping[str, str], source: Source, dit_config: DiTConfig
+    keys: Mapping[str, str], source: StateDict, dit_config: DiTConfig
 ) -> ControlNetConfig:
     patch = source.get(keys["patch_embedding.kernel"])
     if patch and patch.shape[1:2] == (dit_config.in_channels,):
@@ -84,7 +84,7 @@ class AdapterNames:
 
     modules: Sequence[tuple[str, Sequence[str]]]
     signature: str
-    read_config: Callable[[Mapping[str, str], Source, DiTConfig], AdapterConfig]
+    read_config: Callable[[Mapping[str, str], StateDict, DiTConfig], AdapterConfig]
 
 
 #: By the kinds of `flashmotion_jax.config.adapters.ADAPTERS`.
@@ -113,7 +113,7 @@ NAMES: dict[str, AdapterNames] = {
 }
 
 
-def table(name: str, dit_config: DiTConfig, source: Source) -> list[Row]:
+def table(name: str, dit_config: DiTConfig, source: StateDict) -> list[Row]:
     """Rows with the names that `source` has, and our own where it has none of them."""
     return [
         Row(ours, _choose(names, source), *_layout(ours, dit_config))
@@ -121,7 +121,7 @@ def table(name: str, dit_config: DiTConfig, source: Source) -> list[Row]:
     ]
 
 
-def is_kind(name: str, source: Source) -> bool:
+def is_kind(name: str, source: StateDict) -> bool:
     """Whether the file has both a projection and the module that is the kind's signature."""
     names = NAMES[name]
     return all(
@@ -131,7 +131,7 @@ def is_kind(name: str, source: Source) -> bool:
 
 
 def read_config(
-    name: str, entries: Sequence[Entry], source: Source, dit_config: DiTConfig
+    name: str, entries: Sequence[Entry], source: StateDict, dit_config: DiTConfig
 ) -> AdapterConfig:
     """Sizes of an adapter from the shapes of its tensors.
 
@@ -149,7 +149,7 @@ def _layout(target: str, dit_config: DiTConfig) -> tuple[str | None, dict[str, i
     return dit.row_layout("patch_embedding" if target == "stem" else target, dit_config)
 
 
-def _choose(names: Sequence[str], source: Source) -> str:
+def _choose(names: Sequence[str], source: StateDict) -> str:
     for name in _candidates(names):
         first = name.format(layer=0)
         if first in source or f"{first}.weight" in source:

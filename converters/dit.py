@@ -12,7 +12,7 @@ from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
-from .reader import Source
+from .reader import StateDict
 
 #: The published strided convolution over (t, h, w) and our matmul of a folded patch.
 PATCH_LAYOUT = "(q r c) d -> d c 1 q r"
@@ -70,7 +70,7 @@ def row_layout(target: str, config: DiTConfig) -> tuple[str | None, dict[str, in
     return ("n d -> 1 n d" if target.endswith("modulation") else None), {}
 
 
-def read_config(source: Source, values: Mapping[str, Any], layout: str) -> DiTConfig:
+def read_config(source: StateDict, values: Mapping[str, Any], layout: str) -> DiTConfig:
     """Sizes from `config.json`, and of the text from the shape of its embedding.
 
     Args:

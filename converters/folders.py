@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from flashmotion_jax.runtime.errors import UserError
 
-from .reader import Source, read_file
+from .reader import StateDict, read_file
 
 
 class Files(NamedTuple):
@@ -53,7 +53,7 @@ class Folder(NamedTuple):
     path: Path
     layout: str
 
-    def read(self, kind: str) -> tuple[Source, dict[str, Any]]:
+    def read(self, kind: str) -> tuple[StateDict, dict[str, Any]]:
         """The tensors of a component, and its `config.json` (empty if the layout has none).
 
         Raises:
@@ -73,7 +73,7 @@ class Folder(NamedTuple):
 
 
 def open_folder(path: Path) -> Folder:
-    """Recognises the layout.
+    """Recognizes the layout.
 
     Raises:
       UserError: it is neither.

@@ -1,6 +1,6 @@
 """PyTorch in: folders of Wan2.2 and single files become components of a project checkpoint.
 
-Everything is planned first, and every fault of every component is found, values included, before
+Everything is planned first, and every problem of every component is found, values included, before
 anything is written.
 """
 
@@ -29,12 +29,12 @@ from .mapping import (
     Entry,
     Row,
     find_bad_values,
-    find_faults,
+    find_problems,
     make_entries,
     override,
 )
-from .reader import Source, read_file
-from .recognition import recognise, select_weights, strip_prefixes
+from .reader import StateDict, read_file
+from .recognition import recognize, select_weights, strip_prefixes
 
 TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
 
@@ -71,20 +71,21 @@ class Plan(NamedTuple):
     dit_config: DiTConfig | None
     dtype: str
     entries: Sequence[Entry]
-    source: Source
+    source: StateDict
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What keeps the tensors from being exactly this component, but for their values."""
         aliases = text_encoder.ALIASES if self.kind == "text_encoder" else ()
         return [
-            f"{self.kind}: {fault}" for fault in find_faults(self.entries, self.source, aliases)
+            f"{self.kind}: {problem}"
+            for problem in find_problems(self.entries, self.source, aliases)
         ]
 
     def bad_values(self) -> Iterator[str]:
         """One line for each tensor that holds NaN or infinity; reads everything there is."""
         for entry in tqdm(self.entries, f"checking {self.kind}", disable=None):
-            for fault in find_bad_values(entry, self.source):
-                yield f"{self.kind}: {fault}"
+            for problem in find_bad_values(entry, self.source):
+                yield f"{self.kind}: {problem}"
 
     def write(self, folder: Path, overwrite: bool) -> None:
         """Writes the component into a checkpoint."""
@@ -121,22 +122,22 @@ def convert_wan22(
       What was written.
 
     Raises:
-      UserError: source or destination do not fit; every fault is in the message.
+      UserError: source or destination do not fit; the message lists every problem.
       OSError: the download or the disk failed.
     """
     _require_free(destination, kinds, overwrite)
     folder = open_folder(locate(source, kinds))
     tokenizer = folder.tokenizer if "text_encoder" in kinds else None
-    faults = []
+    problems = []
     if tokenizer and not (tokenizer / "tokenizer.json").is_file():
-        faults.append(f"tokenizer: {tokenizer / 'tokenizer.json'} is missing")
+        problems.append(f"tokenizer: {tokenizer / 'tokenizer.json'} is missing")
     plans = []
     for kind in kinds:
         try:
             plans.append(plan_folder(folder, kind, dtype))
         except ValueError as error:
-            faults.append(f"{kind}: {error}")
-    _require_no_faults(faults, plans)
+            problems.append(f"{kind}: {error}")
+    _require_no_problems(problems, plans)
     _write(destination, plans, "unipc", overwrite, tokenizer)
     return f"wrote {', '.join(kinds)} ({dtype}) to {destination}"
 
@@ -159,14 +160,14 @@ def convert_file(
       dtype: to store matmul and convolution weights in.
       overwrite: replace the component if it is there.
       weights: "ema" or "raw", of a training checkpoint with both.
-      component: what the file is; None recognises it by its keys.
+      component: what the file is; None recognizes it by its keys.
       names: the user's own table, over ours.
 
     Returns:
       What was written.
 
     Raises:
-      UserError: source or destination do not fit; every fault is in the message.
+      UserError: source or destination do not fit; the message lists every problem.
       OSError: the download or the disk failed.
     """
     tensors = open_file(locate(source, ()), weights)
@@ -175,12 +176,12 @@ def convert_file(
         dit_config = components.read_component(destination, "dit").config
     plan = plan_file(tensors, dit_config, dtype, component, names)
     _require_free(destination, [plan.kind], overwrite)
-    _require_no_faults([], [plan])
+    _require_no_problems([], [plan])
     _write(destination, [plan], "few_step", overwrite)
     return f"wrote {plan.kind} ({dtype}) to {destination}"
 
 
-def open_file(file: Path, weights: str = "ema") -> Source:
+def open_file(file: Path, weights: str = "ema") -> StateDict:
     """The tensors of a single file under the model's own names; see `recognition`."""
     return strip_prefixes(select_weights(read_file(file), weights))
 
@@ -202,7 +203,7 @@ def plan_folder(folder: Folder, kind: str, dtype: str) -> Plan:
 
 
 def plan_file(
-    source: Source,
+    source: StateDict,
     dit_config: DiTConfig,
     dtype: str,
     component: str | None = None,
@@ -214,13 +215,13 @@ def plan_file(
       source: from `open_file`.
       dit_config: sizes of a generator, or of the DiT that an adapter belongs to.
       dtype: to store matmul and convolution weights in.
-      component: what it is; None recognises it by its keys.
+      component: what it is; None recognizes it by its keys.
       names: the user's own table, over ours.
 
     Raises:
-      UserError: the file is not recognised, or the user's table does not fit.
+      UserError: the file is not recognized, or the user's table does not fit.
     """
-    kind, layout = (component, "original") if component else recognise(source)
+    kind, layout = (component, "original") if component else recognize(source)
     names = names or NO_NAMES
     source = {
         key: tensor
@@ -256,7 +257,7 @@ def read_names(file: Path) -> Names:
 
 
 def _plan_adapter(
-    kind: str, source: Source, dit_config: DiTConfig, dtype: str, names: Names
+    kind: str, source: StateDict, dit_config: DiTConfig, dtype: str, names: Names
 ) -> Plan:
     name = kind.removeprefix("adapters/")
     rows = adapters.table(name, dit_config, source)
@@ -271,7 +272,7 @@ def _plan(
     dit_config: DiTConfig | None,
     dtype: str,
     rows: Sequence[Row],
-    source: Source,
+    source: StateDict,
     names: Names = NO_NAMES,
 ) -> Plan:
     module = components.abstract_module(kind, config, dtype, dit_config)
@@ -283,12 +284,14 @@ def _plan(
     return Plan(kind, config, dit_config, dtype, entries, source)
 
 
-def _require_no_faults(faults: list[str], plans: Sequence[Plan]) -> None:
-    faults = faults + [fault for plan in plans for fault in (*plan.faults(), *plan.bad_values())]
-    if faults:
+def _require_no_problems(problems: list[str], plans: Sequence[Plan]) -> None:
+    problems = problems + [
+        problem for plan in plans for problem in (*plan.problems(), *plan.bad_values())
+    ]
+    if problems:
         raise UserError(
-            f"{len(faults)} faults, nothing was written:\n  "
-            + "\n  ".join(faults)
+            f"{len(problems)} problems; nothing was written:\n  "
+            + "\n  ".join(problems)
             + "\n`python -m converters inspect SRC` shows what is there; names of your own go "
             "into --map"
         )

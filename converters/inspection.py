@@ -8,7 +8,7 @@ from flashmotion_jax.config import DiTConfig
 
 from .folders import LAYOUTS, locate, open_folder
 from .importing import Names, Plan, open_file, plan_file, plan_folder
-from .reader import Source, read_file
+from .reader import StateDict, read_file
 
 
 def inspect(source: str, *, component: str | None, names: Names | None) -> str:
@@ -16,7 +16,7 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
 
     Args:
       source: file or folder, or their name on Hugging Face.
-      component: what the file is; None recognises it by its keys.
+      component: what the file is; None recognizes it by its keys.
       names: the user's own table, over ours.
 
     Returns:
@@ -33,7 +33,7 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
         plan = plan_file(open_file(path), DiTConfig(), "bfloat16", component, names)
     except ValueError as error:
         return f"{listing}\n{error}"
-    return f"{listing}\n{_summarise(plan)}"
+    return f"{listing}\n{_summarize(plan)}"
 
 
 def _describe_part(path: Path, kind: str) -> str:
@@ -41,21 +41,21 @@ def _describe_part(path: Path, kind: str) -> str:
         plan = plan_folder(open_folder(path), kind, "bfloat16")
     except ValueError as error:
         return f"{kind}: {error}"
-    return f"{_list(plan.source)}\n{_summarise(plan)}"
+    return f"{_list(plan.source)}\n{_summarize(plan)}"
 
 
-def _list(source: Source) -> str:
+def _list(source: StateDict) -> str:
     return "\n".join(
         f"{key}  {list(tensor.shape)}  {tensor.dtype}" for key, tensor in source.items()
     )
 
 
-def _summarise(plan: Plan) -> str:
+def _summarize(plan: Plan) -> str:
     used = {key for entry in plan.entries for key in entry.keys} & plan.source.keys()
-    faults = plan.faults()
+    problems = plan.problems()
     lines = [
         f"looks like {plan.kind}: {plan.config}",
-        f"{len(used)} of {len(plan.source)} tensors are used, {len(faults)} faults",
-        *faults,
+        f"{len(used)} of {len(plan.source)} tensors are used, {len(problems)} problems",
+        *problems,
     ]
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from flax import nnx
 
 from flashmotion_jax.runtime.errors import UserError
 
-from .reader import Source
+from .reader import StateDict
 
 #: Last name of our parameters -> last name in torch.
 SUFFIXES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
@@ -73,7 +73,7 @@ class Entry(NamedTuple):
         shape = self.shape[1:] if self.is_stacked else self.shape
         return rearrange(np.broadcast_to(0, shape), self.layout, **self.sizes).shape
 
-    def gather(self, source: Source) -> np.ndarray:
+    def gather(self, source: StateDict) -> np.ndarray:
         """Our parameter from their tensors, read and cast one at a time."""
         array = np.empty(self.shape, self.dtype)
         theirs, ours = reversed(self.layout.split(" -> "))
@@ -91,7 +91,7 @@ class Entry(NamedTuple):
 
 
 def make_entries(
-    parameters: Mapping[str, nnx.Variable], table: Sequence[Row], source: Source | None = None
+    parameters: Mapping[str, nnx.Variable], table: Sequence[Row], source: StateDict | None = None
 ) -> list[Entry]:
     """One entry a parameter.
 
@@ -136,7 +136,9 @@ def override(
     return [*rows, *table]
 
 
-def find_faults(entries: Sequence[Entry], source: Source, aliases: Sequence[str] = ()) -> list[str]:
+def find_problems(
+    entries: Sequence[Entry], source: StateDict, aliases: Sequence[str] = ()
+) -> list[str]:
     """Everything that keeps `source` from being exactly what `entries` need, but for values.
 
     Args:
@@ -145,23 +147,23 @@ def find_faults(entries: Sequence[Entry], source: Source, aliases: Sequence[str]
       aliases: keys that may be there but say nothing new.
 
     Returns:
-      One line a fault.
+      One line per problem.
     """
     wanted = {key: entry for entry in entries for key in entry.keys}
-    faults = [
+    problems = [
         f"missing: {key} (for {entry.target})" for key, entry in wanted.items() if key not in source
     ]
-    faults += [f"unused: {key}" for key in source if key not in wanted and key not in aliases]
+    problems += [f"unused: {key}" for key in source if key not in wanted and key not in aliases]
     for key in wanted.keys() & source.keys():
         tensor, expected = source[key], wanted[key].source_shape
         if tensor.shape != expected:
-            faults.append(f"shape: {key} is {tensor.shape}, expected {expected}")
+            problems.append(f"shape: {key} is {tensor.shape}, expected {expected}")
         if tensor.dtype not in FLOATS:
-            faults.append(f"dtype: {key} is {tensor.dtype}, expected one of {', '.join(FLOATS)}")
-    return sorted(faults)
+            problems.append(f"dtype: {key} is {tensor.dtype}, expected one of {', '.join(FLOATS)}")
+    return sorted(problems)
 
 
-def find_bad_values(entry: Entry, source: Source) -> list[str]:
+def find_bad_values(entry: Entry, source: StateDict) -> list[str]:
     """One line for each tensor of an entry that is there and holds NaN or infinity."""
     return [
         f"values: {key} holds NaN or infinity"
@@ -172,7 +174,9 @@ def find_bad_values(entry: Entry, source: Source) -> list[str]:
     ]
 
 
-def _entry(name: str, array: jax.ShapeDtypeStruct, table: Sequence[Row], source: Source) -> Entry:
+def _entry(
+    name: str, array: jax.ShapeDtypeStruct, table: Sequence[Row], source: StateDict
+) -> Entry:
     row, template, numbers = _find(name, table)
     is_stacked = "{layer}" in template
     rank = array.ndim - is_stacked

@@ -20,8 +20,8 @@ from flashmotion_jax.evaluation.features.weight_files import (
 )
 from flashmotion_jax.runtime.errors import UserError
 
-from .mapping import Row, find_bad_values, find_faults, make_entries
-from .reader import Source, read_file
+from .mapping import Row, find_bad_values, find_problems, make_entries
+from .reader import StateDict, read_file
 from .recognition import strip_prefixes
 
 #: A key that a network has and the other does not; and the output channels of the published one.
@@ -63,11 +63,11 @@ def convert_metrics(source: str, destination: Path) -> str:
       What was written.
 
     Raises:
-      UserError: the file is another network's; every fault is in the message.
+      UserError: the file is another network's; the message lists every problem.
       ImportError: a torch file, and torch is not installed.
     """
     tensors = select(strip_prefixes(read_file(Path(source))))
-    network = recognise(tensors)
+    network = recognize(tensors)
     key, width = SIGNATURES[network]
     sizes = {"divide": max(width // max(tensors[key].shape[0], 1), 1)}
     if network == "i3d" and "logits.conv3d.bias" in tensors:
@@ -75,21 +75,21 @@ def convert_metrics(source: str, destination: Path) -> str:
     entries = make_entries(
         abstract := parameters(abstract_network(network, **sizes)), table(network, list(abstract))
     )
-    faults = find_faults(entries, tensors)
-    faults += [
-        fault
+    problems = find_problems(entries, tensors)
+    problems += [
+        problem
         for entry in tqdm(entries, f"checking {network}", disable=None)
-        for fault in find_bad_values(entry, tensors)
+        for problem in find_bad_values(entry, tensors)
     ]
-    if faults:
+    if problems:
         raise UserError(
-            f"{source}: {len(faults)} faults, nothing was written:\n  " + "\n  ".join(faults)
+            f"{source}: {len(problems)} problems; nothing was written:\n  " + "\n  ".join(problems)
         )
     arrays = {entry.target: entry.gather(tensors) for entry in entries}
     return f"wrote {save_network(destination, network, arrays)}"
 
 
-def select(tensors: Source) -> Source:
+def select(tensors: StateDict) -> StateDict:
     """What features are made with: without the classifier, and without counters of batches."""
     return {
         key: tensor
@@ -98,7 +98,7 @@ def select(tensors: Source) -> Source:
     }
 
 
-def recognise(tensors: Source) -> Network:
+def recognize(tensors: StateDict) -> Network:
     """Which network the tensors are.
 
     Raises:

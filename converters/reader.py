@@ -41,11 +41,11 @@ class Tensor:
     read: Callable[[], np.ndarray]
 
 
-Source = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 """Key to tensor, of one or several files."""
 
 
-def read_file(file: Path) -> Source:
+def read_file(file: Path) -> StateDict:
     """The tensors of a safetensors or torch file, or of all files that an index names.
 
     Raises:
@@ -61,7 +61,7 @@ def read_file(file: Path) -> Source:
     return _read_torch(file)
 
 
-def _read_index(file: Path) -> Source:
+def _read_index(file: Path) -> StateDict:
     try:
         weight_map = dict(json.loads(file.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
@@ -115,7 +115,7 @@ def _safetensor(
     return Tensor(tuple(shape), name, read)
 
 
-def _read_torch(file: Path) -> Source:
+def _read_torch(file: Path) -> StateDict:
     try:
         import torch
     except ImportError as error:

@@ -7,7 +7,7 @@ import re
 from flashmotion_jax.runtime.errors import UserError
 
 from . import adapters
-from .reader import Source
+from .reader import StateDict
 
 #: Parts that wrappers of torch put anywhere into a key.
 WRAPPERS = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)(?=\.)")
@@ -26,7 +26,7 @@ SIGNATURES = {
 }
 
 
-def select_weights(source: Source, weights: str) -> Source:
+def select_weights(source: StateDict, weights: str) -> StateDict:
     """The generator of a training checkpoint, its average if there is one; never its critic.
 
     Args:
@@ -48,7 +48,7 @@ def select_weights(source: Source, weights: str) -> Source:
     return {key.removeprefix(prefix): t for key, t in source.items() if key.startswith(prefix)}
 
 
-def strip_prefixes(source: Source) -> Source:
+def strip_prefixes(source: StateDict) -> StateDict:
     """The tensors under the model's own names.
 
     Raises:
@@ -61,7 +61,7 @@ def strip_prefixes(source: Source) -> Source:
     return {name: source[key] for name, key in stripped.items()}
 
 
-def recognise(source: Source) -> tuple[str, str]:
+def recognize(source: StateDict) -> tuple[str, str]:
     """Kind and layout of the component that the tensors are.
 
     Args:

@@ -12,7 +12,7 @@ from flashmotion_jax.config import TextEncoderConfig
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
-from .reader import Source
+from .reader import StateDict
 
 _ATTENTION = "encoder.block.{layer}.layer.0.SelfAttention"
 _FFN = "encoder.block.{layer}.layer.1.DenseReluDense"
@@ -60,7 +60,7 @@ def table(config: TextEncoderConfig, layout: str) -> list[Row]:
     ]
 
 
-def read_config(source: Source, values: Mapping[str, Any], layout: str) -> TextEncoderConfig:
+def read_config(source: StateDict, values: Mapping[str, Any], layout: str) -> TextEncoderConfig:
     """Sizes from shapes (original), or from `config.json` (diffusers).
 
     Args:

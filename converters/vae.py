@@ -14,7 +14,7 @@ from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
-from .reader import Source
+from .reader import StateDict
 
 #: Our matmuls over channels are convolutions of size one in torch.
 POINTWISE_2D = "i o -> o i 1 1"
@@ -86,7 +86,7 @@ def table(config: VAEConfig, layout: str) -> list[Row]:
     return rows
 
 
-def read_config(source: Source, values: Mapping[str, Any], layout: str) -> VAEConfig:
+def read_config(source: StateDict, values: Mapping[str, Any], layout: str) -> VAEConfig:
     """Sizes from shapes (original), or from `config.json` (diffusers).
 
     Args:
@@ -103,7 +103,7 @@ def read_config(source: Source, values: Mapping[str, Any], layout: str) -> VAECo
         raise UserError(f"the VAE's config.json or weights lack {error}; wrong model?") from error
 
 
-def _from_shapes(source: Source) -> VAEConfig:
+def _from_shapes(source: StateDict) -> VAEConfig:
     encoder_dim = source["encoder.conv1.weight"].shape[0]
     level = "encoder.downsamples.{}.downsamples.{}.residual.2.weight"
     num_levels = _count(source, r"encoder\.downsamples\.(\d+)\.")
@@ -125,7 +125,7 @@ def _from_shapes(source: Source) -> VAEConfig:
     )
 
 
-def _count(source: Source, pattern: str) -> int:
+def _count(source: StateDict, pattern: str) -> int:
     return len({match[1] for key in source if (match := re.match(pattern, key))})
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints: reading, writing and initialising models on disk."""
+"""Checkpoints: reading, writing and initializing models on disk."""

@@ -195,7 +195,7 @@ class _LazyArray:
     expected: jax.ShapeDtypeStruct
     digests: dict[str, str]
 
-    def materialise(self) -> np.ndarray:
+    def materialize(self) -> np.ndarray:
         array = self.read()
         _require_shape(array.shape, self.expected.shape, self.name)
         array = np.ascontiguousarray(array, self.expected.dtype)
@@ -219,7 +219,7 @@ class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
         sizes = {name: _num_array_bytes(value.expected) for name, (value, _, _) in parts.items()}
         for names in _groups(sizes, WRITE_BYTES):
             some, some_infos, some_args = zip(*(parts[name] for name in names), strict=True)
-            arrays = [value.materialise() for value in some]
+            arrays = [value.materialize() for value in some]
             for written in await super().serialize(arrays, some_infos, some_args):
                 await asyncio.to_thread(written.result)
             del arrays

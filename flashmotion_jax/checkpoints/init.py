@@ -1,4 +1,4 @@
-"""A checkpoint with newly initialised weights, to train a family of models from nothing.
+"""A checkpoint with newly initialized weights, to train a family of models from nothing.
 
 DiT, VAE and text encoder begin as their layers do, but for the few parameters in `FACTORS`; the
 tokenizer knows a list of words.
@@ -112,7 +112,7 @@ def init_checkpoint(path: str | Path, config: NewModelConfig, seed: int = 0) -> 
 def init_component(kind: str, config: Any, seed: int) -> Any:
     """A component in float32 as training from nothing starts it.
 
-    One program: each initialiser alone would compile its own.
+    One program: each initializer alone would compile its own.
 
     Args:
       kind: one of `FACTORS`.

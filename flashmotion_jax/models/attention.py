@@ -142,7 +142,7 @@ def _merge(x_BTPAE: jax.Array) -> jax.Array:
 class _Heads:
     """The trade of tokens for heads over the "context" of the mesh, on one device of it.
 
-    Neighbours trade with each other, as many as divide the heads.
+    Neighbors trade with each other, as many as divide the heads.
     """
 
     def __init__(self, num_heads: int):
@@ -150,13 +150,11 @@ class _Heads:
         traders = math.gcd(num_heads, size)
         self._trades = traders > 1
         self._shares = traders < size
-        self._neighbours = [
-            list(range(start, start + traders)) for start in range(0, size, traders)
-        ]
+        self._neighbors = [list(range(start, start + traders)) for start in range(0, size, traders)]
         self._same_heads = [list(range(start, size, traders)) for start in range(traders)]
 
     def scatter(self, x_BTPAE: jax.Array) -> jax.Array:
-        """All heads of some tokens to some heads of the neighbours' tokens."""
+        """All heads of some tokens to some heads of the neighbors' tokens."""
         return self._trade(x_BTPAE, split=3, join=2)
 
     def scatter_back(self, x_BTPAE: jax.Array) -> jax.Array:
@@ -164,7 +162,7 @@ class _Heads:
         return self._trade(x_BTPAE, split=2, join=3)
 
     def gather(self, x_BTPAE: jax.Array) -> jax.Array:
-        """Tokens of the neighbours to all tokens, of the same heads."""
+        """Tokens of the neighbors to all tokens, of the same heads."""
         if not self._shares:
             return x_BTPAE
         groups = self._same_heads
@@ -173,7 +171,7 @@ class _Heads:
     def _trade(self, x: jax.Array, split: int, join: int) -> jax.Array:
         if not self._trades:
             return x
-        groups = self._neighbours
+        groups = self._neighbors
         return jax.lax.all_to_all(x, "context", split, join, axis_index_groups=groups, tiled=True)
 
 

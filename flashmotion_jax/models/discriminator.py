@@ -30,7 +30,7 @@ from flashmotion_jax.runtime.sharding import gather, split_batch_like
 
 
 class QueryAttention(nnx.Module):
-    """Attention of one query token to any tokens, normalised before, added to the query after."""
+    """Attention of one query token to any tokens, normalized before, added to the query after."""
 
     def __init__(self, config: DiscriminatorConfig, *, eps: float, policy: Policy, rngs: nnx.Rngs):
         def project(axes: tuple[str, str], use_bias: bool = True) -> nnx.Linear:
@@ -89,7 +89,7 @@ class Classifier(nnx.Module):
 
     def __call__(
         self,
-        tap_BTPD: jax.Array,
+        output_BTPD: jax.Array,
         semantic_BSD: jax.Array | None,
         trajectory_BND: jax.Array | None,
         positions_ND: jax.Array,
@@ -97,7 +97,7 @@ class Classifier(nnx.Module):
         """Looks at one block's video tokens.
 
         Args:
-          tap_BTPD: float32 residual stream after the block, of the DiT's width.
+          output_BTPD: float32 residual stream after the block, of the DiT's width.
           semantic_BSD: tokens of the first frame and the text; None without SS.
           trajectory_BND: tokens of the trajectory; None without TC.
           positions_ND: added to the video tokens.
@@ -105,15 +105,15 @@ class Classifier(nnx.Module):
         Returns:
           float32 token `[B, D]`.
         """
-        batch = tap_BTPD.shape[0]
+        batch = output_BTPD.shape[0]
         query = jnp.broadcast_to(self.query[...], (batch, *self.query.shape))
-        query = split_batch_like(query, tap_BTPD)
+        query = split_batch_like(query, output_BTPD)
         if self.semantic is not None and semantic_BSD is not None:
             # Self-attention over [query; image; text] of which only the query's row is computed.
             query = self.semantic(query, jnp.concatenate([query, semantic_BSD], axis=1))
         if self.trajectory is not None and trajectory_BND is not None:
             query = self.trajectory(query, trajectory_BND)
-        video_BND = self.embed_video(self.norm_video(merge_frames(tap_BTPD))) + positions_ND
+        video_BND = self.embed_video(self.norm_video(merge_frames(output_BTPD))) + positions_ND
         query = self.video(query, video_BND)
         return self.mlp(self.norm(query))[:, 0].astype(jnp.float32)
 
@@ -124,11 +124,11 @@ def merge_frames(x_BTPD: jax.Array) -> jax.Array:
 
 
 class Discriminator(nnx.Module):
-    """Classifiers at the taps of a DiT that is given with every call and stays as it is.
+    """Classifiers on the outputs of some blocks of a frozen DiT, which every call takes.
 
     Attributes:
-      config: its own sizes, and the taps.
-      classifiers: one for each tap, stacked.
+      config: its sizes and block indices.
+      classifiers: one for each of these blocks, stacked.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Discriminator(nnx.Module):
           float32 logits `[B]`, above 0 for real.
 
         Raises:
-          UserError: shapes that do not belong together, or a tap that the backbone has not.
+          UserError: The shapes do not match, or the backbone has no block of some index.
         """
         for name, x, expected in (
             ("image_latents", image_latents, latents[:, :1].shape),
@@ -201,7 +201,7 @@ class Discriminator(nnx.Module):
                     f"{name} have shape {x.shape}; expected {expected} for latents of shape "
                     f"{latents.shape}"
                 )
-        taps_KBTPD = backbone.taps(latents, timesteps, text, self.config.block_indices)
+        outputs_KBTPD = backbone.block_outputs(latents, timesteps, text, self.config.block_indices)
         positions_ND = self._positions(latents)
         semantic_BSD = self._semantic_tokens(image_latents, text)
         trajectory_BND = None
@@ -209,11 +209,11 @@ class Discriminator(nnx.Module):
             trajectory_BND = self._patch_tokens(self.embed_trajectory, trajectory)
 
         def one_classifier(_: None, inputs: tuple[Classifier, jax.Array]) -> tuple[None, jax.Array]:
-            classifier, tap_BTPD = inputs
-            return None, gather(classifier)(tap_BTPD, semantic_BSD, trajectory_BND, positions_ND)
+            classifier, output_BTPD = inputs
+            return None, gather(classifier)(output_BTPD, semantic_BSD, trajectory_BND, positions_ND)
 
         _, tokens_KBD = jax.lax.scan(
-            layers.remat(one_classifier, self.remat), None, (self.classifiers, taps_KBTPD)
+            layers.remat(one_classifier, self.remat), None, (self.classifiers, outputs_KBTPD)
         )
         return self.head(rearrange(tokens_KBD, "k b d -> b (k d)"))[:, 0]
 

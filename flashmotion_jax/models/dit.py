@@ -31,7 +31,7 @@ class TextContext(NamedTuple):
     """Keys and values of every block's cross-attention: all a video needs of its prompt.
 
     Attributes:
-      keys_LBSAE: normalised keys, in the compute dtype.
+      keys_LBSAE: normalized keys, in the compute dtype.
       values_LBSAE: values, likewise.
     """
 
@@ -291,7 +291,7 @@ class DiT(Trunk):
         """Predicts the velocity.
 
         Args:
-          latents: `[B, T, h, w, C]`, normalised; h and w multiples of the patch size.
+          latents: `[B, T, h, w, C]`, normalized; h and w multiples of the patch size.
           timesteps: `[B, T]` on the 0..1000 scale, 0 for a clean frame.
           text: `[B, S, text_dim]` embeddings, or their `text_context` computed before.
           residuals: an adapter's contribution, added to the output of each block.
@@ -307,19 +307,19 @@ class DiT(Trunk):
         patches = join_tokens(patches, self.num_tokens(latents))
         return layers.unpatchify(patches, self.config.patch_size, width=latents.shape[3])
 
-    def taps(
+    def block_outputs(
         self,
         latents: jax.Array,
         timesteps: jax.Array,
         text: jax.Array | TextContext,
         block_indices: tuple[int, ...],
     ) -> jax.Array:
-        """Outputs of some blocks, as a discriminator sees them.
+        """Outputs of some blocks, which a discriminator classifies.
 
-        All blocks run: leaving out those after the last tap would copy the weights of the others.
+        All blocks run: a scan over fewer would copy their weights.
 
         Args:
-          latents: `[B, T, h, w, C]`, normalised; h and w multiples of the patch size.
+          latents: `[B, T, h, w, C]`, normalized; h and w multiples of the patch size.
           timesteps: `[B, T]` on the 0..1000 scale, 0 for a clean frame.
           text: `[B, S, text_dim]` embeddings, or their `text_context` computed before.
           block_indices: K blocks, counted from 0, in any order.
@@ -334,11 +334,11 @@ class DiT(Trunk):
         last = self.config.num_layers - 1
         if not block_indices or not all(0 <= index <= last for index in block_indices):
             raise UserError(
-                f"taps at blocks {tuple(block_indices)}; expected one or more of 0 to {last}, the "
-                f"blocks of this DiT"
+                f"outputs of blocks {tuple(block_indices)}; expected one or more of 0 to {last}, "
+                "the blocks of this DiT"
             )
-        _, _, taps = self._run_blocks(latents, timesteps, text, None, block_indices)
-        return jnp.stack([join_tokens(tap, self.num_tokens(latents)) for tap in taps])
+        _, _, outputs = self._run_blocks(latents, timesteps, text, None, block_indices)
+        return jnp.stack([join_tokens(output, self.num_tokens(latents)) for output in outputs])
 
     @jax.named_scope("dit")
     def _run_blocks(
@@ -349,7 +349,7 @@ class DiT(Trunk):
         residuals: ResidualStream | None,
         block_indices: tuple[int, ...] = (),
     ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
-        """The residual stream, the timestep embedding for the head, and the taps."""
+        """The residual stream, the timestep embedding for the head, and the selected outputs."""
         self._check(latents, timesteps)
         context = text if isinstance(text, TextContext) else self.text_context(text)
         stream = residuals or ResidualStream((), (), lambda carry, _: (carry, jnp.float32(0)))
@@ -366,23 +366,23 @@ class DiT(Trunk):
             return x_BTPD + residual_BTPD, stream_carry
 
         def step(carry: Any, inputs: Any) -> tuple[Any, None]:
-            (hidden, taps), (index, layer) = carry, inputs
+            (hidden, outputs), (index, layer) = carry, inputs
             hidden = one_block(hidden, layer)
-            # Selected by a scalar, outside of what is rematerialised: its gradient keeps nothing.
-            taps = tuple(
-                jax.lax.select(index == wanted, hidden[0], tap)
-                for wanted, tap in zip(block_indices, taps, strict=True)
+            # Selected by a scalar, outside of what is rematerialized: its gradient keeps nothing.
+            outputs = tuple(
+                jax.lax.select(index == wanted, hidden[0], output)
+                for wanted, output in zip(block_indices, outputs, strict=True)
             )
-            return (hidden, taps), None
+            return (hidden, outputs), None
 
         x_BTPD = self.embed_patches(latents)
         inputs = (self.blocks, tuple(context), stream.layers)
-        ((x_BTPD, _), taps), _ = jax.lax.scan(
+        ((x_BTPD, _), outputs), _ = jax.lax.scan(
             step,
             ((x_BTPD, stream.carry), (jnp.zeros_like(x_BTPD),) * len(block_indices)),
             (jnp.arange(self.config.num_layers), inputs),
         )
-        return x_BTPD, embedding_BTD, taps
+        return x_BTPD, embedding_BTD, outputs
 
     def _check(self, latents: jax.Array, timesteps: jax.Array) -> None:
         if latents.ndim != 5 or latents.shape[-1] != self.config.in_channels:

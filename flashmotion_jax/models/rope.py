@@ -40,7 +40,7 @@ def rope_table(grid: tuple[int, int, int], head_dim: int) -> jax.Array:
 
 
 def apply_rope(x_BTPAE: jax.Array, table_TPE: jax.Array) -> jax.Array:
-    """Turns the neighbouring channel pairs (2i, 2i + 1) of each head.
+    """Turns the neighboring channel pairs (2i, 2i + 1) of each head.
 
     Args:
       x_BTPAE: queries or keys, any float dtype.

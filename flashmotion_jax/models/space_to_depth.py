@@ -1,4 +1,4 @@
-"""Pixels of neighbouring frames, rows and columns folded into channels, and back.
+"""Pixels of neighboring frames, rows and columns folded into channels, and back.
 
 Source: Wan2.2 `wan/modules/vae2_2.py`, `AvgDown3D` and `DupUp3D` for the shortcuts.
 """

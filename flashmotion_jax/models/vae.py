@@ -1,4 +1,4 @@
-"""The Wan2.2 video autoencoder: pixels to normalised latents and back, one chunk at a time.
+"""The Wan2.2 video autoencoder: pixels to normalized latents and back, one chunk at a time.
 
 The first frame stands alone; then four frames make a latent frame. The past of every causal
 operation is handed from chunk to chunk: in one `lax.scan` for a whole video, whose program does not
@@ -118,7 +118,7 @@ class Decoder(nnx.Module):
 
 
 class VAE(nnx.Module):
-    """Encoder, decoder and the normalisation of the latents.
+    """Encoder, decoder and the normalization of the latents.
 
     Attributes:
       config: sizes.
@@ -139,7 +139,7 @@ class VAE(nnx.Module):
         self.compute_dtype = jnp.dtype(policy.compute)
 
     def encode(self, video: jax.Array) -> jax.Array:
-        """Normalised mean latents of a video or an image.
+        """Normalized mean latents of a video or an image.
 
         Args:
           video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W multiples of 16.
@@ -151,7 +151,7 @@ class VAE(nnx.Module):
           UserError: a shape the autoencoder cannot fold.
         """
         mean, _ = self.moments(video)
-        return self._normalise(mean)
+        return self._normalize(mean)
 
     def encode_chunk(
         self, video: jax.Array, past: Past | None = None, dtype: DTypeLike = jnp.float32
@@ -167,10 +167,10 @@ class VAE(nnx.Module):
           float32 latents `[B, 1 or n, H / 16, W / 16, latent_channels]`, and the next chunk's past.
         """
         features, past = computing_in(self, dtype)._features(video, past)
-        return self._normalise(jnp.split(features, 2, axis=-1)[0]), past
+        return self._normalize(jnp.split(features, 2, axis=-1)[0]), past
 
     def moments(self, video: jax.Array, chunk: int = 1) -> tuple[jax.Array, jax.Array]:
-        """Mean and log-variance of the latents of a video, as they are before normalisation.
+        """Mean and log-variance of the latents of a video, as they are before normalization.
 
         Args:
           video: see `encode`.
@@ -189,7 +189,7 @@ class VAE(nnx.Module):
         return mean, log_variance
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """The video of normalised latents.
+        """The video of normalized latents.
 
         Args:
           latents: `[B, T, h, w, latent_channels]`.
@@ -218,7 +218,7 @@ class VAE(nnx.Module):
         return jnp.clip(pixels, -1.0, 1.0), past
 
     def reconstruct(self, z: jax.Array, chunk: int = 1) -> jax.Array:
-        """The video of latents as they are before normalisation, not clipped.
+        """The video of latents as they are before normalization, not clipped.
 
         Args:
           z: `[B, T, h, w, latent_channels]`, for instance drawn from `moments`.
@@ -288,7 +288,7 @@ class VAE(nnx.Module):
         cells = rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q)
         return join_cells(cells), tuple(stream.future)
 
-    def _normalise(self, mean: jax.Array) -> jax.Array:
+    def _normalize(self, mean: jax.Array) -> jax.Array:
         return (mean - self._latents_mean()) / self._latents_std()
 
     def _latents_mean(self) -> jax.Array:

@@ -3,7 +3,7 @@
 Time is a stream. Every causal operation asks the `Stream` for the frames before its chunk and
 leaves its own last frames there, so that a video in chunks gives the result of the whole video.
 Columns may be split over the devices of "context": convolutions then get what they see of the
-neighbours' columns, and attention gathers all.
+neighbors' columns, and attention gathers all.
 
 Source: Wan2.2 `wan/modules/vae2_2.py`.
 """
@@ -87,10 +87,10 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
     return layers.per_frame(convolve_frames, jnp.concatenate(taps, axis=-1)).astype(x_BTHWC.dtype)
 
 
-def beside_neighbours(
+def beside_neighbors(
     convolve: Callable[[jax.Array], jax.Array], x_BTHWC: jax.Array, left: int = 1, right: int = 1
 ) -> jax.Array:
-    """Runs a convolution on columns that other devices may have neighbours of.
+    """Runs a convolution on columns that other devices may have neighbors of.
 
     Args:
       convolve: pads with zeros what is missing at the sides; may halve or double the columns.
@@ -103,16 +103,16 @@ def beside_neighbours(
     """
     if not _are_columns_split():
         return convolve(x_BTHWC)
-    parts = [_columns_of_neighbour(x_BTHWC[:, :, :, -left:], 1)] if left else []
-    parts += [x_BTHWC, _columns_of_neighbour(x_BTHWC[:, :, :, :right], -1)]
+    parts = [_columns_of_neighbor(x_BTHWC[:, :, :, -left:], 1)] if left else []
+    parts += [x_BTHWC, _columns_of_neighbor(x_BTHWC[:, :, :, :right], -1)]
     extended = jnp.concatenate(parts, axis=3)
     out = convolve(extended)
-    # The outermost results saw zeros in place of columns further away: they are the neighbours'.
+    # The outermost results saw zeros in place of columns further away: they are the neighbors'.
     start, end = (n * out.shape[3] // extended.shape[3] for n in (left, extended.shape[3] - right))
     return out[:, :, :, start:end]
 
 
-def _columns_of_neighbour(columns: jax.Array, step: int) -> jax.Array:
+def _columns_of_neighbor(columns: jax.Array, step: int) -> jax.Array:
     """Hands columns `step` devices on; the first or last device gets zeros, the usual padding."""
     size = context_size()
     pairs = [(i, i + step) for i in range(size) if 0 <= i + step < size]
@@ -168,7 +168,7 @@ class CausalConv(nnx.Module):
         def convolve(x_BTHWC: jax.Array) -> jax.Array:
             return conv3d(x_BTHWC, kernel, time_stride)
 
-        out = convolve(x_BTHWC) if kernel.shape[2] == 1 else beside_neighbours(convolve, x_BTHWC)
+        out = convolve(x_BTHWC) if kernel.shape[2] == 1 else beside_neighbors(convolve, x_BTHWC)
         return out + self.bias[...].astype(self.dtype)
 
 
@@ -179,7 +179,7 @@ class ChannelNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(channels), axes=("norm",))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises the last dimension; the dtype stays."""
+        """Normalizes the last dimension; the dtype stays."""
         x_float = x.astype(jnp.float32)
         # Not rsqrt(mean + eps): torch's F.normalize clamps the norm, which matters for zero frames.
         norm = jnp.maximum(jnp.sqrt(jnp.sum(x_float**2, axis=-1, keepdims=True)), 1e-12)
@@ -187,7 +187,7 @@ class ChannelNorm(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Two normalised causal convolutions around a shortcut."""
+    """Two normalized causal convolutions around a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = ChannelNorm(in_channels)
@@ -306,7 +306,7 @@ class DownLevel(nnx.Module):
         for residual in self.residuals:
             x = residual(x, stream)
         if self.resample:
-            x = beside_neighbours(
+            x = beside_neighbors(
                 functools.partial(layers.per_frame, self.resample), x, left=0, right=2
             )
         if self.time_conv:
@@ -360,7 +360,7 @@ class UpLevel(nnx.Module):
         if self.time_conv:
             x = _double_time(self.time_conv, x, stream)
         if self.resample:
-            x = beside_neighbours(functools.partial(layers.per_frame, self._double), x)
+            x = beside_neighbors(functools.partial(layers.per_frame, self._double), x)
         time_factor, space_factor = self.factors
         if time_factor == space_factor == 1:
             return x

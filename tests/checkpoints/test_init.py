@@ -67,9 +67,10 @@ def test_the_dit_starts_as_the_identity_with_velocity_zero_and_can_leave_both():
     @jax.jit
     def run(dit):
         def loss(dit):
-            velocity, tap = dit(latents, timesteps, text), dit.taps(latents, timesteps, text, (2,))
-            outputs = (velocity, tap[0], dit.embed_patches(latents))
-            return ((velocity - latents) ** 2).sum() + (tap**3).sum(), outputs
+            velocity = dit(latents, timesteps, text)
+            last = dit.block_outputs(latents, timesteps, text, (2,))
+            outputs = (velocity, last[0], dit.embed_patches(latents))
+            return ((velocity - latents) ** 2).sum() + (last**3).sum(), outputs
 
         return jax.grad(loss, has_aux=True)(dit)
 

@@ -115,7 +115,7 @@ def test_diffusers_folder_gives_the_same_model(diffusers_models, diffusers_folde
     np.testing.assert_allclose(encoder(ids, mask)[:, :3], embedding, atol=1e-5)
 
 
-def test_all_faults_of_all_components_at_once(source, tmp_path, write_safetensors, capsys):
+def test_all_problems_of_all_components_at_once(source, tmp_path, write_safetensors, capsys):
     torch = pytest.importorskip("torch")
 
     def change(tensors):
@@ -139,7 +139,7 @@ def test_all_faults_of_all_components_at_once(source, tmp_path, write_safetensor
 
     assert convert(source, tmp_path / "model") == 2
     error = capsys.readouterr().err
-    for fault in (
+    for problem in (
         "dit: unused: extra.weight",
         "dit: shape: head.modulation is (2, 96), expected (1, 2, 96)",
         "dit: values: blocks.0.norm3.bias holds NaN",
@@ -148,9 +148,9 @@ def test_all_faults_of_all_components_at_once(source, tmp_path, write_safetensor
         "vae: dtype: conv1.bias is int32",
         "vae: values: conv2.bias holds NaN or infinity",
         "tokenizer.json is missing",
-        "8 faults, nothing was written",
+        "8 problems; nothing was written",
     ):
-        assert fault in error
+        assert problem in error
     assert not (tmp_path / "model").exists()
 
 

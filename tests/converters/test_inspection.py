@@ -18,7 +18,7 @@ def test_folder(original, capsys):
     assert "looks like dit: DiTConfig(dim=96" in text
     assert "looks like vae: VAEConfig(" in text
     assert "token_embedding.weight  [128, 64]  bfloat16" in text
-    assert text.count(" 0 faults") == 3
+    assert text.count(" 0 problems") == 3
 
 
 def test_folder_with_a_missing_part(original, tmp_path, capsys):
@@ -38,7 +38,7 @@ def test_single_file_under_its_own_names(tmp_path, capsys):
     text = inspect(capsys, tmp_path / "x.pt")
     assert "generator.model.head.head.weight  [192, 3072]  float32" in text
     assert "looks like dit" in text
-    assert "1 of 2 tensors are used, 825 faults" in text
+    assert "1 of 2 tensors are used, 825 problems" in text
     assert "dit: unused: odd" in text
     assert "dit: missing: blocks.29.norm3.weight (for blocks.norm3.scale)" in text
 

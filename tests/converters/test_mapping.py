@@ -13,7 +13,7 @@ from flashmotion_jax.converters import adapters, dit, text_encoder, vae
 from flashmotion_jax.converters.mapping import (
     Row,
     find_bad_values,
-    find_faults,
+    find_problems,
     make_entries,
     override,
 )
@@ -131,7 +131,7 @@ def test_axes_of_each_kind_of_parameter():
     parameters = {name: Variable(array) for name, array in ours.items()}
     source = {key: tensor(array) for key, array in theirs.items()}
     entries = make_entries(parameters, table)
-    assert find_faults(entries, source) == []
+    assert find_problems(entries, source) == []
     for entry in entries:
         np.testing.assert_array_equal(entry.gather(source), ours[entry.target], strict=True)
         for key, array in entry.scatter(ours[entry.target]):
@@ -156,11 +156,11 @@ def test_guessed_tables_follow_axes_of_length_one(shape):
     weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     source = {"proj.weight": tensor(weight)}
     (entry,) = make_entries(LINEAR, [Row("proj", "proj")], source)
-    assert find_faults([entry], source) == []
+    assert find_problems([entry], source) == []
     np.testing.assert_array_equal(entry.gather(source), weight.reshape(5, 4).T)
 
 
-def test_faults_are_all_named():
+def test_problems_are_all_named():
     entries = make_entries(
         {
             **LINEAR,
@@ -175,7 +175,7 @@ def test_faults_are_all_named():
         "extra": tensor(np.zeros(1, np.float32)),
         "known": tensor(np.zeros(1, np.float32)),
     }
-    assert find_faults(entries, source, aliases=("known",)) == [
+    assert find_problems(entries, source, aliases=("known",)) == [
         "dtype: norm.weight is int64, expected one of float32, bfloat16, float16, float64",
         "missing: proj.bias (for proj.bias)",
         "shape: proj.weight is (4, 5), expected (5, 4)",

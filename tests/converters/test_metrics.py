@@ -57,7 +57,7 @@ def test_every_tensor_arrives(tmp_path, capsys, network, suffix):
     assert checked == arrays.keys() - left
 
 
-def test_all_faults_are_told_and_nothing_is_written(tmp_path, capsys):
+def test_all_problems_are_told_and_nothing_is_written(tmp_path, capsys):
     arrays = tensors("i3d")
     del arrays["Mixed_3b.b0.bn.running_mean"]
     arrays["Mixed_3b.b3b.bn.bias"] = np.full_like(arrays["Mixed_3b.b3b.bn.bias"], np.nan)
@@ -65,7 +65,7 @@ def test_all_faults_are_told_and_nothing_is_written(tmp_path, capsys):
     path = written(tmp_path, arrays, ".safetensors")
     assert main(["metrics", str(path), str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
-    for words in ("3 faults", "missing: Mixed_3b.b0.bn.running_mean", "unused: other", "NaN"):
+    for words in ("3 problems", "missing: Mixed_3b.b0.bn.running_mean", "unused: other", "NaN"):
         assert words in message
     assert not (tmp_path / "out").exists()
 

@@ -37,22 +37,22 @@ def make_inputs(batch=2):
     return latents, timesteps, text, tiny.normal(6, *latents[:, :1].shape), 0.5 * latents[::-1] + 1
 
 
-class TapsOnly:
-    """A backbone without blocks: its taps are given."""
+class OutputsOnly:
+    """A backbone without blocks: its outputs are given."""
 
-    def __init__(self, taps_KBTPD):
-        self.taps_KBTPD = taps_KBTPD
+    def __init__(self, outputs_KBTPD):
+        self.outputs_KBTPD = outputs_KBTPD
 
-    def taps(self, latents, timesteps, text, block_indices):
-        return self.taps_KBTPD
+    def block_outputs(self, latents, timesteps, text, block_indices):
+        return self.outputs_KBTPD
 
 
 TAPS = 5 * tiny.normal(7, 2, 2, 3, 6, 48)
 
 
 @jax.jit
-def forward(discriminator, taps, *inputs):
-    return discriminator(TapsOnly(taps), *inputs)
+def forward(discriminator, outputs, *inputs):
+    return discriminator(OutputsOnly(outputs), *inputs)
 
 
 class Reference:
@@ -110,9 +110,9 @@ class Reference:
                     rows.append(row)
         return self.torch.tensor(rows, dtype=self.torch.float64)
 
-    def __call__(self, taps, text, latents, image, trajectory):
+    def __call__(self, outputs, text, latents, image, trajectory):
         tokens = []
-        for index, tap in enumerate(taps):
+        for index, output in enumerate(outputs):
             query = self.weights["classifiers.query"][index].expand(len(text), 1, -1)
             if "embed_image.kernel" in self.weights:
                 image_tokens = self.patches(image, "embed_image")
@@ -121,7 +121,7 @@ class Reference:
             if "embed_trajectory.kernel" in self.weights:
                 context = self.patches(trajectory, "embed_trajectory")
                 query = self.attend(query, context, "classifiers.trajectory", index)
-            video = self.linear(self.norm(tap.flatten(1, 2)), "classifiers.embed_video", index)
+            video = self.linear(self.norm(output.flatten(1, 2)), "classifiers.embed_video", index)
             video = video + self.positions(latents, video.shape[-1])
             query = self.attend(query, video, "classifiers.video", index)
             tokens.append(self.mlp(self.norm(query), "classifiers.mlp", index)[:, 0])
@@ -130,7 +130,7 @@ class Reference:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_pytorch(variant):
-    """Logits, and their gradients by taps, conditions and every weight."""
+    """Logits, and their gradients by outputs, conditions and every weight."""
     torch = pytest.importorskip("torch")
     config = dataclasses.replace(CONFIG, **VARIANTS[variant])
     discriminator = make_discriminator(config)
@@ -140,8 +140,8 @@ def test_equals_pytorch(variant):
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
     def gradient(discriminator, inputs):
-        taps, text, image, trajectory = inputs
-        logits = discriminator(TapsOnly(taps), latents, timesteps, text, image, trajectory)
+        outputs, text, image, trajectory = inputs
+        logits = discriminator(OutputsOnly(outputs), latents, timesteps, text, image, trajectory)
         return jnp.sum(weight * logits), logits
 
     (by_weights, by_inputs), logits = gradient(discriminator, (TAPS, text, image, trajectory))
@@ -217,12 +217,12 @@ def test_sees_the_output_of_the_configured_blocks():
     discriminator = make_discriminator(one)
 
     @jax.jit
-    def with_taps(discriminator, dit, *inputs):
-        return discriminator(dit, *inputs), dit.taps(*inputs[:3], (0, 1, 2))
+    def with_outputs(discriminator, dit, *inputs):
+        return discriminator(dit, *inputs), dit.block_outputs(*inputs[:3], (0, 1, 2))
 
-    logits, taps = with_taps(discriminator, dit, *inputs)
+    logits, outputs = with_outputs(discriminator, dit, *inputs)
     for block, is_seen in enumerate((False, True, False)):
-        alone = forward(discriminator, taps[block : block + 1], *inputs)
+        alone = forward(discriminator, outputs[block : block + 1], *inputs)
         assert np.allclose(alone, logits, atol=1e-5) == is_seen
 
 
@@ -274,14 +274,14 @@ def test_a_fresh_discriminator_is_undecided_but_learns():
     inputs = make_inputs()
 
     @jax.jit
-    def fresh_gradient_and_logits(taps):
+    def fresh_gradient_and_logits(outputs):
         discriminator = Discriminator(CONFIG, tiny.DIT, rngs=nnx.Rngs(0))
 
-        def logits(taps):
-            out = discriminator(TapsOnly(taps), *inputs)
+        def logits(outputs):
+            out = discriminator(OutputsOnly(outputs), *inputs)
             return out.sum(), out
 
-        return jax.grad(logits, has_aux=True)(taps)
+        return jax.grad(logits, has_aux=True)(outputs)
 
     gradient, logits = fresh_gradient_and_logits(TAPS)
     assert 0 < np.abs(logits).max() < 0.1
@@ -293,11 +293,11 @@ def test_full_size():
     discriminator = nnx.eval_shape(lambda: Discriminator(config, dit_config, rngs=nnx.Rngs(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(discriminator)) == 80_139_265
     latents = jax.ShapeDtypeStruct((1, 31, 44, 80, 48), jnp.float32)
-    taps = jax.ShapeDtypeStruct((3, 1, 31, 880, 3072), jnp.float32)
+    outputs = jax.ShapeDtypeStruct((3, 1, 31, 880, 3072), jnp.float32)
     logits = jax.eval_shape(
-        lambda discriminator, taps, *inputs: discriminator(TapsOnly(taps), *inputs),
+        lambda discriminator, outputs, *inputs: discriminator(OutputsOnly(outputs), *inputs),
         discriminator,
-        taps,
+        outputs,
         latents,
         jax.ShapeDtypeStruct((1, 31), jnp.float32),
         jax.ShapeDtypeStruct((1, 512, 4096), jnp.float32),
@@ -355,5 +355,5 @@ def test_wrong_shapes_are_refused(image_shape, trajectory_shape, message):
 
 def test_taps_that_the_backbone_has_not_are_refused():
     discriminator = make_discriminator(dataclasses.replace(CONFIG, block_indices=(13, 21, 29)))
-    with pytest.raises(ValueError, match=r"taps at blocks \(13, 21, 29\); expected .* 0 to 2"):
+    with pytest.raises(ValueError, match=r"outputs of blocks \(13, 21, 29\); expected .* 0 to 2"):
         discriminator(tiny.make_dit(), *make_inputs())

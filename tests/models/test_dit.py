@@ -237,8 +237,8 @@ def test_taps_and_their_gradient_equal_hidden_states_of_diffusers():
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient(latents):
-        taps = dit.taps(latents, *inputs[1:], block_indices)
-        return jnp.sum(weight * taps), taps
+        outputs = dit.block_outputs(latents, *inputs[1:], block_indices)
+        return jnp.sum(weight * outputs), outputs
 
     reference = make_reference(dit)
     outputs = make_hooked(reference, block_indices)
@@ -248,9 +248,9 @@ def test_taps_and_their_gradient_equal_hidden_states_of_diffusers():
     expected = torch.stack([outputs[index][0] for index in block_indices]).reshape(weight.shape)
     (torch.tensor(np.asarray(weight)) * expected).sum().backward()
 
-    by_latents, taps = gradient(inputs[0])
-    assert taps.dtype == jnp.float32
-    np.testing.assert_allclose(taps, expected.detach(), rtol=1e-5, atol=2e-5)
+    by_latents, outputs = gradient(inputs[0])
+    assert outputs.dtype == jnp.float32
+    np.testing.assert_allclose(outputs, expected.detach(), rtol=1e-5, atol=2e-5)
     by_torch = channels_last(latents.grad)
     assert np.linalg.norm(by_latents - by_torch) <= 1e-5 * np.linalg.norm(by_torch)
 
@@ -258,7 +258,7 @@ def test_taps_and_their_gradient_equal_hidden_states_of_diffusers():
 @pytest.mark.parametrize("block_indices", [(), (3,), (-1,), (0, 1, 7)])
 def test_taps_at_blocks_that_do_not_exist_are_refused(block_indices):
     with pytest.raises(ValueError, match="expected one or more of 0 to 2, the blocks of this DiT"):
-        tiny.make_dit().taps(*tiny.dit_inputs(), block_indices)
+        tiny.make_dit().block_outputs(*tiny.dit_inputs(), block_indices)
 
 
 def test_unknown_remat_is_refused():
@@ -276,7 +276,7 @@ def memory_of_gradient(remat, block_indices=()):
 
     def loss(latents, dit, context):
         if block_indices:
-            return jnp.sum(dit.taps(latents, timesteps, context, block_indices) ** 2)
+            return jnp.sum(dit.block_outputs(latents, timesteps, context, block_indices) ** 2)
         return jnp.sum(dit(latents, timesteps, context) ** 2)
 
     compiled = jax.jit(jax.grad(loss)).lower(latents, dit, context).compile()
@@ -289,7 +289,7 @@ def test_remat_keeps_less():
 
 
 def test_taps_are_all_that_is_kept_of_the_blocks():
-    """A tap costs itself and not a copy a layer, which would be 12 more."""
+    """An output costs itself and not a copy a layer, which would be 12 more."""
     tapped = memory_of_gradient("full", (0, 1, 2))
     assert tapped - memory_of_gradient("full") < 1.2 * 3
 

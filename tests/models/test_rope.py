@@ -41,7 +41,7 @@ def test_scores_depend_on_relative_position_alone():
         np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-5)
 
 
-def test_neighbouring_channels_turn_together_and_keep_their_norm():
+def test_neighboring_channels_turn_together_and_keep_their_norm():
     x = jax.random.normal(jax.random.key(0), (1, 1, 6, 2, 24))
     turned = apply_rope(x, rope_table((1, 2, 3), 24))
     pairs, turned_pairs = (np.reshape(v, (6, 2, 12, 2)) for v in (x, turned))

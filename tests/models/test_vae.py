@@ -50,7 +50,7 @@ def make_reference(vae):
 
 
 def run_reference(reference, video, latents):
-    """Normalised latents of the video, and the video of normalised latents."""
+    """Normalized latents of the video, and the video of normalized latents."""
     import torch
 
     mean, std = (np.array(x, np.float32) for x in (CONFIG.latents_mean, CONFIG.latents_std))
@@ -195,7 +195,7 @@ def test_encoding_in_bfloat16_is_asked_for_and_stays_near_float32():
     assert rounded.dtype == jnp.float32 and 1e-4 < error < 3e-2
 
 
-def test_latents_are_normalised_and_the_video_is_clipped():
+def test_latents_are_normalized_and_the_video_is_clipped():
     vae, video, latents = golden_outputs()
     plain = tiny.make_vae(
         VAEConfig(encoder_dim=8, decoder_dim=8, latents_mean=(0.0,) * 48, latents_std=(1.0,) * 48)

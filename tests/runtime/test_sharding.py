@@ -75,7 +75,7 @@ def test_gradients_over_tokens_equal_those_of_one_device(shape):
 def test_a_discriminator_sees_the_same_taps():
     dit = tiny.make_dit()
     inputs = tiny.dit_inputs(batch=4)
-    taps = jax.jit(lambda dit, *inputs: dit.taps(*inputs, (0, 2)))
+    taps = jax.jit(lambda dit, *inputs: dit.block_outputs(*inputs, (0, 2)))
     expected = taps(dit, *inputs)
     mesh = sharding.make_mesh(2, 1, 4)
     with jax.set_mesh(mesh):
