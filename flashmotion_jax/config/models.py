@@ -188,6 +188,21 @@ class DiscriminatorConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchDiscriminatorConfig:
+    """The discriminator of an autoencoder's reconstructions.
+
+    Raises:
+      UserError: A size is below 1.
+    """
+
+    dim: int = 32  # channels of the first convolution
+    num_frames: int = 3  # consecutive frames that are judged together
+
+    def __post_init__(self) -> None:
+        require_sizes(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """Sampling defaults of a checkpoint, stored with its weights; callers can override them.
 

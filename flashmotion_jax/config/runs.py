@@ -16,7 +16,11 @@ from flashmotion_jax.config.adapters import (
     adapter_kind,
 )
 from flashmotion_jax.config.checks import require
-from flashmotion_jax.config.models import CachedMapKind, DiscriminatorConfig
+from flashmotion_jax.config.models import (
+    CachedMapKind,
+    DiscriminatorConfig,
+    PatchDiscriminatorConfig,
+)
 
 _FREE = {"free": True}
 
@@ -151,6 +155,12 @@ class AutoencoderConfig:
     decoder_only: bool = False  # freezes the encoder, and so the latents of an existing cache
     optimizer: OptimizerConfig
     prior_scale: float = 1e-6  # weight of the KL divergence from a unit Gaussian
+    adversarial_scale: float = 0.0  # weight of the adversarial loss; 0 trains no discriminator
+    discriminator: PatchDiscriminatorConfig = dataclasses.field(
+        default_factory=PatchDiscriminatorConfig
+    )
+    discriminator_optimizer: OptimizerConfig | None = None  # required by the adversarial loss
+    separate_gradients: bool = False  # log the gradient norm of each loss: one more backward pass
 
     def __post_init__(self) -> None:
         require(0 <= self.map_fraction <= 1, f"map_fraction={self.map_fraction}; expected 0 to 1")
@@ -161,6 +171,12 @@ class AutoencoderConfig:
         require(
             1 <= self.window_frames <= self.num_frames,
             f"window_frames={self.window_frames}; expected 1 to num_frames={self.num_frames}",
+        )
+        require(
+            self.adversarial_scale >= 0
+            and (self.adversarial_scale > 0) == (self.discriminator_optimizer is not None),
+            f"adversarial_scale={self.adversarial_scale}; expected above 0 with a "
+            "discriminator_optimizer, and 0 without",
         )
         changing = [
             f"{name}={value}"

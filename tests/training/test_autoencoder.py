@@ -9,11 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import AutoencoderConfig, OptimizerConfig, SamplingConfig, TrainConfig
+from flashmotion_jax.config import (
+    AutoencoderConfig,
+    OptimizerConfig,
+    PatchDiscriminatorConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.data.pixel_batches import PixelBatch, pixel_batches
+from flashmotion_jax.models import layers
+from flashmotion_jax.models.patch_discriminator import PatchDiscriminator
 from flashmotion_jax.runtime.sharding import make_mesh
 from flashmotion_jax.training import inputs
 from flashmotion_jax.training.dry_run import describe
@@ -134,6 +143,61 @@ def test_a_decoder_alone_leaves_the_latents_as_they_are(folder):
         if (np.asarray(variable.get_value()) != np.asarray(before[name].get_value())).any()
     }
     assert moved == {"conv2", "decoder"}
+
+
+def test_a_discriminator_sharpens_the_decoder_alone(folder):
+    """Both models are trained, and nothing of the encoder."""
+    settings = stage(
+        folder,
+        decoder_only=True,
+        map_fraction=0.0,
+        adversarial_scale=0.1,
+        discriminator=PatchDiscriminatorConfig(dim=4),
+        discriminator_optimizer=OptimizerConfig(learning_rate=1e-3),
+        separate_gradients=True,
+    )
+    config = TrainConfig(
+        stage=settings,
+        workdir=str(folder / "adversarial"),
+        num_train_steps=2,
+        batch_size=2,
+        dtype="float32",
+        remat="none",
+        log_every=1,
+        sample_every=0,
+    )
+    result = train(config, quiet=True)
+    lines = [json.loads(line) for line in (result.workdir / "log.jsonl").read_text().splitlines()]
+    assert {"autoencoder/gradient_norm/adversarial", "discriminator/accuracy"} <= lines[0].keys()
+    assert lines[0]["autoencoder/weight/adversarial"] == pytest.approx(0.1)
+    before, after = (
+        components.flat_parameters(components.load_component(path, "vae", "float32"))
+        for path in (folder / "base", result.model)
+    )
+    moved = {
+        name.split(".")[0]
+        for name, variable in after.items()
+        if (np.asarray(variable.get_value()) != np.asarray(before[name].get_value())).any()
+    }
+    assert moved == {"conv2", "decoder"}
+
+
+def test_an_adversarial_loss_needs_an_optimizer(folder):
+    with pytest.raises(ValueError, match=r"adversarial_scale=0\.1; expected above 0 with"):
+        stage(folder, adversarial_scale=0.1)
+
+
+def test_logits_are_of_patches_of_consecutive_frames():
+    """A pixel is seen by the logits of its frame and the next two, within 13 pixels."""
+    module = PatchDiscriminator(
+        PatchDiscriminatorConfig(dim=4), policy=layers.FLOAT32, rngs=nnx.Rngs(0)
+    )
+    video = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 6, 64, 64, 3)), jnp.float32)
+    logits = module(video)
+    assert logits.shape == (2, 4, 16, 16, 1) and logits.dtype == jnp.float32
+    changed = np.argwhere(np.asarray(module(video.at[1, 3, 32, 32].add(0.5)) != logits))
+    assert set(changed[:, 0]) == {1} and set(changed[:, 1]) == {1, 2, 3}
+    assert (np.abs(changed[:, 2:4] * 4 + 2 - 32) <= 13 + 2).all()
 
 
 @pytest.mark.parametrize("changes", [{"weight_decay": 0.01}, {"ema_decay": 0.9}])

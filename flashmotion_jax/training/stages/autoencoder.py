@@ -1,8 +1,7 @@
 """Autoencoder, before stage 1: a video VAE trained on windows of videos and of trajectory maps.
 
 The paper uses Wan2.2's. A model family of another size needs its own: a plain variational one,
-without the perceptual and adversarial losses of the published VAE, whose networks would have to be
-downloaded.
+without the perceptual loss of the published VAE, whose network would have to be downloaded.
 
 Source: Kingma and Welling, arXiv:1312.6114; Rombach et al., arXiv:2112.10752, for the weak prior.
 """
@@ -22,13 +21,21 @@ from einops import rearrange
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import AutoencoderConfig, TrainConfig
 from flashmotion_jax.data.pixel_batches import PixelBatch
+from flashmotion_jax.diffusion.losses import discriminator_loss, generator_adversarial_loss
 from flashmotion_jax.diffusion.samplers import draw_noise
 from flashmotion_jax.media.images import to_float
+from flashmotion_jax.models.patch_discriminator import PatchDiscriminator
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import split_batch_like
 from flashmotion_jax.training.inputs import open_videos
-from flashmotion_jax.training.stage import ComponentRef, ExportSpec, Stage, from_component
+from flashmotion_jax.training.stage import (
+    ComponentRef,
+    ExportSpec,
+    Stage,
+    from_component,
+    from_scratch,
+)
 from flashmotion_jax.training.train_step import Keys, LossFn, LossTerm, Metrics, Models, Update
 
 #: Videos that the statistics of the latents are taken from.
@@ -48,10 +55,20 @@ def build(run: TrainConfig, config: AutoencoderConfig) -> Stage:
         mean, std = latent_statistics(vae, some)
         return dataclasses.replace(initial, latents_mean=mean, latents_std=std)
 
+    trained = {"autoencoder": from_component(run, component, config.optimizer)}
+    separate = config.separate_gradients
+    updates = (Update("autoencoder", autoencoder_loss(config), separate_gradients=separate),)
+    if config.discriminator_optimizer is not None:
+        trained["discriminator"] = from_scratch(
+            run,
+            lambda policy, rngs: PatchDiscriminator(config.discriminator, policy=policy, rngs=rngs),
+            config.discriminator_optimizer,
+        )
+        updates = (Update("discriminator", adversarial_loss(config)), *updates)
     return Stage(
-        trained={"autoencoder": from_component(run, component, config.optimizer)},
+        trained=trained,
         frozen={},
-        updates=(Update("autoencoder", autoencoder_loss(config)),),
+        updates=updates,
         export=ExportSpec(
             model="autoencoder",
             kind="vae",
@@ -65,33 +82,58 @@ def build(run: TrainConfig, config: AutoencoderConfig) -> Stage:
 
 
 def autoencoder_loss(config: AutoencoderConfig) -> LossFn:
-    """Loss of "autoencoder": squared error and, unless the encoder is frozen, the prior."""
+    """Loss of "autoencoder": squared error, and if configured prior and adversarial loss."""
 
     def loss_fn(
         models: Models, batch: PixelBatch, keys: Keys, step: jax.Array
     ) -> tuple[dict[str, LossTerm], Metrics]:
         del step
-        window_keys, latent_keys = keys.split(2)
-        windows = [
-            _draw_window(config, batch, part)
-            for part in window_keys.split(config.windows_per_video)
-        ]
-        video = to_float(_merge_windows(jnp.stack(windows, axis=1)))
-        chunk = max(1, (config.window_frames - 1) // models["autoencoder"].config.temporal_factor)
-        mean, log_variance = models["autoencoder"].moments(video, chunk=chunk)
-        terms = {}
-        if config.decoder_only:
-            latents = jax.lax.stop_gradient(mean)  # as `flashmotion cache` encodes them
-        else:
-            noise = draw_noise(latent_keys.videos, (config.windows_per_video, *mean.shape[1:]))
-            latents = mean + jnp.exp(0.5 * log_variance) * _merge_windows(noise)
-            terms["prior"] = LossTerm(kl_divergence(mean, log_variance), config.prior_scale)
-        error = models["autoencoder"].reconstruct(latents, chunk=chunk) - video
+        video, reconstruction, terms = _reconstruct(config, models["autoencoder"], batch, keys)
+        error = reconstruction - video
         # Squared: the absolute error is minimized by the median, which ignores small objects.
         terms["pixels"] = LossTerm(jnp.mean(error**2))
+        if config.adversarial_scale:
+            adversarial = generator_adversarial_loss(models["discriminator"](reconstruction))
+            terms["adversarial"] = LossTerm(adversarial, config.adversarial_scale)
         return terms, {"psnr": psnr(error)}
 
     return loss_fn
+
+
+def adversarial_loss(config: AutoencoderConfig) -> LossFn:
+    """Loss of "discriminator", between videos and their reconstructions."""
+
+    def loss_fn(
+        models: Models, batch: PixelBatch, keys: Keys, step: jax.Array
+    ) -> tuple[dict[str, LossTerm], Metrics]:
+        del step
+        video, reconstruction, _ = _reconstruct(config, models["autoencoder"], batch, keys)
+        real = models["discriminator"](video)
+        fake = models["discriminator"](jax.lax.stop_gradient(reconstruction))
+        accuracy = (jnp.mean(real > 0) + jnp.mean(fake < 0)) / 2
+        return {"adversarial": LossTerm(discriminator_loss(real, fake))}, {"accuracy": accuracy}
+
+    return loss_fn
+
+
+def _reconstruct(
+    config: AutoencoderConfig, vae: VAE, batch: PixelBatch, keys: Keys
+) -> tuple[jax.Array, jax.Array, dict[str, LossTerm]]:
+    """Draw windows and reconstruct them; the prior is a loss unless the encoder is frozen."""
+    window_keys, latent_keys = keys.split(2)
+    windows = [
+        _draw_window(config, batch, part) for part in window_keys.split(config.windows_per_video)
+    ]
+    video = to_float(_merge_windows(jnp.stack(windows, axis=1)))
+    chunk = max(1, (config.window_frames - 1) // vae.config.temporal_factor)
+    mean, log_variance = vae.moments(video, chunk=chunk)
+    if config.decoder_only:
+        latents = jax.lax.stop_gradient(mean)  # as `flashmotion cache` encodes them
+        return video, vae.reconstruct(latents, chunk=chunk), {}
+    noise = draw_noise(latent_keys.videos, (config.windows_per_video, *mean.shape[1:]))
+    latents = mean + jnp.exp(0.5 * log_variance) * _merge_windows(noise)
+    prior = LossTerm(kl_divergence(mean, log_variance), config.prior_scale)
+    return video, vae.reconstruct(latents, chunk=chunk), {"prior": prior}
 
 
 def psnr(error: jax.Array) -> jax.Array:
