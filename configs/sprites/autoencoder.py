@@ -8,7 +8,7 @@ Hardware: two CPU cores. Expect: of real clips that went through it a PSNR of 30
 
 from flashmotion_jax.config import TrainConfig
 
-from .common import autoencoder
+from .common import autoencoder, muon
 
 STEPS = 10_000
 
@@ -16,4 +16,4 @@ STEPS = 10_000
 def get_config() -> TrainConfig:
     """Trained on windows of 9 frames, it lost its colors in the frames after them."""
     start = "runs/sprites/autoencoder_images/model"
-    return autoencoder("autoencoder", start, STEPS, 4, 1e-2, window_frames=17)
+    return autoencoder("autoencoder", start, STEPS, 4, muon(1e-2, STEPS), window_frames=17)

@@ -8,7 +8,7 @@ shape; later frames are wrong, for nothing has been learnt of time yet.
 
 from flashmotion_jax.config import TrainConfig
 
-from .common import autoencoder
+from .common import autoencoder, muon
 
 STEPS = 500
 
@@ -17,5 +17,11 @@ def get_config() -> TrainConfig:
     """Frames of one clip are much alike: single ones teach most for their price."""
     start = "checkpoints/sprites"
     return autoencoder(
-        "autoencoder_images", start, STEPS, 16, 1e-2, window_frames=1, windows_per_video=4
+        "autoencoder_images",
+        start,
+        STEPS,
+        16,
+        muon(1e-2, STEPS),
+        window_frames=1,
+        windows_per_video=4,
     )

@@ -2,7 +2,7 @@
 
     flashmotion cache --config configs/sprites/cache.py
 
-Hardware: two CPU cores. Expect: 6,000 videos, none left out.
+Hardware: two CPU cores. Expect: 40,000 videos, none left out.
 """
 
 from flashmotion_jax.config import CacheConfig
@@ -11,9 +11,10 @@ from .common import AUTOENCODER
 
 
 def get_config() -> CacheConfig:
-    """All clips whole, as they were drawn."""
+    """The first clips of the seed, drawn when they are encoded."""
     return CacheConfig(
-        data_root="data/sprites",
+        data="sprites",
+        num_clips=40_000,
         model=AUTOENCODER,
         output="data/sprites-cache",
         num_frames=17,

@@ -23,7 +23,7 @@ SCHEDULES = {"mask": ((2e-3, 800), (7e-4, 800)), "box": ((1e-3, 1000), (4e-4, 50
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)
 
-AUTOENCODER = "runs/sprites/autoencoder/model"
+AUTOENCODER = "runs/sprites/decoder/model"
 SLOW_GENERATOR = "runs/sprites/slow_generator/model"
 FAST_GENERATOR = "runs/sprites/stage2/model"
 
@@ -40,10 +40,16 @@ def optimizer(learning_rate: float, updates: int, **changes: Any) -> OptimizerCo
     )
 
 
+def muon(learning_rate: float, updates: int) -> OptimizerConfig:
+    """Muon on the same schedule."""
+    return optimizer(learning_rate, updates, kind="muon", weight_decay=0.0)
+
+
 def autoencoder(
-    name: str, start: str, steps: int, batch_size: int, learning_rate: float, **changes: Any
+    name: str, start: str, steps: int, batch_size: int, optimizer: OptimizerConfig, **changes: Any
 ) -> TrainConfig:
-    """A run on pixels, by Muon; clips are drawn as they are read, each of them once."""
+    """A run on pixels; clips are drawn as they are read, each of them once."""
+    settings: dict[str, Any] = {"map_fraction": 0.2} | changes
     stage = AutoencoderConfig(
         autoencoder=start,
         data="sprites",
@@ -51,9 +57,8 @@ def autoencoder(
         num_frames=17,
         height=64,
         width=64,
-        map_fraction=0.2,
-        optimizer=optimizer(learning_rate, steps, kind="muon", weight_decay=0.0),
-        **changes,
+        optimizer=optimizer,
+        **settings,
     )
     return run(name, stage, steps, batch_size=batch_size, num_samples=2, save_every=50)
 

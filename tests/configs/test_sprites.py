@@ -52,7 +52,7 @@ def test_sizes_fit_together():
 
 
 def test_before_the_stages_each_run_starts_from_the_one_before():
-    names = ("autoencoder_images.py", "autoencoder.py")
+    names = ("autoencoder_images.py", "autoencoder.py", "decoder.py")
     runs = [train_config(name) for name in names]
     for before, after in itertools.pairwise(runs):
         assert after.stage.autoencoder == f"{before.workdir}/model"
@@ -73,7 +73,7 @@ def test_each_stage_starts_from_the_one_before(adapter):
     for name in ("stage1_mask", "stage1_box", "stage2", "stage3"):
         assert stages[name].slow_generator == before["slow_generator"]
     cache = load_config(f"{FOLDER}/cache.py", CacheConfig)
-    assert cache.model == f"{train_config('autoencoder.py').workdir}/model"
+    assert cache.model == f"{train_config('decoder.py').workdir}/model"
 
 
 @pytest.mark.parametrize(
