@@ -1,0 +1,56 @@
+"""What the trainer does around its steps: transfers that it refuses, and profiles."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashmotion_jax.training import trainer
+from flashmotion_jax.training.trainer import train
+from helpers import run_small
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    run_small.prepare(folder)
+    return folder
+
+
+def test_an_implicit_transfer_within_a_step_is_an_error(prepared, tmp_path, monkeypatch):
+    make_train_step = trainer.make_train_step
+
+    def with_transfer(update, config):
+        train_step = make_train_step(update, config)
+
+        def step(state, models, batch, key, step):
+            state, metrics = train_step(state, models, batch, key, step)
+            return state, metrics | {"extra": jnp.ones(3) @ np.ones(3, np.float32)}
+
+        return step
+
+    monkeypatch.setattr(trainer, "make_train_step", with_transfer)
+    config = run_small.config(prepared, tmp_path / "run", "slow_adapter", "num_train_steps=2")
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train(config, quiet=True)
+
+
+def test_a_profile_of_the_steps_after_warm_up(prepared, tmp_path, capsys):
+    """In stage 3 every second step updates the adapter: from step 1 on all is compiled."""
+    config = run_small.config(prepared, tmp_path / "run", "fast_adapter", "num_train_steps=6")
+    train(config, profile=tmp_path / "profile")
+    assert (
+        f"profiled steps 2 to 4: tensorboard --logdir {tmp_path}/profile" in capsys.readouterr().err
+    )
+    # The layout that TensorBoard's profile plugin reads.
+    (file,) = (tmp_path / "profile" / "plugins" / "profile").glob("*/*.xplane.pb")
+    content = file.read_bytes()
+    assert b"train_step" in content and b"step_num" in content
+
+
+def test_a_run_too_short_for_a_profile_says_so(prepared, tmp_path, capsys):
+    config = run_small.config(prepared, tmp_path / "run", "slow_adapter", "num_train_steps=1")
+    train(config, profile=tmp_path / "profile")
+    assert "no profile: the run ended before" in capsys.readouterr().err
+    assert not (tmp_path / "profile").exists()
