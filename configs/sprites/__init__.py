@@ -1,1 +1,1 @@
-"""The small model: its family, data and three stages."""
+"""Runs of the small model: its sizes, its data and its stages."""

@@ -1,9 +1,10 @@
-"""Sprites, before the stages: the autoencoder of the small model, on single frames first.
+"""Sprites, before stage 1: the small model's autoencoder, first trained on single frames.
 
     flashmotion train --config configs/sprites/autoencoder_images.py
 
-Hardware: two CPU cores. Expect: reconstructed first frames in which every sprite has its color and
-shape; later frames are wrong, for nothing has been learnt of time yet.
+Hardware: two CPU cores.
+Expect: every sprite has its color and shape in reconstructed first frames. Later frames are wrong:
+the temporal layers are not trained yet.
 """
 
 from flashmotion_jax.config import TrainConfig
@@ -14,7 +15,7 @@ STEPS = 500
 
 
 def get_config() -> TrainConfig:
-    """Frames of one clip are much alike: single ones teach most for their price."""
+    """Single frames: those of one clip are similar, and a whole clip costs 17 times as much."""
     start = "checkpoints/sprites"
     return autoencoder(
         "autoencoder_images",

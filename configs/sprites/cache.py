@@ -1,8 +1,9 @@
-"""Sprites as latents, by the autoencoder of `autoencoder.py`.
+"""Sprites as latents, encoded by the result of `autoencoder.py`.
 
     flashmotion cache --config configs/sprites/cache.py
 
-Hardware: two CPU cores. Expect: 40,000 videos, none left out.
+Hardware: two CPU cores.
+Expect: 40,000 videos, none rejected.
 """
 
 from flashmotion_jax.config import CacheConfig

@@ -1,4 +1,4 @@
-"""What the runs of Sprites share."""
+"""Settings that the runs of Sprites share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from flashmotion_jax.config import (
     adapter_kind,
 )
 
-#: Learning rate and steps of stage 1, by its maps: of an adapter from scratch, and of a copy of the
-#: generator.
+#: Learning rate and steps of stage 1 by kind of maps: for an adapter from scratch, and for one that
+#: starts as a copy of the generator.
 SCHEDULES = {"mask": ((2e-3, 800), (7e-4, 800)), "box": ((1e-3, 1000), (4e-4, 500))}
-#: Wan2.2's shift of 5 is for 27,280 tokens a video; one of 320 needs less noise.
+#: Wan2.2's shift of 5 is for videos of 27,280 tokens; one of 320 tokens needs less noise.
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)
 
@@ -29,7 +29,7 @@ FAST_GENERATOR = "runs/sprites/stage2/model"
 
 
 def optimizer(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig:
-    """AdamW: warm-up over a twentieth of the updates, then a linear fall to 0."""
+    """Optimizer with warm-up over 5 % of the updates and linear decay to 0."""
     warmup = updates // 20
     settings: dict[str, Any] = {"beta2": 0.99, "clip_norm": 1.0, "decay": "linear"} | changes
     return OptimizerConfig(
@@ -48,7 +48,7 @@ def muon(learning_rate: float, updates: int) -> OptimizerConfig:
 def autoencoder(
     name: str, start: str, steps: int, batch_size: int, optimizer: OptimizerConfig, **changes: Any
 ) -> TrainConfig:
-    """A run on pixels; clips are drawn as they are read, each of them once."""
+    """An autoencoder, trained on clips that are drawn when they are read."""
     settings: dict[str, Any] = {"map_fraction": 0.2} | changes
     stage = AutoencoderConfig(
         autoencoder=start,
@@ -64,7 +64,7 @@ def autoencoder(
 
 
 def stage1(map_kind: CachedMapKind, adapter: str, start_from: str = "") -> TrainConfig:
-    """An adapter on the multi-step generator."""
+    """A SlowAdapter."""
     row = adapter_kind(adapter)
     learning_rate, steps = SCHEDULES[map_kind][row.copies_dit]
     stage = SlowAdapterConfig(
@@ -78,7 +78,7 @@ def stage1(map_kind: CachedMapKind, adapter: str, start_from: str = "") -> Train
 
 
 def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfig:
-    """A run on a CPU, all in float32."""
+    """A run on a CPU, in float32."""
     settings: dict[str, Any] = {
         "batch_size": 8,
         "sample_every": 500,

@@ -1,9 +1,9 @@
-"""The family of the small model before training: 64 x 64 pixels, 17 frames.
+"""The untrained small model: 17 frames of 64 x 64 pixels.
 
     flashmotion new --config configs/sprites/model.py checkpoints/sprites
 
-Hardware: a CPU, for some seconds.
-Expect: a checkpoint whose videos are noise: its velocity is zero.
+Hardware: a CPU, a few seconds.
+Expect: a checkpoint whose videos are noise, because its velocity is zero.
 """
 
 from flashmotion_jax.checkpoints.init import NewModelConfig
@@ -15,7 +15,7 @@ TEXT_DIM = 64
 
 
 def get_config() -> NewModelConfig:
-    """Tokens of 8 x 8 pixels, of which a sprite has several; all of what ships fits into 30 MB."""
+    """Tokens of 8 x 8 pixels, several per sprite; the exported model is smaller than 30 MB."""
     return NewModelConfig(
         words=VOCABULARY,
         dit=DiTConfig(

@@ -1,8 +1,9 @@
-"""Sprites, before stage 1: the multi-step generator, from scratch.
+"""Sprites, before stage 1: the multi-step generator, trained from scratch.
 
     flashmotion train --config configs/sprites/slow_generator.py
 
-Hardware: two CPU cores. Expect: shapes and colors that last until sprites meet.
+Hardware: two CPU cores.
+Expect: shapes and colors persist until sprites meet.
 """
 
 from flashmotion_jax.config import SlowGeneratorConfig, TrainConfig
@@ -13,7 +14,7 @@ STEPS = 50_000
 
 
 def get_config() -> TrainConfig:
-    """800,000 videos, of 40,000 clips."""
+    """800,000 videos, drawn from 40,000 clips."""
     return run(
         "slow_generator",
         SlowGeneratorConfig(

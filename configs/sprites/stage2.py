@@ -2,8 +2,9 @@
 
     flashmotion train --config configs/sprites/stage2.py
 
-Hardware: two CPU cores, 1.05 s a step. Expect: generator/temporal_variance rises from 0.4 to 1.0,
-generator/loss/distribution_matching falls from 0.47 to 0.24.
+Hardware: two CPU cores, 1.05 s per step.
+Expect: generator/temporal_variance rises from 0.4 to 1.0; generator/loss/distribution_matching
+falls from 0.47 to 0.24.
 """
 
 from flashmotion_jax.config import (
@@ -20,7 +21,7 @@ EVERY = 5
 
 
 def get_config() -> TrainConfig:
-    """240 updates of the student; its fake score is to outrun it, with four times its rate."""
+    """240 updates of the student; the fake score tracks it at four times its learning rate."""
     return run(
         "stage2",
         FastGeneratorConfig(

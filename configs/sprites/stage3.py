@@ -1,10 +1,11 @@
-"""Sprites, stage 3: the adapter fine-tuned on the four-step generator, and the ablations of it.
+"""Sprites, stage 3: the adapter fine-tuned on the four-step generator, and its ablations.
 
-    flashmotion train --config configs/sprites/stage3.py[:ADAPTER]             # all of the method
+    flashmotion train --config configs/sprites/stage3.py[:ADAPTER]            # the whole method
     flashmotion train --config configs/sprites/stage3.py:ADAPTER-VARIANT      # see VARIANTS
 
-Hardware: two CPU cores, 0.8 s a step. Expect: discriminator/accuracy rises to 0.6; gradients at the
-adapter of 0.03 (adversarial) at step 40, of 1.1 to 1.4 at 150, of 0.16 (diffusion) throughout.
+Hardware: two CPU cores, 0.8 s per step.
+Expect: discriminator/accuracy rises to 0.6. The adapter's gradient norms are 0.16 (diffusion)
+throughout, and 0.03 (adversarial) at step 40, 1.1 to 1.4 at step 150.
 """
 
 import dataclasses
@@ -28,11 +29,11 @@ from .common import (
     run,
 )
 
-#: Longer runs only blur: there is little to repair (docs/results.md, "Sprites: Tables 2 and 3").
+#: Longer runs only blur the videos (docs/results.md, "Sprites: Tables 2 and 3").
 STEPS = 150
 EVERY = 5
-#: Of the diffusion loss at the end: its gradient grows with the adversarial one, see above.
-#: 50, and 400 steps, gave the same IoU and a sharpness of 0.27 in place of 0.33.
+#: lambda at the last step; it rises with the adversarial gradient, see above. With 50 and 400 steps
+#: IoU was the same and sharpness 0.27 instead of 0.33.
 LAST_SCALE = 5.0
 SCALE = ScaleConfig(slope=LAST_SCALE / STEPS)
 DISCRIMINATOR = DiscriminatorConfig(block_indices=(2, 3, 5), dim=128, num_heads=4)
@@ -56,7 +57,7 @@ def get_config(variant: str = DEFAULT_ADAPTER) -> TrainConfig:
     if adapter not in ADAPTERS or name not in VARIANTS:
         raise UserError(
             f"variant {variant!r}; expected {' or '.join(ADAPTERS)}, or with one of "
-            f"{', '.join(filter(None, VARIANTS))} behind a hyphen, as in {DEFAULT_ADAPTER}-vc"
+            f"{', '.join(filter(None, VARIANTS))} after a hyphen, for example {DEFAULT_ADAPTER}-vc"
         )
     stage = FastAdapterConfig(
         slow_generator=SLOW_GENERATOR,
@@ -64,7 +65,7 @@ def get_config(variant: str = DEFAULT_ADAPTER) -> TrainConfig:
         slow_adapter=f"runs/sprites/stage1_box_{adapter}/model",
         adapter=adapter,
         optimizer=optimizer(1e-4, STEPS // EVERY, decay="constant", ema_decay=0.97),
-        # At 3e-4 its gradient at the adapter grew to 13 in 420 steps (the other loss: 0.24).
+        # At 3e-4, its gradient norm at the adapter grew to 13 in 420 steps (diffusion: 0.24).
         discriminator_optimizer=optimizer(1e-4, STEPS, decay="constant"),
         discriminator=DISCRIMINATOR,
         diffusion_scale=SCALE,

@@ -1,7 +1,7 @@
-"""A checkpoint with newly initialized weights, to train a family of models from nothing.
+"""A checkpoint with initial weights, to train a model family from scratch.
 
-DiT, VAE and text encoder begin as their layers do, but for the few parameters in `FACTORS`; the
-tokenizer knows a list of words.
+DiT, VAE and text encoder are initialized as their layers define, except for the parameters in
+`FACTORS`; the tokenizer knows a list of words.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.text.word_tokenizer import vocabulary, write_word_tokenizer
 
-#: Component -> pattern of parameters -> what its layer's initial values are multiplied with.
-#: DiT: each block starts as the identity (adaLN-zero: gates are shut, no text is added) and the
-#: velocity is zero. VAE: residual blocks start as the identity. Text encoder: T5 has no 1 / sqrt(E)
-#: in its attention, and tokens of unit size.
+#: Component -> pattern of parameter names -> factor of the layer's initial values.
+#: DiT: each block starts as the identity (adaLN-zero: gates and text output are zero), and the
+#: velocity is zero. VAE: residual blocks start as the identity. Text encoder: T5's attention has no
+#: 1 / sqrt(E), and its token embeddings have unit variance.
 #: Source: DiT, arXiv:2212.09748, section 3.2; PixArt-alpha, arXiv:2310.00426, section 2.3, for the
 #: cross-attention; transformers `T5PreTrainedModel._init_weights`.
 FACTORS: Mapping[str, Mapping[str, Callable[[Any], float]]] = {
@@ -49,13 +49,13 @@ FACTORS: Mapping[str, Mapping[str, Callable[[Any], float]]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewModelConfig(ModelsConfig):
-    """A family of models before its first training step.
+    """A new model family: sizes, sampling settings and words.
 
     Attributes:
-      words: every word that prompts are made of.
+      words: every word that prompts may use.
 
     Raises:
-      UserError: more tokens than rows of the text encoder, or widths that do not fit.
+      UserError: the text encoder has too few rows for the tokens, or sizes do not fit together.
     """
 
     words: tuple[str, ...]
@@ -78,18 +78,18 @@ class NewModelConfig(ModelsConfig):
 
 
 def init_checkpoint(path: str | Path, config: NewModelConfig, seed: int = 0) -> int:
-    """Writes a checkpoint of untrained models in float32, whole or not at all.
+    """Write a checkpoint of untrained models in float32; a failure leaves no files.
 
     Args:
       path: folder of the checkpoint, which must not exist.
-      config: sizes, sampling and words.
-      seed: of the weights.
+      config: the model family.
+      seed: seed of the weights.
 
     Returns:
       The number of parameters.
 
     Raises:
-      UserError: the folder exists, or a word is not one.
+      UserError: the folder exists, or an entry of `words` is not a single word.
       OSError: the disk is full or not writable.
     """
     path = Path(path)
@@ -110,15 +110,14 @@ def init_checkpoint(path: str | Path, config: NewModelConfig, seed: int = 0) -> 
 
 @functools.partial(program, static_argnames=("kind", "config"))
 def init_component(kind: str, config: Any, seed: int) -> Any:
-    """A component in float32 as training from nothing starts it.
-
-    One program: each initializer alone would compile its own.
+    """Initialize a component in float32.
 
     Args:
-      kind: one of `FACTORS`.
-      config: its sizes.
-      seed: of the weights.
+      kind: a key of `FACTORS`.
+      config: configuration of the component.
+      seed: seed of the weights.
     """
+    # One program for all: run eagerly, each initializer would be compiled on its own.
     module = components.MODELS[kind][1](config, rngs=nnx.Rngs(jax.random.key(seed)))
     parameters = components.flat_parameters(module)
     for pattern, factor in FACTORS[kind].items():
@@ -127,15 +126,16 @@ def init_component(kind: str, config: Any, seed: int) -> Any:
     if kind == "vae":
         for name, parameter in parameters.items():
             if parameter.get_value().ndim == 5:
-                parameter.set_value(_without_past(name, parameter.get_value()))
+                parameter.set_value(_present_frame_only(name, parameter.get_value()))
     return module
 
 
-def _without_past(name: str, kernel: jax.Array) -> jax.Array:
-    """A causal convolution `[kt, kh, kw, C_in, C_out]` that starts with the present frame alone.
+def _present_frame_only(name: str, kernel: jax.Array) -> jax.Array:
+    """Zero a causal convolution `[kt, kh, kw, C_in, C_out]` for all but the present frame.
 
-    Single frames teach nothing of the past; what begins at zero does not disturb what they teach.
-    Where time shrinks every second frame is taken; where it grows each frame is repeated.
+    Training on single frames does not train the taps of past frames: starting at zero, they do not
+    disturb what it learns. Temporal downsampling then takes every second frame, and upsampling
+    repeats each frame.
     """
     present = kernel[-1]
     if name.endswith("time_conv.kernel"):

@@ -1,7 +1,7 @@
-"""Muon: updates of matrices are orthogonal, those of all other parameters are AdamW's.
+"""Muon: orthogonalized updates for matrices, AdamW for all other parameters.
 
 Source: Jordan et al., https://kellerjordan.github.io/posts/muon; Liu et al., arXiv:2502.16982, for
-the size of the updates, which lets Muon and AdamW share a learning rate.
+the scale of the updates, which lets Muon and AdamW share a learning rate.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from optax.contrib import MuonDimensionNumbers
 
 from flashmotion_jax.config import OptimizerConfig
 
-#: Root mean square of an update at a learning rate of 1: what AdamW's usually is.
+#: Root mean square of an update at a learning rate of 1, close to AdamW's.
 UPDATE_RMS = 0.2
 
 
 def muon(
     config: OptimizerConfig, rate: optax.Schedule, parameters: Mapping[str, nnx.Variable]
 ) -> optax.GradientTransformation:
-    """Muon for matrices and kernels of convolutions, AdamW for the rest.
+    """Muon for matrices and convolution kernels, AdamW for the rest.
 
     Args:
-      config: momentum, moments, weight decay.
-      rate: learning rate after a number of updates.
+      config: momentum, AdamW's betas, weight decay.
+      rate: learning-rate schedule.
       parameters: dotted path to variable of every parameter.
 
     Returns:
@@ -35,7 +35,7 @@ def muon(
     """
     matrices = {path: dimension_numbers(variable) for path, variable in parameters.items()}
 
-    def of_group(arrays: Any) -> dict[str, MuonDimensionNumbers | None]:
+    def get_dimension_numbers(arrays: Any) -> dict[str, MuonDimensionNumbers | None]:
         return {path: matrices[path] for path in arrays}
 
     transform = optax.contrib.muon(
@@ -46,26 +46,26 @@ def muon(
         adam_b1=config.beta1,
         adam_b2=config.beta2,
         adam_weight_decay=config.weight_decay,
-        muon_weight_dimension_numbers=of_group,
+        muon_weight_dimension_numbers=get_dimension_numbers,
         consistent_rms=UPDATE_RMS,
     )
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if jax.sharding.get_abstract_mesh().empty:
             return transform.update(updates, state, params)
-        # Kernels that are split over devices are reshaped and multiplied with themselves: how, the
-        # compiler decides. Updates and state stay where parameters and state are.
-        places = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (updates, state))
-        anywhere: Any = jax.sharding.auto_axes(transform.update, out_sharding=places)
-        return anywhere(updates, state, params)
+        # Muon reshapes sharded kernels and multiplies them with themselves. The compiler chooses
+        # the shardings inside; updates and state keep those of the parameters.
+        specs = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (updates, state))
+        auto_update: Any = jax.sharding.auto_axes(transform.update, out_sharding=specs)
+        return auto_update(updates, state, params)
 
     return optax.GradientTransformation(transform.init, update)
 
 
 def dimension_numbers(variable: nnx.Variable) -> MuonDimensionNumbers | None:
-    """How a parameter is a matrix from inputs to outputs; None if it is none.
+    """Return which axes of a parameter are inputs and outputs of a matrix; None for no matrix.
 
-    A convolution's taps count as inputs; the layers of a stack are matrices of their own.
+    The taps of a convolution count as inputs. Each layer of a stack is a matrix of its own.
     """
     axes = variable.get_metadata().get("axes", ())
     if len(axes) < 2 or axes[-1] == "norm":

@@ -1,4 +1,4 @@
-"""Trains a stage at tiny size in a process of its own, for tests that kill it.
+"""Trains a stage with tiny models in a process of its own, for tests that kill it.
 
 PYTHONPATH=.:tests python tests/helpers/run_small.py PREPARED OUTPUT STAGE [key=value ...]
 """
@@ -37,7 +37,7 @@ def prepare(folder):
 
 
 def stage_config(base, stage):
-    """A stage whose players all have something to lose: moments, and a moving average."""
+    """A stage whose models have optimizer state, and a moving average."""
     optimizer = OptimizerConfig(learning_rate=1e-3)
     averaged = dataclasses.replace(optimizer, ema_decay=0.9)
     match stage:

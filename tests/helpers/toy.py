@@ -115,11 +115,11 @@ def videos(indices, batch):
 
 @functools.partial(jax.jit, static_argnames=("losses",))
 def evaluate(losses, models, batch, keys, step=0):
-    """LossFn as a turn sees them.
+    """Evaluate a loss function as an update does.
 
     Returns:
       The sum that is minimised; its gradient, role to dotted path to array, for all networks and
-      not for the player alone; terms; metrics.
+      not only the trained one; terms; metrics.
     """
 
     def total(networks):
