@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from flashmotion_jax.cli import options
@@ -67,8 +68,11 @@ def _train(args: argparse.Namespace) -> int:
         for line in describe(config):
             print(line, flush=True)
         return 0
+    from flashmotion_jax.runtime.atomic import check_file
     from flashmotion_jax.training.trainer import train
 
+    if args.profile:
+        check_file(Path(args.profile) / "plugins")
     result = train(config, resume=args.resume, profile=args.profile)
     if result.model is None:
         print(f"stopped after step {result.num_steps}; run the same command to resume")
