@@ -104,25 +104,22 @@ class Scorer:
         segmenter = self.segmenter if item.labels else None
         requested_KF4 = None if segmenter is None else requested_boxes(item)
         truth = repeat(None) if item.video is None else _truth(item, wanted)
-        tracks = self._tracks(item, path, wanted)
+        tracks_FN2, true_tracks_FN2 = self._tracks(item, path, wanted)
+        generated = _segmented(item, path, len(wanted), segmenter)
         count = 0
-        for index, (pixels, masks), true_pixels in zip(
-            wanted, _segmented(item, path, len(wanted), segmenter), truth, strict=False
-        ):
+        for index, (pixels, masks), true_pixels in zip(wanted, generated, truth, strict=False):
             true_masks = None
             if index < len(item.masks):
                 true_masks = object_masks(item.masks[index], item.labels)
-            if masks is not None and true_masks is not None:
-                masks = nearest(masks, *true_masks.shape[1:])
-            points, true_points = (None, None) if tracks is None else tracks
+                masks = None if masks is None else nearest(masks, *true_masks.shape[1:])
             yield Frame(
                 pixels,
                 true_pixels,
                 masks,
                 true_masks,
-                None if requested_KF4 is None else requested_KF4[:, index],
-                None if points is None else points[count],
-                None if true_points is None else true_points[count],
+                requested_boxes=None if requested_KF4 is None else requested_KF4[:, index],
+                points=None if tracks_FN2 is None else tracks_FN2[count],
+                true_points=None if true_tracks_FN2 is None else true_tracks_FN2[count],
             )
             count += 1
         if count < len(wanted):
@@ -130,10 +127,10 @@ class Scorer:
 
     def _tracks(
         self, item: Item, path: Path, wanted: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Tracks `[F, N, 2]` of the video and the benchmark, in the pixels of the latter."""
         if self.tracks is None or item.tracks is None:
-            return None
+            return None, None
         truth = read_wan_move(*item.tracks)
         found = read_wan_move(self.tracks / f"{item.id}_tracks.npy").points_FN2
         if len(found) < len(wanted) or found.shape[1] != truth.points_FN2.shape[1]:

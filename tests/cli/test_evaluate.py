@@ -74,7 +74,7 @@ def test_wrong_input_is_status_2(tmp_path, capsys, bench, pred, words):
     assert not (tmp_path / "out" / "result.json").exists()
 
 
-def test_the_command_offers_everything():
+def test_the_command_lists_all_choices():
     assert all(layout_of(bench).read for bench in LAYOUTS)
     assert get_args(Method) == command.METHODS
     assert presets.FID_PRESETS == command.FID_PRESETS

@@ -7,12 +7,12 @@ from flashmotion_jax.evaluation.bootstrap import interval, paired_difference
 from flashmotion_jax.evaluation.frechet import frechet_distance, frechet_of_pairs
 
 
-def test_intervals_of_a_mean_cover_it_as_often_as_they_say():
+def test_intervals_cover_the_mean_at_their_level():
     rng = np.random.default_rng(0)
     samples = rng.normal(3, 2, (400, 50))
     intervals = [interval(sample, resamples=300, level=0.9) for sample in samples]
     covered = np.mean([found.low <= 3 <= found.high for found in intervals])
-    # Percentile intervals are a little short: about 0.885 at N = 50; 0.015 is one deviation.
+    # Percentile intervals are slightly short, about 0.885 at N = 50, with a deviation of 0.015.
     assert 0.84 < covered < 0.94
     widths = [found.high - found.low for found in intervals]
     assert np.mean(widths) == pytest.approx(2 * 1.645 * 2 / np.sqrt(50), rel=0.05)
@@ -30,14 +30,14 @@ def test_pairs_of_videos_are_drawn_together():
     assert 2 * (found.high - found.low) < alone.high - alone.low
 
 
-def test_a_level_is_the_width_and_a_seed_the_draw():
+def test_level_and_seed():
     values = np.random.default_rng(2).normal(size=100)
     narrow, wide = interval(values, level=0.5), interval(values, level=0.99)
     assert wide.low < narrow.low < narrow.high < wide.high
     assert interval(values) == interval(values) != interval(values, seed=1)
 
 
-def test_what_was_not_measured_is_left_out():
+def test_nan_is_left_out():
     values = np.array([1.0, 2.0, np.nan, 3.0])
     assert interval(values) == interval(values[[0, 1, 3]])
     assert interval(values).count == 3
@@ -46,7 +46,7 @@ def test_what_was_not_measured_is_left_out():
     assert none.count == 0 and np.isnan(none.estimate)
 
 
-def test_pairs_tell_apart_what_two_intervals_do_not():
+def test_paired_differences_are_significant_where_intervals_overlap():
     rng = np.random.default_rng(3)
     hardness = rng.normal(0.5, 0.2, 80)
     better, worse = hardness + 0.02, hardness + rng.normal(0, 0.02, 80)

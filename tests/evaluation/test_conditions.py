@@ -19,7 +19,7 @@ from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colors
 from helpers import magicdata_tree as tree
 
 
-def test_boxes_of_masks_are_those_of_the_squares(tmp_path):
+def test_boxes_around_masks(tmp_path):
     (item,) = read_benchmark("folder", tree.make_tree(tmp_path, 1)).items
     trajectory = trajectory_of(item)
     assert trajectory.objects[0].rgb == (128, 32, 32)
@@ -33,13 +33,13 @@ def test_boxes_of_masks_are_those_of_the_squares(tmp_path):
     np.testing.assert_allclose(first_frame(item), tree.video_frames(0)[0], atol=30)
 
 
-def test_sprites_ask_for_the_boxes_of_their_trajectories(tmp_path):
+def test_sprites_request_the_boxes_of_their_trajectories(tmp_path):
     source = Sprites(2, config=SpritesConfig(num_frames=5), num_objects=2)
     export(source, tmp_path)
     items = read_benchmark("sprites", tmp_path).items
     scores = [Scorer(tmp_path / "videos", sprite_colors(tmp_path))(item) for item in items]
     numbers = summarize(scores, Protocol("sprites", "colors"))
-    # A box asked for goes around the whole object, what is hidden or textured included.
+    # A requested box surrounds the whole object, including hidden and dark pixels.
     assert numbers["requested_box_iou"].estimate > 0.7
     assert numbers["requested_centroid_error"].estimate < 0.05
     for item in items:
@@ -48,7 +48,7 @@ def test_sprites_ask_for_the_boxes_of_their_trajectories(tmp_path):
         assert np.nanmin(boxes) >= 0 and np.nanmax(boxes) <= 1
 
 
-def test_requests_of_another_folder_and_boxes_that_were_missed(tmp_path):
+def test_requests_of_another_folder_and_missed_boxes(tmp_path):
     root = tree.make_tree(tmp_path / "data", 1)
     (item,) = read_benchmark("folder", root).items
     with pytest.raises(ValueError, match="needs a trajectory for each video"):
@@ -64,7 +64,7 @@ def test_requests_of_another_folder_and_boxes_that_were_missed(tmp_path):
     assert (lost.values["requested_centroid_error"] == 0.5).all()
 
 
-def test_what_is_asked_outside_of_the_frame_does_not_count():
+def test_requests_outside_the_frame_do_not_count():
     boxes = np.array([[[-0.5, 0.2, 0.5, 0.4], [1.0, 0.0, 1.5, 0.5]]])
     found = clipped(boxes)
     np.testing.assert_array_equal(found[0, 0], [0, 0.2, 0.5, 0.4])

@@ -1,4 +1,4 @@
-"""The whole of `flashmotion evaluate`: results, resuming, parts, generation, comparison."""
+"""`flashmotion evaluate` end to end: results, resuming, parts, generation, comparison."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def result(folder):
 
 @pytest.fixture(scope="module")
 def sprites(tmp_path_factory):
-    """A clip of one and one of two objects, and generated ones: the truth with noise."""
+    """A clip with one object and one with two, and generated ones: the truth with noise."""
     root = tmp_path_factory.mktemp("sprites")
     size = SpritesConfig(num_frames=9, height=48, width=48)
     sources = [Sprites(1, seed=count, config=size, num_objects=count) for count in (1, 2)]
@@ -61,14 +61,14 @@ def score_sprites(sprites, pred, out, *more):
 
 @pytest.fixture(scope="module")
 def scored(sprites, weights, tmp_path_factory):
-    """The truth against itself, and with little and much noise, with FID and FVD."""
+    """Results of the truth itself, with little and with much noise, including FID and FVD."""
     folder = tmp_path_factory.mktemp("scored")
     for name, pred in (("truth", "data/videos"), ("noise4", "noise4"), ("noise40", "noise40")):
         assert score_sprites(sprites, sprites / pred, folder / name, "--weights", weights) == 0
     return folder
 
 
-def test_truth_has_no_distance_and_noise_the_larger_the_stronger(scored):
+def test_the_truth_has_distance_0_and_distance_grows_with_noise(scored):
     numbers = [result(scored / name)["groups"]["all"] for name in ("truth", "noise4", "noise40")]
     for name in ("fid", "fvd"):
         values = [one[name]["estimate"] for one in numbers]
@@ -80,12 +80,12 @@ def test_truth_has_no_distance_and_noise_the_larger_the_stronger(scored):
     assert flicker == sorted(flicker)
     assert numbers[0]["flicker"] == numbers[0]["true_flicker"]
     assert numbers[0]["mask_iou"]["estimate"] > numbers[2]["mask_iou"]["estimate"]
-    # FVD has a row a video, and one row has no distance.
+    # FVD has one row per video, and one row has no distance.
     alone = result(scored / "noise40")["groups"]["1"]
     assert alone["fvd"]["estimate"] is None and alone["fid"]["estimate"] > 0
 
 
-def test_a_result_says_what_it_was_made_with(scored):
+def test_a_result_names_protocol_presets_and_weights(scored):
     about = result(scored / "noise40")
     assert about["presets"]["fid"]["resize"]["size"] == 299
     assert about["protocol"]["fid"] == "pytorch-fid" and about["protocol"]["fvd"] == "videogpt"
@@ -155,7 +155,7 @@ def test_a_run_resumes_and_measures_again_what_changed(tmp_path, capsys, monkeyp
     assert evaluate("--bench", "folder", *folders) == 0
     assert scored == ["v1", "v2"]
     assert "3 videos, 0 not scored" in capsys.readouterr().out
-    # Frame 0 and averages are chosen when results are put together.
+    # Frame 0 and averages are applied when results are collected.
     assert evaluate("--bench", "folder", *folders, "--count-frame-0") == 0
     assert scored == ["v1", "v2"]
     assert evaluate("--bench", "folder", *folders, "--method-frames", 5) == 0
@@ -163,7 +163,7 @@ def test_a_run_resumes_and_measures_again_what_changed(tmp_path, capsys, monkeyp
 
 
 class Painter:
-    """In place of a pipeline: a video of the seed's level, as long as it is asked for."""
+    """A fake pipeline, whose videos have the gray level 50 + seed."""
 
     sampling = SamplingConfig(height=32, width=64, num_frames=5, fps=8)
 
@@ -178,7 +178,7 @@ def generate(root, folder, *more):
     return evaluate(*inputs, "--pred", folder / "pred", "--out", folder / "out", *more)
 
 
-def test_videos_are_made_once_and_by_the_place_in_the_benchmark(tmp_path, capsys, monkeypatch):
+def test_videos_are_generated_once_with_seeds_by_place(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         "flashmotion_jax.inference.pipeline.Pipeline.from_pretrained", lambda *args: Painter()
     )
@@ -198,7 +198,7 @@ def test_videos_are_made_once_and_by_the_place_in_the_benchmark(tmp_path, capsys
     assert read_video(second)[0][0, 0, 0].tolist() == [50 + 7 + 1] * 3
 
 
-def test_our_pipeline_makes_videos_that_are_scored(tmp_path, capsys):
+def test_videos_of_the_pipeline_are_scored(tmp_path, capsys):
     root = tree.make_tree(tmp_path / "data", 1)
     sampling = SamplingConfig(height=32, width=64, num_frames=5, fps=8, denoising_steps=(1000,))
     model = tiny.save_checkpoint(tmp_path / "model", sampling)
@@ -234,7 +234,7 @@ def test_our_pipeline_makes_videos_that_are_scored(tmp_path, capsys):
         (["compare", "gone.json", "gone.json"], "gone.json is not a result of"),
     ],
 )
-def test_arguments_that_do_not_fit(capsys, arguments, words):
+def test_bad_arguments_are_status_2(capsys, arguments, words):
     assert main(["evaluate", *arguments]) == 2
     assert words in capsys.readouterr().err
 

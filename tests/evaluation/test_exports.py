@@ -72,7 +72,7 @@ def test_levitor_gets_points_with_depth(items, tmp_path):
     folder = exported(items, "levitor", tmp_path, 5)
     (one,) = json.loads((folder / "tracks.json").read_text())["objects"]
     np.testing.assert_allclose(one["points"], centers(5), atol=1)
-    # The square keeps its size.
+    # The square keeps its size, so its depth is constant.
     np.testing.assert_allclose(one["depth"], 1, atol=0.1)
     assert (picture(folder / one["mask"]) > 0).sum() == 100
 
@@ -107,7 +107,7 @@ def test_every_method_takes_movebench_by_the_command(tmp_path, capsys, method):
     assert (tmp_path / "out" / "multi" / "clip_multi" / "about.json").is_file()
 
 
-def test_what_cannot_be_exported(items, tmp_path):
+def test_errors_of_exports(items, tmp_path):
     with pytest.raises(ValueError, match="expected one of tora"):
         export_benchmark(items, "sora", tmp_path)
     with pytest.raises(ValueError, match="expected at least 2"):

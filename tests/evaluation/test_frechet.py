@@ -14,7 +14,7 @@ from flashmotion_jax.evaluation.frechet import (
 
 
 def with_moments(mean, covariance, count=200, seed=0):
-    """Rows whose sample mean and covariance are exactly these."""
+    """Rows with exactly this sample mean and covariance."""
     rows = np.random.default_rng(seed).normal(size=(count, len(mean)))
     rows -= rows.mean(axis=0)
     whitener = np.linalg.inv(np.linalg.cholesky(np.atleast_2d(np.cov(rows, rowvar=False))))
@@ -37,7 +37,7 @@ def test_one_feature():
     assert frechet_distance(a, b) == pytest.approx(4 + 1)
 
 
-def test_is_scipys_matrix_root():
+def test_matches_the_matrix_root_of_scipy():
     linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(6)
     a = rng.normal(size=(90, 20)) @ rng.normal(size=(20, 20))
@@ -62,12 +62,12 @@ def test_float32_features_are_computed_in_float64():
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (1, 4), (4,)])
-def test_features_that_do_not_fit(shape):
+def test_features_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected \[N, D\] and \[M, D\]"):
         frechet_distance(np.zeros(shape), np.zeros((5, 4)))
 
 
-def test_features_that_are_not_finite():
+def test_features_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance(np.full((3, 2), np.nan), np.zeros((3, 2)))
 
@@ -94,7 +94,7 @@ def reader(pairs):
     return lambda i: (pairs[i, 0], pairs[i, 1])
 
 
-def test_moments_in_parts_and_in_any_order_are_those_of_the_whole():
+def test_moments_add_up_in_any_order():
     rows = 100 + np.random.default_rng(1).normal(size=(50, 4))
     parts = [Moments.of(part) for part in np.split(rows, [1, 8, 30])]
     for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
@@ -104,7 +104,7 @@ def test_moments_in_parts_and_in_any_order_are_those_of_the_whole():
         np.testing.assert_allclose(found.covariance, np.cov(rows, rowvar=False), atol=1e-12)
 
 
-def test_the_frechet_of_videos_is_that_of_all_their_frames():
+def test_the_distance_of_videos_pools_their_frames():
     pairs = videos()
     distance, values = frechet_of_videos(reader(pairs), len(pairs))
     assert distance == pytest.approx(frechet_of_pairs(pairs))
@@ -119,10 +119,10 @@ def test_equal_videos_have_the_distance_0_without_an_interval():
     np.testing.assert_allclose(values, 0, atol=1e-6)
 
 
-def test_values_are_the_derivatives_by_a_videos_weight():
+def test_contributions_are_derivatives_with_respect_to_weights():
     pairs = videos(count=30)
     distance, values = frechet_of_videos(reader(pairs), 30)
-    # Many copies of all, and one more of video 7.
+    # Many copies of all videos, and one more of video 7.
     copies = 400
     more = np.concatenate([np.repeat(pairs, copies, axis=0), pairs[7:8]])
     rows = more[:, 0].reshape(-1, 6), more[:, 1].reshape(-1, 6)
@@ -132,7 +132,7 @@ def test_values_are_the_derivatives_by_a_videos_weight():
     assert change * (30 * copies + 1) == pytest.approx(values[7] - distance, rel=0.02)
 
 
-def test_intervals_are_about_those_of_drawing_again():
+def test_intervals_are_close_to_those_of_a_full_bootstrap():
     pairs = videos(seed=2, count=120)
     _, values = frechet_of_videos(reader(pairs), len(pairs))
     fast, slow = interval(values), interval(pairs, frechet_of_pairs, resamples=300)
@@ -148,7 +148,7 @@ def test_fewer_rows_than_features():
     assert values.mean() == pytest.approx(distance)
 
 
-def test_too_little():
+def test_too_few_rows():
     pairs = videos(count=1, frames=1)
     distance, values = frechet_of_videos(reader(pairs), 1)
     assert np.isnan(distance) and np.isnan(values).all()

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A Sam2VideoModel with random weights and little width, in its own format."""
+    """A narrow Sam2VideoModel with random weights, in its own format."""
     import torch
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
@@ -37,7 +37,7 @@ def model(tmp_path_factory):
             "fpn_hidden_size": 128,
         },
         prompt_encoder_config={"hidden_size": 128, "image_size": 64, "mask_input_channels": 4},
-        # 64 is written into the model's attention to memories, and all else must be wider.
+        # The model's memory attention needs exactly 64 channels, and more everywhere else.
         mask_decoder_config={
             "hidden_size": 128,
             "mlp_dim": 16,
@@ -73,21 +73,21 @@ def two_objects(root):
     return item
 
 
-def test_objects_begin_as_they_were_given_and_are_followed_to_the_end(tmp_path, model):
+def test_objects_start_from_their_masks_and_are_tracked_to_the_end(tmp_path, model):
     item = two_objects(tmp_path)
     frames = tree.video_frames(0)
     masks = list(sam2(model)(item, iter(frames)))
     assert len(masks) == tree.FRAMES
     assert {(mask.shape, mask.dtype.name) for mask in masks} == {((2, *tree.SIZE), "bool")}
     given = tree.map_frames(0, "masks")[0].any(axis=-1)
-    # At the model's quarter of 64 pixels: a mask is known to about four pixels.
+    # Masks have a quarter of the model's 64 pixels, so they are known to about four pixels.
     overlap = (masks[0][1] & given).sum() / (masks[0][1] | given).sum()
     assert overlap > 0.4
     again = list(sam2(model)(item, iter(frames)))
     np.testing.assert_array_equal(np.array(masks), np.array(again))
 
 
-def test_what_is_let_go_changes_nothing(tmp_path, model, monkeypatch):
+def test_dropped_results_change_nothing(tmp_path, model, monkeypatch):
     item = two_objects(tmp_path)
     frames = tree.video_frames(0)
     lean = np.array(list(sam2(model)(item, iter(frames))))
@@ -95,13 +95,13 @@ def test_what_is_let_go_changes_nothing(tmp_path, model, monkeypatch):
     np.testing.assert_array_equal(lean, np.array(list(sam2(model)(item, iter(frames)))))
 
 
-def test_scores_come_of_it(tmp_path, model):
+def test_masks_can_be_scored(tmp_path, model):
     item = two_objects(tmp_path)
     found = Scorer(tmp_path / "videos", smallest_on_top(sam2(model)))(item)
     assert found.values["mask_iou"].shape == (2, tree.FRAMES)
     assert np.isfinite(found.values["mask_iou"]).all()
 
 
-def test_what_is_no_model(tmp_path):
+def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no Sam2VideoModel at"):
         sam2(tmp_path)

@@ -25,12 +25,12 @@ OF_MASKS = ("mask_iou", "box_iou", "centroid_error")
 
 @pytest.fixture
 def root(tmp_path):
-    """One video whose object is 10 x 10 pixels; its videos are what was generated, too."""
+    """A benchmark of one video with an object of 10 x 10 pixels."""
     return tree.make_tree(tmp_path, 1)
 
 
 def shifted(root, name, shift, enlarge=1):
-    """Masks as of a generated video in which all is `shift` pixels further right, or its folder."""
+    """The folder of the true masks, shifted to the right and enlarged."""
     frames = np.roll(tree.map_frames(0, "masks"), shift, axis=2)
     tree.write_maps(root / name / "v0", frames.repeat(enlarge, axis=1).repeat(enlarge, axis=2))
     return root / name
@@ -58,7 +58,7 @@ def test_a_shift_of_k_pixels_gives_the_analytic_iou(root, shift, enlarge):
     np.testing.assert_allclose(found.values["centroid_error"], shift / np.hypot(*tree.SIZE))
 
 
-def test_a_shorter_method_is_held_against_uniform_frames(root):
+def test_a_shorter_method_is_compared_with_uniform_frames(root):
     frames = tree.map_frames(0, "masks")
     tree.write_maps(root / "fewer" / "v0", frames[[0, 4, 8]])
     found = score(root, root / "fewer", method_frames=3)
@@ -67,7 +67,7 @@ def test_a_shorter_method_is_held_against_uniform_frames(root):
     np.testing.assert_array_equal(sampled_frames(9, 16), np.arange(9))
 
 
-def test_missing_short_cut_and_unsegmented_videos_are_faults(root):
+def test_missing_short_cut_and_unsegmented_videos_are_problems(root):
     video = root / "videos" / "v0.mp4"
     assert score(root, root / "none") == Problem(
         "v0", "0 masks of the generated video; more are required"
@@ -100,7 +100,7 @@ def test_sprites_are_found_by_their_colors_and_noise_makes_it_worse(tmp_path):
     assert means[0] > 0.85 and means[0] > means[1] > means[2]
 
 
-def test_what_the_protocol_says_is_what_is_averaged():
+def test_averages_follow_the_protocol():
     long = np.array([[1.0, 0.5, 0.5, np.nan], [1.0, 0.5, 0.5, 0.5]])
     short = np.array([[1.0, 1.0, np.nan, np.nan]])
     unseen = np.full((1, 4), np.nan)
@@ -117,7 +117,7 @@ def test_what_the_protocol_says_is_what_is_averaged():
     assert estimate(count_frame_0=True) == pytest.approx((4.5 / 7 + 1) / 2)
 
 
-def test_a_protocol_that_cannot_be_is_refused():
+def test_contradicting_protocols_are_refused():
     with pytest.raises(ValueError, match="only the colors of sprites are known"):
         Protocol("davis", "colors")
     with pytest.raises(ValueError, match="expected at least 2"):

@@ -1,4 +1,4 @@
-"""The script that measures Sprites systems, on a small random model."""
+"""`examples/measure_sprites.py` with a small random model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:the prompt .* its end is cut")
-def test_a_table_of_systems_one_of_two_seeds(model, tmp_path, monkeypatch, capsys):
+def test_a_table_of_systems_with_one_and_two_seeds(model, tmp_path, monkeypatch, capsys):
     arguments = [f"one=resnet:{model}", f"two=resnet:{model},{model}", "--per-group", "1"]
     monkeypatch.setattr(sys, "argv", ["measure_sprites.py", str(tmp_path), *arguments])
     monkeypatch.setattr(measure_sprites, "RESAMPLES", 5)

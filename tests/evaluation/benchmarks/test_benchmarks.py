@@ -91,11 +91,11 @@ def test_a_folder_needs_no_csv(tmp_path):
 
 
 @pytest.mark.parametrize("count, group", [(1, "1"), (5, "5"), (6, "6+"), (9, "6+")])
-def test_groups_are_the_papers(count, group):
+def test_groups_match_the_paper(count, group):
     assert Item("x", "", (), tuple(range(1, count + 1))).group == group
 
 
-def test_what_is_no_benchmark_is_refused(tmp_path):
+def test_other_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expected one of flashbench"):
         read_benchmark("vbench", tmp_path)
     with pytest.raises(ValueError, match="no folder"):

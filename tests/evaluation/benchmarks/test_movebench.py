@@ -66,11 +66,11 @@ def test_errors_are_those_of_the_shift(tmp_path, shift, enlarge):
     assert numbers["requested_centroid_error"].estimate == pytest.approx(
         shift / np.hypot(tree.WIDTH, tree.HEIGHT), abs=0.005
     )
-    # Masks of the truth are there on frame 0 alone, which is given.
+    # There are true masks only on frame 0, which is given and does not count.
     assert numbers["mask_iou"].count == 0
 
 
-def test_what_is_missing_is_told(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     tree.make_movebench(tmp_path)
     (tmp_path / "en" / "track" / "single" / "clip_single_visibility.npy").unlink()
     (tmp_path / "en" / "first_frame" / "clip_multi.jpg").unlink()

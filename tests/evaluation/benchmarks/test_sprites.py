@@ -13,7 +13,7 @@ from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import Score, score_frames, summarize, totals_of
 
 PROTOCOL = Protocol("sprites", "colors")
-#: Of a clip, in pixels.
+#: Of the frame, in pixels.
 DIAGONAL = np.hypot(64, 64)
 
 
@@ -50,7 +50,7 @@ def blurred(video, radius=0.7):
 
 
 def drawn(*rectangles):
-    """One grey frame with colored rectangles (color, x0, y0, x1, y1), three times."""
+    """One gray frame with colored rectangles (color, x0, y0, x1, y1), three times."""
     video = np.full((3, 40, 60, 3), 120, np.uint8)
     for color, x0, y0, x1, y1 in rectangles:
         video[:, y0:y1, x0:x1] = PALETTE[color]
@@ -74,12 +74,12 @@ def test_a_mixture_of_two_colors_is_not_a_third_object():
     assert yellow[5:15, 40:50].all() and yellow.sum() == 100
 
 
-def test_grey_is_background():
+def test_gray_is_background():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
     assert not segment(levels, tuple(PALETTE)).any()
 
 
-def test_ceiling_real_clips_through_the_segmentation(clips):
+def test_scores_of_real_clips_are_nearly_perfect(clips):
     numbers = estimates(measured(clips, lambda video: video))
     assert numbers["mask_iou"] > 0.93
     assert numbers["box_iou"] > 0.93
@@ -102,7 +102,7 @@ def test_shifting_lowers_iou_and_the_centroid_moves_by_as_much(clips):
 
 
 def test_blur_costs_sharpness_and_hardly_any_iou(clips):
-    """The trap: a system may win IoU by blurring."""
+    """IoU alone can be won by blurring."""
     numbers = estimates(measured(clips, blurred))
     real = estimates(measured(clips, lambda video: video))
     assert numbers["mask_iou"] > real["mask_iou"] - 0.05
@@ -111,7 +111,7 @@ def test_blur_costs_sharpness_and_hardly_any_iou(clips):
     assert numbers["sharpness"] < 0.6
 
 
-def test_standing_still_costs_motion_and_no_sharpness(clips):
+def test_a_still_video_has_no_motion_and_keeps_its_sharpness(clips):
     numbers = estimates(measured(clips, lambda video: video[[0] * len(video)]))
     assert numbers["motion"] == 0
     assert numbers["sharpness"] == pytest.approx(1, abs=0.1)
@@ -120,12 +120,12 @@ def test_standing_still_costs_motion_and_no_sharpness(clips):
 
 def test_lost_objects_are_counted(clips):
     clip = next(clip for clip in clips if not clip.camera_moves)
-    grey = np.full_like(clip.video, 128)
-    found = measure(grey, clip)
+    gray = np.full_like(clip.video, 128)
+    found = measure(gray, clip)
     assert found["mask_iou"] == found["box_iou"] == 0
     assert found["lost"] == 1
     assert found["centroid_error"] == pytest.approx(0.5)
-    generated, true = totals_of(score(grey, clip).values, PROTOCOL)["sharpness"]
+    generated, true = totals_of(score(gray, clip).values, PROTOCOL)["sharpness"]
     assert generated == 0 < true
 
 
@@ -141,7 +141,7 @@ def test_frame_0_is_not_measured(clips):
         np.testing.assert_equal(found[name], expected[name])
 
 
-def test_the_background_counts_where_the_camera_stands_still(clips):
+def test_the_background_counts_if_the_camera_is_still(clips):
     moving = next(clip for clip in clips if clip.camera_moves)
     still = next(clip for clip in clips if not clip.camera_moves)
     assert "background_psnr" not in measure(moving.video, moving)
@@ -168,7 +168,7 @@ def test_systems_are_compared_clip_by_clip(clips):
     assert found["background_psnr"].count == sum(not clip.camera_moves for clip in clips)
 
 
-def test_what_cannot_be_measured(clips):
+def test_wrong_videos_and_colors_are_refused(clips):
     clip = clips[0]
     with pytest.raises(ValueError, match="expected equal shapes"):
         score(clip.video[:-1], clip)

@@ -22,7 +22,7 @@ def video(seed=0, count=9, size=(36, 64)):
 
 
 def smooth(seed, count=9, size=(36, 64)):
-    """A drifting pattern, as of a real video."""
+    """A drifting pattern that resembles a real video."""
     phase = np.random.default_rng(seed).uniform(0, 6.28, 3)
     t, y, x = np.mgrid[:count, : size[0], : size[1]]
     waves = [np.sin(0.2 * x + 0.1 * (i + 1) * y + 0.3 * t + phase[i]) for i in range(3)]
@@ -48,12 +48,12 @@ def test_a_video_has_one_row(weights, preset):
         extractor(video(count=4))
 
 
-def test_presets_say_every_choice_and_differ():
+def test_presets_differ():
     assert set(FID_PRESETS) | set(FVD_PRESETS) == set(PRESETS)
     assert len({repr(preset) for preset in PRESETS.values()}) == len(PRESETS)
 
 
-def test_noise_is_the_farther_the_stronger(weights):
+def test_distance_grows_with_noise(weights):
     extractor = Extractor("pytorch-fid", weights, batch_size=8)
     clips = [smooth(seed, count=4) for seed in range(6)]
     real = np.concatenate([extractor(clip) for clip in clips])

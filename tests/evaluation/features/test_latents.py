@@ -8,7 +8,7 @@ from flashmotion_jax.evaluation.frechet import frechet_distance
 
 
 def smooth_latents(seed, count=64):
-    """Random blobs of 4 channels that drift; latents as a VAE might make them."""
+    """Drifting random blobs of 4 channels, which resemble latents of a VAE."""
     rng = np.random.default_rng(seed)
     y, x, t = np.mgrid[0:8, 0:8, 0:5]
     latents = np.empty((count, 5, 8, 8, 4))

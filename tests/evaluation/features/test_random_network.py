@@ -61,8 +61,8 @@ def test_image_distances_do_not_see_motion(videos):
     assert distance(real[:, ::-1]) == pytest.approx(distance(real), rel=0.5)
 
 
-def test_features_are_those_of_the_golden_run():
-    # Other features would be another network: no distance measured before could be compared.
+def test_features_match_the_golden_run():
+    # With other features, distances could not be compared with those measured before.
     videos = np.random.default_rng(0).integers(0, 256, (1, 5, 16, 16, 3), np.uint8)
     features = RandomNetwork().video_features(videos)
     assert features.shape == (1, 64) and features.dtype == np.float32
@@ -78,7 +78,7 @@ def test_batches_and_repeats_change_nothing():
     assert np.abs(RandomNetwork(seed=1).video_features(videos) - whole).max() > 0.1
 
 
-def test_is_torchs_convolution():
+def test_features_match_a_convolution_of_torch():
     torch = pytest.importorskip("torch")
     functional = torch.nn.functional
     videos = np.random.default_rng(2).integers(0, 256, (2, 6, 12, 10, 3), np.uint8)

@@ -14,7 +14,7 @@ def frame(height, width, seed=0):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_bilinear_is_torchs(size):
+def test_bilinear_matches_torch(size):
     torch = pytest.importorskip("torch")
     x = torch.from_numpy(frame(*size)).permute(2, 0, 1)[None].float()
     expected = torch.nn.functional.interpolate(x, (48, 48), mode="bilinear", align_corners=False)
@@ -24,7 +24,7 @@ def test_bilinear_is_torchs(size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-def test_antialiased_is_pillows(size, kernel):
+def test_antialiasing_matches_pillow(size, kernel):
     how = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[kernel]
     source = frame(*size)
     channels = [Image.fromarray(source[..., c].astype(np.float32)) for c in range(3)]
@@ -35,15 +35,15 @@ def test_antialiased_is_pillows(size, kernel):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_pixels_as_points_are_tensorflow_1s():
-    # TF 1 without align_corners takes the place i * old / new; beyond the last pixel it repeats it.
+def test_pixels_as_points_match_tensorflow_1():
+    # TF 1 without align_corners samples at i * old / new and repeats the last pixel.
     source = np.repeat(np.arange(4, dtype=np.uint8)[:, None] * 10, 4, axis=1)[..., None]
     found = Resize(8, half_pixel=False)(source.repeat(3, axis=2))
     np.testing.assert_allclose(found[:, 3, 0], [0, 5, 10, 15, 20, 25, 30, 30])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_center_crop_is_the_middle_of_the_shorter_side_resized(size):
+def test_center_crop_after_resizing_the_shorter_side(size):
     torch = pytest.importorskip("torch")
     height, width = size
     scale = 32 / min(size)
@@ -61,6 +61,6 @@ def test_the_same_size_changes_nothing():
         np.testing.assert_allclose(resize(source), source, atol=1e-4)
 
 
-def test_what_is_no_frame():
+def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"expected uint8 \[H, W, 3\]"):
         Resize(48)(np.zeros((4, 4, 3)))

@@ -17,7 +17,7 @@ from flashmotion_jax.evaluation.features.weight_files import (
 
 GOLDEN = Path(__file__).parent / "golden" / "metric_networks.npz"
 
-#: Small enough for a test, and odd sizes, which the paddings must get right.
+#: Small networks, and odd input sizes, which test the padding.
 SIZES = {"inception": {"divide": 16}, "i3d": {"divide": 16, "classes": 10}}
 INPUTS = {"inception": (2, 99, 107, 3), "i3d": (1, 11, 224, 224, 3)}
 
@@ -35,7 +35,7 @@ def inputs(network):
 
 
 def drawn(network, seed=0):
-    """Our weights, drawn with numpy so that they need no torch."""
+    """Random weights by numpy, so that no torch is needed."""
     rng = np.random.default_rng(seed)
     arrays = {}
     for name, variable in parameters(abstract_network(network, **SIZES[network])).items():
@@ -80,7 +80,7 @@ def reference(network, arrays, x):
 
 
 @pytest.mark.parametrize("network", SIZES)
-def test_features_are_pytorchs(tmp_path, network):
+def test_features_match_pytorch(tmp_path, network):
     found = features(tmp_path, network)
     expected = reference(network, drawn(network), inputs(network))
     assert expected.std() > 0.01
@@ -88,7 +88,7 @@ def test_features_are_pytorchs(tmp_path, network):
 
 
 @pytest.mark.parametrize("network", SIZES)
-def test_features_are_the_stored_ones_of_pytorch(tmp_path, network):
+def test_features_match_the_stored_ones_of_pytorch(tmp_path, network):
     with np.load(GOLDEN) as golden:
         expected = golden[network]
     np.testing.assert_allclose(
@@ -112,12 +112,12 @@ def test_the_published_sizes(network, number, example):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", SIZES)
-def test_features_at_full_width_are_pytorchs(tmp_path, monkeypatch, network):
+def test_features_at_full_width_match_pytorch(tmp_path, monkeypatch, network):
     monkeypatch.setitem(SIZES, network, {})
-    test_features_are_pytorchs(tmp_path, network)
+    test_features_match_pytorch(tmp_path, network)
 
 
-def test_a_file_that_is_damaged_renamed_or_anothers_is_refused(tmp_path):
+def test_damaged_renamed_and_other_files_are_refused(tmp_path):
     file = save_network(tmp_path, "i3d", drawn("i3d"))
     assert save_network(tmp_path / "again", "i3d", drawn("i3d")).name == file.name
     assert load_network(tmp_path, "i3d").logits.bias[...].shape == (10,)

@@ -45,20 +45,20 @@ def test_boxes_may_leave_the_canvas_and_miss_each_other():
     np.testing.assert_allclose(box_iou(pred, true), [[0.5, 0.0]])
 
 
-def test_a_lost_object_is_as_wrong_as_can_be():
+def test_a_lost_object_has_the_worst_scores():
     assert mask_iou(EMPTY, TRUE).item() == 0
     assert box_iou(bounding_boxes(EMPTY), bounding_boxes(TRUE)).item() == 0
     assert centroid_error(EMPTY, TRUE).item() == pytest.approx(np.hypot(40, 60) / 2)
 
 
 @pytest.mark.parametrize("pred", [TRUE, EMPTY])
-def test_an_object_that_the_truth_does_not_show_is_not_counted(pred):
+def test_hidden_objects_do_not_count(pred):
     assert np.isnan(mask_iou(pred, EMPTY)).all()
     assert np.isnan(box_iou(bounding_boxes(pred), bounding_boxes(EMPTY))).all()
     assert np.isnan(centroid_error(pred, EMPTY)).all()
 
 
-def test_each_object_and_frame_is_measured_alone():
+def test_objects_and_frames_are_independent():
     rng = np.random.default_rng(0)
     pred, true = rng.random((2, 3, 4, 8, 8)) > 0.5
     for measure in (mask_iou, centroid_error):

@@ -13,7 +13,7 @@ from flashmotion_jax.evaluation.metrics.temporal import nearest
 
 
 def measured(frames, objects=None):
-    """Flicker and background change, which are the same whichever of the two videos this is."""
+    """Flicker and background change; those of the truth are computed alike."""
     results = []
     for of_truth in (False, True):
         metrics = (
@@ -44,7 +44,7 @@ def test_alternating_levels_flicker_and_a_ramp_does_not():
     np.testing.assert_array_equal(measured(ramp)[0][1:-1], 0)
 
 
-def test_an_edge_that_passes_is_no_flicker_and_noise_is_the_more_the_stronger():
+def test_motion_is_not_flicker_and_flicker_grows_with_noise():
     edge = np.zeros((6, 8, 12, 3))
     for t in range(6):
         edge[t, :, : 2 * t] = 200
@@ -57,9 +57,9 @@ def test_an_edge_that_passes_is_no_flicker_and_noise_is_the_more_the_stronger():
     assert means == sorted(means) and means[0] < means[1] < means[2]
 
 
-def test_only_what_no_object_covers_is_background():
+def test_background_is_what_no_object_covers():
     frames = np.zeros((3, 4, 6, 3))
-    objects = np.zeros((3, 2, 3), bool)  # of half the size
+    objects = np.zeros((3, 2, 3), bool)  # half the size of the frames
     objects[:, :, 0] = True
     frames[1, :, :2] = 255  # the object's two columns
     frames[2, :, 2:] = 6

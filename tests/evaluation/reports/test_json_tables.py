@@ -28,7 +28,7 @@ def test_a_table():
 
 
 @pytest.mark.parametrize("left_out", ["sharpness", "video_distance"])
-def test_iou_does_not_stand_alone(left_out):
+def test_iou_needs_sharpness_and_video_distance_beside_it(left_out):
     row = {name: figure for name, figure in ROWS["real"].items() if name != left_out}
     with pytest.raises(ValueError, match=f"lacks {left_out}: blur raises IoU"):
         to_markdown({"real": row})

@@ -19,7 +19,7 @@ def row(table, method):
     return next(line for line in table.rows if line[0] == method)
 
 
-def test_flashbench_has_the_papers_three_tables():
+def test_flashbench_fills_three_tables_of_the_paper():
     rows = {"2": numbers(0.5, 0.625), "6+": numbers(0.1, 0.2), "all": numbers(0.25, 0.75)}
     one, seven, eight = tables_of_the_paper("flashbench", rows)
     assert one.title == "Table 1 of the paper"
@@ -42,7 +42,7 @@ def test_flashbench_has_the_papers_three_tables():
 
 
 @pytest.mark.parametrize("bench", ["magicbench", "davis"])
-def test_other_benches_fill_their_columns_of_table_1(bench):
+def test_other_benchmarks_fill_their_columns_of_table_1(bench):
     (table,) = tables_of_the_paper(bench, {"all": numbers(0.25, 0.75)})
     ours = row(table, "this evaluation")
     first = 1 + 3 * published.BENCHES.index(bench)
@@ -50,11 +50,11 @@ def test_other_benches_fill_their_columns_of_table_1(bench):
     assert ours[1 if first > 1 else 4] == "-"
 
 
-def test_a_bench_that_the_paper_has_not():
+def test_a_benchmark_that_the_paper_lacks():
     assert tables_of_the_paper("sprites", {}) == []
 
 
-def test_groups_have_what_was_measured():
+def test_groups_have_the_measured_metrics():
     table = table_of_groups({"1": numbers(0.5, 0.25), "all": {}})
     assert table.header == ("objects", "mask IoU (%)", "box IoU (%)", "FID")
     assert table.rows[0][1] == "50.00 [10.00, 90.00] (N 7)"

@@ -10,7 +10,7 @@ from flashmotion_jax.evaluation.scoring import Score
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)
 
 
-def test_curves_leave_out_frames_without_a_figure():
+def test_curves_leave_out_frames_without_a_number():
     values = [NOTHING, Interval(0.5, 0.4, 0.6, 3), Interval(0.7, np.nan, np.nan, 1)]
     picture = curves("IoU <%>", {"mask": values}, 100)
     assert picture.startswith("<svg") and picture.endswith("</svg>")
@@ -19,7 +19,7 @@ def test_curves_leave_out_frames_without_a_figure():
     assert curves("empty", {"mask": [NOTHING, NOTHING]}) == ""
 
 
-def test_bars_say_n_and_leave_out_groups_without_a_figure():
+def test_bars_show_n_and_leave_out_groups_without_a_number():
     groups = {"1": Interval(0.5, 0.4, 0.6, 3), "2": NOTHING, "all": Interval(2, np.nan, np.nan, 1)}
     picture = bars("FID", groups)
     assert picture.count("<rect") == 2 and "1 (N 3)" in picture and "2 (N" not in picture
@@ -27,7 +27,7 @@ def test_bars_say_n_and_leave_out_groups_without_a_figure():
     assert bars("FID", {"1": NOTHING}) == ""
 
 
-def test_a_figure_over_time_is_a_mean_over_videos_of_any_length():
+def test_a_metric_over_time_is_a_mean_over_videos_of_any_length():
     long = np.array([[1.0, 0.5, np.nan], [0.0, 0.5, np.nan]])
     short = np.array([[1.0, 1.0]])
     scores = [Score("a", "2", {"mask_iou": long}), Score("b", "1", {"mask_iou": short})]
