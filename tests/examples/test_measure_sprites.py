@@ -18,7 +18,7 @@ def model(tmp_path_factory):
     return tiny.save_checkpoint(tmp_path_factory.mktemp("sprites") / "model", sampling)
 
 
-@pytest.mark.filterwarnings("ignore:the prompt .* its end is cut")
+@pytest.mark.filterwarnings("ignore:the prompt .* was truncated")
 def test_a_table_of_systems_with_one_and_two_seeds(model, tmp_path, monkeypatch, capsys):
     arguments = [f"one=resnet:{model}", f"two=resnet:{model},{model}", "--per-group", "1"]
     monkeypatch.setattr(sys, "argv", ["measure_sprites.py", str(tmp_path), *arguments])
@@ -34,7 +34,7 @@ def test_a_table_of_systems_with_one_and_two_seeds(model, tmp_path, monkeypatch,
     assert len(list(tmp_path.glob("*.npz"))) == 1  # measured once, read three times
 
 
-@pytest.mark.filterwarnings("ignore:the prompt .* its end is cut")
+@pytest.mark.filterwarnings("ignore:the prompt .* was truncated")
 def test_references_and_an_adapter_of_another_run(model, tmp_path, monkeypatch):
     arguments = [f"auto=autoencoder:{model}", f"held=held:{model}", f"both=resnet:{model}+{model}"]
     monkeypatch.setattr(sys, "argv", ["m", str(tmp_path), *arguments, "--per-group", "1"])
