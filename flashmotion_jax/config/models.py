@@ -12,6 +12,9 @@ from typing import Literal, get_args
 from flashmotion_jax.config import wan22
 from flashmotion_jax.config.checks import require, require_sizes
 
+MapColors = Literal["palette", "image"]
+"""Colors of the objects in trajectory maps: MagicData's, by id, or those of the first frame."""
+
 MapKind = Literal["box", "filled_box", "mask"]
 """What trajectory maps show after frame 0: see `trajectory.render`."""
 
@@ -207,7 +210,7 @@ class SamplingConfig:
     """Sampling defaults of a checkpoint, stored with its weights; callers can override them.
 
     Raises:
-      UserError: `sampler` or `map_kind` is unknown, or a value is out of range.
+      UserError: `sampler`, `map_kind` or `map_colors` is unknown, or a value is out of range.
     """
 
     sampler: Literal["few_step", "unipc", "euler"] = "few_step"
@@ -224,11 +227,17 @@ class SamplingConfig:
     num_frames: int = 121
     fps: int = 24
     map_kind: MapKind = "box"  # those that the adapters were trained on
+    map_colors: MapColors = "palette"  # likewise
 
     def __post_init__(self) -> None:
         require(
             self.map_kind in get_args(MapKind),
             f"map_kind={self.map_kind!r} is unknown; use one of {', '.join(get_args(MapKind))}",
+        )
+        require(
+            self.map_colors in get_args(MapColors),
+            f"map_colors={self.map_colors!r} is unknown; use one of "
+            f"{', '.join(get_args(MapColors))}",
         )
         require(
             self.sampler in ("few_step", "unipc", "euler"),

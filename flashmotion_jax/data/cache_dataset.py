@@ -110,6 +110,7 @@ def cache_dataset(
         height=height,
         width=width,
         resize=resize,
+        map_colors=models.config.sampling.map_colors,
     )
     settings = CacheSettings(
         csv_sha256=source.fingerprint,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import operator
 from typing import Literal
 
+from flashmotion_jax.config import MapColors
 from flashmotion_jax.data.magicdata import Example, MagicData
 from flashmotion_jax.data.sprites import VERSION, Sprites, SpritesConfig, draw_maps
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 
 DataKind = Literal["magicdata", "sprites"]
@@ -21,6 +23,7 @@ class DrawnSprites:
       num_frames: Frames per clip.
       height: Height of the clips, in pixels.
       width: Width of the clips, in pixels.
+      map_colors: Colors of the objects in maps, as in `SamplingConfig`.
 
     Attributes:
       fingerprint: Identifies the clips.
@@ -32,10 +35,22 @@ class DrawnSprites:
 
     rejected: tuple[RowError, ...] = ()
 
-    def __init__(self, num_clips: int, *, seed: int = 0, num_frames: int, height: int, width: int):
+    def __init__(
+        self,
+        num_clips: int,
+        *,
+        seed: int = 0,
+        num_frames: int,
+        height: int,
+        width: int,
+        map_colors: MapColors = "palette",
+    ):
         size = SpritesConfig(num_frames=num_frames, height=height, width=width)
         self._clips = Sprites(num_clips, seed=seed, config=size)
+        self._map_colors: MapColors = map_colors
         self.fingerprint = f"{self._clips!r}, version {VERSION}"
+        if map_colors != "palette":
+            self.fingerprint += f", map_colors={map_colors!r}"
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -46,7 +61,7 @@ class DrawnSprites:
 
     def __getitem__(self, index: int) -> Example:
         clip = self._clips[operator.index(index)]
-        masks, boxes = draw_maps(clip)
+        masks, boxes = draw_maps(clip, self._map_colors)
         boxes[0] = masks[0]  # as in `MagicData`
         return Example(clip.id, clip.caption, clip.video, masks, boxes)
 
@@ -66,13 +81,20 @@ def open_examples(
     height: int,
     width: int,
     resize: Literal["stretch", "crop"],
+    map_colors: MapColors = "palette",
 ) -> MagicData | DrawnSprites:
     """Opens the examples of a configuration, whose fields have the names of the arguments.
 
     Raises:
-      UserError: The folder cannot be used, or clips cannot have this size.
+      UserError: The folder cannot be used, or clips cannot have this size, or the maps of a folder
+        are asked for in colors of the image.
     """
     size = {"num_frames": num_frames, "height": height, "width": width}
     if data == "sprites":
-        return DrawnSprites(num_clips, **size)
+        return DrawnSprites(num_clips, **size, map_colors=map_colors)
+    if map_colors != "palette":
+        raise UserError(
+            f"map_colors={map_colors!r} of the model, but maps of MagicData are in the colors of "
+            "its palette; use data='sprites', or a model with map_colors='palette'"
+        )
     return MagicData(data_root, csv, **size, resize=resize)

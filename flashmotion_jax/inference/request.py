@@ -94,10 +94,12 @@ def make_request(
     canvas = None if images[0] is None else Canvas(images[0].shape[1], images[0].shape[0])
     options = {"map_kind": map_kind or sampling.map_kind, "canvas": canvas}
     load = functools.partial(load_maps, **shape, **options)
+    cropped = _crop(images, height, width)
+    colored_by = None if cropped is None or sampling.map_colors == "palette" else cropped[:, 0]
     return Request(
         prompts=prompts,
-        images=_crop(images, height, width),
-        maps=_maps(trajectory, len(prompts), has_adapter, load),
+        images=cropped,
+        maps=_maps(trajectory, len(prompts), has_adapter, load, colored_by),
         seeds=tuple(seed + i for i in range(len(prompts))),
         num_frames=num_frames,
         height=height,
@@ -177,7 +179,11 @@ def _crop(images: list[np.ndarray | None], height: int, width: int) -> np.ndarra
 
 
 def _maps(
-    trajectory: Any, count: int, has_adapter: bool, load: Callable[[Any], np.ndarray]
+    trajectory: Any,
+    count: int,
+    has_adapter: bool,
+    load: Callable[..., np.ndarray],
+    images: np.ndarray | None,
 ) -> np.ndarray | None:
     if not has_adapter:
         if trajectory is not None:
@@ -187,4 +193,7 @@ def _maps(
     trajectories = _one_each("trajectory", trajectory, count)
     if any(item is None for item in trajectories):
         raise UserError("the adapter needs a trajectory; give one, or load no adapter")
-    return np.stack([load(item) for item in trajectories])
+    colored_by = [None] * count if images is None else list(images)
+    return np.stack(
+        [load(item, image=image) for item, image in zip(trajectories, colored_by, strict=True)]
+    )

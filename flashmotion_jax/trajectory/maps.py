@@ -22,6 +22,7 @@ def load_maps(
     width: int,
     map_kind: MapKind = "box",
     canvas: Canvas | None = None,
+    image: np.ndarray | None = None,
 ) -> np.ndarray:
     """Loads or renders trajectory maps.
 
@@ -35,6 +36,8 @@ def load_maps(
       width: Width to return, in pixels.
       map_kind: What to render of a trajectory; maps are taken as they are.
       canvas: The image that point tracks are in pixels of; None: `width` x `height`.
+      image: The first frame, uint8 `[height, width, 3]`, for objects of a trajectory to get their
+        colors from; None: the colors of the trajectory.
 
     Returns:
       uint8 `[num_frames, height, width, 3]`.
@@ -46,7 +49,7 @@ def load_maps(
         canvas = canvas or Canvas(width, height)
         source = _read(Path(source), ImportOptions(canvas, num_frames, map_kind=map_kind))
     if isinstance(source, Trajectory):
-        return render(source, height, width, map_kind, num_frames=num_frames)
+        return render(source, height, width, map_kind, num_frames=num_frames, image=image)
     if not isinstance(source, np.ndarray):
         raise UserError(
             f"a trajectory cannot be a {type(source).__name__}: give a Trajectory, a path to a "

@@ -27,6 +27,7 @@ def render(
     *,
     num_frames: int | None = None,
     compat: Literal["magicmotion"] | None = None,
+    image: np.ndarray | None = None,
 ) -> np.ndarray:
     """Renders trajectory maps, deterministically.
 
@@ -41,6 +42,7 @@ def render(
         "filled_box", or "mask" for masks moved and scaled with the boxes.
       num_frames: Number of maps, to which the motion is stretched; None: that of the trajectory.
       compat: "magicmotion" ignores the objects' own colors and uses MagicData's palette.
+      image: First frame, uint8 [height, width, 3], to take the colors of the objects from.
 
     Returns:
       uint8 [F, height, width, 3].
@@ -48,19 +50,15 @@ def render(
     Raises:
       UserError: An argument is out of range.
     """
-    if map_kind not in get_args(MapKind):
-        raise UserError(
-            f"map_kind={map_kind!r}, expected {', '.join(map(repr, get_args(MapKind)))}"
-        )
-    if compat not in (None, "magicmotion"):
-        raise UserError(f"compat={compat!r}, expected 'magicmotion' or None")
-    if num_frames is not None and num_frames < 1:
-        raise UserError(f"{num_frames=}, expected at least 1")
+    _check_options(map_kind, compat, num_frames)
     canvas, objects = trajectory.canvas, trajectory.objects
     covered = cover_geometry((canvas.height, canvas.width), (height, width))
     boxes_KF4 = _to_pixels(trajectory.boxes(num_frames), covered)
     drawn_F = trajectory.drawn(num_frames)
-    colors = [palette_color(item.id) if compat else item.rgb for item in objects]
+    if image is not None:
+        colors = image_colors(trajectory, image)
+    else:
+        colors = [palette_color(item.id) if compat else item.rgb for item in objects]
     masks = [None if item.mask is None else item.mask.to_array() for item in objects]
     by_id = sorted(range(len(objects)), key=lambda k: objects[k].id)
     radius = stroke_radius(height, width)
@@ -78,6 +76,37 @@ def render(
             x0, y0, x1, y1 = np.rint(boxes_KF4[k, frame]).astype(int).tolist()
             draw_box(maps[frame], (x0, y0, x1, y1), colors[k], radius)
     return maps
+
+
+def image_colors(trajectory: Trajectory, image: np.ndarray) -> list[tuple[int, int, int]]:
+    """The colors of the objects in the first frame of the video.
+
+    They are means over the mask or box of an object, by squared saturation, which leaves the
+    background out. An object that is not in the frame keeps the color that it has without it.
+
+    Args:
+      trajectory: The objects.
+      image: uint8 [H, W, 3], of which the trajectory's canvas covers the center.
+
+    Returns:
+      RGB 0..255 of each object.
+    """
+    size, canvas = image.shape[:2], trajectory.canvas
+    covered = cover_geometry((canvas.height, canvas.width), size)
+    boxes_K4 = _to_pixels(trajectory.boxes()[:, 0], covered)
+    pixels_HWC = image.astype(np.float64)
+    weight_HW = np.ptp(pixels_HWC, axis=-1) ** 2 + 1e-3
+    colors = []
+    for item, box in zip(trajectory.objects, boxes_K4, strict=True):
+        mask_HW = None if item.mask is None else item.mask.to_array()
+        inside_HW = _object_mask(mask_HW, box, box, size, covered)
+        if not inside_HW.any():
+            colors.append(item.rgb)
+            continue
+        mean = np.average(pixels_HWC[inside_HW], axis=0, weights=weight_HW[inside_HW])
+        red, green, blue = np.rint(mean).astype(int).tolist()
+        colors.append((red, green, blue))
+    return colors
 
 
 def render_masks(masks_KFHW: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
@@ -99,6 +128,17 @@ def render_masks(masks_KFHW: np.ndarray, colors: list[tuple[int, int, int]]) -> 
             "expected bool [objects, frames, height, width] and one color per object"
         )
     return np.stack([paint_masks(masks_KFHW[:, f], colors) for f in range(masks_KFHW.shape[1])])
+
+
+def _check_options(map_kind: str, compat: str | None, num_frames: int | None) -> None:
+    if map_kind not in get_args(MapKind):
+        raise UserError(
+            f"map_kind={map_kind!r}, expected {', '.join(map(repr, get_args(MapKind)))}"
+        )
+    if compat not in (None, "magicmotion"):
+        raise UserError(f"compat={compat!r}, expected 'magicmotion' or None")
+    if num_frames is not None and num_frames < 1:
+        raise UserError(f"{num_frames=}, expected at least 1")
 
 
 def _to_pixels(boxes: np.ndarray, covered: tuple[int, int, int, int]) -> np.ndarray:

@@ -65,6 +65,22 @@ def test_what_does_not_fit_the_grid_is_refused(options, message):
         make(**options)
 
 
+def test_maps_are_colored_as_the_model_was_trained_on():
+    """By each video's own image; without one, as the objects say."""
+    box = TrackedObject(1, (Keyframe(0, (0.2, 0.2, 0.6, 0.6)),))
+    trajectory = Trajectory(Canvas(96, 64), 17, 8.0, (box,))
+    images = [np.full((64, 96, 3), color, np.uint8) for color in ((200, 30, 40), (20, 90, 210))]
+    options = {"grid": Grid.of(DIT, VAE), "has_adapter": True}
+    own = dataclasses.replace(SAMPLING, map_kind="filled_box", map_colors="image")
+    request = make_request(images, ["a", "b"], trajectory, 0, sampling=own, **options)
+    for image, maps in zip(images, request.maps, strict=True):
+        expected = render(trajectory, 64, 96, "filled_box", image=image)
+        assert {tuple(pixel) for pixel in expected[:, 30, 40]} == {tuple(image[0, 0])}
+        np.testing.assert_array_equal(maps, expected)
+    request = make_request(None, "a", trajectory, 0, sampling=own, **options)
+    np.testing.assert_array_equal(request.maps[0], render(trajectory, 64, 96, "filled_box"))
+
+
 def test_maps_show_what_the_model_was_trained_on():
     box = TrackedObject(1, (Keyframe(0, (0.2, 0.2, 0.6, 0.6)),))
     trajectory = Trajectory(Canvas(96, 64), 17, 8.0, (box,))

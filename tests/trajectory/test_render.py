@@ -18,6 +18,7 @@ from flashmotion_jax.trajectory import (
     render_masks,
 )
 from flashmotion_jax.trajectory.keyframes import Box
+from flashmotion_jax.trajectory.render import image_colors
 
 
 def one_object(box: Box, *later: Keyframe, canvas: Canvas | None = None, mask: Mask | None = None):
@@ -178,3 +179,23 @@ def test_filled_boxes_are_the_masks_of_objects_without_any():
     np.testing.assert_array_equal(filled[0], render(with_mask, 50, 100)[0])
     np.testing.assert_array_equal(filled[1:], render(without, 50, 100, "mask")[1:])
     assert (filled[4, 11:34, 51:89] == PALETTE[1]).all()
+
+
+def test_colors_of_an_image_are_those_of_the_objects_in_it():
+    """By the mask or the box, without the gray background; elsewhere an object keeps its own."""
+    image = np.full((100, 200, 3), 128, np.uint8)
+    ring = disc(100, 200, (50, 50), 30) & ~disc(100, 200, (50, 50), 20)
+    image[ring] = (200, 40, 40)
+    image[30:60, 120:160] = (20, 60, 220)
+    objects = (
+        TrackedObject(1, (Keyframe(0, (0.1, 0.2, 0.4, 0.8)),), mask=Mask.from_array(ring)),
+        TrackedObject(2, (Keyframe(0, (0.55, 0.2, 0.85, 0.7)),)),
+        TrackedObject(3, (Keyframe(0, (1.1, 0.2, 1.3, 0.7)),), color="#010203"),
+    )
+    trajectory = Trajectory(Canvas(200, 100), 2, 24.0, objects)
+    first, second, third = image_colors(trajectory, image)
+    np.testing.assert_allclose(first, (200, 40, 40), atol=1)
+    np.testing.assert_allclose(second, (20, 60, 220), atol=1)
+    assert third == (1, 2, 3)
+    maps = render(trajectory, 100, 200, "filled_box", image=image)
+    assert tuple(maps[0, 50, 75]) == tuple(maps[1, 50, 75]) == first

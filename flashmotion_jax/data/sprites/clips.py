@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from flashmotion_jax.config import MapColors
 from flashmotion_jax.data.sprites.captions import describe, name_of
 from flashmotion_jax.data.sprites.draw import draw
 from flashmotion_jax.data.sprites.sampling import sample_scene
@@ -15,8 +16,7 @@ from flashmotion_jax.data.sprites.scene import MAP_KIND, MAX_OBJECTS, Scene, Spr
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import Keyframe
 from flashmotion_jax.trajectory.masks import Mask
-from flashmotion_jax.trajectory.palette import palette_color
-from flashmotion_jax.trajectory.render import render, render_masks
+from flashmotion_jax.trajectory.render import image_colors, render, render_masks
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
 Split = Literal["train", "test"]
@@ -130,12 +130,24 @@ class Sprites:
         return sample_scene(rng, self.config, self.num_objects)
 
 
-def draw_maps(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Maps of the visible masks and of the boxes of a clip, uint8 `[F, H, W, 3]` each."""
+def draw_maps(clip: Clip, map_colors: MapColors = "palette") -> tuple[np.ndarray, np.ndarray]:
+    """Draws the maps of the visible masks and of the boxes of a clip.
+
+    Args:
+      clip: The clip.
+      map_colors: Colors of the objects, as in `SamplingConfig`.
+
+    Returns:
+      uint8 [F, H, W, 3] each.
+    """
     height, width = clip.video.shape[1:3]
-    colors = [palette_color(item.id) for item in clip.trajectory.objects]
+    image = clip.video[0] if map_colors == "image" else None
+    if image is None:
+        colors = [item.rgb for item in clip.trajectory.objects]
+    else:
+        colors = image_colors(clip.trajectory, image)
     masks = render_masks(clip.masks_KFHW, colors)
-    return masks, render(clip.trajectory, height, width, MAP_KIND)
+    return masks, render(clip.trajectory, height, width, MAP_KIND, image=image)
 
 
 def test_groups(per_group: int, config: SpritesConfig | None = None) -> dict[str, Sprites]:
