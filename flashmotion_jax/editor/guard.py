@@ -134,6 +134,4 @@ def _counted(receive: Receive) -> Receive:
 def _too_large(length: int | None) -> Response:
     size = "" if length is None else f" of {length / 2**20:.0f} MB"
     limit = MAX_UPLOAD / 2**20
-    return _error(
-        413, f"an upload{size} is too large: at most {limit:.0f} MB; save the image smaller"
-    )
+    return _error(413, f"an upload{size} is too large: at most {limit:.0f} MB; use a smaller image")

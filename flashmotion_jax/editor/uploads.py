@@ -77,7 +77,7 @@ def inside(folder: Path, name: str) -> Path:
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or any(part in ("..", "/") or ":" in part or "\0" in part for part in parts):
-        raise UserError(f"the name {name!r} leads out of its folder: rename the file")
+        raise UserError(f"the file name {name!r} leaves its folder: rename the file")
     return folder.joinpath(*parts)
 
 

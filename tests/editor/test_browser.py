@@ -189,7 +189,7 @@ def test_objects_are_arranged_by_buttons_and_keys(editor):
     np.testing.assert_allclose(mirrored, (1 - box[2], box[1], 1 - box[0], box[3]))
     page.click("[aria-label='Leave to the right']")
     assert editor.objects[2]["keyframes"][-1]["box"][0] > 1
-    editor.until("document.querySelector('#warnings').textContent.includes('outside the picture')")
+    editor.until("document.querySelector('#warnings').textContent.includes('outside the image')")
     # Speed: the last keyframe comes earlier; the arrow keys move it in time.
     page.locator(".tl-row.selected .key").last.focus()
     page.keyboard.press("Shift+ArrowLeft")
@@ -275,12 +275,12 @@ def test_files_that_are_large_broken_or_malicious(editor, tmp_path):
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(200 * 2**20)
     editor.choose("#load-image", tmp_path / "huge.png")
-    editor.says("huge.png has 200 MB, more than 96 MB: save it smaller.")
+    editor.says("huge.png has 200 MB, more than 96 MB: use a smaller file.")
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.writestr("../../evil.json", "{}")
     page.click("#import")
     editor.choose("#import-files", tmp_path / "evil.zip")
-    editor.says("leads out of its folder")
+    editor.says("leaves its folder")
     page.keyboard.press("Escape")
     (tmp_path / "broken.json").write_text(json.dumps({"format": "flashmotion-project"}))
     editor.choose("#open-project", tmp_path / "broken.json")
@@ -301,7 +301,7 @@ def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path, monkeypat
         page.click("#generate")
         page.wait_for_selector("#queue .job[data-state=running] progress")
         slow.step.release(1)
-    editor.says("does not answer")
+    editor.says("does not respond")
     slow.step.release(1000)
     again = Slow()
     again.step.release(100)

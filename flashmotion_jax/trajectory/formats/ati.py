@@ -96,7 +96,7 @@ ATI = Format(
     name="ati",
     title="ATI tracks",
     suffixes=_SUFFIXES,
-    limits="the size of boxes, masks, names, and lengths other than 121 frames",
+    limits="sizes of boxes, masks, names and other lengths than 121 frames",
     read=_read,
     write=_write,
 )

@@ -121,7 +121,7 @@ class Format:
       name: In the HTTP API and in Python.
       title: For people.
       suffixes: Of the files that hold it, lower case with the dot.
-      limits: What it cannot express, for people.
+      limits: What it cannot express, for people; empty: nothing.
       read: Path of a file or folder -> what it holds; None: it is only written.
       write: Writes into an empty folder and returns the file; None: it is only read.
       recognizes: Whether a path holds this format; None: if a file has one of `suffixes`. Formats

@@ -32,7 +32,7 @@ LABEL_IMAGE = Format(
     name="labels",
     title="Label image",
     suffixes=IMAGE_SUFFIXES,
-    limits="motion, names, and more than 21 objects",
+    limits="motion, names and more than 21 objects",
     recognizes=_recognizes,
     read=_read,
 )

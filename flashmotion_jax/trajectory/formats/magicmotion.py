@@ -29,7 +29,7 @@ from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif", ".npy")
-_LIMITS = "names, easing, and objects that enter after the first frame"
+_LIMITS = "names, easing and objects that enter after the first frame"
 
 
 def read_magicmotion(
@@ -212,7 +212,7 @@ MAP_IMAGES = Format(
     name="magicmotion_png",
     title="MagicMotion maps as PNG files",
     suffixes=IMAGE_SUFFIXES,
-    limits=f"{_LIMITS}; the frame rate",
+    limits=f"the frame rate, {_LIMITS}",
     recognizes=_is_folder_of_images,
     read=_read_images,
     write=_write_images,

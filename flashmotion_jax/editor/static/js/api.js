@@ -1,12 +1,12 @@
 // The server's HTTP API, see /openapi.json.
 
-/** Asks the server; what it refuses becomes an Error with its own words. */
+/** Sends a request; an error response becomes an Error with the server's message. */
 async function ask(path, options = {}) {
   let response;
   try {
     response = await fetch(path, options);
   } catch {
-    throw new Error("The editor's server does not answer. Is `flashmotion edit` still running?");
+    throw new Error("The server does not respond. Is `flashmotion edit` still running?");
   }
   if (response.ok) return response;
   const text = await response.text();
@@ -14,7 +14,7 @@ async function ask(path, options = {}) {
   try {
     message = JSON.parse(text).error;
   } catch {
-    // Not JSON: shown as it is.
+    // Not JSON: the text itself is shown.
   }
   throw new Error(message || `${response.status} ${response.statusText}`);
 }
@@ -34,7 +34,7 @@ function form(fields) {
 
 const json = async (path, options) => (await ask(path, options)).json();
 
-/** Data as a file of a form, so that its size is not that of a field. */
+/** JSON as a file of a form, because fields have a smaller size limit. */
 export const jsonFile = (data, name) =>
   new File([JSON.stringify(data)], name, { type: "application/json" });
 

@@ -1,5 +1,5 @@
-// Keeps each session's project in the browser. A session is a tab: its id survives a reload, and a
-// second tab never writes over the first.
+// Keeps the project of each session in the browser. A session is a tab: its id survives a reload, and
+// tabs never overwrite each other's projects.
 
 const [DATABASE, STORE] = ["flashmotion-editor", "projects"];
 const KEY = "flashmotion-session";
@@ -22,7 +22,7 @@ async function table(mode) {
   return (await database()).transaction(STORE, mode).objectStore(STORE);
 }
 
-/** The id of this tab's session; a duplicated tab gets one of its own. */
+/** The session id of this tab; a duplicated tab gets a new one. */
 export async function openSession() {
   const kept = sessionStorage.getItem(KEY);
   const session = kept && (await holds(kept)) ? kept : newId();
@@ -35,9 +35,9 @@ function newId() {
   return [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-/** Takes the lock of a session as long as the tab lives; false if another tab has it. */
+/** Locks a session for the lifetime of the tab; false if another tab has the lock. */
 function holds(session) {
-  if (!navigator.locks) return Promise.resolve(true); // only on pages that are neither https nor local
+  if (!navigator.locks) return Promise.resolve(true); // unavailable on pages that are neither https nor local
   return new Promise((resolve) => {
     navigator.locks.request(`flashmotion-${session}`, { ifAvailable: true }, (lock) => {
       resolve(lock !== null);
@@ -46,7 +46,7 @@ function holds(session) {
   });
 }
 
-/** Saves a project: the image stays a Blob, its decoded form is left out. */
+/** Saves a project, with the image as a Blob. */
 export async function save(session, project) {
   const image = project.image && { name: project.image.name, blob: project.image.blob };
   const entry = { session, name: project.name, time: Date.now(), project: { ...project, image } };
@@ -58,7 +58,7 @@ export async function load(session) {
   return (await request((await table("readonly")).get(session)))?.project ?? null;
 }
 
-/** What was saved, newest first; older ones than the newest few are deleted. */
+/** The saved projects, newest first; only the newest few are kept. */
 export async function recent() {
   const entries = await request((await table("readonly")).getAll());
   entries.sort((a, b) => b.time - a.time);

@@ -1,11 +1,11 @@
-// Painting masks: strokes go to a picture of the canvas's size and become run lengths at their end.
+// Painting of masks: a stroke is drawn on a layer and becomes run lengths when it ends.
 
 import { attempt } from "./dom.js";
 import { boxOf, maskOf, pixelsOf } from "./masks.js";
 import { displayColor } from "./palette.js";
 import { addObject, findTrack, setBox } from "./project.js";
 
-/** A stroke that adds to the selected object's mask (or takes from it), or makes an object. */
+/** A stroke that paints or erases the mask of the selected object, or creates an object. */
 export function strokeDrag(stage, start) {
   const { store } = stage;
   const { project, view } = store;
@@ -13,7 +13,7 @@ export function strokeDrag(stage, start) {
   const target = selected && selected !== project.camera && !selected.locked ? selected : null;
   const erases = view.tool === "erase";
   if (erases && !target?.mask) {
-    return attempt(() => { throw new Error("Choose an object with a mask to erase from it."); }), null;
+    return attempt(() => { throw new Error("Select an object with a mask first."); }), null;
   }
   const { width, height } = project.canvas;
   const layer = new OffscreenCanvas(width, height);
@@ -65,7 +65,7 @@ function apply(store, target, erases, painted) {
     }
     const object = findTrack(draft, uid);
     object.mask = box && mask;
-    // The mask is of frame 0, so the box there is that of the mask.
+    // The mask belongs to frame 0, so the box of frame 0 follows it.
     if (box) setBox(object, 0, box);
     return true;
   });

@@ -1,20 +1,20 @@
-// Warnings that matter: what the model cannot follow, or the author may not have meant.
+// Warnings about motion that the model cannot follow, or that may be a mistake.
 
 import { cropOf } from "./geometry.js";
 import { boxOf } from "./masks.js";
 import { interpolate, toTrajectory } from "./motion.js";
 import { linspace } from "./numbers.js";
 
-const SMALL = 0.01; // of the picture's area
-const STRETCH = 1.35; // change of width over height between two latent frames
+const SMALL = 0.01; // share of the image area
+const STRETCH = 1.35; // largest change of aspect ratio between latent frames
 
-/** [{text, uid, frame, note}] of a project; `note` is what may well be meant. */
+/** The warnings of a project, [{text, uid, frame, note}]; a `note` may be intended. */
 export function findWarnings(project, model, video) {
   const found = [];
   const { frames: step } = model.grid;
   if ((video.frames - 1) % step) {
     const nearest = Math.max(0, Math.round((video.frames - 1) / step)) * step + 1;
-    found.push({ text: `${video.frames} frames: the model takes ${step} n + 1, for instance ${nearest}.` });
+    found.push({ text: `The model needs ${step}n + 1 frames, not ${video.frames}: try ${nearest}.` });
   }
   const trajectory = toTrajectory(project);
   const crop = cropOf(project.canvas, video);
@@ -23,7 +23,7 @@ export function findWarnings(project, model, video) {
     const source = project.objects.find((one) => one.id === object.id);
     const boxes = times.map((time) => inCrop(interpolate(object.keyframes, time), crop));
     const say = (text, frame = 0, note = false) =>
-      found.push({ text: `${object.name}: ${text}`, uid: source.uid, frame: Math.round(times[frame]), note });
+      found.push({ text: `${object.name} ${text}`, uid: source.uid, frame: Math.round(times[frame]), note });
     checkSize(boxes, video, say);
     checkOutside(boxes, say);
     checkSpeed(boxes, step, say);
@@ -32,7 +32,7 @@ export function findWarnings(project, model, video) {
   return found.concat(checkPrompt(project, model));
 }
 
-/** A box in 0..1 of the part of the canvas that the model sees. */
+/** A box as fractions of the crop that the model sees. */
 function inCrop([x0, y0, x1, y1], [left, top, right, bottom]) {
   const [width, height] = [right - left, bottom - top];
   return [(x0 - left) / width, (y0 - top) / height, (x1 - left) / width, (y1 - top) / height];
@@ -46,20 +46,20 @@ function checkSize(boxes, video, say) {
   if (areas[frame] >= SMALL) return;
   const [x0, y0, x1, y1] = boxes[frame];
   const pixels = `${Math.round((x1 - x0) * video.width)} × ${Math.round((y1 - y0) * video.height)} pixels`;
-  say(`under 1 % of the picture (${pixels}): the model hardly sees it.`, frame);
+  say(`covers less than 1% of the image (${pixels}) and may be too small for the model.`, frame);
 }
 
 function checkOutside(boxes, say) {
   const outside = boxes.map(isOutside);
   if (outside.every(Boolean)) {
-    say("outside the picture all the time.", 0);
+    say("is outside the image on all frames.", 0);
     return;
   }
   const first = outside.indexOf(true);
-  if (first >= 0) say(`outside the picture on ${outside.filter(Boolean).length} frames.`, first, true);
+  if (first >= 0) say(`is outside the image on ${outside.filter(Boolean).length} frames.`, first, true);
 }
 
-/** The model sees motion once a latent frame: what a box jumps over between two of them is lost. */
+/** The model sees one box per latent frame, so it cannot follow jumps between latent frames. */
 function checkSpeed(boxes, step, say) {
   let [fastest, speed, sharpest, change] = [0, 0, 0, 1];
   for (let frame = 0; frame + 1 < boxes.length; frame = next(frame, step)) {
@@ -74,11 +74,11 @@ function checkSpeed(boxes, step, say) {
     const ratio = aspect(a) / aspect(b);
     if (Math.max(ratio, 1 / ratio) > change) [sharpest, change] = [frame, Math.max(ratio, 1 / ratio)];
   }
-  if (speed > 1) say(`too fast: it moves by ${speed.toFixed(1)} of its own size within a latent frame (${step} frames).`, fastest);
-  if (change > STRETCH) say(`its shape changes by ${Math.round((change - 1) * 100)} % within a latent frame.`, sharpest);
+  if (speed > 1) say(`moves too fast, ${speed.toFixed(1)} times its size within a latent frame (${step} frames).`, fastest);
+  if (change > STRETCH) say(`changes its aspect ratio by ${Math.round((change - 1) * 100)}% within a latent frame.`, sharpest);
 }
 
-/** Latent frame 0 is frame 0 alone; each later one holds `step` frames. */
+/** The frame that starts the next latent frame: the first one is frame 0 alone. */
 const next = (frame, step) => (frame === 0 ? 1 : frame + step);
 const aspect = ([x0, y0, x1, y1]) => Math.max(x1 - x0, 1e-6) / Math.max(y1 - y0, 1e-6);
 
@@ -91,7 +91,7 @@ function checkMask(object, canvas, say) {
   const first = interpolate(object.keyframes, 0);
   const reach = [canvas.width, canvas.height, canvas.width, canvas.height];
   const apart = Math.max(...first.map((edge, i) => Math.abs(edge - around[i]) * reach[i])) / Math.max(canvas.width, canvas.height);
-  if (apart > 0.02) say("its box on frame 0 is not around its mask (Properties: Box to mask).", 0);
+  if (apart > 0.02) say("has a box on frame 0 that does not fit its mask (use Box to mask).", 0);
 }
 
 function checkPrompt(project, model) {
@@ -99,7 +99,7 @@ function checkPrompt(project, model) {
   if (model.words) {
     const words = project.settings.prompt.toLowerCase().match(/\p{L}+/gu) ?? [];
     const unknown = [...new Set(words.filter((word) => !model.words.includes(word)))];
-    if (unknown.length) found.push({ text: `Prompt: the model does not know ${unknown.map((word) => `“${word}”`).join(", ")}.`, note: true });
+    if (unknown.length) found.push({ text: `The model does not know ${unknown.map((word) => `“${word}”`).join(", ")} in the prompt.`, note: true });
   }
   return found;
 }

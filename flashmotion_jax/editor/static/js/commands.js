@@ -1,4 +1,4 @@
-// What buttons and keys do to the document. Each is one step of undo.
+// Commands of buttons and keys. Each is one undo step.
 
 import { say } from "./dom.js";
 import { visibleBox } from "./geometry.js";
@@ -14,10 +14,10 @@ export function selectedTrack(store) {
 
 export const nameOf = (project, track) => (track === project.camera ? "camera" : track.name);
 
-/** The selected track, if it may be changed. */
+/** The selected track, or null if none can be changed. */
 export function editable(store) {
   const track = selectedTrack(store);
-  if (!track) say("Choose an object first.");
+  if (!track) say("Select an object first.");
   else if (track.locked) say(`${track.name} is locked.`);
   else return track;
   return null;
@@ -32,7 +32,7 @@ export function changeSelected(store, label, edit, merge = null) {
   store.change(label, (draft) => edit(isCamera ? draft.camera : findTrack(draft, uid), draft), merge);
 }
 
-/** Sets the box that is seen on the present frame. */
+/** Sets the box on the current frame, as seen through the camera. */
 export function setVisibleBox(store, box, merge = null) {
   const { frame } = store.view;
   changeSelected(store, "Change the box", (track, draft) => {
@@ -45,11 +45,11 @@ export function setVisibleBox(store, box, merge = null) {
 }
 
 export function refuseCamera() {
-  say("On frame 0 the camera shows the image as it is: go to a later frame.");
+  say("The camera cannot move on frame 0, which shows the image. Go to a later frame.");
   return false;
 }
 
-/** Moves the selected object by parts of the canvas. */
+/** Moves the selected object by fractions of the canvas. */
 export function nudge(store, dx, dy) {
   const track = editable(store);
   if (!track) return;
@@ -75,14 +75,14 @@ export function removeKeyframe(store, uid, frame) {
 function removeKey(track, frame, draft) {
   if (track === draft.camera && frame === 0) return refuseCamera();
   if (track.keyframes.length === 1) {
-    say("An object needs one keyframe; delete the object instead.");
+    say("An object needs at least one keyframe. Delete the object instead.");
     return false;
   }
   track.keyframes = track.keyframes.filter((key) => key.frame !== frame);
   return true;
 }
 
-/** Moves a keyframe in time, as far as its neighbors allow; gives the frame it gets. */
+/** Moves a keyframe in time, at most to its neighbors; returns its new frame. */
 export function moveKeyframe(track, from, to, last) {
   const k = track.keyframes.findIndex((key) => key.frame === from);
   const low = k > 0 ? track.keyframes[k - 1].frame + 1 : 0;
@@ -96,7 +96,7 @@ export function setEase(store, ease) {
   changeSelected(store, `Motion: ${ease}`, (track) => { segmentAt(track, frame).ease = ease; });
 }
 
-/** The object waits: its box stays as it is here for a while, and then goes on to the next keyframe. */
+/** Holds the current box for a while before the motion continues to the next keyframe. */
 export function waitHere(store) {
   const { frame } = store.view;
   const last = store.project.num_frames - 1;
@@ -105,13 +105,13 @@ export function waitHere(store) {
     const limit = next ? next.frame - 1 : last;
     const end = Math.min(limit, frame + Math.max(1, Math.round(draft.num_frames / 6)));
     if (end <= frame) {
-      say("There is no room before the next keyframe.");
+      say("There is no free frame before the next keyframe.");
       return false;
     }
     const box = boxAt(track, frame);
     setBox(track, frame, box);
     setBox(track, end, box);
-    say(`Waits until frame ${end}; move that keyframe to wait longer.`);
+    say(`Held until frame ${end}. Move that keyframe to change the duration.`);
     return true;
   });
 }
@@ -141,11 +141,11 @@ export function duplicate(store) {
   store.show({ selected: uid });
 }
 
-/** Mirrors the whole way of the selected object, and its mask. */
+/** Mirrors the motion and the mask of the selected object. */
 export function mirror(store, axis) {
   changeSelected(store, "Mirror", (track, draft) => {
     if (track === draft.camera) {
-      say("The camera is not mirrored: turn its way round by hand.");
+      say("The camera cannot be mirrored.");
       return false;
     }
     for (const key of track.keyframes) {
@@ -157,7 +157,7 @@ export function mirror(store, axis) {
   });
 }
 
-/** Plays the way backwards. */
+/** Reverses the motion of the selected object. */
 export function reverse(store) {
   changeSelected(store, "Reverse", (track, draft) => {
     if (track === draft.camera) return refuseCamera();
@@ -165,14 +165,14 @@ export function reverse(store) {
     const backwards = { in: "out", out: "in" };
     const eases = track.keyframes.map((key) => backwards[key.ease] ?? key.ease);
     const keys = track.keyframes.map((key) => ({ ...key, frame: last - key.frame })).reverse();
-    // Ease belongs to the keyframe a segment begins with, which now is the one at its other end.
+    // Easing is stored at the start of a segment, which is now its other end.
     keys.forEach((key, k) => { key.ease = eases[keys.length - 2 - k] ?? "linear"; });
     track.keyframes = keys;
     return true;
   });
 }
 
-/** Brings the selected object in front (1) or behind (-1) of its neighbor. */
+/** Moves the selected object one step to the front (1) or to the back (-1). */
 export function restack(store, by) {
   const track = editable(store);
   if (!track || track === store.project.camera) return;
@@ -193,7 +193,7 @@ export function toggleFlag(store, uid, flag) {
   });
 }
 
-/** Makes the selected object an anchor: it stays where it is on the present frame. */
+/** Makes the selected object an anchor, which keeps its current box on all frames. */
 export function setAnchored(store, anchored) {
   const { frame } = store.view;
   changeSelected(store, "Anchor", (track) => {
@@ -211,7 +211,7 @@ export function addAnchor(store) {
     ({ uid } = object);
   });
   store.show({ selected: uid, tool: "select" });
-  say("Put the box around what shall stay where it is.");
+  say("Move the box to something that should stay in place.");
 }
 
 export function addCamera(store) {
@@ -222,12 +222,12 @@ export function addCamera(store) {
         keyframes: [{ frame: 0, box: [...UNIT], ease: "smooth" }],
       };
     });
-    say("Go to a later frame and drag or resize the yellow frame: it is where the picture of frame 0 will be.");
+    say("Go to a later frame, then drag or resize the yellow frame: it shows where frame 0 will be.");
   }
   store.show({ selected: "camera", tool: "select" });
 }
 
-/** Moves the camera over the whole clip: to the side by parts of the canvas, or closer. */
+/** Pans or zooms the camera over the whole video. */
 export function moveCamera(store, { dx = 0, dy = 0, factor = 1 }) {
   const last = store.project.num_frames - 1;
   store.change("Camera", (draft) => {
@@ -240,13 +240,13 @@ export function moveCamera(store, { dx = 0, dy = 0, factor = 1 }) {
   store.show({ selected: "camera" });
 }
 
-/** The object comes in from a side at the start, or leaves to it at the end. */
+/** Makes the object enter from a side at the start, or leave to it at the end. */
 export function crossEdge(store, side, enters) {
   const last = store.project.num_frames - 1;
   const frame = enters ? 0 : last;
   changeSelected(store, enters ? "Enter" : "Leave", (track, draft) => {
     if (track === draft.camera || track.anchored) {
-      say("Only an object that moves can enter or leave.");
+      say("Anchors and the camera cannot enter or leave.");
       return false;
     }
     if (enters && keyframeAt(track, 0)) {
@@ -259,7 +259,7 @@ export function crossEdge(store, side, enters) {
   });
 }
 
-/** A box put wholly outside the canvas, at a side of it. */
+/** A box moved outside the canvas at a side. */
 function beyond(box, side) {
   const [width, height] = sizeOf(box);
   const gap = 0.01;
@@ -269,7 +269,7 @@ function beyond(box, side) {
   return [box[0], 1 + gap, box[2], 1 + gap + height];
 }
 
-/** Goes to the keyframe before (-1) or after (1) the present frame. */
+/** Goes to the previous (-1) or next (1) keyframe. */
 export function goToKeyframe(store, direction) {
   const { project, view } = store;
   const track = selectedTrack(store);

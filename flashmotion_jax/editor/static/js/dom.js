@@ -1,4 +1,4 @@
-// Short names for what every panel does with the page.
+// DOM helpers.
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -28,24 +28,24 @@ export function icon(name) {
   return svg;
 }
 
-/** A button that shows an icon; its label is read aloud and shown on hover. */
+/** A button with an icon; its label is shown on hover and read by screen readers. */
 export function iconButton(name, label, onclick, attributes = {}) {
   return h("button", { type: "button", className: "icon-button", title: label, ariaLabel: label, onclick, ...attributes }, icon(name));
 }
 
 let hiding = 0;
 
-/** Says something in the status line, which screen readers read; faults stay longer. */
-export function say(message, isFault = false) {
+/** Shows a message in the status line, which screen readers read; errors stay longer. */
+export function say(message, isError = false) {
   const line = $("#status");
   line.textContent = message;
-  line.classList.toggle("fault", isFault);
+  line.classList.toggle("error", isError);
   line.classList.add("shown");
   clearTimeout(hiding);
-  hiding = setTimeout(() => line.classList.remove("shown"), isFault ? 12000 : 3500);
+  hiding = setTimeout(() => line.classList.remove("shown"), isError ? 12000 : 3500);
 }
 
-/** Runs something that may fail, and says so. */
+/** Runs an action and shows its error, if any. */
 export async function attempt(action) {
   try {
     return await action();
@@ -55,12 +55,12 @@ export async function attempt(action) {
   }
 }
 
-/** Plays a video; that a pause came before it began is no fault. */
+/** Plays a video; a pause before it starts is not an error. */
 export function play(video) {
   video.play().catch(() => {});
 }
 
-/** Gives bytes or text to the user as a file. */
+/** Downloads a Blob as a file. */
 export function download(blob, name) {
   const link = h("a", { href: URL.createObjectURL(blob), download: name });
   document.body.append(link);
@@ -69,7 +69,7 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
-/** Lets the user choose files. */
+/** Opens a file chooser. */
 export function chooseFiles(attributes = {}) {
   return new Promise((resolve) => {
     const input = h("input", { type: "file", hidden: true, ...attributes });

@@ -1,4 +1,4 @@
-// Import and export: the formats of other projects.
+// The import and export dialogs.
 
 import { api, jsonFile } from "./api.js";
 import { chooseFiles, download, h, say } from "./dom.js";
@@ -22,7 +22,7 @@ export class Exchange {
     const kind = select("import-kind", KIND_OPTIONS);
     const into = select("import-into", [["replace", "replace the objects"], ["add", "add to the objects"]]);
     const size = ["width", "height"].map((name) => h("input", { type: "number", id: `import-${name}`, min: 1, value: side, ariaLabel: `Box ${name} in pixels` }));
-    const row = h("input", { type: "text", id: "import-id", placeholder: "its first" });
+    const row = h("input", { type: "text", id: "import-id", placeholder: "first row" });
     const take = async (choose) => {
       const files = await choose();
       if (!files.length) return;
@@ -42,12 +42,12 @@ export class Exchange {
     ]);
   }
 
-  /** Reads files on the server and takes what they hold. */
+  /** Has the server read files, and adds the result to the project. */
   async importFiles(files, { map_kind = "box", replace = true, ...fields } = {}) {
     const wanted = fields.id ? files.filter((file) => !/\//.test(file.webkitRelativePath) || isOfRow(file, fields.id)) : files;
     const total = wanted.reduce((sum, file) => sum + file.size, 0);
     if (total > this.model.max_upload) {
-      throw new Error(`${wanted.length} files of ${Math.round(total / 2 ** 20)} MB are too much at once: name one row, or choose fewer.`);
+      throw new Error(`${wanted.length} files with ${Math.round(total / 2 ** 20)} MB are too much: enter a row, or choose fewer files.`);
     }
     say("Reading …");
     const { canvas, num_frames, fps } = this.store.project;
@@ -64,9 +64,9 @@ export class Exchange {
     const canvas = keeps ? project.canvas : trajectory.canvas;
     const aspect = (trajectory.canvas.width * canvas.height) / (trajectory.canvas.height * canvas.width);
     if (keeps && Math.abs(aspect - 1) > 0.03) {
-      throw new Error(`The file is for a picture of ${trajectory.canvas.width} × ${trajectory.canvas.height}, and the image has ${canvas.width} × ${canvas.height}: another shape. Load its own image, or none, first.`);
+      throw new Error(`The file is for an image of ${trajectory.canvas.width} × ${trajectory.canvas.height} pixels, which is another aspect ratio than this image of ${canvas.width} × ${canvas.height}. Load the right image first.`);
     }
-    // What comes from a file of another size is brought to that of the canvas.
+    // Masks of another size are resized to the canvas.
     const objects = trajectory.objects.map((object) => ({ ...object, mask: object.mask && resized(object.mask, canvas.height, canvas.width) }));
     this.store.change(`Import ${title}`, (draft) => {
       if (decoded) Object.assign(draft, { image: decoded });
@@ -83,15 +83,15 @@ export class Exchange {
     format.value = "trajectory";
     const kind = select("export-kind", [["", "as previewed"], ...KIND_OPTIONS]);
     const done = this.jobs.jobs.filter((job) => job.state === "done");
-    const job = select("export-job", [["", "none: add videos/ yourself"], ...done.map((one) => [one.id, `${one.name || one.id}, seed ${one.settings.seed}`])]);
-    const [kindField, jobField] = [field("Maps show", kind), field("Video of the MagicData row", job)];
+    const job = select("export-job", [["", "none"], ...done.map((one) => [one.id, `${one.name || one.id}, seed ${one.settings.seed}`])]);
+    const [kindField, jobField] = [field("Maps show", kind), field("Video to include", job)];
     const [limits, command] = [h("p", { className: "hint" }), h("p", { className: "hint" })];
     const update = () => {
       const chosen = written.find((one) => one.name === format.value);
       kindField.hidden = !chosen.writes_maps;
       jobField.hidden = chosen.name !== "magicdata";
-      limits.textContent = `Not in this format: ${chosen.limits}.`;
-      command.replaceChildren(...(chosen.name === "trajectory" ? ["The same video on the command line: ", h("code", {}, this.command())] : []));
+      limits.textContent = chosen.limits && `This format cannot express ${chosen.limits}.`;
+      command.replaceChildren(...(chosen.name === "trajectory" ? ["To make the same video on the command line: ", h("code", {}, this.command())] : []));
     };
     format.addEventListener("change", update);
     update();
@@ -106,7 +106,7 @@ export class Exchange {
     });
   }
 
-  /** A file of the project in a format. */
+  /** The project as a file in a format. */
   export(format, { kind = "", job = "" } = {}) {
     const { project } = this.store;
     const video = this.video.get();
@@ -118,7 +118,7 @@ export class Exchange {
     });
   }
 
-  /** The command that makes the same video without the page. */
+  /** The command that makes the same video. */
   command() {
     const { settings, image } = this.store.project;
     const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -133,7 +133,7 @@ export class Exchange {
   }
 }
 
-/** Whether a file of a MagicData folder belongs to a row, or to all. */
+/** Whether a file of a MagicData folder is needed for a row. */
 function isOfRow(file, id) {
   const path = file.webkitRelativePath;
   return path.endsWith(".csv") || path.split("/").some((part) => part.replace(/\.\w+$/, "") === id);

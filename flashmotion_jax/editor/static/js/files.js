@@ -1,4 +1,4 @@
-// Projects and images: opened, saved, dropped, kept by autosave.
+// Projects and images: opening, saving, dropping, autosave.
 
 import { api } from "./api.js";
 import * as autosave from "./autosave.js";
@@ -26,7 +26,7 @@ export class Files {
     if (file) await this.takeImage(file, file.name);
   }
 
-  /** Makes a file the image. Objects keep their place in it, masks get its size. */
+  /** Loads an image. Boxes keep their relative position, masks are resized. */
   async takeImage(blob, name) {
     say(`Loading ${name} …`);
     const image = await this.decode(blob, name);
@@ -48,7 +48,7 @@ export class Files {
     const text = JSON.stringify(await toFile(project));
     const name = `${project.name.replace(/[^\p{L}\p{N}_-]+/gu, "-") || "project"}.flashmotion.json`;
     download(new Blob([text], { type: "application/json" }), name);
-    say(`Saved ${name}: the image is in it.`);
+    say(`Saved ${name}, including the image.`);
   }
 
   async chooseProject() {
@@ -61,13 +61,13 @@ export class Files {
     try {
       data = JSON.parse(await file.text());
     } catch {
-      throw new Error(`${file.name} is no project: it is not JSON.`);
+      throw new Error(`${file.name} is not a project: it is not JSON.`);
     }
     this.show(await fromFile(data, this.model, this.decode), "Open a project");
     say(`Opened ${this.store.project.name}.`);
   }
 
-  /** Shows a project in the place of the present one, which undo brings back. */
+  /** Replaces the current project; undo restores it. */
   show(project, label) {
     this.store.change(label, (draft) => {
       for (const key of Object.keys(draft)) delete draft[key];
@@ -80,10 +80,10 @@ export class Files {
     const data = await api.jobJson(job.id, "project");
     this.show(await fromFile(data, this.model, this.decode), "Restore a project");
     $("#result").close();
-    say(`${job.name || "The project"} is as it was for this result. Undo brings the other one back.`);
+    say(`Restored the project of this result. Undo returns to the previous project.`);
   }
 
-  /** The project of this session, or of the one it was copied from; else a new one with --image. */
+  /** Opens the project of this session or of the session it was copied from, else the file of --image. */
   async begin(copiedFrom) {
     const kept = await autosave.load(this.session) ?? (copiedFrom && await autosave.load(copiedFrom));
     if (kept) {
@@ -106,8 +106,8 @@ export class Files {
       dialog.close();
     }) }, h("b", {}, entry.name), h("span", { className: "muted" }, new Date(entry.time).toLocaleString()))));
     const dialog = showDialog("Projects", [
-      h("p", { className: "hint" }, "Every tab keeps its project in this browser; “Save” makes a file of it."),
-      items.length ? h("ul", { className: "recent", ariaLabel: "Recent projects" }, ...items) : h("p", { className: "hint" }, "No other project is kept in this browser."),
+      h("p", { className: "hint" }, "Each tab keeps its project in this browser. Use “Save” to get a file."),
+      items.length ? h("ul", { className: "recent", ariaLabel: "Recent projects" }, ...items) : h("p", { className: "hint" }, "There are no other projects in this browser."),
       h("div", {}, h("button", { type: "button", id: "new-project", onclick: () => { this.show(newProject(this.model), "New project"); dialog.close(); } }, "New empty project")),
     ]);
   }
@@ -140,7 +140,7 @@ export class Files {
     });
   }
 
-  /** Takes dropped files for what they are. */
+  /** Opens dropped files as an image, a project or a trajectory. */
   async take(files) {
     if (!files.length) return;
     const [file] = files;

@@ -1,4 +1,4 @@
-// The Generate panel: what is asked of the model, and the queue.
+// The Generate panel: settings and the queue.
 
 import { api, jsonFile } from "./api.js";
 import { $, attempt, h, icon, say } from "./dom.js";
@@ -19,7 +19,7 @@ export class Generate {
     this.draw();
   }
 
-  /** Sends the project to the queue. */
+  /** Submits the project as a job. */
   async submit() {
     const { project } = this.store;
     if (!this.model.available) throw new Error(this.model.reason);
@@ -27,7 +27,7 @@ export class Generate {
     try {
       const job = await api.submit(await requestOf(project, this.jobs.session));
       await this.jobs.refresh();
-      say(job.ahead ? `In the queue, behind ${job.ahead}.` : "Generating …");
+      say(job.ahead ? `Queued behind ${job.ahead} ${job.ahead === 1 ? "job" : "jobs"}.` : "Generating …");
     } finally {
       this.button.disabled = false;
     }
@@ -48,19 +48,19 @@ export class Generate {
   #build() {
     const { model } = this;
     const prompt = h("textarea", { id: "setting-prompt", rows: 3, oninput: () => this.#set("prompt", prompt.value, "prompt") });
-    const dice = h("button", { type: "button", className: "icon-button", ariaLabel: "Another seed", title: "Another seed", onclick: () => this.#set("seed", Math.floor(Math.random() * 2 ** 31)) }, icon("dice"));
+    const dice = h("button", { type: "button", className: "icon-button", ariaLabel: "Random seed", title: "Random seed", onclick: () => this.#set("seed", Math.floor(Math.random() * 2 ** 31)) }, icon("dice"));
     const titles = { ...model.adapter_titles, none: "none (trajectory ignored)" };
     const adapters = [...model.adapters, "none"].map((kind) => h("option", { value: kind }, titles[kind]));
     const adapter = h("select", { id: "setting-adapter", onchange: () => this.#set("adapter", adapter.value) }, ...adapters);
     this.button = h("button", { type: "submit", className: "primary", id: "generate" }, "Generate");
     this.form.replaceChildren(
-      ...(model.available ? [] : [h("p", { className: "hint", id: "no-model" }, "No model: drawing, preview, import and export work; generating needs one. ", model.reason)]),
+      ...(model.available ? [] : [h("p", { className: "hint", id: "no-model" }, "There is no model to generate videos; everything else works. ", model.reason)]),
       h("label", { className: "stack" }, "Prompt", prompt),
-      ...(model.words ? [h("details", {}, h("summary", {}, `The ${model.words.length} words this model knows`), h("p", { className: "hint" }, model.words.join(", ")))] : []),
+      ...(model.words ? [h("details", {}, h("summary", {}, `The ${model.words.length} words that this model knows`), h("p", { className: "hint" }, model.words.join(", ")))] : []),
       h("div", { className: "row" }, this.#number("seed", "Seed ", { min: 0, step: 1, fallback: 0 }), dice, h("label", {}, "Adapter ", adapter)),
       h("div", { className: "fields" },
         this.#number("num_inference_steps", "Steps ", { min: 1, max: model.max_inference_steps, step: 1, placeholder: model.num_inference_steps }),
-        this.#number("num_frames", "Frames ", { min: 1, step: model.grid.frames, placeholder: model.num_frames }, `${model.grid.frames} n + 1; the motion is stretched to it`),
+        this.#number("num_frames", "Frames ", { min: 1, step: model.grid.frames, placeholder: model.num_frames }, `${model.grid.frames}n + 1; the motion is stretched to this length`),
         this.#size("height", "Height "), this.#size("width", "Width "),
         this.#number("adapter_scale", "Trajectory ", { min: 0, max: 4, step: 0.05, fallback: 1 }, "Weight of the trajectory; 0 ignores it"),
         ...(model.guidance_scale === null ? [] : [this.#number("guidance_scale", "Guidance ", { min: 1, max: 30, step: 0.5, placeholder: model.guidance_scale })])),
@@ -73,7 +73,7 @@ export class Generate {
   #size(side, label) {
     const input = h("input", {
       type: "number", id: `setting-${side}`, min: this.model.grid[side], step: this.model.grid[side],
-      title: `In multiples of ${this.model.grid[side]}; empty: fits the image and the model`,
+      title: `A multiple of ${this.model.grid[side]}; empty for the size that fits the image and the model`,
       onchange: () => {
         const automatic = this.video.automaticSize();
         const [height, width] = ["height", "width"].map((one) => Number($(`#setting-${one}`).value) || automatic[one]);
@@ -97,13 +97,13 @@ export class Generate {
       if (control !== document.activeElement) control.value = settings.size?.[side] ?? "";
     }
     const { height, width, frames, fps } = this.video.get();
-    const what = this.store.project.image ? "from the image" : "from the prompt alone (no image is loaded)";
+    const what = this.store.project.image ? "from the image" : "from the prompt only (no image is loaded)";
     $("#generate-what").textContent = `${frames} frames of ${width} × ${height}, ${(frames / fps).toFixed(1)} s, ${what}, with ${this.model.name}.`;
     this.button.disabled = !this.model.available;
   }
 }
 
-/** The fields of `POST /api/jobs` for a project. */
+/** The form fields of `POST /api/jobs` for a project. */
 export async function requestOf(project, session) {
   const { settings, image } = project;
   const { size, ...plain } = settings;

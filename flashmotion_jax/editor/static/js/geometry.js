@@ -1,16 +1,16 @@
-// Where the canvas lies on the stage, and what is under the pointer.
+// The position of the canvas on the stage, and hit tests.
 
 import { boxAt, cameraAt, centerOf, shownBox, throughCamera } from "./motion.js";
 import { coverGeometry } from "./numbers.js";
 import { keyframeAt } from "./project.js";
 
-/** Room around the picture, in parts of it, for boxes that leave it. */
+/** Margin around the image for boxes that leave it, as a fraction of its size. */
 const MARGIN = 0.2;
 export const HANDLES = [
   [0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [0.5, 1], [0, 1], [0, 0.5],
 ];
 
-/** The placement of a canvas on a stage of so many pixels, with the view's zoom and pan. */
+/** The placement of a canvas on a stage, with the zoom and pan of the view. */
 export function placement(stage, canvas, { zoom, pan }) {
   const room = 1 + 2 * MARGIN;
   const scale = zoom * Math.min(stage.width / (canvas.width * room), stage.height / (canvas.height * room));
@@ -25,18 +25,18 @@ export function placement(stage, canvas, { zoom, pan }) {
   };
 }
 
-/** The part of the canvas that the model gets to see, in 0..1. */
+/** The part of the canvas that the model sees, as fractions. */
 export function cropOf(canvas, size) {
   const { height, width, top, left } = coverGeometry(canvas, size);
   return [left / width, top / height, (left + size.width) / width, (top + size.height) / height];
 }
 
-/** The box of a track on the stage's canvas: objects through the camera, the camera as it is. */
+/** The box of a track on the canvas: of an object through the camera, or of the camera itself. */
 export function visibleBox(project, track, frame) {
   return track === project.camera ? cameraAt(project, frame) : shownBox(project, track, frame);
 }
 
-/** The box of a keyframe, as it is seen on its frame. */
+/** The box of a keyframe through the camera. */
 export function seenKeyframe(project, track, keyframe) {
   if (track === project.camera || track.pinned || !project.camera) return keyframe.box;
   return throughCamera(cameraAt(project, keyframe.frame), keyframe.box);
@@ -48,11 +48,11 @@ const near = (a, b, reach) => Math.hypot(a[0] - b[0], a[1] - b[1]) <= reach;
 export function handleAt(place, box, point, reach) {
   const [x0, y0, x1, y1] = place.box(box);
   const hits = HANDLES.filter(([u, v]) => near([x0 + u * (x1 - x0), y0 + v * (y1 - y0)], point, reach));
-  // Corners before sides, where a small box has them close together.
+  // Corners take precedence over sides, which are close in small boxes.
   return hits.find(([u, v]) => u !== 0.5 && v !== 0.5) ?? hits[0] ?? null;
 }
 
-/** The keyframe of a track whose mark on the path is under a point. */
+/** The keyframe whose mark on the path is at a point, or null. */
 export function markAt(project, place, track, point, reach) {
   return track.keyframes.find((keyframe) => {
     const center = centerOf(seenKeyframe(project, track, keyframe));
@@ -60,7 +60,7 @@ export function markAt(project, place, track, point, reach) {
   }) ?? null;
 }
 
-/** The objects under a point, those that are in front first. */
+/** The objects at a point, front to back. */
 export function objectsAt(project, frame, place, point, slack) {
   return [...project.objects].sort((a, b) => b.id - a.id).filter((object) => {
     if (object.hidden) return false;
@@ -68,7 +68,7 @@ export function objectsAt(project, frame, place, point, slack) {
   });
 }
 
-/** Whether a point of the stage is in a box of the canvas, or so many pixels from it. */
+/** Whether a point of the stage is in a box of the canvas, or within `slack` pixels. */
 export function isInside(place, box, [x, y], slack = 0) {
   const [x0, y0, x1, y1] = place.box(box);
   return x >= x0 - slack && x <= x1 + slack && y >= y0 - slack && y <= y1 + slack;
@@ -100,14 +100,14 @@ export function resizedBox(box, [u, v], dx, dy, keep) {
   ];
 }
 
-/** The centers of a track on every frame, as they are seen. */
-export function wayOf(project, track) {
+/** The centers of a track on all frames, through the camera. */
+export function pathOf(project, track) {
   return Array.from({ length: project.num_frames }, (_, frame) =>
     centerOf(visibleBox(project, track, frame)),
   );
 }
 
-/** Frames whose boxes are shown as ghosts around the present one. */
+/** The frames around the current one that are shown as ghosts. */
 export function ghostFrames(project, track, frame) {
   const step = Math.max(1, Math.round(project.num_frames / 12));
   const frames = [];

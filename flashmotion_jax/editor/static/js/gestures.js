@@ -1,4 +1,4 @@
-// What the pointer does on the stage, tool by tool. Each tool returns a drag: move(), end(), cancel().
+// Pointer gestures on the stage. Each tool returns a drag with move(), end() and cancel().
 
 import { api } from "./api.js";
 import { refuseCamera } from "./commands.js";
@@ -11,10 +11,10 @@ import { addObject, findTrack, setBox } from "./project.js";
 import { recordDrag } from "./recording.js";
 import { strokeDrag } from "./brush.js";
 
-const SMALLEST = 5; // pixels of a drag that draws a box
-const SENT_SIDE = 1024; // pixels of the picture in which a click selects
+const SMALLEST = 5; // pixels; smaller drags draw no box
+const SENT_SIDE = 1024; // pixels of the image that is sent to the server for a selection
 
-/** The drag that begins at a point; null if there is nothing to do there. */
+/** The drag that starts at a point, or null. */
 export function beginDrag(stage, point, event) {
   const { tool } = stage.store.view;
   if (tool === "box") return bandDrag(stage, point, (box) => drawBox(stage, box));
@@ -34,14 +34,14 @@ function selectDrag(stage, point, event) {
   const free = selected && !selected.locked && !selected.hidden;
   if (view.recording) {
     if (free) return recordDrag(stage, selected, point);
-    say("Choose the object whose way you want to record, one that is not locked.", true);
+    say("Select an object to record, one that is not locked.", true);
     return null;
   }
   if (free) {
     const handle = handleAt(place, visibleBox(project, selected, view.frame), point, reach);
     const isSide = handle && (handle[0] === 0.5 || handle[1] === 0.5);
     if (handle && !(isSide && selected === project.camera)) return boxDrag(stage, selected, point, handle);
-    // Within the box the pointer takes the box: at rest its keyframes' marks lie in its middle.
+    // Inside the box, marks are ignored: those of an object at rest lie in the center of its box.
     const mark = isInside(place, visibleBox(project, selected, view.frame), point)
       ? null : markAt(project, place, selected, point, reach);
     if (mark) {
@@ -51,7 +51,7 @@ function selectDrag(stage, point, event) {
   }
   if (selected && selected === project.camera) return free ? boxDrag(stage, selected, point, null) : null;
   const hits = objectsAt(project, view.frame, place, point, reach / 3);
-  // What is selected goes first, so that it can be moved under others; Alt takes the one behind.
+  // The selected object takes precedence, even behind others; Alt selects the next one behind.
   const at = hits.indexOf(selected);
   const hit = event.altKey ? hits[(at + 1) % hits.length] : at >= 0 ? selected : hits[0];
   store.show({ selected: hit?.uid ?? null });
@@ -63,7 +63,7 @@ function selectDrag(stage, point, event) {
   return boxDrag(stage, hit, point, null);
 }
 
-/** Moves or resizes the box of a track on the present frame. */
+/** Moves or resizes the box of a track on the current frame. */
 function boxDrag(stage, track, start, handle) {
   const { store } = stage;
   const { frame } = store.view;
@@ -105,7 +105,7 @@ export function panDrag(stage, start) {
   };
 }
 
-/** Draws a rubber band; what is smaller than a box is a click. */
+/** Draws a rubber band; a small one is a click. */
 function bandDrag(stage, start, onBox, onClick = () => say("Drag to draw a box.")) {
   let band = null;
   let last = start;
@@ -127,7 +127,7 @@ function bandDrag(stage, start, onBox, onClick = () => say("Drag to draw a box."
   };
 }
 
-/** A new object of a box that is seen on the present frame. */
+/** Adds an object with a box on the current frame. */
 export function drawBox(stage, box) {
   const { store } = stage;
   attempt(() => {
@@ -139,16 +139,16 @@ export function drawBox(stage, box) {
       uid = object.uid;
     });
     store.show({ selected: uid, tool: "select" });
-    say("Go to another frame and drag the box to where it shall be then.");
+    say("Go to another frame and drag the box to its new position.");
   });
 }
 
-/** An object from what the server finds at a point or in a box. */
+/** Adds the object that the server finds at a point or in a box. */
 function selectPart(stage, { point, box }) {
   const { store } = stage;
   return attempt(async () => {
     const { image, canvas } = store.project;
-    if (!image) throw new Error("Load an image first: the selection looks at its colors.");
+    if (!image) throw new Error("Load an image first.");
     say("Selecting …");
     const fields = { image: await smallPng(image, SENT_SIDE) };
     if (box) [fields.x0, fields.y0, fields.x1, fields.y1] = box;
@@ -162,7 +162,7 @@ function selectPart(stage, { point, box }) {
   });
 }
 
-/** A new object of a mask, whose box is the mask's. */
+/** Adds an object with a mask and its bounding box. */
 export function addMasked(store, mask, label, name) {
   const box = boxOf(mask);
   if (!box) throw new Error("The mask is empty.");
@@ -174,7 +174,7 @@ export function addMasked(store, mask, label, name) {
   return object;
 }
 
-/** What the pointer would do at a point, as a CSS cursor. */
+/** The CSS cursor at a point. */
 export function cursorAt(stage, point) {
   const { project, view } = stage.store;
   if (view.tool === "paint" || view.tool === "erase") return "none";

@@ -1,4 +1,4 @@
-// The queue and the history: asks the server while something is going on.
+// The queue and the history, refreshed while a job is active.
 
 import { api } from "./api.js";
 import { $, attempt, h, play, say } from "./dom.js";
@@ -8,7 +8,7 @@ const ACTIVE = ["queued", "running"];
 const STAGES = { text: "Prompt", encode: "Encode", denoise: "Denoise", decode: "Decode", save: "Save" };
 
 export class Jobs {
-  /** `open(job)` shows a result, `restore(job)` brings its project back. */
+  /** `open(job)` shows a result, `restore(job)` restores its project. */
   constructor(session, { open, restore }) {
     Object.assign(this, { session, open, restore, jobs: [], states: new Map() });
     $("#history-scope").addEventListener("change", () => attempt(() => this.refresh()));
@@ -61,7 +61,7 @@ export class Jobs {
     };
     const done = job.state === "done";
     const active = ACTIVE.includes(job.state);
-    const again = async () => { await api.again(job.id, this.session); await this.refresh(); say("Once more."); };
+    const again = async () => { await api.again(job.id, this.session); await this.refresh(); say("Submitted again."); };
     const card = h("article", { className: "job", ariaLabel: `${job.name || "job"}: ${job.state}` },
       h("div", { className: "head" }, h("b", {}, job.name || "Untitled"), h("span", { className: `state ${job.state}` }, stateOf(job))),
       done ? h("video", { src: api.jobFile(job.id, "result"), muted: true, loop: true, playsInline: true, preload: "metadata", onmouseenter: (event) => play(event.target), onmouseleave: (event) => event.target.pause(), onclick: () => this.open(job) }) : null,
@@ -86,7 +86,7 @@ function stateOf(job) {
   return `done in ${Object.values(job.seconds).reduce((sum, time) => sum + time, 0).toFixed(1)} s`;
 }
 
-/** A bar for each stage that has begun. */
+/** A progress bar for each stage that has started. */
 function progressOf(job) {
   const rows = Object.entries(job.progress).flatMap(([stage, [done, total]]) => [
     h("span", {}, STAGES[stage] ?? stage),
@@ -96,7 +96,7 @@ function progressOf(job) {
   return h("div", { className: "stages" }, ...rows);
 }
 
-/** Replaces what is in a list, and keeps the focus where it was. */
+/** Replaces the content of a list and keeps the focus. */
 function fill(list, children) {
   const focused = document.activeElement?.dataset?.act;
   list.replaceChildren(...children);

@@ -1,4 +1,4 @@
-// Keyboard shortcuts. Where somebody types, only those with Ctrl count.
+// Keyboard shortcuts. In text fields, only those with Ctrl are active.
 
 import { $ } from "./dom.js";
 import { drawBox } from "./gestures.js";
@@ -41,7 +41,7 @@ export function listenToKeys({ store, stage, playback, files, undo, redo, choose
     if (event.altKey || isText(event.target)) return;
     if (event.target.closest("button, summary, a, select") && (key === " " || key === "Enter")) return;
     if (key === " " && event.target === stage.canvas) {
-      // Held, it moves the view; let go without a drag, it plays.
+      // Space moves the view while it is held with a drag, and plays otherwise.
       if (!event.repeat) Object.assign(stage, { spaceHeld: true, panned: false });
       event.preventDefault();
       return;

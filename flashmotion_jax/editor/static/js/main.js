@@ -1,4 +1,4 @@
-// Puts the page together.
+// Creates the parts of the page.
 
 import { api } from "./api.js";
 import * as autosave from "./autosave.js";
@@ -45,7 +45,7 @@ async function begin() {
   const parts = { store, model, video, stage, playback, preview, jobs, exchange, files, generate, session };
   listen(parts);
   await attempt(() => files.begin(copiedFrom));
-  window.editor = parts; // for tests, and for the curious
+  window.editor = parts; // for tests and for debugging
   document.body.dataset.ready = "true";
 }
 
@@ -96,7 +96,7 @@ function listen({ store, stage, playback, preview, jobs, exchange, files, genera
   draw();
 }
 
-/** What in the bars follows the state. */
+/** Updates the bars. */
 function drawBars({ project, view, past, future }) {
   for (const button of $$("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === view.tool && !view.recording));
   $("#record").setAttribute("aria-pressed", String(view.recording));
@@ -113,7 +113,7 @@ function drawBars({ project, view, past, future }) {
   document.title = `${project.name} – FlashMotion editor`;
 }
 
-/** Tabs that arrow keys walk through; returns what shows a panel by its name. */
+/** Tabs with arrow-key navigation; returns a function that shows a panel by name. */
 function tabs(onShow) {
   const all = $$("[role=tab]");
   const show = (tab, focus) => {

@@ -1,10 +1,10 @@
-// Masks as COCO's uncompressed run lengths, down the columns from the left, outside first.
+// Masks as uncompressed COCO run lengths, column by column, starting outside.
 
 import { roundHalfEven } from "./numbers.js";
 
 const decoded = new WeakMap();
 
-/** The pixels of a mask, row by row: Uint8Array of 0 and 1. Do not change it. */
+/** The pixels of a mask, row by row: Uint8Array of 0 and 1, which must not be changed. */
 export function pixelsOf(mask) {
   let pixels = decoded.get(mask);
   if (!pixels) {
@@ -24,7 +24,7 @@ export function pixelsOf(mask) {
   return pixels;
 }
 
-/** Run lengths of pixels that are stored row by row; what is not 0 is inside. */
+/** The mask of pixels in row-major order; nonzero pixels are inside. */
 export function maskOf(pixels, height, width) {
   const counts = [];
   let [inside, run] = [false, 0];
@@ -41,7 +41,7 @@ export function maskOf(pixels, height, width) {
   return { size: [height, width], counts };
 }
 
-/** The box around a mask in 0..1, or null if nothing is inside. */
+/** The bounding box of a mask as fractions, or null if it is empty. */
 export function boxOf(mask) {
   const [height, width] = mask.size;
   const pixels = pixelsOf(mask);
@@ -59,13 +59,13 @@ export function boxOf(mask) {
   return [x0 / width, y0 / height, (x1 + 1) / width, (y1 + 1) / height];
 }
 
-/** The share of the picture that is inside. */
+/** The share of the image that is inside. */
 export function areaOf(mask) {
   const inside = mask.counts.reduce((sum, count, k) => sum + (k % 2 ? count : 0), 0);
   return inside / (mask.size[0] * mask.size[1]);
 }
 
-/** A mask in another size, by the nearest pixel. */
+/** A mask resized by nearest-neighbor sampling. */
 export function resized(mask, height, width) {
   const [sourceHeight, sourceWidth] = mask.size;
   if (sourceHeight === height && sourceWidth === width) return mask;
@@ -80,7 +80,7 @@ export function resized(mask, height, width) {
   return maskOf(target, height, width);
 }
 
-/** A mask mirrored from left to right, or upside down. */
+/** A mask mirrored along an axis, "x" or "y". */
 export function mirrored(mask, axis) {
   const [height, width] = mask.size;
   const source = pixelsOf(mask);
@@ -94,7 +94,7 @@ export function mirrored(mask, axis) {
   return maskOf(target, height, width);
 }
 
-/** A mask moved by a part of the picture; what leaves it is lost. */
+/** A mask moved by fractions of the image, and cropped. */
 export function moved(mask, dx, dy) {
   const [height, width] = mask.size;
   const [right, down] = [roundHalfEven(dx * width), roundHalfEven(dy * height)];

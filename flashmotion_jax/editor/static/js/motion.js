@@ -1,9 +1,9 @@
-// Keyframes to boxes, as trajectory/keyframes.py does it; and what only the page knows: paths along
-// splines and the camera, which become keyframes of the plain kind when a trajectory is made.
+// Interpolation of keyframes, identical to trajectory/keyframes.py, and what only the editor has:
+// splines and the camera, which are converted to linear keyframes in a trajectory.
 
 import { clamp } from "./numbers.js";
 
-/** The way traveled, 0..1, at the time u in 0..1 between a keyframe and the next one. */
+/** Name -> progress in 0..1 at time u in 0..1 between a keyframe and the next. */
 export const EASINGS = {
   linear: (u) => u,
   smooth: (u) => u * u * (3 - 2 * u),
@@ -12,11 +12,11 @@ export const EASINGS = {
   hold: () => 0,
 };
 export const UNIT = [0, 0, 1, 1];
-/** How far a box may leave the canvas, by the file format. */
+/** The range of box edges in the file format. */
 export const LIMITS = [-10, 11];
-const SAMPLES = 32; // of a spline's segment, to walk it at an even speed
+const SAMPLES = 32; // per segment of a spline, for motion at constant speed
 
-/** The segment that a time is in: indices of its two keyframes, and the eased way between them. */
+/** The segment of a time: indices of its two keyframes, and the eased progress between them. */
 function locate(keyframes, time) {
   const last = keyframes.length - 1;
   const t = clamp(time, keyframes[0].frame, keyframes[last].frame);
@@ -28,7 +28,7 @@ function locate(keyframes, time) {
   return { start, end, way };
 }
 
-/** The box at any time; before the first and after the last keyframe it rests. */
+/** The box at a time; before the first and after the last keyframe it is constant. */
 export function interpolate(keyframes, time) {
   const { start, end, way } = locate(keyframes, time);
   const from = keyframes[start].box;
@@ -36,7 +36,7 @@ export function interpolate(keyframes, time) {
   return from.map((edge, i) => edge + way * (to[i] - edge));
 }
 
-/** The box of a track (an object or the camera), before the camera is applied. */
+/** The box of a track (an object or the camera) in the scene. */
 export function boxAt(track, time) {
   const { keyframes } = track;
   if (track.path !== "spline" || keyframes.length < 3) return interpolate(keyframes, time);
@@ -55,7 +55,7 @@ export const boxAround = (x, y, width, height) => [
 ];
 export const shifted = (box, dx, dy) => [box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy];
 
-/** A point on a Catmull-Rom spline, at a part of the length of segment k. */
+/** A point on a Catmull-Rom spline, at a fraction of the length of segment k. */
 function alongSpline(points, k, part) {
   const [before, from, to, after] = [k - 1, k, k + 1, k + 2].map(
     (i) => points[clamp(i, 0, points.length - 1)],
@@ -79,14 +79,14 @@ function alongSpline(points, k, part) {
   return at((i - 1 + (span > 0 ? (wanted - lengths[i - 1]) / span : 0)) / SAMPLES);
 }
 
-/** A box of the scene as the camera shows it. The camera is the box where the picture of frame 0 is. */
+/** A box of the scene as seen by the camera, which is the box of frame 0 in the current frame. */
 export function throughCamera(camera, box) {
   const [x0, y0, x1, y1] = camera;
   const [width, height] = [x1 - x0, y1 - y0];
   return [x0 + box[0] * width, y0 + box[1] * height, x0 + box[2] * width, y0 + box[3] * height];
 }
 
-/** The inverse: where in the scene a box on the screen is. */
+/** The inverse of `throughCamera`. */
 export function outOfCamera(camera, box) {
   const [x0, y0, x1, y1] = camera;
   const [width, height] = [x1 - x0, y1 - y0];
@@ -99,13 +99,13 @@ export function cameraAt(project, frame) {
   return project.camera ? boxAt(project.camera, frame) : UNIT;
 }
 
-/** The box of an object as the video shall show it. */
+/** The box of an object in the video. */
 export function shownBox(project, object, frame) {
   const box = boxAt(object, frame);
   return project.camera && !object.pinned ? throughCamera(cameraAt(project, frame), box) : box;
 }
 
-/** Linear keyframes that follow a dense motion within a tolerance (Douglas and Peucker). */
+/** Fits linear keyframes to boxes within a tolerance, by Douglas-Peucker simplification. */
 export function keyframesFromBoxes(frames, boxes, tolerance) {
   const kept = new Set([0, frames.length - 1]);
   const spans = [[0, frames.length - 1]];
@@ -130,19 +130,19 @@ export function keyframesFromBoxes(frames, boxes, tolerance) {
     .map((k) => ({ frame: frames[k], box: [...boxes[k]], ease: "linear" }));
 }
 
-/** A tolerance of so many pixels of the canvas, for `keyframesFromBoxes`. */
+/** A tolerance in pixels of the canvas, for `keyframesFromBoxes`. */
 export function tolerance(canvas, pixels) {
   const [x, y] = [pixels / canvas.width, pixels / canvas.height];
   return [x, y, x, y];
 }
 
-/** Puts edges in order and within what a file may hold. */
+/** Sorts the edges of a box and clamps them to the limits of the file format. */
 export function tidied(box) {
   const [a, b, c, d] = box.map((edge) => clamp(edge, ...LIMITS));
   return [Math.min(a, c), Math.min(b, d), Math.max(a, c), Math.max(b, d)];
 }
 
-/** The keyframes that a file gets of an object: its own, or those of its way with all composed. */
+/** The keyframes of an object in a file: its own, or fitted to its motion with spline and camera. */
 function plainKeyframes(project, object) {
   const composed = project.camera && !object.pinned;
   if (!composed && (object.path !== "spline" || object.keyframes.length < 3)) {
@@ -153,7 +153,7 @@ function plainKeyframes(project, object) {
   return keyframesFromBoxes(frames, boxes, tolerance(project.canvas, 0.1));
 }
 
-/** The trajectory (format v1) of a project: what is previewed, exported and generated from. */
+/** The trajectory (format v1) of a project, for preview, export and generation. */
 export function toTrajectory(project) {
   const shown = project.objects.filter((object) => !object.hidden);
   return {

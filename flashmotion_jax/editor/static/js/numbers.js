@@ -1,6 +1,6 @@
-// Numbers as numpy and Python round and space them: the preview must equal the Python renderer.
+// Rounding and spacing identical to Python and NumPy, so that the preview equals the Python renderer.
 
-/** Rounds halves to the even neighbor. */
+/** Rounds half to even. */
 export function roundHalfEven(value) {
   const floor = Math.floor(value);
   const rest = value - floor;
@@ -8,7 +8,7 @@ export function roundHalfEven(value) {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** `count` numbers from 0 to `stop`, both included. */
+/** `count` numbers from 0 to `stop`, inclusive. */
 export function linspace(stop, count) {
   const step = count > 1 ? stop / (count - 1) : 0;
   const values = Array.from({ length: count }, (_, i) => i * step);
@@ -21,7 +21,7 @@ export function clamp(value, low, high) {
 }
 
 /**
- * Where "resize to cover, then crop the center" puts the target in the resized source.
+ * The geometry of "resize to cover, then crop the center".
  * Sizes are {height, width} in pixels.
  */
 export function coverGeometry(source, target) {

@@ -1,4 +1,4 @@
-// The list of objects, front to back, with the camera on top.
+// The list of objects, front to back, below the camera.
 
 import { $, h, icon, iconButton } from "./dom.js";
 import { toggleFlag } from "./commands.js";
@@ -37,7 +37,7 @@ export class ObjectList {
     };
     return h("li", { className: classes },
       this.#pick(uid, chosen, swatch, name),
-      toggle("hidden", hidden ? "eye-off" : "eye", hidden ? `Show ${name}` : `Hide ${name}: it is then not in the maps`, hidden),
+      toggle("hidden", hidden ? "eye-off" : "eye", hidden ? `Show ${name}` : `Hide ${name} and leave it out of the maps`, hidden),
       toggle("locked", locked ? "lock" : "unlock", locked ? `Unlock ${name}` : `Lock ${name}`, locked));
   }
 

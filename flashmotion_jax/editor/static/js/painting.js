@@ -1,6 +1,6 @@
-// Draws the stage: the picture, what the model sees of it, boxes, ghosts, paths, masks.
+// Drawing of the stage: the image and its crop, boxes, ghosts, paths, masks.
 
-import { HANDLES, cropOf, ghostFrames, seenKeyframe, visibleBox, wayOf } from "./geometry.js";
+import { HANDLES, cropOf, ghostFrames, seenKeyframe, visibleBox, pathOf } from "./geometry.js";
 import { UNIT, cameraAt, centerOf } from "./motion.js";
 import { pixelsOf } from "./masks.js";
 import { displayColor, rgbOf } from "./palette.js";
@@ -10,14 +10,14 @@ const CAMERA = "#ffd166";
 const FONT = "12px system-ui, sans-serif";
 const tinted = new WeakMap();
 
-/** Draws everything; `extra` is what a gesture adds: a rubber band, a stroke, a brush. */
+/** Draws the stage; `extra` holds the rubber band, stroke and brush of a gesture. */
 export function paintStage(context, { project, view, place, size, extra }) {
   const { canvas } = context;
   const ratio = canvas.width / canvas.clientWidth || 1;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
   context.font = FONT;
-  paintPicture(context, project, view, place);
+  paintImage(context, project, view, place);
   if (view.frame === 0 || view.tool === "paint" || view.tool === "erase") {
     for (const object of project.objects) if (object.mask && !object.hidden) paintMask(context, object, place);
   }
@@ -28,13 +28,13 @@ export function paintStage(context, { project, view, place, size, extra }) {
   for (const object of shown) {
     if (view.onion && !view.playing && (!selected || object === selected)) paintGhosts(context, project, view, place, object);
   }
-  if (selected && !selected.hidden) paintWay(context, project, view, place, selected);
+  if (selected && !selected.hidden) paintPath(context, project, view, place, selected);
   for (const object of shown) paintBox(context, project, view, place, object, object === selected);
   if (project.camera && selected === project.camera) paintBox(context, project, view, place, selected, true);
   paintExtra(context, place, extra);
 }
 
-function paintPicture(context, project, view, place) {
+function paintImage(context, project, view, place) {
   const [x0, y0, x1, y1] = place.box(cameraAt(project, view.frame));
   context.fillStyle = "#23272f";
   context.fillRect(place.left, place.top, place.width, place.height);
@@ -50,7 +50,7 @@ function paintPicture(context, project, view, place) {
   context.strokeRect(place.left - 0.5, place.top - 0.5, place.width + 1, place.height + 1);
 }
 
-/** Darkens what is outside the canvas and what the model does not see of it. */
+/** Darkens everything outside the crop that the model sees. */
 function paintCrop(context, project, place, size) {
   const { clientWidth, clientHeight } = context.canvas;
   const shade = (box, color) => {
@@ -80,7 +80,7 @@ function paintMask(context, object, place) {
   context.globalAlpha = 1;
 }
 
-/** The mask as a picture in the object's color. */
+/** The mask as an image in the color of the object. */
 export function tintedMask(object) {
   const color = rgbOf(object).join();
   const known = tinted.get(object.mask);
@@ -109,9 +109,9 @@ function paintGhosts(context, project, view, place, object) {
   context.setLineDash([]);
 }
 
-/** The way of the center, a dot a frame, and a numbered mark for each keyframe. */
-function paintWay(context, project, view, place, track) {
-  const points = wayOf(project, track).map(place.toStage);
+/** The path of the center, with a dot per frame and a numbered mark per keyframe. */
+function paintPath(context, project, view, place, track) {
+  const points = pathOf(project, track).map(place.toStage);
   const color = track === project.camera ? CAMERA : displayColor(track);
   context.strokeStyle = context.fillStyle = color;
   context.lineWidth = 1.5;
@@ -180,7 +180,7 @@ function outline(context, [x0, y0, x1, y1], width) {
   context.strokeRect(x0, y0, x1 - x0, y1 - y0);
 }
 
-/** Text that can be read on any picture. */
+/** Text with an outline, readable on any background. */
 function label(context, text, x, y, color) {
   context.lineWidth = 3;
   context.strokeStyle = "#0f1115";

@@ -1,4 +1,4 @@
-// MagicData's colors, those that the models know; object `id` has row id % 21.
+// The colors of MagicData, which the models were trained on: object `id` has color id % 21.
 
 export const PALETTE = [
   [82, 40, 126], [128, 32, 32], [128, 80, 80], [128, 59, 26], [128, 91, 26], [104, 106, 26],
@@ -15,13 +15,13 @@ export function toHex(rgb) {
   return "#" + rgb.map((channel) => channel.toString(16).padStart(2, "0")).join("");
 }
 
-/** [r, g, b] of an object in the maps. */
+/** The color [r, g, b] of an object in the maps. */
 export function rgbOf(object) {
   if (!object.color) return paletteColor(object.id);
   return [1, 3, 5].map((at) => parseInt(object.color.slice(at, at + 2), 16));
 }
 
-/** An object's color for the eye: the same hue as in the maps, light enough on a dark page. */
+/** The color of an object on the page: the hue of its map color, brightened for the dark page. */
 export function displayColor(object) {
   const rgb = rgbOf(object);
   const factor = 255 / Math.max(...rgb, 1);

@@ -1,4 +1,4 @@
-// Playing at the video's real rate, and the buttons around it.
+// Playback at the frame rate of the video, and its controls.
 
 import { $, icon } from "./dom.js";
 import { EASE_NAMES, goToKeyframe, selectedTrack, setEase, toggleKeyframe, waitHere } from "./commands.js";
@@ -48,7 +48,7 @@ export class Playback {
     const { fps } = this.video.get();
     const seconds = (frame) => (frame / this.video.rate()).toFixed(2);
     $("#seconds").textContent = `${seconds(view.frame)} / ${seconds(last)} s, ${fps} fps`;
-    $("#frame-badge").textContent = view.recording ? `Record: drag the object · frame ${view.frame}` : `Frame ${view.frame} / ${last}`;
+    $("#frame-badge").textContent = view.recording ? `Recording: drag the object · frame ${view.frame}` : `Frame ${view.frame} / ${last}`;
     $("#frame-badge").classList.toggle("recording", view.recording);
     const play = $("#play");
     if (play.getAttribute("aria-pressed") !== String(view.playing)) {

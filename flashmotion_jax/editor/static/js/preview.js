@@ -1,11 +1,11 @@
-// The preview: the rendered condition video itself, pixel by pixel, and on top of the image.
+// The preview: the exact maps of the model, alone or on top of the image.
 
 import { $, h } from "./dom.js";
 import { cropOf } from "./geometry.js";
 import { toTrajectory } from "./motion.js";
 import { Renderer } from "./render.js";
 
-export const KINDS = { box: "outlines", filled_box: "filled boxes", mask: "moved masks" };
+export const KINDS = { box: "outlines", filled_box: "filled boxes", mask: "masks" };
 
 export class Preview {
   constructor(store, model, video) {
@@ -16,7 +16,7 @@ export class Preview {
       h("option", { value: kind === model.map_kind ? "" : kind }, kind === model.map_kind ? `${name} (the model's)` : name));
     $("#preview-kind").replaceChildren(...kinds);
     $("#preview-kind").addEventListener("change", (event) =>
-      store.change("Kind of map", (draft) => { draft.settings.map_kind = event.target.value || null; }));
+      store.change("Map kind", (draft) => { draft.settings.map_kind = event.target.value || null; }));
     $("#preview-mode").addEventListener("change", () => this.request());
     this.#sparse();
     store.addEventListener("project", () => { this.renderer = null; this.request(); });
@@ -41,14 +41,14 @@ export class Preview {
     this.canvas.dataset.frame = frame;
     const { mapKind } = video;
     $("#preview-caption").textContent =
-      `What the model gets: frame ${frame} of ${video.frames - 1}, ${video.width} × ${video.height}, ${video.fps} fps, ${KINDS[mapKind]}.`;
+      `The model's input: frame ${frame} of ${video.frames - 1}, ${video.width} × ${video.height}, ${video.fps} fps, ${KINDS[mapKind]}.`;
     $("#preview-kind").value = this.store.project.settings.map_kind ?? "";
     const { sparse_frames: sparse } = this.store.project;
     $("#sparse").checked = sparse !== null;
     $("#sparse-field").hidden = sparse === null;
   }
 
-  /** The renderer of the present project, made when it is first needed. */
+  /** The renderer of the current project, created on first use. */
   #rendering(video) {
     if (!this.renderer) {
       this.renderer = new Renderer(toTrajectory(this.store.project), video);

@@ -1,5 +1,5 @@
-// The document: everything that is saved, undone and restored. Masks and the image are shared
-// between versions and never changed in place.
+// The project: everything that is saved and undone. Masks and the image are shared between versions
+// and must never be changed in place.
 
 import { EASINGS, UNIT, boxAt, tidied } from "./motion.js";
 import { PALETTE, paletteColor, rgbOf, toHex } from "./palette.js";
@@ -37,7 +37,7 @@ export function restored(model, stored, image) {
   return { ...empty, ...stored, settings: { ...empty.settings, ...Object.fromEntries(named) }, objects, image };
 }
 
-/** A copy whose lists and objects can be changed. */
+/** A copy that can be changed. */
 export function draftOf(project) {
   return {
     ...project,
@@ -52,10 +52,10 @@ export function copyTrack(track) {
   return { ...track, keyframes: track.keyframes.map((key) => ({ ...key, box: [...key.box] })) };
 }
 
-/** A new object on top of the others, at rest from a frame on. */
+/** Adds an object in front of the others, with one keyframe on frame 0. */
 export function addObject(project, { box, mask = null, name }) {
   if (project.objects.length >= MAX_OBJECTS) {
-    throw new Error(`There are ${MAX_OBJECTS} objects, as many as the models have colors for.`);
+    throw new Error(`There are already ${MAX_OBJECTS} objects, the maximum.`);
   }
   const id = Math.max(0, ...project.objects.map((object) => object.id)) + 1;
   const object = {
@@ -75,14 +75,14 @@ export function addObject(project, { box, mask = null, name }) {
   return object;
 }
 
-/** A color for an id that no other object has: null for the palette's own. */
+/** An unused color for an id; null for the color of the id in the palette. */
 function freeColor(project, id) {
   const taken = new Set(project.objects.map((object) => toHex(rgbOf(object))));
   if (!taken.has(toHex(paletteColor(id)))) return null;
   return toHex(PALETTE.find((rgb) => !taken.has(toHex(rgb))));
 }
 
-/** Objects get the ids of the order they are in, and keep their colors. */
+/** Renumbers objects in their order; they keep their colors. */
 export function renumber(project) {
   const ids = project.objects.map((object) => object.id).sort((a, b) => a - b);
   project.objects.forEach((object, k) => {
@@ -101,7 +101,7 @@ export function keyframeAt(track, frame) {
   return track.keyframes.find((key) => key.frame === frame) ?? null;
 }
 
-/** Puts a box on a frame: changes the keyframe there, or makes one. */
+/** Sets the box on a frame, which adds a keyframe if there is none. */
 export function setBox(track, frame, box, ease) {
   const there = keyframeAt(track, frame);
   if (track.anchored) {
@@ -115,12 +115,12 @@ export function setBox(track, frame, box, ease) {
   }
 }
 
-/** The keyframe whose motion leads through a frame. */
+/** The keyframe that starts the segment of a frame. */
 export function segmentAt(track, frame) {
   return track.keyframes.filter((key) => key.frame <= frame).at(-1) ?? track.keyframes[0];
 }
 
-/** Another length: keyframes are stretched with it, or stay and what is beyond is cut. */
+/** Changes the length; keyframes are rescaled, or kept and cut off at the end. */
 export function setFrames(project, count, stretch) {
   const [last, before] = [count - 1, Math.max(project.num_frames - 1, 1)];
   for (const track of [...project.objects, project.camera].filter(Boolean)) {
@@ -138,7 +138,7 @@ export function setFrames(project, count, stretch) {
   project.sparse_frames = null;
 }
 
-/** Makes objects of a trajectory (format v1); they replace those that are there, or come on top. */
+/** Adds the objects of a trajectory (format v1), or replaces all objects by them. */
 export function takeTrajectory(project, trajectory, replace) {
   if (replace) {
     project.objects = [];
@@ -161,17 +161,17 @@ export function takeTrajectory(project, trajectory, replace) {
   }
 }
 
-/** The project as what a file holds, the image in base64. */
+/** The project as JSON for a file, with the image in base64. */
 export async function toFile(project) {
   const { image, ...rest } = project;
   const packed = image && { name: image.name, type: image.blob.type, data: await base64(image.blob) };
   return { format: FORMAT, version: VERSION, ...rest, image: packed };
 }
 
-/** The project of a file's data; `decode` makes an image of a Blob and a name. */
+/** The project of a file; `decode` makes an image from a Blob and a name. */
 export async function fromFile(data, model, decode) {
-  if (data?.format !== FORMAT) throw new Error("This is no project of the editor: import it instead.");
-  if (data.version !== VERSION) throw new Error(`The project has version ${data.version}, expected ${VERSION}.`);
+  if (data?.format !== FORMAT) throw new Error("This is not a project of the editor. Use Import instead.");
+  if (data.version !== VERSION) throw new Error(`The project has version ${data.version}; expected ${VERSION}.`);
   const project = restored(model, data, null);
   delete project.format;
   delete project.version;
@@ -184,11 +184,11 @@ export async function fromFile(data, model, decode) {
 }
 
 function checkTrack(track) {
-  const sound = track.keyframes?.length > 0 && track.keyframes.every(
+  const isValid = track.keyframes?.length > 0 && track.keyframes.every(
     (key) => Number.isInteger(key.frame) && key.ease in EASINGS
       && key.box?.length === 4 && key.box.every(Number.isFinite),
   );
-  if (!sound) throw new Error("The project is damaged: an object has no sound keyframes.");
+  if (!isValid) throw new Error("The project is damaged: an object has invalid keyframes.");
 }
 
 function base64(blob) {

@@ -1,4 +1,4 @@
-// The properties of the selected object or camera: name, place, path, order, mask.
+// The properties of the selected object or the camera.
 
 import { $, h } from "./dom.js";
 import {
@@ -29,8 +29,8 @@ export class Properties {
       this.shownFor = null;
       return;
     }
-    const kind = track === this.store.project.camera ? "camera" : track.uid;
-    const built = `${kind} ${Boolean(track.mask)} ${track.locked}`;
+    const uid = track === this.store.project.camera ? "camera" : track.uid;
+    const built = `${uid} ${Boolean(track.mask)} ${track.locked}`;
     if (built !== this.shownFor) this.#build(track, built);
     this.#fill(track);
   }
@@ -55,12 +55,12 @@ export class Properties {
       h("div", { className: "row" }, h("label", {}, "Name ", name), h("label", {}, "Color ", color)),
       h("div", { className: "fields" }, ...["x", "y", "width", "height"].map((key) => this.#number(key))),
       h("label", {}, "Path ", this.#pathSelect()),
-      check("object-anchored", "Anchor: stays where it is", "For what shall not move", (event) => setAnchored(store, event.target.checked)),
-      check("object-pinned", "Ignores the camera", "For what is not part of the scene", (event) => change("Camera", (object) => { object.pinned = event.target.checked; })),
+      check("object-anchored", "Anchor: stays in place", "For objects that should not move", (event) => setAnchored(store, event.target.checked)),
+      check("object-pinned", "Ignores the camera", "For objects that do not move with the scene", (event) => change("Camera", (object) => { object.pinned = event.target.checked; })),
       h("div", { className: "buttons", role: "group", ariaLabel: "Object" },
         h("button", { type: "button", onclick: () => duplicate(store), title: "Ctrl+D" }, "Duplicate"),
-        h("button", { type: "button", onclick: () => restack(store, 1), title: "In front of the next ( ] )" }, "Forward"),
-        h("button", { type: "button", onclick: () => restack(store, -1), title: "Behind the one before ( [ )" }, "Back"),
+        h("button", { type: "button", onclick: () => restack(store, 1), title: "Bring forward ( ] )" }, "Forward"),
+        h("button", { type: "button", onclick: () => restack(store, -1), title: "Send back ( [ )" }, "Back"),
         h("button", { type: "button", className: "danger", onclick: () => removeSelected(store), title: "Delete" }, "Delete")),
       this.#moreObject(track),
     ];
@@ -74,7 +74,7 @@ export class Properties {
     const mask = track.mask ? [
       h("button", { type: "button", onclick: () => changeSelected(store, "Fit the box", (object) => setBox(object, 0, boxOf(object.mask))) }, "Box to mask"),
       h("button", { type: "button", className: "danger", onclick: () => changeSelected(store, "Remove the mask", (object) => { object.mask = null; }) }, "Remove mask"),
-    ] : [h("span", { className: "hint" }, "No mask: the filled box stands for the object on frame 0. Paint one with P.")];
+    ] : [h("span", { className: "hint" }, "No mask: frame 0 shows the filled box. Press P to paint a mask.")];
     return h("details", { open: this.wasOpen ?? false, ontoggle: (event) => { this.wasOpen = event.target.open; } },
       h("summary", {}, "Mirror, enter and leave, mask"),
       h("div", { className: "stack" },
@@ -92,13 +92,13 @@ export class Properties {
     const preset = (text, label, change) => h("button", { type: "button", ariaLabel: label, title: label, onclick: () => moveCamera(store, change) }, text);
     return [
       h("h2", {}, "Camera"),
-      h("p", { className: "hint" }, "The yellow frame is where the picture of frame 0 is. Boxes move with it."),
+      h("p", { className: "hint" }, "The yellow frame shows where frame 0 is in the current frame. Boxes move with it."),
       h("div", { className: "fields" }, ...["x", "y", "width"].map((key) => this.#number(key))),
       h("label", {}, "Path ", this.#pathSelect()),
-      h("div", { className: "buttons", role: "group", ariaLabel: "Over the whole clip" },
+      h("div", { className: "buttons", role: "group", ariaLabel: "Over the whole video" },
         preset("Pan ◀", "The camera pans to the left", { dx: -0.2 }), preset("Pan ▶", "The camera pans to the right", { dx: 0.2 }),
         preset("Pan ▲", "The camera pans up", { dy: -0.2 }), preset("Pan ▼", "The camera pans down", { dy: 0.2 }),
-        preset("Zoom in", "The camera comes closer", { factor: 1.25 }), preset("Zoom out", "The camera goes back", { factor: 0.8 })),
+        preset("Zoom in", "The camera moves closer", { factor: 1.25 }), preset("Zoom out", "The camera moves back", { factor: 0.8 })),
       h("div", { className: "buttons" }, h("button", { type: "button", className: "danger", onclick: () => removeSelected(store) }, "Remove the camera")),
     ];
   }
@@ -110,9 +110,9 @@ export class Properties {
     return select;
   }
 
-  /** A field for a side of the box on the present frame, in per cent of the canvas. */
+  /** A field for a side of the box on the current frame, in percent of the canvas. */
   #number(key) {
-    const input = h("input", { type: "number", id: `box-${key}`, step: 0.5, title: "In per cent of the canvas", onchange: () => this.#setSide(key, Number(input.value) / 100) });
+    const input = h("input", { type: "number", id: `box-${key}`, step: 0.5, title: "In percent of the canvas", onchange: () => this.#setSide(key, Number(input.value) / 100) });
     return h("label", {}, `${{ x: "Left", y: "Top", width: "Width", height: "Height" }[key]}`, input);
   }
 
@@ -151,6 +151,6 @@ export class Properties {
     document.getElementById("object-pinned").parentElement.hidden = !project.camera;
     const path = document.getElementById("object-path");
     path.disabled = track.locked || track.anchored;
-    path.title = boxAt(track, 0) && track.keyframes.length < 3 ? "A curve needs three keyframes" : "";
+    path.title = boxAt(track, 0) && track.keyframes.length < 3 ? "A curve needs at least three keyframes" : "";
   }
 }

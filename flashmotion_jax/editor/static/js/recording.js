@@ -1,11 +1,11 @@
-// Free-hand recording: the object follows the pointer while the frames go by in real time.
+// Recording of motion: the object follows the pointer in real time.
 
 import { say } from "./dom.js";
 import { cameraAt, keyframesFromBoxes, outOfCamera, shifted, tidied, tolerance } from "./motion.js";
 import { visibleBox } from "./geometry.js";
 import { findTrack } from "./project.js";
 
-/** Pixels of a canvas 1000 wide that keyframes may differ from the hand's way. */
+/** Largest error of keyframes, in pixels of a canvas 1000 pixels wide. */
 const TOLERANCE = 3;
 
 export function recordDrag(stage, track, start) {
@@ -14,7 +14,7 @@ export function recordDrag(stage, track, start) {
   const first = store.view.frame;
   const last = store.project.num_frames - 1;
   if (first === last) {
-    say("Go to an earlier frame: recording runs from the present one to the end.", true);
+    say("Go to an earlier frame: recording runs from the current frame to the last.", true);
     return null;
   }
   const isCamera = track === store.project.camera;
@@ -67,7 +67,7 @@ export function recordDrag(stage, track, start) {
   return drag;
 }
 
-/** The boxes of each frame from `first` to `end`: where the pointer was, a little smoothed. */
+/** The boxes on the frames from `first` to `end`, at smoothed positions of the pointer. */
 function boxesOf(stage, { project, box, start, samples, rate, first, end, follows }) {
   const place = stage.place();
   const points = [];
@@ -80,7 +80,7 @@ function boxesOf(stage, { project, box, start, samples, rate, first, end, follow
     points.push([0, 1].map((axis) => a.point[axis] + part * (b.point[axis] - a.point[axis])));
   }
   return points.map((point, i) => {
-    // The first frame is where the object is already.
+    // On the first frame, the object stays where it was.
     const [before, after] = i ? [points[i - 1], points[i + 1] ?? point] : [point, point];
     const [x, y] = [0, 1].map((axis) => (before[axis] + 2 * point[axis] + after[axis]) / 4 - start[axis]);
     const moved = shifted(box, x / place.width, y / place.height);

@@ -1,4 +1,4 @@
-// Trajectory maps, equal to trajectory/render.py and trajectory/drawing.py pixel for pixel.
+// Rendering of trajectory maps, pixel-identical to trajectory/render.py and trajectory/drawing.py.
 
 import { interpolate } from "./motion.js";
 import { pixelsOf } from "./masks.js";
@@ -30,7 +30,7 @@ export class Renderer {
     this.byId = [...this.objects].sort((a, b) => a.id - b.id);
   }
 
-  /** Paints a frame into RGBA pixels, which it returns; new ones if none are given. */
+  /** Renders a frame into RGBA pixels and returns them. */
   render(frame, rgba = new Uint8ClampedArray(4 * this.height * this.width)) {
     new Uint32Array(rgba.buffer, rgba.byteOffset, rgba.length / 4).fill(BLACK);
     if (!this.drawn[frame]) return rgba;
@@ -65,7 +65,7 @@ export class Renderer {
       const innerY = y > y0 + radius && y < y1 - radius;
       for (let x = left; x < right; x += 1) {
         if (innerY && x > x0 + radius && x < x1 - radius) {
-          x = Math.max(x, Math.min(x1 - radius, right) - 1); // nothing is drawn inside
+          x = Math.max(x, Math.min(x1 - radius, right) - 1); // skip the interior
           continue;
         }
         const beyondX = Math.max(0, x0 - x, x - x1);
@@ -81,7 +81,7 @@ export class Renderer {
     return { left, right, top, bottom, count: Math.max(0, right - left) * Math.max(0, bottom - top) };
   }
 
-  /** The mask of frame 0, carried along from its box to another one. */
+  /** The mask of frame 0, moved and scaled from its box to another box. */
   #carried({ mask, boxes }, frame) {
     const { covered, height, width } = this;
     const [sourceHeight, sourceWidth] = mask.size;
@@ -117,13 +117,13 @@ export class Renderer {
   }
 }
 
-/** Half the width of an outline, by OpenCV's rule. */
+/** The radius of strokes, as in OpenCV. */
 function strokeRadius(height, width) {
   const thickness = Math.floor(Math.min(height, width) / 100);
   return thickness > 1 ? Math.floor((thickness + 1) / 2) : 0;
 }
 
-/** Which frames are not left black: all, or those of `sparse_frames`, stretched. */
+/** Whether each frame shows boxes: all, or those of `sparse_frames` after stretching. */
 function drawnFrames(trajectory, length) {
   const sparse = trajectory.sparse_frames;
   const drawn = new Array(length).fill(!sparse);
@@ -135,7 +135,7 @@ function drawnFrames(trajectory, length) {
   return drawn;
 }
 
-/** The first and one past the last of the pixels whose centers are in low <= center < high. */
+/** The first and one past the last pixel whose center is in low <= center < high. */
 function centersWithin(low, high, length) {
   let start = 0;
   while (start < length && start + 0.5 < low) start += 1;
@@ -144,7 +144,7 @@ function centersWithin(low, high, length) {
   return [start, end];
 }
 
-/** For each pixel of a line the index of its mask pixel, -1 outside. */
+/** The index of the mask pixel for each pixel of a line; -1 outside. */
 function carriedBack(length, first0, first1, now0, now1, offset, covered, sourceLength) {
   const extent = now1 - now0;
   if (extent < 1e-3) return new Int32Array(length).fill(-1);

@@ -1,4 +1,4 @@
-// A result beside the map it was made from, with requested and measured boxes on every frame.
+// A result next to its map, with requested and measured boxes on every frame.
 
 import { api } from "./api.js";
 import { $, h, icon, play } from "./dom.js";
@@ -67,8 +67,8 @@ class Viewer {
     dialog.replaceChildren(h("div", { className: "body" },
       h("div", { className: "panel-head" }, h("h2", {}, job.name || "Result"), h("button", { type: "button", className: "icon-button", ariaLabel: "Close", onclick: () => dialog.close() }, "✕")),
       h("div", { className: "pair" },
-        h("figure", {}, this.map, h("figcaption", {}, "What the model got")),
-        h("figure", {}, this.canvas, h("figcaption", {}, "What it made"))),
+        h("figure", {}, this.map, h("figcaption", {}, "Input map")),
+        h("figure", {}, this.canvas, h("figcaption", {}, "Result"))),
       h("div", { className: "result-bar" }, this.button, this.slider, this.number, h("label", { className: "check" }, this.overlay, "Boxes")),
       this.#measures(),
       h("p", { className: "hint" }, `${width} × ${height}, ${frames} frames, ${fps} fps · ${job.settings.prompt || "no prompt"} · seed ${job.settings.seed} · ${seconds}`),
@@ -84,7 +84,7 @@ class Viewer {
     const head = ["Object", "requested", ...(measured ? ["measured", "IoU", "mean IoU"] : [])];
     return h("div", { className: "scroll" },
       h("p", { className: "legend" }, h("span", {}, h("i", { className: "requested" }), "requested"),
-        measured ? h("span", {}, h("i"), "measured") : h("span", {}, boxes.reason ?? "No object's color could be told apart, so nothing is measured.")),
+        measured ? h("span", {}, h("i"), "measured") : h("span", {}, boxes.reason ?? "No object has a color of its own, so nothing is measured.")),
       h("table", {}, h("thead", {}, h("tr", {}, ...head.map((text) => h("th", { scope: "col" }, text)))), this.table));
   }
 
@@ -98,7 +98,7 @@ class Viewer {
     this.video.currentTime = (frame + 0.5) / this.job.video.fps;
   }
 
-  /** Draws the frame that the video shows. */
+  /** Draws the current frame of the video. */
   draw(time = this.video.currentTime) {
     const { num_frames: frames, fps, width, height } = this.job.video;
     const frame = Math.min(frames - 1, Math.max(0, Math.floor(time * fps + 1e-3)));
@@ -132,7 +132,7 @@ class Viewer {
   #rows(frame) {
     const objects = this.boxes?.objects ?? [];
     const measured = objects.some((object) => object.measured);
-    const corners = (box) => (!box || box.includes(null) ? "not seen" : box.map((edge) => Math.round(edge * 100)).join(" "));
+    const corners = (box) => (!box || box.includes(null) ? "not visible" : box.map((edge) => Math.round(edge * 100)).join(" "));
     this.table.replaceChildren(...objects.map((object) => {
       const counted = (object.iou ?? []).slice(1).filter((value) => value !== null);
       const mean = counted.length ? (counted.reduce((sum, value) => sum + value, 0) / counted.length).toFixed(2) : "–";

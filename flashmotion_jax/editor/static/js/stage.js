@@ -1,4 +1,4 @@
-// The stage: the canvas on which everything is drawn and dragged, by mouse, pen or fingers.
+// The stage: the canvas for drawing and dragging with mouse, pen or fingers.
 
 import { $ } from "./dom.js";
 import { placement } from "./geometry.js";
@@ -26,7 +26,7 @@ export class Stage {
     this.#listen();
   }
 
-  /** Draws with the next frame of the screen. */
+  /** Redraws on the next animation frame. */
   request() {
     if (!this.waiting) this.waiting = requestAnimationFrame(this.redraw);
   }
@@ -37,7 +37,7 @@ export class Stage {
     paintStage(this.context, { project, view, place: this.place(), size: this.size(), extra: this.extra });
   }
 
-  /** Where the picture lies on the stage. */
+  /** The placement of the canvas on the stage. */
   place() {
     const { clientWidth, clientHeight } = this.canvas;
     return placement({ width: clientWidth, height: clientHeight }, this.store.project.canvas, this.store.view);
@@ -48,7 +48,7 @@ export class Stage {
     this.request();
   }
 
-  /** Zooms the view, with a point of the stage staying where it is. */
+  /** Zooms the view about a point of the stage. */
   zoomBy(factor, point = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2]) {
     const { zoom, pan } = this.store.view;
     const next = clamp(zoom * factor, 0.4, 16);
@@ -92,7 +92,7 @@ export class Stage {
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, this.#point(event));
     if (this.pointers.size === 2) {
-      // A second finger: zoom and move the view instead of what the first one had begun.
+      // A second finger turns the drag into zooming and panning.
       this.drag?.cancel();
       this.drag = this.#pinch();
       return;
@@ -123,7 +123,7 @@ export class Stage {
     }
   }
 
-  /** Ends what the pointer is doing, without a result. */
+  /** Cancels the current drag; returns whether there was one. */
   cancelDrag() {
     const { drag } = this;
     this.drag = null;

@@ -1,10 +1,10 @@
-// The one place where the document and the view's state live. Every change of the document goes
-// through `change` (one step of undo) or `begin`, `update`, `end` (a gesture, one step as well).
+// The state of the project and of the view. Every change of the project goes through `change`, or
+// through `begin`, `update` and `end` for a gesture; both are one undo step.
 
 import { draftOf } from "./project.js";
 
 const STEPS = 300;
-/** Changes of the same kind that follow this fast, such as typing, are one step. */
+/** Changes with the same merge key within this time, such as typing, are one undo step. */
 const MERGE_MS = 900;
 
 export class Store extends EventTarget {
@@ -21,7 +21,7 @@ export class Store extends EventTarget {
     this.lastMerge = { key: null, time: 0 };
   }
 
-  /** Changes a draft of the document; with a `merge` key, quick successors are the same step. */
+  /** Changes a draft of the project; quick changes with the same `merge` key are one undo step. */
   change(label, edit, merge = null) {
     if (this.gesture) this.end();
     const draft = draftOf(this.project);
@@ -39,7 +39,7 @@ export class Store extends EventTarget {
     this.gesture = { label, base: this.project };
   }
 
-  /** Shows the document as it was when the gesture began, with an edit. */
+  /** Applies an edit to the project as it was when the gesture began. */
   update(edit) {
     if (!this.gesture) return;
     const draft = draftOf(this.gesture.base);
@@ -47,7 +47,7 @@ export class Store extends EventTarget {
     this.#set(draft);
   }
 
-  /** Ends the gesture; it becomes a step if anything changed. */
+  /** Ends the gesture, as one undo step if it changed the project. */
   end() {
     const { gesture } = this;
     this.gesture = null;
@@ -59,7 +59,7 @@ export class Store extends EventTarget {
     this.#set(result);
   }
 
-  /** Leaves the document as it was before the gesture. */
+  /** Cancels the gesture and restores the project. */
   cancel() {
     const { gesture } = this;
     this.gesture = null;
@@ -75,7 +75,7 @@ export class Store extends EventTarget {
     return this.#step(this.future, this.past);
   }
 
-  /** Changes what is shown and not saved: frame, selection, tool, ... */
+  /** Changes the state of the view, which is not saved: frame, selection, tool, ... */
   show(changes) {
     const last = this.project.num_frames - 1;
     const before = this.view;

@@ -1,11 +1,11 @@
-// The timeline: a row a track, a mark a keyframe. Marks are dragged, or moved by arrow keys.
+// The timeline: a row for each track with a mark for each keyframe.
 
 import { $, $$, h, say } from "./dom.js";
 import { EASE_NAMES, moveKeyframe, nameOf, removeKeyframe, refuseCamera } from "./commands.js";
 import { displayColor } from "./palette.js";
 import { findTrack } from "./project.js";
 
-const THUMB = 16; // width of the slider's thumb, whose middle is where the frame is
+const THUMB = 16; // width of the slider's thumb; its center is the current frame
 
 export class Timeline {
   constructor(store) {
@@ -36,7 +36,7 @@ export class Timeline {
     $("#playhead").style.left = `calc(var(--name-width) + ${this.#offset(current, "(100% - var(--name-width) - 12px)")})`;
   }
 
-  /** A CSS length: where a frame is on a track of so much width. */
+  /** The CSS position of a frame on a track of a width. */
   #offset(frame, width = "100%") {
     const part = frame / Math.max(this.store.project.num_frames - 1, 1);
     return `calc(${THUMB / 2}px + ${part} * (${width} - ${THUMB}px))`;
@@ -122,7 +122,7 @@ export class Timeline {
   #dragKey(event, uid, from, lane) {
     const { store, tracks } = this;
     const bounds = lane.getBoundingClientRect();
-    const fixed = { getBoundingClientRect: () => bounds }; // the row is made anew while it is dragged
+    const fixed = { getBoundingClientRect: () => bounds }; // the row is recreated during the drag
     tracks.setPointerCapture(event.pointerId);
     store.begin("Move a keyframe in time");
     const move = (moved) => {

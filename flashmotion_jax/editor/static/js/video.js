@@ -1,10 +1,10 @@
-// What video a project asks for: its size, length, rate and kind of maps, as the server will see it.
+// The size, length, frame rate and map kind of the requested video.
 
 import { api } from "./api.js";
 import { roundHalfEven } from "./numbers.js";
 
 export class VideoFacts extends EventTarget {
-  /** The size of a video follows from the image's, by the server's rule, which is asked once a size. */
+  /** The server computes the size of the video for an image; its answers are cached. */
   constructor(store, model) {
     super();
     Object.assign(this, { store, model });
@@ -26,7 +26,7 @@ export class VideoFacts extends EventTarget {
     };
   }
 
-  /** The size without a wish. */
+  /** The size if the user chose none. */
   automaticSize() {
     const { project } = this.store;
     const { height, width } = this.model;
@@ -34,7 +34,7 @@ export class VideoFacts extends EventTarget {
     return this.fitted.get(keyOf(project.canvas)) ?? { height, width };
   }
 
-  /** The frame of the video at a frame of the timeline, and the other way round. */
+  /** Converts a frame of the timeline to a frame of the video. */
   toVideo(frame) {
     return this.#scaled(frame, this.store.project.num_frames, this.get().frames);
   }
@@ -43,7 +43,7 @@ export class VideoFacts extends EventTarget {
     return this.#scaled(frame, this.get().frames, this.store.project.num_frames);
   }
 
-  /** Frames of the timeline that go by in a second of the video. */
+  /** Frames of the timeline per second of the video. */
   rate() {
     const { frames, fps } = this.get();
     return frames > 1 ? (fps * (this.store.project.num_frames - 1)) / (frames - 1) : fps;
@@ -61,7 +61,7 @@ export class VideoFacts extends EventTarget {
     try {
       this.fitted.set(key, await api.size(canvas));
     } catch {
-      this.fitted.delete(key); // asked again with the next change
+      this.fitted.delete(key); // retried after the next change
       return;
     }
     this.dispatchEvent(new Event("size"));

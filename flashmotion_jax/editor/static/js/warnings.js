@@ -1,4 +1,4 @@
-// The list of warnings; each leads to its object and frame.
+// The list of warnings; clicking one shows its object and frame.
 
 import { $, h } from "./dom.js";
 import { findWarnings } from "./checks.js";
@@ -11,7 +11,7 @@ export class WarningList {
     this.request();
   }
 
-  /** Looks a moment after the last change: a drag makes many. */
+  /** Checks shortly after the last change, because a drag makes many. */
   request() {
     clearTimeout(this.waiting);
     this.waiting = setTimeout(() => this.draw(), 150);
@@ -30,7 +30,7 @@ export class WarningList {
       const body = warning.uid ? h("button", { type: "button", onclick: leads }, ...text) : h("p", {}, ...text);
       return h("li", { className: warning.note ? "note" : "" }, body);
     });
-    if (!items.length && project.objects.length) items.push(h("li", { className: "fine" }, "✓ Nothing the model could not follow."));
+    if (!items.length && project.objects.length) items.push(h("li", { className: "fine" }, "✓ No warnings."));
     $("#warnings").replaceChildren(...items);
     $("#warnings-panel").hidden = !items.length;
   }
