@@ -3,7 +3,7 @@
     flashmotion cache --config configs/cache_magicdata.py
     flashmotion cache --config configs/cache_magicdata.py --part 2/8   # on machine 2 of 8
 
-Needs `checkpoints/wan22` (`python -m converters wan22 ...`) and MagicData's folders in
+Needs `checkpoints/wan22` (`flashmotion convert import ...`) and MagicData's folders in
 `data/MagicData`. Videos that are short, missing or damaged are listed in report.json.
 """
 

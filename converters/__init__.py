@@ -1,4 +1,4 @@
-"""PyTorch checkpoints in and out: `python -m converters --help`.
+"""PyTorch checkpoints in and out: `flashmotion convert --help`.
 
 `reader` and `folders` turn files into tensors that are read when asked for, `recognition` says what
 a single file is. `dit`, `vae`, `text_encoder` and `adapters` hold a table of names each, and

@@ -84,7 +84,7 @@ def open_folder(path: Path) -> Folder:
                 return Folder(path, layout)
     raise UserError(
         f"{path} holds no Wan2.2 checkpoint; expected the files of Wan-AI/Wan2.2-TI2V-5B or of "
-        "Wan-AI/Wan2.2-TI2V-5B-Diffusers. Single files go to `python -m converters flashmotion`"
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers, or the path of a file"
     )
 
 

@@ -292,7 +292,7 @@ def _require_no_problems(problems: list[str], plans: Sequence[Plan]) -> None:
         raise UserError(
             f"{len(problems)} problems; nothing was written:\n  "
             + "\n  ".join(problems)
-            + "\n`python -m converters inspect SRC` shows what is there; names of your own go "
+            + "\n`flashmotion convert inspect SRC` shows what is there; names of your own go "
             "into --map"
         )
 

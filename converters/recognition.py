@@ -77,6 +77,6 @@ def recognize(source: StateDict) -> tuple[str, str]:
         if key in source:
             return component
     raise UserError(
-        "the file is no component we know by its keys; `python -m converters inspect` lists them, "
+        "the file is no component we know by its keys; `flashmotion convert inspect` lists them, "
         "and --map with --component takes your own table of names"
     )

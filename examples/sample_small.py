@@ -37,10 +37,10 @@ def main() -> int:
     Image.fromarray(skimage.data.astronaut()[:320]).save(folder / "photo.png")
     make_trajectory().save(folder / "trajectory.json")
 
-    convert = [sys.executable, "-m", "converters"]
+    convert = [sys.executable, "-m", "flashmotion_jax.cli", "convert", "import"]
     checkpoint = folder / "checkpoint"
-    run([*convert, "wan22", folder / "Wan2.2-TI2V-5B", checkpoint, "--overwrite"])
-    run([*convert, "flashmotion", folder / "adapter.safetensors", checkpoint, "--overwrite"])
+    run([*convert, folder / "Wan2.2-TI2V-5B", checkpoint, "--overwrite"])
+    run([*convert, folder / "adapter.safetensors", checkpoint, "--overwrite"])
     run(
         [
             *(sys.executable, "-m", "flashmotion_jax.cli", "sample"),

@@ -120,7 +120,7 @@ def load_models(path: str | Path, dtype: str = "bfloat16") -> Models:
     """Reads DiT, VAE, text encoder and tokenizer of a checkpoint.
 
     Args:
-      path: folder written by `python -m converters` or a trainer.
+      path: folder written by `flashmotion convert` or a trainer.
       dtype: of matmuls and convolutions and their weights, "bfloat16" or "float32".
 
     Returns:
@@ -321,7 +321,7 @@ def read_sampling(path: str | Path) -> SamplingConfig:
         reason = "has no model.json" if path.is_dir() else "does not exist"
         raise UserError(
             f"{path} {reason}; expected a checkpoint of this project, made with "
-            "`python -m converters wan22 SRC DST`"
+            "`flashmotion convert import SRC DST`"
         )
     values = _read_json(file)
     if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
@@ -346,10 +346,10 @@ def read_component(path: str | Path, kind: str) -> Component:
     file = path / kind / "config.json"
     if not file.is_file():
         found = [known for known in kinds() if (path / known / "config.json").is_file()]
-        command = "flashmotion SRC.pt" if kind.startswith(_ADAPTER) else "wan22 SRC"
+        source = "SRC.pt" if kind.startswith(_ADAPTER) else "SRC"
         raise UserError(
             f"{path} has no {kind}, only {', '.join(found) or 'an empty folder'}; add it with "
-            f"`python -m converters {command} {path}`"
+            f"`flashmotion convert import {source} {path}`"
         )
     values = _read_json(file)
     fields = {field.name for field in dataclasses.fields(Component)}

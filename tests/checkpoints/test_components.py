@@ -213,7 +213,7 @@ components.save_component(sys.argv[1], "dit", tiny.DIT, readers, "float32")
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere does not exist.*python -m converters"):
+    with pytest.raises(ValueError, match=r"nowhere does not exist.*flashmotion convert"):
         components.load_models(tmp_path / "nowhere")
 
 
@@ -241,7 +241,7 @@ def test_checkpoints_that_call_the_map_kind_maps_are_still_read(folder):
 @pytest.mark.parametrize("kind", ["dit", "vae", "text_encoder", "adapters/resnet"])
 def test_missing_component(folder, kind):
     shutil.rmtree(folder / kind)
-    with pytest.raises(ValueError, match=f"has no {kind}, only.*python -m converters"):
+    with pytest.raises(ValueError, match=f"has no {kind}, only.*flashmotion convert"):
         components.open_checkpoint(folder, "resnet")
 
 
