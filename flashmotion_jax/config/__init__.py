@@ -21,6 +21,7 @@ from flashmotion_jax.config.models import (
     TextEncoderConfig,
     VAEConfig,
 )
+from flashmotion_jax.config.optimizer import OptimizerConfig
 from flashmotion_jax.config.runs import (
     AutoencoderConfig,
     CacheConfig,
@@ -31,7 +32,6 @@ from flashmotion_jax.config.runs import (
     LCMConfig,
     MatchingConfig,
     MeshConfig,
-    OptimizerConfig,
     ScaleConfig,
     SlowAdapterConfig,
     SlowGeneratorConfig,
