@@ -21,6 +21,7 @@ from flashmotion_jax.config.models import (
     DiscriminatorConfig,
     PatchDiscriminatorConfig,
 )
+from flashmotion_jax.config.optimizer import OptimizerConfig
 
 _FREE = {"free": True}
 
