@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     for path in outputs:
         check_output(path)
     if args.profile:
-        check_file(Path(args.profile) / "plugins")
+        check_file(Path(args.profile) / "trace")
     pipeline = Pipeline.from_pretrained(
         args.model,
         args.adapter or (DEFAULT_ADAPTER if args.trajectory else "none"),

@@ -72,7 +72,7 @@ def _train(args: argparse.Namespace) -> int:
     from flashmotion_jax.training.trainer import train
 
     if args.profile:
-        check_file(Path(args.profile) / "plugins")
+        check_file(Path(args.profile) / "trace")
     result = train(config, resume=args.resume, profile=args.profile)
     if result.model is None:
         print(f"stopped after step {result.num_steps}; run the same command to resume")

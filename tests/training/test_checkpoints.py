@@ -279,9 +279,9 @@ def test_a_damaged_one_is_passed_over(tmp_path, capfd, damage):
         step, snapshot = checkpoints.restore(abstract(), messages.append)
         assert step == 2
         assert_same(snapshot, make_snapshot(2))
-        aside = tmp_path / "damaged" / "4"
-        assert aside.is_dir()
-        assert messages == [f"checkpoint 4 is {fault}: moved to {aside}, trying the previous one"]
+        target = tmp_path / "damaged" / "4"
+        assert target.is_dir()
+        assert messages == [f"checkpoint 4 is {fault}: moved to {target}; trying the previous one"]
         checkpoints.save(4, make_snapshot(4), {})
         checkpoints.close()
         step, snapshot, messages = restore(tmp_path)

@@ -96,7 +96,7 @@ def test_a_teacher_that_points_at_the_data_ends_there(reference):
 
 
 def test_targets_need_a_moving_average():
-    with pytest.raises(ValueError, match=r"optimizer.ema_decay=0; .* for instance 0\.95"):
+    with pytest.raises(ValueError, match=r"optimizer.ema_decay=0; .* for example 0\.95"):
         LCMConfig(
             slow_generator="",
             fast_generator="",
