@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import flashmotion_jax
 
@@ -157,8 +158,8 @@ def declared(*extras):
     extra = project["optional-dependencies"]
     found = set()
     for line in [*project["dependencies"], *(line for name in extras for line in extra[name])]:
-        name, nested = re.match(r"([\w-]+)(?:\[(\w+)\])?", line).groups()
-        found |= declared(nested) if name == "flashmotion_jax" else {name}
+        name, nested = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", line).groups()
+        found |= declared(*nested.split(",")) if name == "flashmotion_jax" else {name}
     return {name.replace("_", "-").lower() for name in found}
 
 
@@ -179,6 +180,19 @@ def test_every_import_is_declared():
     assert set(third_party(PACKAGE)) - OWN <= declared(*extras)
     others = [*(set(SOURCES) - set(PACKAGE)), *(ROOT / "tests").rglob("*.py")]
     assert set(third_party(others)) - OWN - OPTIONAL <= declared(*extras, "test")
+
+
+def test_one_place_pins_the_linters():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in extras["lint"])
+    assert "flashmotion_jax[test,lint]" in extras["dev"]
+    assert '".[lint]"' in (ROOT / ".ci" / "run").read_text()
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (local,) = [repo["hooks"] for repo in hooks if repo["repo"] == "local"]
+    assert [hook["entry"].split()[0] for hook in local] == ["ruff", "ruff", "pyrefly"]
+    assert all(hook["language"] == "system" for hook in local)
 
 
 @by_path("path", [path for path in SOURCES if path.parts[len(ROOT.parts)] != "tools"])
