@@ -90,7 +90,7 @@ def frame_timesteps(timestep: jax.Array, latents: jax.Array, has_image: bool) ->
       has_image: Whether latent frame 0 is the clean image.
     """
     is_noisy_T = jnp.arange(latents.shape[1]) >= int(has_image)
-    per_video = jnp.asarray(timestep, jnp.float32)[..., None] * is_noisy_T
+    per_video = jnp.atleast_1d(jnp.asarray(timestep, jnp.float32))[:, None] * is_noisy_T[None]
     return split_batch_like(jnp.broadcast_to(per_video, latents.shape[:2]), latents)
 
 

@@ -113,7 +113,8 @@ class Classifier(nnx.Module):
             query = self.semantic(query, jnp.concatenate([query, semantic_BSD], axis=1))
         if self.trajectory is not None and trajectory_BND is not None:
             query = self.trajectory(query, trajectory_BND)
-        video_BND = self.embed_video(self.norm_video(merge_frames(output_BTPD))) + positions_ND
+        video_BND = self.embed_video(self.norm_video(merge_frames(output_BTPD)))
+        video_BND = video_BND + positions_ND[None]
         query = self.video(query, video_BND)
         return self.mlp(self.norm(query))[:, 0].astype(jnp.float32)
 
@@ -229,7 +230,7 @@ class Discriminator(nnx.Module):
         tokens_BTPD = embed(layers.patchify(latents, self.patch_size))
         # Of a batch of one, merging its only frame loses which dimension was the batch.
         tokens_BND = split_batch_like(merge_frames(tokens_BTPD), tokens_BTPD)
-        return tokens_BND + self._positions(latents)
+        return tokens_BND + self._positions(latents)[None]
 
     def _positions(self, latents: jax.Array) -> jax.Array:
         _, frames, height, width, _ = latents.shape

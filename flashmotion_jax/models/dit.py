@@ -149,7 +149,8 @@ class Block(nnx.Module):
         Returns:
           float32 `[B, T, P, D]`.
         """
-        rows = jnp.split(self.modulation[...] + modulation_BT6D, 6, axis=2)  # [B, T, 1, D] each
+        rows_BT6D = self.modulation[...][None, None] + modulation_BT6D
+        rows = jnp.split(rows_BT6D, 6, axis=2)  # [B, T, 1, D] each
         shift1, scale1, gate1, shift2, scale2, gate2 = rows
 
         modulated = self.norm1(x_BTPD) * (1 + scale1) + shift1
@@ -265,7 +266,8 @@ class Head(nnx.Module):
     @jax.named_scope("head")
     def __call__(self, x_BTPD: jax.Array, embedding_BTD: jax.Array) -> jax.Array:
         """Tokens and their frames' timestep embedding to patches `[B, T, P, q * r * C]`."""
-        shift, scale = jnp.split(self.modulation[...] + embedding_BTD[:, :, None], 2, axis=2)
+        rows = self.modulation[...][None, None] + embedding_BTD[:, :, None]
+        shift, scale = jnp.split(rows, 2, axis=2)
         return self.head(self.norm(x_BTPD) * (1 + scale) + shift)
 
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.lax import broadcast_to_rank
 from jax.typing import DTypeLike
 
 from flashmotion_jax.models.convolution import convolve
@@ -231,7 +232,8 @@ def timestep_embedding(timesteps: jax.Array, dim: int) -> jax.Array:
     """
     half = dim // 2
     frequencies = jnp.exp(-math.log(10000.0) / half * jnp.arange(half, dtype=jnp.float32))
-    angles = timesteps.astype(jnp.float32)[..., None] * frequencies
+    angles = timesteps.astype(jnp.float32)[..., None]
+    angles = angles * broadcast_to_rank(frequencies, angles.ndim)
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 

@@ -51,6 +51,6 @@ def apply_rope(x_BTPAE: jax.Array, table_TPE: jax.Array) -> jax.Array:
     """
     pairs = x_BTPAE.astype(jnp.float32).reshape(*x_BTPAE.shape[:-1], -1, 2)
     real, imaginary = pairs[..., 0], pairs[..., 1]
-    cos, sin = table_TPE.real[..., None, :], table_TPE.imag[..., None, :]
+    cos, sin = table_TPE.real[None, ..., None, :], table_TPE.imag[None, ..., None, :]
     turned = jnp.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
     return turned.reshape(x_BTPAE.shape)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.lax import broadcast_to_rank
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
@@ -213,7 +214,8 @@ class VAE(nnx.Module):
         Returns:
           float32 `[B, 1 or 4 n, 16 h, 16 w, 3]` in [-1, 1], and the next chunk's past.
         """
-        z = latents.astype(jnp.float32) * self._latents_std() + self._latents_mean()
+        mean, std = self._latent_statistics()
+        z = latents.astype(jnp.float32) * std + mean
         pixels, past = self._pixels(z, past)
         return jnp.clip(pixels, -1.0, 1.0), past
 
@@ -289,13 +291,14 @@ class VAE(nnx.Module):
         return join_cells(cells), tuple(stream.future)
 
     def _normalize(self, mean: jax.Array) -> jax.Array:
-        return (mean - self._latents_mean()) / self._latents_std()
+        center, std = self._latent_statistics()
+        return (mean - center) / std
 
-    def _latents_mean(self) -> jax.Array:
-        return jnp.asarray(self.config.latents_mean, jnp.float32)
-
-    def _latents_std(self) -> jax.Array:
-        return jnp.asarray(self.config.latents_std, jnp.float32)
+    def _latent_statistics(self) -> tuple[jax.Array, jax.Array]:
+        """Mean and standard deviation of the latents, float32 `[1, 1, 1, 1, C]` each."""
+        mean = jnp.asarray(self.config.latents_mean, jnp.float32)
+        std = jnp.asarray(self.config.latents_std, jnp.float32)
+        return broadcast_to_rank(mean, 5), broadcast_to_rank(std, 5)
 
     def _check_latents(self, latents: jax.Array) -> None:
         if latents.ndim != 5 or latents.shape[-1] != self.config.latent_channels:

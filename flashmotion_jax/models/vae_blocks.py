@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.lax import broadcast_to_rank
 
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
@@ -169,7 +170,7 @@ class CausalConv(nnx.Module):
             return conv3d(x_BTHWC, kernel, time_stride)
 
         out = convolve(x_BTHWC) if kernel.shape[2] == 1 else beside_neighbors(convolve, x_BTHWC)
-        return out + self.bias[...].astype(self.dtype)
+        return out + broadcast_to_rank(self.bias[...].astype(self.dtype), 5)
 
 
 class ChannelNorm(nnx.Module):
@@ -183,7 +184,8 @@ class ChannelNorm(nnx.Module):
         x_float = x.astype(jnp.float32)
         # Not rsqrt(mean + eps): torch's F.normalize clamps the norm, which matters for zero frames.
         norm = jnp.maximum(jnp.sqrt(jnp.sum(x_float**2, axis=-1, keepdims=True)), 1e-12)
-        return (x_float / norm * math.sqrt(x.shape[-1]) * self.scale[...]).astype(x.dtype)
+        scale = broadcast_to_rank(self.scale[...], x.ndim)
+        return (x_float / norm * math.sqrt(x.shape[-1]) * scale).astype(x.dtype)
 
 
 class ResidualBlock(nnx.Module):
@@ -372,7 +374,7 @@ class UpLevel(nnx.Module):
         assert self.resample is not None
         kernel, bias = self.resample.kernel[...], self.resample.bias
         out = double_and_convolve(x_NHWC, kernel, self.dtype)
-        return out if bias is None else out + bias[...].astype(self.dtype)
+        return out if bias is None else out + broadcast_to_rank(bias[...].astype(self.dtype), 4)
 
 
 def _double_time(time_conv: CausalConv, x: jax.Array, stream: Stream) -> jax.Array:

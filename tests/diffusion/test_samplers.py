@@ -18,7 +18,7 @@ from flashmotion_jax.diffusion import flow, samplers
 GOLDEN = Path(__file__).parent / "golden" / "samplers.npz"
 SHAPE = (2, 2, 1, 2, 5)
 MIX = np.sin(np.arange(25, dtype=np.float32) * 1.7).reshape(5, 5)
-BIAS = np.cos(np.arange(5, dtype=np.float32))
+BIAS = np.cos(np.arange(5, dtype=np.float32)).reshape(1, 1, 1, 1, 5)
 MULTI_STEP = [f"{solver}_{n}" for solver in ("unipc", "euler") for n in (1, 2, 3, 4, 10, 50)]
 KEYS = jax.random.split(jax.random.key(7), SHAPE[0])
 

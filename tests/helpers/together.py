@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 #: Within which all processes must end when one of them does.
 LIMIT_SECONDS = 60
 #: Of a whole run, on a machine that others use too.
@@ -29,7 +29,7 @@ class Run:
     def __init__(self, folder, code, count, *arguments):
         folder.mkdir()
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS))),
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
             "XLA_FLAGS": "--xla_backend_optimization_level=0 "
             "--xla_llvm_disable_expensive_passes=true",
             "JAX_PLATFORMS": "cpu",

@@ -127,7 +127,7 @@ def test_unknown_controlnet_input_is_refused():
 def test_any_object_that_returns_a_stream_is_an_adapter():
     class ConstantAdapter:
         def prepare(self, trajectory, text):
-            return jnp.ones((3, 1))
+            return jnp.ones((3, 1, 1, 1, 1))
 
         def __call__(self, prepared, latents, timesteps, scale):
             return ResidualStream((), prepared, lambda carry, bias: (carry, scale * bias))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.lax import broadcast_to_rank
 
 
 class FrozenConv(nnx.Module):
@@ -66,10 +67,12 @@ class FrozenConv(nnx.Module):
             precision=jax.lax.Precision.HIGHEST,
         )
         y = y.reshape(*lead, *y.shape[1:])
+        bias = broadcast_to_rank(self.bias[...], y.ndim)
         if not self.activate:
-            return y + self.bias[...]
+            return y + bias
         factor = self.scale[...] * jax.lax.rsqrt(self.variance[...] + self.eps)
-        return jax.nn.relu((y - self.mean[...]) * factor + self.bias[...])
+        mean, factor = (broadcast_to_rank(x, y.ndim) for x in (self.mean[...], factor))
+        return jax.nn.relu((y - mean) * factor + bias)
 
 
 def max_pool(
