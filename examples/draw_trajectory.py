@@ -1,4 +1,4 @@
-"""Draws a trajectory over its image, beside the map the model gets.
+"""Draws a trajectory over its image, next to its map.
 
     python examples/draw_trajectory.py [trajectory.json photo.png out.webp]
 
@@ -38,10 +38,10 @@ def main() -> int:
 
 
 def beside_map(trajectory: Trajectory, photo: np.ndarray) -> np.ndarray:
-    """The photograph with the map drawn over it, and the map; uint8 `[F, H, 2 W, 3]`."""
+    """Returns the image with the map drawn over it, and the map, uint8 `[F, H, 2 W, 3]`."""
     maps = render(trajectory, HEIGHT, WIDTH)
     still = cover_crop(photo[None], HEIGHT, WIDTH)[0]
-    # Twice as bright as in the map, whose colors are the training data's half-lit palette.
+    # Twice as bright as in the map, because the palette of the training data is dark.
     bright = np.minimum(2 * maps.astype(int), 255).astype(np.uint8)
     is_drawn = np.any(maps > 0, axis=-1)[..., None]
     is_drawn[0] = False  # frame 0 of the map is filled with the masks

@@ -1,8 +1,8 @@
-"""Two wishes for one picture: draws boxes in Python, samples, and shows each video beside its map.
+"""Moves the objects of one image along two trajectories, and shows each video next to its map.
 
     python examples/own_trajectory.py MODEL OUT.webp
 
-MODEL is a checkpoint of Sprites (`examples/sprites.sh`); some seconds on two CPU cores.
+MODEL is a checkpoint of Sprites (`examples/sprites.sh`). Takes a few seconds on two CPU cores.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from flashmotion_jax.trajectory import Canvas, move, objects_from_label_png
 
 HERE = Path(__file__).parent
 PICTURE, LABELS = HERE / "sprites.png", HERE / "sprites_labels.png"
-#: What is said -> where triangle (1) and circle (2) go: right and down, as parts of the canvas.
-WISHES = {
+#: Prompt -> displacement of the triangle (1) and the circle (2), right and down, in 0..1 of the
+#: image.
+TRAJECTORIES = {
     "a dotted yellow triangle moves down, a blue circle stands still": {1: (0.0, 0.5)},
     "a dotted yellow triangle moves down and to the right, a blue circle moves to the left": {
         1: (0.35, 0.45),
         2: (-0.5, 0.0),
     },
 }
-#: A pixel of the model on the screen.
+#: Enlargement of the output.
 ZOOM = 4
 
 
@@ -46,17 +47,17 @@ def main() -> int:
 def run(args: argparse.Namespace) -> int:
     """Writes the animation."""
     pipe = Pipeline.from_pretrained(args.model, adapter="controlnet")
-    rows = [beside_map(pipe, prompt, draw(ways)) for prompt, ways in WISHES.items()]
+    rows = [beside_map(pipe, prompt, draw(ways)) for prompt, ways in TRAJECTORIES.items()]
     shown = np.concatenate(rows, axis=1).repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
     with replacing(args.out) as scratch:
         duration = 1000 / pipe.sampling.fps
         iio.imwrite(scratch, shown, extension=".webp", duration=duration, loop=0, lossless=True)
-    print(f"wrote {args.out}: {len(rows)} videos beside their maps, {len(shown)} frames")
+    print(f"wrote {args.out}: {len(rows)} videos next to their maps, {len(shown)} frames")
     return 0
 
 
 def draw(ways: dict[int, tuple[float, float]]) -> Trajectory:
-    """The objects of the label picture; those that are named move evenly by their way."""
+    """Moves the objects of the label image linearly by their displacement."""
     objects = objects_from_label_png(LABELS)
     trajectory = Trajectory(Canvas(64, 64), num_frames=17, fps=8, objects=objects)
     for object_id, (dx, dy) in ways.items():
@@ -65,9 +66,9 @@ def draw(ways: dict[int, tuple[float, float]]) -> Trajectory:
 
 
 def beside_map(pipe: Pipeline, prompt: str, trajectory: Trajectory) -> np.ndarray:
-    """The map that the model gets, and the video it makes: uint8 `[F, H, 2 W, 3]`."""
+    """Generates a video, and returns it next to its map, uint8 `[F, H, 2 W, 3]`."""
     request = pipe.request(str(PICTURE), prompt, trajectory, seed=0)
-    assert request.maps is not None  # there is a trajectory
+    assert request.maps is not None  # the request has a trajectory
     return np.concatenate([request.maps[0], pipe.run(request)[0]], axis=2)
 
 

@@ -1,8 +1,8 @@
-"""From Wan2.2's own files to a trajectory-controlled video, in small: make, convert, sample.
+"""From Wan2.2's file layout to a trajectory-controlled video, with a small random model.
 
-A checkpoint with random weights is written in the original file layout, converted with the real
-commands, and sampled with a photograph, a prompt and a trajectory of two objects. The video is
-noise, its first frame too, for want of trained weights; files, commands and maps are the real ones.
+Writes a checkpoint with random weights in the original file layout, converts it, and samples a
+video from a photo, a prompt and a trajectory of two objects. The files, commands and maps are real;
+the video is noise, including its first frame, because the weights are not trained.
 
     python examples/sample_small.py [FOLDER]
 """
@@ -26,10 +26,10 @@ NUM_FRAMES = 33
 
 
 def main() -> int:
-    """Writes everything below the folder given, by default `outputs/small`."""
+    """Writes everything to the given folder, by default `outputs/small`."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/small")
     folder.mkdir(parents=True, exist_ok=True)
-    print("making a small checkpoint with random weights, in the files of Wan2.2-TI2V-5B")
+    print("writing a small checkpoint with random weights in the layout of Wan2.2-TI2V-5B")
     # The published VAE and text encoder are .pth files, which need torch; without it they are
     # written, and read, as safetensors under the same names.
     write_small_checkpoint(folder / "Wan2.2-TI2V-5B", torch_files=find_spec("torch") is not None)
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def make_trajectory() -> Trajectory:
-    """Two objects of the photograph: the head moves left, the model shuttle rises."""
+    """Two objects of the photo: the head moves left, the model shuttle rises."""
     last = NUM_FRAMES - 1
     head = (
         Keyframe(0, (0.28, 0.03, 0.56, 0.62)),
@@ -80,7 +80,7 @@ def make_trajectory() -> Trajectory:
 
 
 def run(command: list[str | Path]) -> None:
-    """Shows a command and runs it; stops with its status if it fails."""
+    """Prints and runs a command; exits with its status if it fails."""
     words = [str(word) for word in command]
     print(f"\n$ {shlex.join(['python', *words[1:]])}", flush=True)
     status = subprocess.run(words).returncode

@@ -1,12 +1,12 @@
-"""Puts the models that `sprites.sh` trained into two small checkpoints, kept with the project.
+"""Writes the models that `sprites.sh` trained to two small checkpoints of the repository.
 
     python examples/ship_sprites.py [OUT] [--stored OUT]
 
-OUT, by default `flashmotion_jax/assets/tiny`, is the one the package ships: FastGenerator and
-FastAdapters. The other, by default `examples/sprites_stored`, is what they were made from:
-SlowGenerator and SlowAdapters, so that stages 2 and 3 can be trained without the hours before them.
-Either takes the place of what is there. bfloat16 halves the files; on a CPU they are computed with
-in float32 all the same.
+OUT, by default `flashmotion_jax/assets/tiny`, is the checkpoint that the package includes, with
+FastGenerator and FastAdapters. The other, by default `examples/sprites_stored`, has the
+SlowGenerator and SlowAdapters that they were trained from, so that stages 2 and 3 can be trained
+directly. Existing checkpoints are replaced. Weights are stored in bfloat16; CPUs compute with them
+in float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flashmotion_jax.runtime.errors import UserError, add_traceback, exit_status
 
 RUNS = Path("runs/sprites")
 ADAPTERS = ("resnet", "controlnet")
-#: Of a checkpoint's files, in bytes: the package is to stay light.
+#: Maximum size of a checkpoint in bytes, to keep the package small.
 LIMIT = 25e6
 
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write(out: Path, models: dict[str, Path]) -> None:
-    """One checkpoint of the adapters of several models, which share all else."""
+    """Combines several models that differ only in their adapters into one checkpoint."""
     generators = {components.read_component(model, "dit").key for model in models.values()}
     if len(generators) > 1:
         raise UserError(f"{' and '.join(map(str, models.values()))} have different generators")

@@ -1,7 +1,7 @@
-"""A small Wan2.2 checkpoint with random weights, in the files and under the names of the real one.
+"""A small Wan2.2 checkpoint with random weights, in the original file layout.
 
-It stands in for `Wan-AI/Wan2.2-TI2V-5B` wherever 30 GB are too much: in the example that converts
-and samples, and in the converters' tests. What it makes is noise, in seconds.
+It replaces the 30 GB of `Wan-AI/Wan2.2-TI2V-5B` in the example that converts and samples, and in
+the tests of the converters.
 
     python examples/small_checkpoint.py FOLDER
 """
@@ -38,18 +38,19 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
 def write_small_checkpoint(folder: str | Path, seed: int = 0, torch_files: bool = True) -> Path:
-    """Writes the original layout of Wan2.2-TI2V-5B in small.
+    """Writes a small model in the original layout of Wan2.2-TI2V-5B.
 
     Args:
-      folder: made if need be.
-      seed: of the weights.
-      torch_files: VAE and text encoder as .pth, as published; else as safetensors, without torch.
+      folder: Created if it does not exist.
+      seed: Random seed of the weights.
+      torch_files: Write VAE and text encoder as .pth, as published; otherwise as safetensors, which
+        need no torch.
 
     Returns:
       The folder, 33 MB.
 
     Raises:
-      ImportError: torch is not there and `torch_files` is set.
+      ImportError: `torch_files` is set and torch is not installed.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ def write_small_adapter(file: str | Path, seed: int = 1) -> Path:
 
 
 def save_torch(tensors: dict[str, np.ndarray], file: Path, dtype: str) -> None:
-    """Saves a .pth file of plain tensors."""
+    """Saves tensors as a .pth file."""
     import torch
 
     kind = getattr(torch, dtype)
@@ -79,13 +80,13 @@ def save_torch(tensors: dict[str, np.ndarray], file: Path, dtype: str) -> None:
 
 
 def save_safe(tensors: dict[str, np.ndarray], file: Path, dtype: str) -> None:
-    """Saves the same tensors as safetensors, beside where the .pth would be."""
+    """Saves tensors as safetensors, under the name of the .pth file with another suffix."""
     cast = {name: tensor.astype(jnp.dtype(dtype)) for name, tensor in tensors.items()}
     save_file(cast, file.with_suffix(".safetensors"))
 
 
 def random_tensors(shapes: Shapes, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Float32 tensors that keep activations near unit scale; what scales is near one."""
+    """Draws float32 tensors of about unit activation scale; scale parameters are near one."""
     tensors: dict[str, np.ndarray] = {}
     for name, shape in shapes:
         noise = rng.standard_normal(shape, dtype=np.float32)
@@ -191,7 +192,7 @@ def _levels(
         for block in range(num_blocks):
             block_in = channels if block else in_channels
             yield from _residual(f"{name}.{level}.{inner}.{block}", block_in, channels)
-        if level == len(changes_time):  # the last level keeps its size
+        if level == len(changes_time):  # the last level has no resampling
             return
         resample = f"{name}.{level}.{inner}.{num_blocks}"
         yield from _layer(f"{resample}.resample.1", (channels, channels, 3, 3))

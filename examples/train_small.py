@@ -1,10 +1,10 @@
-"""All three stages in small, through the real files: data, cache, train, sample, export.
+"""A miniature of the three training stages: data, cache, training, sampling, export.
 
-A checkpoint with random weights in Wan2.2's own files is converted; a MagicData folder of moving
-squares is made and cached; the ResNet adapter is trained on masks, then on boxes, the generator is
-distilled to four steps, and the adapter is fine-tuned on it. Every command is printed as you would
-type it, with the paper's configurations and what makes them small. A few steps of a random model
-teach it nothing: this shows how the pieces fit, in about three minutes on two cores.
+Converts a checkpoint with random weights in Wan2.2's file layout; writes and caches a MagicData
+folder of moving squares; trains the ResNet adapter on masks, then on boxes; distills the generator
+to four steps; and fine-tunes the adapter on it. Every command is printed as you would type it, with
+the paper's configurations and the overrides that make them small. A few steps teach a random model
+nothing, but show how the parts fit together, in about three minutes on two cores.
 
     python examples/train_small.py [FOLDER]
 """
@@ -32,11 +32,11 @@ CONVERTERS = (sys.executable, "-m", "converters")
 
 
 def main() -> int:
-    """Writes everything below the folder given, by default `outputs/train`."""
+    """Writes everything to the given folder, by default `outputs/train`."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/train")
-    # Most of the time goes into compiling, and several of the commands run the same programs.
+    # Compilation takes most of the time, and several commands run the same programs.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
-    print(f"making a small checkpoint and 8 videos in {folder}")
+    print(f"writing a small checkpoint and 8 videos to {folder}")
     write_small_checkpoint(folder / "Wan2.2-TI2V-5B", torch_files=False)
     write_magicdata(folder / "MagicData")
     wan22 = folder / "wan22"
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def train(folder: Path, name: str, changes: dict[str, object]) -> None:
-    """Trains a configuration of the paper with what makes it small."""
+    """Trains a configuration of the paper with overrides that make it small."""
     stage = {f"stage.{key}": value for key, value in changes.items()}
     run(
         [
@@ -83,12 +83,12 @@ def train(folder: Path, name: str, changes: dict[str, object]) -> None:
 
 
 def settings(**values: object) -> list[str]:
-    """`--set` arguments."""
+    """Returns the `--set` arguments."""
     return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
 
 
 def settings_of_sample(folder: Path) -> list[str | Path]:
-    """What a video of the first training clip is made from."""
+    """Returns the sampling arguments for the first training clip."""
     return [
         *("--image", folder / "first_frame.png", "--trajectory", folder / "trajectory.json"),
         *("--height", str(HEIGHT), "--width", str(WIDTH), "--num-frames", str(NUM_FRAMES)),
@@ -100,7 +100,7 @@ def settings_of_sample(folder: Path) -> list[str | Path]:
 def write_magicdata(root: Path, count: int = 8) -> None:
     """Writes videos of a moving square, with mask and box maps, in MagicData's layout.
 
-    Beside them go the first clip's first frame and trajectory, to sample with.
+    Also writes the first frame and the trajectory of the first clip, for sampling.
     """
     rng = np.random.default_rng(0)
     rows = []
@@ -121,7 +121,7 @@ def write_magicdata(root: Path, count: int = 8) -> None:
 
 
 def moving_square(rng: np.random.Generator) -> Trajectory:
-    """A box that moves on a straight line."""
+    """A box that moves along a straight line."""
     boxes = [(x, y, x + 0.25, y + 0.35) for x, y in rng.uniform(0.0, 0.6, (2, 2))]
     keyframes = (Keyframe(0, boxes[0]), Keyframe(NUM_FRAMES - 1, boxes[1]))
     return Trajectory(
@@ -142,7 +142,7 @@ def paint(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_maps(folder: Path, frames: np.ndarray) -> None:
-    """Writes PNGs under MagicData's names."""
+    """Writes PNG files with MagicData's names."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"annotated_frame_{index:05d}.png")

@@ -1,6 +1,6 @@
-"""One forward of the 5 B DiT in bfloat16 with random weights; prints seconds and peak memory.
+"""One forward pass of the 5 B DiT in bfloat16, with random weights; prints time and peak memory.
 
-Run by `test_full_size.py` as a process of its own, so that the peak is that of the forward.
+Run by `tests/models/test_dit.py` in a separate process, to measure its own peak memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flashmotion_jax.runtime.jit import program
 
 
 def random_weights(param, rng):
-    """A weight of the right scale, drawn one layer at a time: the whole in float32 is too much."""
+    """Draws a weight one layer at a time, because the whole stack in float32 would be too large."""
     shape, dtype = param.shape, param.dtype
     weights = np.empty(shape, dtype)
     fan_in = shape[-2] if len(shape) > 1 else 1

@@ -1,6 +1,6 @@
-"""The whole way at full size, with random weights: Wan2.2's files, conversion, a short video.
+"""Conversion and sampling at full size, with random weights in Wan2.2's file layout.
 
-Needs torch, 70 GB of disk and 16 GB of memory; prints what each command took for docs/results.md.
+Needs torch, 70 GB of disk and 16 GB of memory; prints the numbers of docs/results.md.
 
     PYTHONPATH=. python tools/full_size_rehearsal.py FOLDER
 """
@@ -23,7 +23,7 @@ from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
 from flashmotion_jax.config.adapters import ResNetAdapterConfig
 from flashmotion_jax.converters import dit
 
-#: As published: the DiT's float32 weights in three files.
+#: The DiT's float32 weights are in three files, as published.
 NUM_SHARDS = 3
 
 
@@ -47,7 +47,7 @@ def main():
 
 
 def write_source(folder):
-    """The original layout, streamed: no model is ever in memory as a whole."""
+    """Writes the original layout as a stream, without a whole model in memory."""
     folder.mkdir(parents=True)
     shapes = list(small_checkpoint.dit_shapes())
     names = {}
@@ -63,7 +63,7 @@ def write_source(folder):
     save_torch(folder / "Wan2.2_VAE.pth", small_checkpoint.vae_shapes(), torch.float32)
     text = folder / "models_t5_umt5-xxl-enc-bf16.pth"
     save_torch(text, small_checkpoint.text_shapes(), torch.bfloat16)
-    # The words of a small tokenizer are among the first ids of the large table.
+    # The ids of the small tokenizer are also ids of the large embedding.
     small_checkpoint.TEXT = TextEncoderConfig(vocab_size=128)
     small_checkpoint.write_tokenizer(folder / "google" / "umt5-xxl")
 
@@ -102,12 +102,12 @@ def trajectory(folder):
 
 
 def run(what, command):
-    """Runs a command; prints its seconds and the peak memory of its process."""
+    """Runs a command and prints its time and peak memory."""
     start = time.perf_counter()
     process = subprocess.Popen([str(word) for word in command])
     status = Path(f"/proc/{process.pid}/status")
     peak = 0
-    while process.poll() is None:  # not wait4, whose figure begins with that of this process
+    while process.poll() is None:  # wait4 would include the peak of this process
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         peak = max(peak, int(found[1]) if found else 0)
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Convolutions on a CPU, ours beside XLA's in turn: gradients in a loop's body, and doubled images.
+"""Convolutions on a CPU, compared with XLA's: gradients inside a loop, and upsampling.
 
 JAX_PLATFORMS=cpu PYTHONPATH=. python tools/measure_convolution.py
 """
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from flashmotion_jax.models.convolution import convolve, double_and_convolve
 
 REPEATS = 3
-CHANNELS = ((16, 16), (48, 12))  # into and out of the convolution
+CHANNELS = ((16, 16), (48, 12))  # input and output channels
 
 
 def seconds(convolution, of, images, channels):
-    """Of one gradient inside a `lax.scan`, the best of some."""
+    """Best time of a gradient inside a `lax.scan`, in seconds."""
     x = jax.random.normal(jax.random.key(0), (2, images, 32, 32, channels[0]))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, *channels))
 
@@ -41,7 +41,7 @@ def seconds(convolution, of, images, channels):
 
 
 def seconds_of_doubling(run, size):
-    """Of values and gradients of 17 images of 80 channels, doubled and convolved."""
+    """Best time to upsample and convolve 17 images of 80 channels, with gradients."""
     x = jax.random.normal(jax.random.key(0), (17, size, size, 80))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 80, 80))
     gradients = jax.jit(jax.grad(lambda *args: jnp.sum(jnp.sin(run(*args))), (0, 1)))

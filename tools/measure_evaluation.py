@@ -4,7 +4,7 @@
 
 Draws N videos of 121 frames with two objects, scores noisy copies against them with networks of
 full width and random weights, and prints time and memory of FVD, of FID, and of the Fréchet
-distance of many videos, each in a process of its own. Frames are read one at a time and scores are
+distance of many videos, each in a separate process. Frames are read one at a time and scores are
 kept on disk, so the memory of scoring does not depend on the number of videos. Neither does that of
 the distance, which holds the features of one video and the moments of one group.
 """
@@ -73,7 +73,7 @@ def random_networks(folder):
 
 
 def measure_distance(videos):
-    """The Fréchet distance of the frames of so many videos, one video at a time."""
+    """Computes the Fréchet distance of the frames of many videos, one video at a time."""
     rng = np.random.default_rng(1)
     start = time.perf_counter()
 
@@ -97,7 +97,7 @@ def score(root, number, *more):
 
 
 def apart(job, *arguments):
-    """Runs a job in a process of its own, with a peak of its own."""
+    """Runs a job in a separate process, to measure its own peak."""
     worker = multiprocessing.get_context("spawn").Process(target=job, args=arguments)
     worker.start()
     worker.join()
@@ -110,13 +110,15 @@ def run():
     parser.add_argument("--height", type=int, default=704)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--fid-frames", type=int, default=FRAMES, help="frames of FID")
-    parser.add_argument("--distance-videos", type=int, default=20, help="videos of the last one")
+    parser.add_argument(
+        "--distance-videos", type=int, default=20, help="videos of the Fréchet distance"
+    )
     args = parser.parse_args()
     size = args.height, args.width
     for number in range(args.videos):
         draw(args.folder, number, size)
     random_networks(args.folder / "weights")
-    print(f"drawing: peak {peak():.2f} GB; the rest runs in processes of its own", flush=True)
+    print(f"drawing: peak {peak():.2f} GB; the rest runs in separate processes", flush=True)
     apart(score, args.folder, 0, "--fid", "none")
     apart(score, args.folder, 1, "--fvd", "none", "--method-frames", str(args.fid_frames))
     apart(measure_distance, args.distance_videos)

@@ -1,9 +1,9 @@
-"""The parts that most of a video's time goes to, each on its own, on an accelerator.
+"""Time of the kernels that take most of a video's time, on an accelerator.
 
 PYTHONPATH=. python tools/measure_kernels.py
 
-Matmuls and attention of a block of the DiT, and the autoencoder's convolutions in three spellings,
-at the shapes of 121 frames of 704 x 1280: what a program could reach with these kernels.
+Matmuls and attention of a DiT block, and the autoencoder's convolutions in three forms, at the
+shapes of 121 frames of 704 x 1280. They limit what a program can reach.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from flashmotion_jax.models.attention import attention
 
 RUNS = 10
 TOKENS, WIDTH, HEADS, HIDDEN, TEXT = 27_280, 3072, 24, 14_336, 512
-#: Tokens filled up to blocks of 128, with which cuDNN is quicker.
+#: Tokens padded to blocks of 128, with which cuDNN is faster.
 WHOLE_BLOCKS = 27_392
-#: Frames, height, width, channels of the decoder's levels, and of the encoder's in float32.
+#: Frames, height, width and channels of the levels of the decoder, and of the encoder in float32.
 LEVELS = ((1, 44, 80, 1024), (2, 88, 160, 1024), (4, 176, 320, 512), (4, 352, 640, 256))
 ENCODER_LEVELS = ((4, 176, 320, 320), (4, 352, 640, 160))
 
 
 def seconds(function, *args):
-    """Of a run, when many follow each other."""
+    """Seconds per run, over many consecutive runs."""
     compiled = jax.jit(function)
     compiled(*args).block_until_ready()
     start = time.perf_counter()

@@ -3,7 +3,7 @@
 PYTHONPATH=. python tools/measure_options.py "denoising step" xla_gpu_enable_triton_gemm=false
 PYTHONPATH=. python tools/measure_options.py "denoising step" a=true,b=2 c=false   # several sets
 
-The first run has no options, the others one set each. Options that help belong into `OPTIONS` of
+The first run has no options, the others one set each. Options that help belong in `OPTIONS` of
 `flashmotion_jax/runtime/jit.py`.
 """
 

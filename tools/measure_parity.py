@@ -1,4 +1,4 @@
-"""Prints how far each model is from PyTorch's, and bfloat16 from float32: for docs/parity.md.
+"""Prints the differences from PyTorch, and of bfloat16 from float32, for docs/parity.md.
 
 PYTHONPATH=.:tests python tools/measure_parity.py
 """
@@ -43,7 +43,7 @@ def measure_dit():
     model, inputs = tiny.make_dit(config), tiny.dit_inputs(config=config, **shapes)
     exact = dit.forward(model, *inputs)
     rounded = tiny.make_dit(config, policy=BFLOAT16)
-    row("the same in bfloat16 against float32", dit.forward(rounded, *inputs), exact)
+    row("the same in bfloat16, compared with float32", dit.forward(rounded, *inputs), exact)
 
 
 def measure_vae():
@@ -59,7 +59,7 @@ def measure_vae():
         row(f"VAE decode, {size}", vae.decode(model, latents), decoded)
     rounded = vae.make_vae(policy=BFLOAT16)
     exact = vae.decode(model, latents)
-    row("VAE decode in bfloat16 against float32", vae.decode(rounded, latents), exact)
+    row("VAE decode in bfloat16, compared with float32", vae.decode(rounded, latents), exact)
 
 
 def measure_text_encoder():

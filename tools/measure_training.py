@@ -1,4 +1,4 @@
-"""Full-size training without weights: memory and operations of the stages, and how fast data come.
+"""Full-size training without weights: memory and FLOPs of the stages, and speed of data loading.
 
 PYTHONPATH=.:tests python tools/measure_training.py
 """
@@ -25,7 +25,7 @@ ROWS = 24
 
 
 def measure_run(world, name):
-    """Prints what `--dry-run` tells of a configuration on one device, one video a step."""
+    """Prints the `--dry-run` of a configuration on one device with one video per step."""
     config = load_run(f"configs/{name}", world, "mesh.fsdp=1", "batch_size=1")
     print(f"== {name}")
     for line in describe(config):
@@ -34,7 +34,7 @@ def measure_run(world, name):
 
 
 def measure_data(world, num_threads):
-    """Prints seconds a batch of one video, as fast as they can be read."""
+    """Prints the seconds to read a batch of one video."""
     cache = open_cache(world / "cache")
     with jax.set_mesh(make_mesh()):
         batches = latent_batches(
@@ -54,7 +54,7 @@ def measure_data(world, num_threads):
         batches.close()
     size = sum(array.nbytes for array in batch) / 1e6
     print(
-        f"{num_threads} threads: {seconds:.3f} s a video of 121 x 704 x 1280, {size:.0f} MB of it"
+        f"{num_threads} threads: {seconds:.3f} s per video of 121 x 704 x 1280, {size:.0f} MB of it"
     )
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from examples.own_trajectory import PICTURE, WISHES, draw
+from examples.own_trajectory import PICTURE, TRAJECTORIES, draw
 from flashmotion_jax import Pipeline
 from flashmotion_jax.cli.main import main
 from flashmotion_jax.data.sprites import test_groups as held_out
@@ -69,8 +69,8 @@ def last_boxes(video):
 
 
 def test_another_trajectory_moves_them_elsewhere(pipe):
-    wanted = [draw(ways) for ways in WISHES.values()]
-    videos = pipe([str(PICTURE)] * 2, list(WISHES), wanted, seed=0)
+    wanted = [draw(ways) for ways in TRAJECTORIES.values()]
+    videos = pipe([str(PICTURE)] * 2, list(TRAJECTORIES), wanted, seed=0)
     boxes = [trajectory.boxes()[:, -1:] * 64 for trajectory in wanted]
     for video, own, other in zip(videos, boxes, boxes[::-1], strict=True):
         found = last_boxes(video)
@@ -78,10 +78,10 @@ def test_another_trajectory_moves_them_elsewhere(pipe):
 
 
 def test_a_scale_of_zero_ignores_the_trajectory(pipe):
-    prompt = next(iter(WISHES))
+    prompt = next(iter(TRAJECTORIES))
     videos = [
         pipe(str(PICTURE), prompt, draw(ways), seed=0, adapter_scale=0.0)
-        for ways in WISHES.values()
+        for ways in TRAJECTORIES.values()
     ]
     np.testing.assert_array_equal(*videos)
     plain = Pipeline.from_pretrained(adapter=None)(str(PICTURE), prompt, seed=0)

@@ -356,7 +356,7 @@ def test_remat_of_the_resnet_adapter_keeps_less_and_changes_no_gradient():
 
 @pytest.mark.slow
 def test_five_billion_parameters_run_within_14_gb():
-    script = Path(__file__).parent / "full_size_forward.py"
+    script = Path(__file__).parents[2] / "tools" / "full_size_forward.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
     assert result["finite"] and result["shape"] == [1, 3, 8, 8, 48]
