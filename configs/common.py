@@ -27,7 +27,7 @@ def adapter_optimizer(adapter: str) -> OptimizerConfig:
     """Optimizer of an adapter in stages 1 and 3.
 
     Raises:
-      UserError: there is no such kind of adapter.
+      UserError: There is no such kind of adapter.
     """
     return OptimizerConfig(learning_rate=2e-6, groups=dict(adapter_kind(adapter).groups))
 

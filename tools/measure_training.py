@@ -29,7 +29,7 @@ def measure_run(world, name):
     config = load_run(f"configs/{name}", world, "mesh.fsdp=1", "batch_size=1")
     print(f"== {name}")
     for line in describe(config):
-        if any(word in line for word in ("memory per device", "step:", "TFLOP", "trained at")):
+        if any(word in line for word in ("memory per device", "update of", "learning rate")):
             print(line, flush=True)
 
 

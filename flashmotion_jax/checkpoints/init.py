@@ -52,10 +52,10 @@ class NewModelConfig(ModelsConfig):
     """A new model family: sizes, sampling settings and words.
 
     Attributes:
-      words: every word that prompts may use.
+      words: Every word that prompts may use.
 
     Raises:
-      UserError: the text encoder has too few rows for the tokens, or sizes do not fit together.
+      UserError: The text encoder has too few rows for the tokens, or sizes do not fit together.
     """
 
     words: tuple[str, ...]
@@ -81,16 +81,16 @@ def init_checkpoint(path: str | Path, config: NewModelConfig, seed: int = 0) -> 
     """Write a checkpoint of untrained models in float32; a failure leaves no files.
 
     Args:
-      path: folder of the checkpoint, which must not exist.
-      config: the model family.
-      seed: seed of the weights.
+      path: Folder of the checkpoint, which must not exist.
+      config: The model family.
+      seed: Seed of the weights.
 
     Returns:
       The number of parameters.
 
     Raises:
-      UserError: the folder exists, or an entry of `words` is not a single word.
-      OSError: the disk is full or not writable.
+      UserError: The folder exists, or an entry of `words` is not a single word.
+      OSError: The disk is full or not writable.
     """
     path = Path(path)
     if path.exists():
@@ -113,9 +113,9 @@ def init_component(kind: str, config: Any, seed: int) -> Any:
     """Initialize a component in float32.
 
     Args:
-      kind: a key of `FACTORS`.
-      config: configuration of the component.
-      seed: seed of the weights.
+      kind: A key of `FACTORS`.
+      config: Configuration of the component.
+      seed: Seed of the weights.
     """
     # One program for all: run eagerly, each initializer would be compiled on its own.
     module = components.MODELS[kind][1](config, rngs=nnx.Rngs(jax.random.key(seed)))

@@ -90,7 +90,7 @@ class AutoencoderConfig:
     """Before stage 1: a video autoencoder, trained on pixels.
 
     Raises:
-      UserError: a value out of range, or a weight decay or moving average that would change a
+      UserError: A value is out of range, or a weight decay or moving average that would change a
         frozen encoder.
     """
 
@@ -294,7 +294,7 @@ class TrainConfig:
     """One run of `flashmotion train`.
 
     Raises:
-      UserError: a value out of range.
+      UserError: A value is out of range.
     """
 
     stage: StageConfig
@@ -328,7 +328,7 @@ def differences(old: dict[str, Any], new: TrainConfig) -> list[str]:
 
     Args:
       old: `to_dict` of a `TrainConfig`, possibly read back from JSON.
-      new: the other configuration.
+      new: The other configuration.
 
     Returns:
       One line per field, `key: old -> new`.

@@ -40,9 +40,9 @@ class Snapshot:
     """Everything that is needed to resume a run.
 
     Attributes:
-      states: name of each trained model to its `TrainState`.
-      key: the run's random key.
-      data: state of the batch iterator, as JSON.
+      states: Name of each trained model to its `TrainState`.
+      key: The run's random key.
+      data: State of the batch iterator, as JSON.
     """
 
     states: Mapping[str, Any]
@@ -54,10 +54,10 @@ class Checkpoints:
     """The checkpoints in a folder.
 
     Args:
-      folder: created if it does not exist.
-      keep: number of latest checkpoints to keep, at least two: orbax deletes the oldest one as soon
+      folder: Created if it does not exist.
+      keep: Number of latest checkpoints to keep, at least two: orbax deletes the oldest one as soon
         as the newest is written, which is before it has a manifest.
-      keep_best: metric whose checkpoint of the smallest value is kept too; empty for none.
+      keep_best: Metric whose checkpoint of the smallest value is kept too; empty for none.
     """
 
     def __init__(self, folder: Path, keep: int, keep_best: str = ""):
@@ -89,17 +89,17 @@ class Checkpoints:
         """Start writing a checkpoint; when this returns, the arrays may be donated.
 
         Args:
-          step: number of completed steps.
-          snapshot: what to write.
-          metrics: averages since the last checkpoint.
+          step: Number of completed steps.
+          snapshot: What to write.
+          metrics: Averages since the last checkpoint.
 
         Returns:
           Earlier steps that have been committed by this call.
 
         Raises:
           UserError: `metrics` lacks the metric of `keep_best`.
-          FloatingPointError: an array is not finite.
-          OSError: the previous checkpoint could not be written, or the disk is too full for this
+          FloatingPointError: An array is not finite.
+          OSError: The previous checkpoint could not be written, or the disk is too full for this
             one.
         """
         if self._keep_best and self._keep_best not in metrics:
@@ -128,7 +128,7 @@ class Checkpoints:
         """Write the manifests of checkpoints that are complete, without waiting; return the steps.
 
         Raises:
-          OSError: one could not be written.
+          OSError: One could not be written.
         """
         if not self._uncommitted or self._manager.is_saving_in_progress():
             return []
@@ -138,7 +138,7 @@ class Checkpoints:
         """Wait until all checkpoints are complete, write their manifests, and return the steps.
 
         Raises:
-          OSError: one could not be written.
+          OSError: One could not be written.
         """
         if not self._uncommitted:
             return []
@@ -168,14 +168,14 @@ class Checkpoints:
         Damaged ones are moved to `damaged/`, so that their steps can be written again.
 
         Args:
-          states: abstract train states; their mesh may differ from the one that was saved.
-          message: called with a line about each checkpoint that is skipped.
+          states: Abstract train states; their mesh may differ from the one that was saved.
+          message: Called with a line about each checkpoint that is skipped.
 
         Returns:
           The number of completed steps and the snapshot, or None without an intact checkpoint.
 
         Raises:
-          UserError: an intact checkpoint has other arrays, from another version or other sizes.
+          UserError: An intact checkpoint has other arrays, from another version or other sizes.
         """
         for path in self._folder.glob(f"*{UNFINISHED}"):
             step = path.name.removesuffix(UNFINISHED)

@@ -33,13 +33,13 @@ def describe(config: TrainConfig) -> Iterator[str]:
     The steps are compiled for the devices of this machine, but no weights are read.
 
     Args:
-      config: the run.
+      config: The run.
 
     Yields:
       Lines of text.
 
     Raises:
-      UserError: the configuration does not fit its checkpoints or its cache.
+      UserError: The configuration does not fit its checkpoints or its cache.
     """
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.context)
     with jax.set_mesh(mesh):

@@ -57,7 +57,7 @@ def open_inputs(run: TrainConfig, stage: Stage) -> Inputs:
     """Open what a stage reads.
 
     Raises:
-      UserError: the data is missing or damaged.
+      UserError: The data is missing or damaged.
     """
     if stage.data == "pixels":
         return PixelInputs(run)
@@ -134,7 +134,7 @@ class PixelInputs:
         """See `Inputs`.
 
         Raises:
-          UserError: there are fewer videos than samples.
+          UserError: There are fewer videos than samples.
         """
         count = self._run.num_samples
         if count > len(self._videos):
@@ -148,7 +148,7 @@ def open_videos(stage: AutoencoderConfig) -> MagicData | DrawnSprites:
     """Open the videos that an autoencoder is trained on.
 
     Raises:
-      UserError: see `open_examples`.
+      UserError: See `open_examples`.
     """
     return open_examples(
         stage.data,

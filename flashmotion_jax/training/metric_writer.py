@@ -38,7 +38,7 @@ class MetricWriter:
     that of a run without interruption.
 
     Attributes:
-      workdir: folder of the run; holds `log.jsonl`, `tensorboard/` and `samples/`.
+      workdir: Folder of the run; holds `log.jsonl`, `tensorboard/` and `samples/`.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class MetricWriter:
         """Open the log.
 
         Args:
-          workdir: folder of the run; created if it does not exist.
-          num_steps: total steps of the run.
-          start_step: first step that will be recorded, counted from 0.
-          every: number of steps that are averaged.
-          quiet: write nothing to standard error.
-          bounds: expected range of the average of a metric. Leaving it gives one warning until the
+          workdir: Folder of the run; created if it does not exist.
+          num_steps: Total steps of the run.
+          start_step: First step that will be recorded, counted from 0.
+          every: Number of steps that are averaged.
+          quiet: Write nothing to standard error.
+          bounds: Expected range of the average of a metric. Leaving it gives one warning until the
             metric is back; values that are not finite are always outside.
 
         Raises:
@@ -101,8 +101,8 @@ class MetricWriter:
         """Record the metrics of one step; on every `every`-th step, write the averages.
 
         Args:
-          step: counted from 0; each step is recorded once.
-          metrics: values by path, for example `adapter/loss/diffusion`. A metric that exists on
+          step: Counted from 0; each step is recorded once.
+          metrics: Values by path, for example `adapter/loss/diffusion`. A metric that exists on
             some steps only is averaged over those.
         """
         if not self._is_writer:
@@ -124,16 +124,16 @@ class MetricWriter:
         """Write a sample video.
 
         Args:
-          step: number of completed steps.
-          name: name of the sample.
+          step: Number of completed steps.
+          name: Name of the sample.
           frames: uint8 `[F, H, W, 3]`; H and W are even.
-          fps: frames per second.
+          fps: Frames per second.
 
         Returns:
           Path of the video, for example `samples/step_000500_car.mp4` in the workdir.
 
         Raises:
-          UserError: the frames cannot be written.
+          UserError: The frames cannot be written.
         """
         path = self.workdir / "samples" / f"step_{step:06d}_{name}.mp4"
         if self._is_writer:

@@ -26,9 +26,9 @@ def muon(
     """Muon for matrices and convolution kernels, AdamW for the rest.
 
     Args:
-      config: momentum, AdamW's betas, weight decay.
-      rate: learning-rate schedule.
-      parameters: dotted path to variable of every parameter.
+      config: Momentum, AdamW's betas, weight decay.
+      rate: Learning-rate schedule.
+      parameters: Dotted path to variable of every parameter.
 
     Returns:
       A transformation of `{path: array}`.

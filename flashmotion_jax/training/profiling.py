@@ -18,8 +18,8 @@ class Profiler:
     """Profiles steps of a run once every update has been compiled.
 
     Args:
-      folder: written to with `jax.profiler`; None profiles nothing.
-      updates: the stage's updates.
+      folder: Written to with `jax.profiler`; None profiles nothing.
+      updates: The stage's updates.
     """
 
     def __init__(self, folder: str | Path | None, updates: Sequence[Update]):

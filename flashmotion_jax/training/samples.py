@@ -25,13 +25,13 @@ class LatentSampler:
     """Generates videos from the first records of a latent cache.
 
     Args:
-      run: number of videos and kind of their trajectory maps.
-      export: sampling settings, and the models that make the videos.
-      cache: source of the records.
-      text_len: tokens per text.
+      run: Number of videos and kind of their trajectory maps.
+      export: Sampling settings, and the models that make the videos.
+      cache: Source of the records.
+      text_len: Tokens per text.
 
     Raises:
-      UserError: the cache holds fewer records, or the checkpoint has no VAE.
+      UserError: The cache holds fewer records, or the checkpoint has no VAE.
     """
 
     def __init__(self, run: TrainConfig, export: ExportSpec, cache: LatentCache, text_len: int):
@@ -45,7 +45,7 @@ class LatentSampler:
         """Sample and decode.
 
         Args:
-          models: by role; a moving average replaces the model that it belongs to.
+          models: By role; a moving average replaces the model that it belongs to.
 
         Yields:
           uint8 `[F, H, W, 3]` of each record, to the right of its trajectory with an adapter.
@@ -86,7 +86,7 @@ class ReconstructionSampler:
     """Encodes and decodes videos with the trained autoencoder.
 
     Args:
-      export: names the autoencoder.
+      export: Names the autoencoder.
       videos: uint8 `[F, H, W, 3]` each.
     """
 

@@ -37,8 +37,8 @@ class ComponentRef:
     """A component of a checkpoint on disk.
 
     Attributes:
-      path: checkpoint folder.
-      kind: component, one of `checkpoints.components.kinds`.
+      path: Checkpoint folder.
+      kind: Component, one of `checkpoints.components.kinds`.
     """
 
     path: str
@@ -65,10 +65,10 @@ class InitSpec:
     """How a trained model is initialized.
 
     Attributes:
-      abstract: the module with shapes and dtypes in place of arrays.
-      load: makes the module on the current mesh.
-      optimizer: its optimizer.
-      source: component that it starts as a copy of, or None if it starts from scratch.
+      abstract: The module with shapes and dtypes in place of arrays.
+      load: Makes the module on the current mesh.
+      optimizer: Its optimizer.
+      source: Component that it starts as a copy of, or None if it starts from scratch.
     """
 
     abstract: nnx.Module
@@ -86,15 +86,15 @@ class ExportSpec:
     """The checkpoint that a run exports: an existing one with one component replaced.
 
     Attributes:
-      model: trained model that becomes the component; its moving average if one is kept.
-      kind: the component that is replaced.
-      config: configuration of that component.
-      base: checkpoint folder that all other components are taken from.
-      sampling: sampling settings of the exported checkpoint.
-      dit_config: of an adapter, the configuration of its DiT.
-      generator: role of the DiT that makes sample videos; empty for an autoencoder.
-      adapter: role of the adapter that does, or None.
-      finalize_config: maps the trained module to the final `config`.
+      model: Trained model that becomes the component; its moving average if one is kept.
+      kind: The component that is replaced.
+      config: Configuration of that component.
+      base: Checkpoint folder that all other components are taken from.
+      sampling: Sampling settings of the exported checkpoint.
+      dit_config: Of an adapter, the configuration of its DiT.
+      generator: Role of the DiT that makes sample videos; empty for an autoencoder.
+      adapter: Role of the adapter that does, or None.
+      finalize_config: Maps the trained module to the final `config`.
     """
 
     model: str
@@ -113,12 +113,12 @@ class Stage:
     """One training stage.
 
     Attributes:
-      trained: name to initialization of each trained model.
-      frozen: role to component of each frozen model.
-      updates: run in this order within a step.
-      export: the resulting checkpoint.
-      bounds: metric to its expected range; the run warns when a metric leaves it.
-      data: what a batch holds, latents of a cache or pixels of videos.
+      trained: Name to initialization of each trained model.
+      frozen: Role to component of each frozen model.
+      updates: Run in this order within a step.
+      export: The resulting checkpoint.
+      bounds: Metric to its expected range; the run warns when a metric leaves it.
+      data: What a batch holds, latents of a cache or pixels of videos.
     """
 
     trained: Mapping[str, InitSpec]
@@ -180,7 +180,7 @@ def require_made_for(adapter: ComponentRef, generator: ComponentRef) -> None:
     """Check that an adapter fits a generator.
 
     Raises:
-      UserError: the adapter was made for a DiT of another configuration.
+      UserError: The adapter was made for a DiT of another configuration.
     """
     expected, found = adapter.read().dit_config, generator.read().config
     if expected != found:
@@ -207,11 +207,11 @@ def export_adapter(
     """Export the trained "adapter" in the checkpoint of its generator.
 
     Args:
-      kind: the adapter's component.
-      config: its configuration.
-      generator: role of the generator.
-      dit: the generator on disk.
-      sampling: sampling settings of the checkpoint.
+      kind: The adapter's component.
+      config: Its configuration.
+      generator: Role of the generator.
+      dit: The generator on disk.
+      sampling: Sampling settings of the checkpoint.
     """
     return ExportSpec(
         model="adapter",

@@ -18,8 +18,8 @@ class Throughput:
     """Measures a run between two lines of its log.
 
     Args:
-      batch_size: videos per step.
-      log_every: steps per line of the log.
+      batch_size: Videos per step.
+      log_every: Steps per line of the log.
     """
 
     def __init__(self, batch_size: int, log_every: int):
@@ -54,8 +54,8 @@ class Throughput:
         """Count a step whose metrics have just been read.
 
         Args:
-          step: counted from 0.
-          updated: models that the step has updated.
+          step: Counted from 0.
+          updated: Models that the step has updated.
 
         Returns:
           On the last step of each line of the log, over all steps since the previous line:

@@ -26,10 +26,10 @@ class TrainState(NamedTuple):
     """The state of a trained model.
 
     Attributes:
-      params: the module, with float32 master weights.
-      opt_state: state of `make_optimizer`, by dotted path of the parameters.
-      ema: exponential moving average of `params`, or None if none is kept.
-      num_updates: number of updates made, int32.
+      params: The module, with float32 master weights.
+      opt_state: State of `make_optimizer`, by dotted path of the parameters.
+      ema: Exponential moving average of `params`, or None if none is kept.
+      num_updates: Number of updates made, int32.
     """
 
     params: Any
@@ -42,7 +42,7 @@ def create_train_state(module: nnx.Module, config: OptimizerConfig) -> TrainStat
     """Create the state before the first update; `jax.eval_shape` gives its shapes and shardings.
 
     Raises:
-      UserError: see `make_optimizer`.
+      UserError: See `make_optimizer`.
     """
     arrays = to_arrays(module)
     return TrainState(
@@ -59,10 +59,10 @@ def apply_gradients(
     """Update the parameters and their moving average.
 
     Args:
-      state: the state before the update.
-      gradients: a module of the same structure as `state.params`.
-      config: the model's optimizer.
-      step: step of the run, for `ema_start`.
+      state: The state before the update.
+      gradients: A module of the same structure as `state.params`.
+      config: The model's optimizer.
+      step: Step of the run, for `ema_start`.
     """
     arrays = to_arrays(state.params)
     optimizer = make_optimizer(config, state.params)
@@ -82,14 +82,14 @@ def make_optimizer(
     """Clip by the norm of the whole gradient, then apply AdamW or Muon with a rate per group.
 
     Args:
-      config: kind, learning rates, moments, groups.
-      module: the model.
+      config: Kind, learning rates, moments, groups.
+      module: The model.
 
     Returns:
       A transformation of `{path: array}`.
 
     Raises:
-      UserError: a path without a group, or a group without a path.
+      UserError: A parameter has no group, or a group has no parameter.
     """
     rate = learning_rate(config)
     parameters = flat_parameters(module)
@@ -117,7 +117,7 @@ def group_of_path(prefixes: Iterable[str], paths: Iterable[str]) -> dict[str, st
     """Find the group of each parameter: the longest prefix of its path.
 
     Raises:
-      UserError: a path without a group, or a group without a path.
+      UserError: A parameter has no group, or a group has no parameter.
     """
     prefixes, paths = list(prefixes), list(paths)
 

@@ -48,7 +48,7 @@ class Keys(NamedTuple):
     """Random keys of one update.
 
     Attributes:
-      shared: one key for the whole batch, the same on all processes.
+      shared: One key for the whole batch, the same on all processes.
       videos: `[B]`, one per video, so that a video's noise does not depend on its batch.
     """
 
@@ -80,11 +80,11 @@ class Update:
     """Which model is updated, by which loss, and when.
 
     Attributes:
-      model: name of the trained model.
-      loss_fn: what it minimizes.
-      every: the update runs on every `every`-th step,
-      start: and not before this step.
-      separate_gradients: measure the gradient of each term on its own, at the cost of one backward
+      model: Name of the trained model.
+      loss_fn: What it minimizes.
+      every: Steps per update.
+      start: First step that may update the model, counted from 0.
+      separate_gradients: Measure the gradient of each term on its own, at the cost of one backward
         pass and one gradient in memory for each term.
     """
 
@@ -103,8 +103,8 @@ def make_train_step(update: Update, config: OptimizerConfig) -> TrainStep:
     """Compile an update: gradients of the loss, then one step of the optimizer.
 
     Args:
-      update: the model and its loss.
-      config: the model's optimizer.
+      update: The model and its loss.
+      config: The model's optimizer.
 
     Returns:
       The compiled step. Its metrics are scalars: `loss/<term>`, `weight/<term>`, `gradient_norm`,

@@ -42,9 +42,9 @@ class TrainResult:
     """How a run ended.
 
     Attributes:
-      workdir: folder of the run.
-      num_steps: number of completed steps.
-      model: the exported checkpoint, or None if the run was stopped before its end.
+      workdir: Folder of the run.
+      num_steps: Number of completed steps.
+      model: The exported checkpoint, or None if the run was stopped before its end.
     """
 
     workdir: Path
@@ -72,17 +72,17 @@ def train(
     SIGTERM and the first Ctrl-C stop the run after the current step, which is saved.
 
     Args:
-      config: the run.
+      config: The run.
       resume: "auto" resumes the run in the workdir, if there is one; "never" refuses to.
-      quiet: write nothing to standard error.
-      profile: folder for a profile of a few steps after warm-up, to be opened with TensorBoard.
+      quiet: Write nothing to standard error.
+      profile: Folder for a profile of a few steps after warm-up, to be opened with TensorBoard.
 
     Returns:
       How the run ended.
 
     Raises:
-      UserError: the configuration does not fit its checkpoints, its data or the existing run.
-      FloatingPointError: a loss or gradient is not finite; the message names step and metric.
+      UserError: The configuration does not fit its checkpoints, its data or the existing run.
+      FloatingPointError: A loss or gradient is not finite; the message names step and metric.
     """
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.context)
     with jax.set_mesh(mesh), ExitStack() as stack:
@@ -209,7 +209,7 @@ class Trainer:
         """Read the metrics of all steps but the last `keep`.
 
         Raises:
-          FloatingPointError: a metric is not finite.
+          FloatingPointError: A metric is not finite.
         """
         while len(self._pending) > keep:
             record = self._pending.popleft()

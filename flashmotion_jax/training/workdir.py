@@ -29,15 +29,15 @@ def open_workdir(config: TrainConfig, stage: Stage, resume: str) -> Path:
     """Create the folder of a new run, or check that an existing run is the same.
 
     Args:
-      config: the run.
-      stage: the stage built from it.
+      config: The run.
+      stage: The stage built from it.
       resume: "auto" resumes an existing run; "never" refuses to.
 
     Returns:
       The folder.
 
     Raises:
-      UserError: the folder holds a run with another configuration or other weights (the message
+      UserError: The folder holds a run with another configuration or other weights (the message
         lists the differences), or any run with "never".
     """
     workdir = Path(config.workdir)
@@ -82,9 +82,9 @@ def export_model(workdir: Path, export: ExportSpec, state: TrainState) -> Path:
     """Write the result of a run as a checkpoint; components that were not trained are links.
 
     Args:
-      workdir: folder of the run.
-      export: the checkpoint to write.
-      state: state of the trained model.
+      workdir: Folder of the run.
+      export: The checkpoint to write.
+      state: State of the trained model.
 
     Returns:
       The checkpoint's folder, `model` in the workdir.

@@ -1,4 +1,4 @@
-"""A latent cache of random numbers, for tests that read one: no model, no video."""
+"""A latent cache of random numbers, made without models or videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts the processes of one run on this machine, for tests that end some of them."""
+"""Starts several processes that train as one on this machine, for tests that kill some of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Networks of a few numbers that can stand in for DiT, adapter and discriminator.
+"""Tiny networks that replace DiT, adapter and discriminator in tests of the losses.
 
-They compile in a second, and `toy_torch` has the same ones in PyTorch. Every input moves the
-result: frames and channels are mixed, so that nothing can be left out unseen.
+They compile in a second, and `toy_torch` has the same ones in PyTorch. Every input affects the
+result: frames and channels are mixed, so that a loss cannot ignore one unnoticed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Adapter(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-    """A logit from what a backbone makes of a video, the first frame and the trajectory."""
+    """A logit from a backbone's features of a video, the first frame and the trajectory."""
 
     def __init__(self, seed):
         rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ class Discriminator(nnx.Module):
 
 
 def models():
-    """One network for every role that any stage has, the fake score as in stage 2."""
+    """One network for each role of any stage; the fake score is that of stage 2."""
     return {
         "generator": DiT(1),
         "slow_generator": DiT(2),
@@ -118,7 +118,7 @@ def evaluate(losses, models, batch, keys, step=0):
     """Evaluate a loss function as an update does.
 
     Returns:
-      The sum that is minimised; its gradient, role to dotted path to array, for all networks and
+      The sum that is minimized; its gradient, role to dotted path to array, for all networks and
       not only the trained one; terms; metrics.
     """
 

@@ -1,6 +1,6 @@
-"""The networks of `toy` in PyTorch, and the random numbers of the losses, drawn outside of them.
+"""The networks of `toy` and the losses in PyTorch, as reference.
 
-float64, written from the equations of the paper: what the losses are compared with.
+Written from the paper's equations, in float64; the random numbers are drawn from the same keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tests of the losses share."""
+"""Fixtures of the loss tests."""
 
 from __future__ import annotations
 

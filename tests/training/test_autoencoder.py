@@ -1,4 +1,4 @@
-"""An autoencoder trained on a MagicData folder: windows, statistics, and what comes of it."""
+"""An autoencoder trained on a MagicData folder: windows, latent statistics, and the result."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def run(folder):
     return config, train(config, quiet=True)
 
 
-def test_the_loss_falls_and_a_sample_stands_beside_its_video(folder, run):
+def test_the_loss_falls_and_samples_show_video_and_reconstruction(folder, run):
     _, result = run
     lines = [json.loads(line) for line in (result.workdir / "log.jsonl").read_text().splitlines()]
     pixels = [line["autoencoder/loss/pixels"] for line in lines]
@@ -84,8 +84,8 @@ def test_the_loss_falls_and_a_sample_stands_beside_its_video(folder, run):
     assert len(list((result.workdir / "samples").rglob("*.mp4"))) == 1
 
 
-def test_clips_are_drawn_as_they_are_read(folder):
-    """Batches are those of the clips, in the order of the seed; a run goes on in the middle."""
+def test_sprites_are_drawn_when_they_are_read(folder):
+    """Batches follow the order of the seed, and can resume in the middle."""
     settings = stage(folder, data="sprites", num_clips=7)
     source = inputs.open_videos(settings)
     clips = [source[index] for index in range(7)]
@@ -108,7 +108,7 @@ def test_clips_are_drawn_as_they_are_read(folder):
     np.testing.assert_array_equal(batch.boxes[0], clips[first[0]].boxes)
 
 
-def test_latents_of_the_result_are_normalised(folder, run):
+def test_latents_of_the_result_are_normalized(folder, run):
     _, result = run
     vae = components.load_component(result.model, "vae", "float32")
     videos = MagicData(folder / "data", num_frames=FRAMES, height=HEIGHT, width=WIDTH)
@@ -118,7 +118,7 @@ def test_latents_of_the_result_are_normalised(folder, run):
     np.testing.assert_allclose(latents.std((0, 1, 2, 3)), 1, atol=1e-3)
 
 
-def test_a_decoder_alone_leaves_the_latents_as_they_are(folder):
+def test_decoder_only_does_not_change_the_latents(folder):
     config = TrainConfig(
         stage=stage(folder, decoder_only=True, map_fraction=0.0),
         workdir=str(folder / "decoder"),
@@ -145,8 +145,8 @@ def test_a_decoder_alone_leaves_the_latents_as_they_are(folder):
     assert moved == {"conv2", "decoder"}
 
 
-def test_a_discriminator_sharpens_the_decoder_alone(folder):
-    """Both models are trained, and nothing of the encoder."""
+def test_the_adversarial_loss_trains_decoder_and_discriminator(folder):
+    """Both models are trained; the encoder is not."""
     settings = stage(
         folder,
         decoder_only=True,
@@ -188,7 +188,7 @@ def test_an_adversarial_loss_needs_an_optimizer(folder):
 
 
 def test_logits_are_of_patches_of_consecutive_frames():
-    """A pixel is seen by the logits of its frame and the next two, within 13 pixels."""
+    """A pixel affects the logits of its frame and the next two, within 13 pixels."""
     module = PatchDiscriminator(
         PatchDiscriminatorConfig(dim=4), policy=layers.FLOAT32, rngs=nnx.Rngs(0)
     )
@@ -201,7 +201,7 @@ def test_logits_are_of_patches_of_consecutive_frames():
 
 
 @pytest.mark.parametrize("changes", [{"weight_decay": 0.01}, {"ema_decay": 0.9}])
-def test_nothing_may_move_a_frozen_encoder(folder, changes):
+def test_decoder_only_rejects_settings_that_change_the_encoder(folder, changes):
     settings = {"learning_rate": 3e-3, "weight_decay": 0.0} | changes
     fields = dataclasses.asdict(stage(folder)) | {"optimizer": OptimizerConfig(**settings)}
     with pytest.raises(ValueError, match=f"decoder_only with {next(iter(changes))}="):
@@ -214,7 +214,7 @@ def test_a_dry_run_describes_pixels(run):
     assert f"batch.video: uint8 [2, {FRAMES}, {HEIGHT}, {WIDTH}, 3]" in "\n".join(lines)
 
 
-def test_windows_are_of_videos_and_maps_in_their_shares(folder):
+def test_map_fraction_of_the_windows_are_maps(folder):
     shape = (400, FRAMES, 1, 1, 3)
     frames = jnp.broadcast_to(jnp.arange(FRAMES).reshape(1, -1, 1, 1, 1), shape)
     batch = PixelBatch(*(frames + 100 * i for i in range(3)))
@@ -226,7 +226,7 @@ def test_windows_are_of_videos_and_maps_in_their_shares(folder):
     np.testing.assert_allclose(share, [0.6, 0.2, 0.2], atol=0.06)
 
 
-def test_the_prior_is_torchs(folder):
+def test_the_kl_divergence_is_that_of_torch(folder):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     mean, log_variance = rng.standard_normal((2, 7, 5), np.float32)
@@ -239,7 +239,7 @@ def test_the_prior_is_torchs(folder):
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
 
 
-def test_a_long_chunk_is_many_short_ones():
+def test_the_chunk_size_does_not_change_the_result():
     vae = tiny.make_vae()
     video = np.random.default_rng(0).uniform(-1, 1, (1, 9, 32, 32, 3)).astype(np.float32)
     short, long = (vae.moments(jnp.asarray(video), chunk=chunk)[0] for chunk in (1, 2))

@@ -27,7 +27,7 @@ OPTIMIZER = OptimizerConfig(learning_rate=0.1, ema_decay=0.9)
 
 
 class Net(nnx.Module):
-    """A stack of three layers, which is split over "fsdp", and a bias, which is not."""
+    """A stack of three layers, sharded over "fsdp", and a bias, which is not."""
 
     def __init__(self, seed, width=8):
         rng = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def mesh():
 
 
 def make_snapshot(step, width=8):
-    """A snapshot that only `step` has."""
+    """A snapshot whose values depend on `step`."""
     mesh = jax.sharding.get_mesh()
     state = jax.jit(lambda net: create_train_state(net, OPTIMIZER))(
         sharding.place(Net(step, width), mesh)
@@ -73,7 +73,7 @@ def assert_same(actual, expected):
 
 
 def save_all(folder, *steps, **kwargs):
-    """Writes the checkpoints of `steps`, with `metrics` where they are given."""
+    """Writes the checkpoints of `steps`, with `metrics` by step."""
     metrics = kwargs.pop("metrics", {})
     checkpoints = Checkpoints(folder, kwargs.pop("keep", 9), **kwargs)
     for step in steps:
@@ -91,13 +91,13 @@ def restore(folder, **kwargs):
 
 
 def steps_of(folder):
-    """Steps that are there; each has its manifest, and there are no other manifests."""
+    """Steps on disk; each has its manifest, and there are no other manifests."""
     steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
     assert sorted(int(path.stem) for path in folder.glob("*.json")) == steps
     return steps
 
 
-def test_everything_comes_back_bit_for_bit(tmp_path, capfd):
+def test_a_checkpoint_is_restored_bit_for_bit(tmp_path, capfd):
     snapshot = make_snapshot(3)
     gradients = jax.tree.map(jnp.ones_like, snapshot.states["net"].params)
     moved = jax.jit(lambda state: apply_gradients(state, gradients, OPTIMIZER, jnp.int32(5)))
@@ -114,11 +114,11 @@ def test_everything_comes_back_bit_for_bit(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_an_empty_folder_has_none(tmp_path):
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
     assert restore(tmp_path / "new") == (None, None, [])
 
 
-def test_what_is_saved_may_be_donated_while_it_is_written(tmp_path):
+def test_arrays_may_be_donated_while_they_are_written(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2)
     expected = Snapshot({"big": jnp.arange(2**22, dtype=jnp.float32)}, jax.random.key(0), {})
     spoil = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
@@ -147,7 +147,7 @@ def test_a_step_is_saved_once_its_manifest_is_written(tmp_path):
     assert steps_of(tmp_path) == [2, 4, 6]
 
 
-def test_the_latest_are_kept(tmp_path):
+def test_the_latest_checkpoints_are_kept(tmp_path):
     save_all(tmp_path, 1, 2, 3, 4, 5, keep=3)
     assert steps_of(tmp_path) == [3, 4, 5]
 
@@ -161,7 +161,7 @@ def test_the_last_complete_checkpoint_is_kept_until_the_next_is(tmp_path):
     assert_same(snapshot, make_snapshot(2))
 
 
-def test_the_best_is_kept_too(tmp_path):
+def test_the_best_checkpoint_is_kept_too(tmp_path):
     losses = {1: 5.0, 2: 1.5, 3: 4.0, 4: 3.0, 5: 2.0, 6: 7.0}
     metrics = {step: {"loss": loss, "other": -loss} for step, loss in losses.items()}
     save_all(tmp_path, 1, 2, 3, keep=2, keep_best="loss", metrics=metrics)
@@ -170,14 +170,14 @@ def test_the_best_is_kept_too(tmp_path):
 
 
 @pytest.mark.parametrize("before", ["", "other"])
-def test_the_metric_may_be_chosen_later(tmp_path, before):
+def test_keep_best_may_change(tmp_path, before):
     metrics = {step: {"loss": float(step), "other": 0.0} for step in range(1, 7)}
     save_all(tmp_path, 1, 2, keep=2, keep_best=before, metrics=metrics)
     save_all(tmp_path, 3, 4, 5, 6, keep=2, keep_best="loss", metrics=metrics)
     assert steps_of(tmp_path) == [3, 5, 6]
 
 
-def test_a_metric_that_is_not_measured_is_named(tmp_path):
+def test_keep_best_must_be_a_metric_of_the_run(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2, "adapter/los")
     with pytest.raises(
         ValueError,
@@ -188,7 +188,7 @@ def test_a_metric_that_is_not_measured_is_named(tmp_path):
     assert steps_of(tmp_path) == []
 
 
-def test_another_mesh(tmp_path, capfd):
+def test_restoring_onto_another_mesh(tmp_path, capfd):
     places = {}
     for shape in ((2, 2), (1, 4), (1, 1), (8, 1)):
         mesh = sharding.make_mesh(*shape)
@@ -269,7 +269,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_one_is_passed_over(tmp_path, capfd, damage):
+def test_a_damaged_checkpoint_is_skipped(tmp_path, capfd, damage):
     spoil, fault = DAMAGES[damage]
     save_all(tmp_path, 2, 4)
     for _ in range(2):  # the same step may be hit again
@@ -290,7 +290,7 @@ def test_a_damaged_one_is_passed_over(tmp_path, capfd, damage):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_what_only_orbax_finds_is_passed_over_too(tmp_path, monkeypatch):
+def test_damage_that_only_orbax_finds_is_skipped_too(tmp_path, monkeypatch):
     """In the large files, of which the digest covers the sizes alone."""
     monkeypatch.setattr("flashmotion_jax.training.checkpoints.HASHED_BYTES", -1)
     save_all(tmp_path, 2, 4)
@@ -302,7 +302,7 @@ def test_what_only_orbax_finds_is_passed_over_too(tmp_path, monkeypatch):
     assert CHANGED not in messages[0]
 
 
-def test_all_damaged_is_none(tmp_path):
+def test_without_an_intact_checkpoint_the_run_starts_over(tmp_path):
     save_all(tmp_path, 2, 4, 6)
     for step in (2, 4, 6):
         truncate(tmp_path / str(step))
@@ -346,7 +346,7 @@ def assert_only_step_2(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["2", "2.json"]
 
 
-def test_a_kill_while_writing_leaves_the_one_before(tmp_path):
+def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path):
     """The process dies as soon as orbax has begun to write 256 MB."""
     killed = run_apart(
         tmp_path,
@@ -359,7 +359,7 @@ def test_a_kill_while_writing_leaves_the_one_before(tmp_path):
     assert_only_step_2(tmp_path)
 
 
-def test_a_write_that_fails_is_not_called_saved(tmp_path):
+def test_a_failed_write_is_not_reported_as_saved(tmp_path):
     """The size of files is limited, which fails as a full disk does."""
     failed = run_apart(
         tmp_path,
@@ -380,7 +380,7 @@ def test_a_write_that_fails_is_not_called_saved(tmp_path):
     assert_only_step_2(tmp_path)
 
 
-def test_what_is_not_finite_is_not_saved(tmp_path):
+def test_non_finite_arrays_are_not_saved(tmp_path):
     snapshot = make_snapshot(2)
     kernel = snapshot.states["net"].params.kernel
     kernel.set_value(kernel[...] + jnp.where(jnp.arange(4) == 2, jnp.inf, 0.0))
@@ -392,7 +392,7 @@ def test_what_is_not_finite_is_not_saved(tmp_path):
     assert steps_of(tmp_path) == []
 
 
-def test_arrays_of_other_sizes_are_not_damage(tmp_path):
+def test_other_shapes_are_an_error_not_damage(tmp_path):
     save_all(tmp_path, 2)
     net = with_shardings(nnx.eval_shape(lambda: Net(0, width=4)))
     states = {"net": jax.eval_shape(lambda net: create_train_state(net, OPTIMIZER), net)}
@@ -405,7 +405,7 @@ def test_arrays_of_other_sizes_are_not_damage(tmp_path):
     assert steps_of(tmp_path) == [2]
 
 
-def test_a_disk_that_is_too_full_is_said_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     checkpoints = Checkpoints(tmp_path, 2)

@@ -1,4 +1,4 @@
-"""Stage 2 and the DMD baseline, whole losses and gradients against PyTorch."""
+"""Losses and gradients of stage 2 and baseline DMD, against PyTorch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ STAGES = {
 
 
 def draws_that_exit_at(reference, step):
-    """The first seed's keys of which the sampler ends at a step."""
+    """Keys of the first seed for which the sampler exits at a step."""
     return next(d for d in map(toy.keys, range(100)) if reference.exit_of(d) == step)
 
 
@@ -163,7 +163,7 @@ def sample(batch, keys):
     return sample_student((toy.DiT(1), None), conditions, batch, FewStepConfig(), keys)
 
 
-def test_the_exit_is_drawn_for_the_batch_and_all_else_for_each_video(reference):
+def test_the_exit_step_is_drawn_per_batch_and_all_noise_per_video(reference):
     batch, keys = toy.batch(), toy.keys(3)
     whole = sample(batch, keys)
     np.testing.assert_array_equal(whole[:, 0], batch.latents[:, 0])
@@ -173,7 +173,7 @@ def test_the_exit_is_drawn_for_the_batch_and_all_else_for_each_video(reference):
     assert {reference.exit_of(toy.keys(seed)) for seed in range(20)} == {0, 1, 2, 3}
 
 
-def test_stage_2_sees_texts_and_first_frames_alone():
+def test_stage_2_uses_only_texts_and_first_frames():
     models, batch = toy.models(), toy.batch()
     other = batch._replace(
         latents=batch.latents.at[:, 1:].multiply(3.0),

@@ -1,4 +1,4 @@
-"""Stage 3, whole losses and gradients against PyTorch."""
+"""Losses and gradients of stage 3, against PyTorch."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def test_the_discriminators_loss_and_gradient(reference, setting):
     assert metrics["real_logits"] == pytest.approx(real.mean().item(), rel=1e-4, abs=1e-6)
 
 
-def test_real_and_fake_are_judged_at_the_same_noise():
-    """A generator that always makes the real video cannot be told from it."""
+def test_real_and_fake_share_noise_and_timestep():
+    """Fakes that equal the real videos get the same logits."""
     batch = toy.batch(1)
 
     class Perfect(toy.DiT):
@@ -145,7 +145,7 @@ def test_real_and_fake_are_judged_at_the_same_noise():
     assert real_penalty == pytest.approx(float(fake_penalty), rel=1e-3)
 
 
-def test_by_the_diffusion_loss_alone(reference):
+def test_the_diffusion_loss_alone(reference):
     losses = adapter_loss(
         config(adversarial=False, diffusion_scale=ScaleConfig(slope=0.0, offset=1.0))
     )

@@ -1,4 +1,4 @@
-"""The LCM baseline against PyTorch; DMD is in test_distribution_matching.py."""
+"""Baseline LCM against PyTorch; DMD is in test_distribution_matching.py."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def levels_of(reference, keys):
 
 
 def test_the_loss_and_its_gradient(reference):
-    """At all levels; at the last one, the target is where the teacher's step ends."""
+    """At all levels; at the last one, the target is the end of the teacher's step."""
     models, batch = toy.models(), toy.batch(8)
     keys = next(
         keys
@@ -69,8 +69,8 @@ def test_the_loss_and_its_gradient(reference):
             np.testing.assert_array_equal(array, 0)
 
 
-def test_a_teacher_that_points_at_the_data_ends_there(reference):
-    """At the last level the target is the data, whatever the average of the adapter does."""
+def test_the_target_of_a_perfect_teacher_is_the_data(reference):
+    """At the last level the target is the data, whatever the adapter's moving average predicts."""
     keys = next(
         keys
         for keys in (toy.keys(seed, 1) for seed in range(100))

@@ -1,4 +1,4 @@
-"""Fifty steps of every stage: losses fall, what is trained moves, what is frozen does not."""
+"""Fifty steps of every stage: losses fall, trained weights change, frozen weights do not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEPS = 50
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A checkpoint and a cache of two clips, which can be learnt by heart."""
+    """A checkpoint, and a cache of two clips to overfit."""
     folder = tmp_path_factory.mktemp("world")
     components.write_sampling(folder, SamplingConfig(sampler="euler", solver_steps=2, fps=12))
     for kind, config, dit_config in (
@@ -54,7 +54,7 @@ def world(tmp_path_factory):
 
 
 def run(world, stage, **changes):
-    """Trains, and returns the outcome, the log's lines and the frozen models' digests."""
+    """Trains, and returns the result, the log's lines and the frozen models' digests."""
     output = world / type(stage).__name__
     config = TrainConfig(
         stage=stage,
@@ -148,8 +148,8 @@ def test_stage_3(world):
     np.testing.assert_equal(arrays(outcome.model, "dit"), arrays(world, "dit"))
 
 
-def test_models_that_stand_still_are_bit_identical_in_memory(world, monkeypatch):
-    """Steps are given the frozen arrays themselves: none may be donated or written over."""
+def test_frozen_models_are_bit_identical_in_memory(world, monkeypatch):
+    """Steps receive the frozen arrays themselves: none may be donated or overwritten."""
     from flashmotion_jax.training import loop
 
     seen = []

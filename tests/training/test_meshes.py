@@ -1,4 +1,4 @@
-"""A stage whose videos, weights and tokens are shared out, against the same stage on one device."""
+"""Stages with sharded videos, weights and tokens, against the same stages on one device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prepared(tmp_path_factory):
 
 
 def logged(folder):
-    """LossFn and gradient norms of each step."""
+    """Losses and gradient norms of each step."""
     lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return [
         {key: value for key, value in line.items() if "loss" in key or "norm" in key}
@@ -30,11 +30,11 @@ def logged(folder):
 
 
 @pytest.mark.parametrize("stage", ["slow_adapter", "fast_generator", "fast_adapter"])
-def test_a_stage_on_eight_devices_is_that_of_one(prepared, tmp_path, stage):
+def test_eight_devices_give_the_numbers_of_one(prepared, tmp_path, stage):
     assert_same_on_eight_devices(prepared, tmp_path, stage)
 
 
-def test_muon_on_eight_devices_and_in_parts_is_that_of_one(prepared, tmp_path):
+def test_muon_on_eight_devices_with_accumulation_gives_the_numbers_of_one(prepared, tmp_path):
     options = ("stage.optimizer.kind=muon", "stage.optimizer.accumulate=2", "batch_size=8")
     assert_same_on_eight_devices(prepared, tmp_path, "slow_generator", *options)
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind, read back: the log, TensorBoard's events, the terminal."""
+"""The log, TensorBoard's events and the terminal output of a run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_averages_over_the_steps_a_metric_was_recorded_on(run, tmp_path):
     assert first["time"] <= second["time"]
 
 
-def test_the_last_steps_are_written_when_the_run_ends_or_is_closed(run, tmp_path):
+def test_remaining_steps_are_written_at_the_end(run, tmp_path):
     train(run(num_steps=5, every=4), range(5))
     assert [line["step"] for line in read_log(tmp_path)] == [3, 4]
     stopped = run(every=4)
@@ -74,7 +74,7 @@ def test_the_last_steps_are_written_when_the_run_ends_or_is_closed(run, tmp_path
     ]
 
 
-def test_a_resumed_log_is_that_of_one_run(run, tmp_path):
+def test_the_log_of_a_resumed_run_is_that_of_an_uninterrupted_one(run, tmp_path):
     train(run(every=5), range(40))
     whole = without_time(read_log(tmp_path))
     train(run(every=5), range(27))  # Killed; the last checkpoint was at step 20.
@@ -84,13 +84,13 @@ def test_a_resumed_log_is_that_of_one_run(run, tmp_path):
     assert without_time(read_log(tmp_path)) == whole
 
 
-def test_a_line_torn_within_a_letter_is_dropped(run, tmp_path):
+def test_a_line_truncated_within_a_character_is_dropped(run, tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 4}\n{"step": 5, "warning": "\xc3')
     run(start_step=10)
     assert read_log(tmp_path) == [{"step": 4}]
 
 
-def test_a_file_that_is_no_log_is_left_alone(run, tmp_path):
+def test_a_file_that_is_not_a_log_is_not_changed(run, tmp_path):
     (tmp_path / "log.jsonl").write_text('{"epoch": 1}\n')
     with pytest.raises(ValueError, match=r'log.jsonl holds the line \'\{"epoch": 1\}\'; expected'):
         run(start_step=10)
@@ -118,7 +118,7 @@ def test_values_that_are_not_finite_stay_valid_json(run, tmp_path, capsys):
     assert "warning at step 0: adapter/loss is nan" in capsys.readouterr().err
 
 
-def test_leaving_the_bounds_is_told_once_until_it_is_back(run, tmp_path, capsys):
+def test_leaving_the_bounds_gives_one_warning(run, tmp_path, capsys):
     writer = run(every=2, bounds={"dmd/variance_ratio": (0.5, 2.0)})
     for step, value in enumerate([1, 1, 0, 1.1, 0.1, 0.2, 0.1, 0.4, 1, 1, 3, 3, math.nan, 1]):
         writer.record(step, {"dmd/variance_ratio": value})
@@ -130,7 +130,7 @@ def test_leaving_the_bounds_is_told_once_until_it_is_back(run, tmp_path, capsys)
     assert capsys.readouterr().err.count("warning at step") == 2
 
 
-def test_tensorboard_has_the_averages_and_purges_what_is_redone(tmp_path):
+def test_tensorboard_has_the_averages_and_purges_repeated_steps(tmp_path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
 
@@ -161,7 +161,7 @@ def test_tensorboard_has_the_averages_and_purges_what_is_redone(tmp_path):
     assert starts == [10]
 
 
-def test_without_tensorboard_the_run_goes_on_and_says_so_once(run, tmp_path, capsys):
+def test_without_tensorboard_one_message_is_written(run, tmp_path, capsys):
     train(run(), range(20))
     assert len(read_log(tmp_path)) == 2
     assert capsys.readouterr().err == (
@@ -181,7 +181,7 @@ def test_only_process_0_writes(run, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
-def test_quiet_writes_the_log_alone(run, tmp_path, capsys):
+def test_quiet_writes_only_the_log(run, tmp_path, capsys):
     writer = run(every=1, quiet=True)
     writer.record(39, {"adapter/loss": math.nan})
     writer.message("hello")
@@ -198,7 +198,7 @@ def test_sample_videos_are_read_back(run, tmp_path):
     assert abs(read.astype(int) - 200).max() <= 3
 
 
-def test_a_file_gets_plain_lines_now_and_then(run, capsys, monkeypatch):
+def test_progress_in_a_file_is_a_line_now_and_then(run, capsys, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(metric_writer.time, "monotonic", lambda: now[0])
     current = run(start_step=10)
@@ -214,7 +214,7 @@ def test_a_file_gets_plain_lines_now_and_then(run, capsys, monkeypatch):
     ]
 
 
-def test_a_terminal_gets_a_bar_that_messages_do_not_break(run, monkeypatch):
+def test_progress_on_a_terminal_is_a_bar_that_messages_do_not_break(run, monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -1,4 +1,4 @@
-"""Muon: updates against optax's own on plain matrices, which parameters it takes, and meshes."""
+"""Muon: updates against optax on plain matrices, the choice of parameters, and meshes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def trained(config=CONFIG, mesh=(1, 1)):
 
 
 def by_optax():
-    """The same by optax's own rule for plain matrices, each layer and the flat kernel one."""
+    """The same by optax's Muon, with a matrix per layer and the flattened kernel."""
 
     def split(arrays):
         kernels = {str(n): arrays["stacked.kernel"][n] for n in range(LAYERS)}
@@ -84,7 +84,7 @@ def by_optax():
 
 
 @pytest.mark.parametrize("mesh", [(1, 1), (2, 1), (2, 4)])
-def test_matrices_move_as_optax_moves_them(mesh):
+def test_updates_of_matrices_are_those_of_optax(mesh):
     found, expected = trained(mesh=mesh), by_optax()
     for n in range(LAYERS):
         np.testing.assert_allclose(found["stacked.kernel"][n], expected[str(n)], atol=1e-5)
@@ -92,7 +92,7 @@ def test_matrices_move_as_optax_moves_them(mesh):
     np.testing.assert_allclose(kernel.reshape(-1, kernel.shape[-1]), expected["conv"], atol=1e-5)
 
 
-def test_all_other_parameters_are_adamws():
+def test_other_parameters_are_updated_by_adamw():
     transform = optax.adamw(lambda n: 1e-2 * jnp.minimum(n / 2, 1), weight_decay=0.1, nesterov=True)
     names = ("stacked.bias", "conv.bias", "rows")
     params = {name: to_arrays(Net())[name] for name in names}
@@ -105,7 +105,7 @@ def test_all_other_parameters_are_adamws():
             np.testing.assert_allclose(array, params[name], atol=1e-6, err_msg=name)
 
 
-def test_groups_have_rates_of_their_own():
+def test_groups_have_their_own_learning_rates():
     config = OptimizerConfig(
         kind="muon", learning_rate=1e-2, weight_decay=0.0, groups={"": 1.0, "conv": 0.5}
     )
@@ -116,7 +116,7 @@ def test_groups_have_rates_of_their_own():
         np.testing.assert_allclose(moved, expected, atol=1e-6, err_msg=name)
 
 
-def test_kernels_of_the_autoencoder_are_matrices_and_its_vectors_are_not():
+def test_kernels_of_the_autoencoder_are_matrices_and_vectors_are_not():
     vae = nnx.eval_shape(lambda: VAE(tiny.VAE_CONFIG, rngs=nnx.Rngs(0)))
     for path, variable in flat_parameters(vae).items():
         numbers = dimension_numbers(variable)

@@ -1,4 +1,4 @@
-"""Real processes train as one: each has a device, a part of the weights and of the batch."""
+"""Several processes train as one, each with a device and a shard of the weights and the batch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def resumed_at(text):
     return int(found[1]) if found else 0
 
 
-def test_a_run_whose_process_is_killed_goes_on_where_it_was_saved(tmp_path):
+def test_a_run_resumes_after_one_of_its_processes_is_killed(tmp_path):
     run_small.prepare(tmp_path)
     output, steps = tmp_path / "run", ("num_train_steps=8", "save_every=2")
     first = train(tmp_path / "first", tmp_path, output, 2, *steps, pace=1.0)
@@ -78,8 +78,8 @@ def test_a_run_whose_process_is_killed_goes_on_where_it_was_saved(tmp_path):
 
 
 @pytest.mark.slow
-def test_four_are_asked_to_stop_and_two_go_on(tmp_path):
-    """A checkpoint of one mesh goes on on another, with the numbers of one device."""
+def test_a_run_of_four_processes_resumes_with_two(tmp_path):
+    """A checkpoint resumes on another mesh, with the numbers of one device."""
     run_small.prepare(tmp_path)
     output, options = tmp_path / "run", ("batch_size=4", "num_train_steps=12", "save_every=6")
     first = train(tmp_path / "first", tmp_path, output, 4, *options, pace=1.0)

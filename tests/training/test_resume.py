@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, continued and refused, as real processes at tiny size."""
+"""Runs that are killed, stopped, resumed and refused, as processes with tiny models."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(prepared):
-    """Makes the run of a stage that nothing interrupts, once."""
+    """Runs a stage without interruption, once per stage."""
     runs = {}
 
     def make(stage, *overrides):
@@ -91,7 +91,7 @@ def read_until(process, pattern):
 
 
 def kill(process, delay):
-    """Kills a process after some seconds: the rest of its standard error, None if it was done."""
+    """Kills a process after some seconds; returns the rest of its standard error, None if it had ended."""
     time.sleep(delay)
     process.kill()
     err = process.communicate()[1]
@@ -108,7 +108,7 @@ def resumed_at(text):
 
 
 def arrays_of(output, step):
-    """All arrays of a checkpoint, read with orbax alone, and the place in the data."""
+    """All arrays of a checkpoint, read with orbax alone, and the position in the data."""
     folder = output / "checkpoints" / str(step)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         tree = checkpointer.metadata(folder / "state").item_metadata.tree
@@ -120,7 +120,7 @@ def arrays_of(output, step):
 
 
 def losses_of(output):
-    """The log without what depends on the clock."""
+    """The log without metrics that depend on the clock."""
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     return [{key: line[key] for key in line if key == "step" or "/" in key} for line in lines]
 
@@ -138,7 +138,7 @@ MUON = ("slow_generator", "stage.optimizer.kind=muon")
 
 
 @pytest.mark.parametrize("stage", [*((name,) for name in run_small.STAGES), MUON], ids="-".join)
-def test_a_killed_run_ends_as_one_that_was_not(prepared, uninterrupted, tmp_path, stage):
+def test_a_killed_run_ends_like_an_uninterrupted_one(prepared, uninterrupted, tmp_path, stage):
     expected = uninterrupted(*stage)
     output, delay = tmp_path / "run", random.Random(stage[0]).uniform(0, 1)
     while True:
@@ -156,8 +156,8 @@ def test_a_killed_run_ends_as_one_that_was_not(prepared, uninterrupted, tmp_path
     assert_same_run(output, expected)
 
 
-def test_the_arrays_compared_are_those_of_all_models(uninterrupted):
-    """What `assert_same_run` looks at: were it empty, it would find all runs the same."""
+def test_checkpoints_hold_the_states_of_all_trained_models(uninterrupted):
+    """`assert_same_run` compares these arrays; it would pass if there were none."""
     arrays = arrays_of(uninterrupted("fast_adapter"), STEPS)
     for prefix in ("adapter.params", "adapter.opt_state", "adapter.ema", "discriminator.params"):
         assert any(name.startswith(f"states.{prefix}") for name in arrays), prefix
@@ -169,7 +169,7 @@ def test_the_arrays_compared_are_those_of_all_models(uninterrupted):
     assert "adapter/loss/adversarial" in losses_of(uninterrupted("fast_adapter"))[1]
 
 
-def test_more_steps_and_being_asked_to_stop(prepared, uninterrupted, tmp_path):
+def test_resuming_with_more_steps_and_after_sigterm(prepared, uninterrupted, tmp_path):
     """Three steps, finished; then all, which SIGTERM stops on the way; then the rest."""
     output = tmp_path / "run"
     out, _ = finish(start(prepared, output, "slow_adapter", "num_train_steps=3"))
@@ -187,7 +187,7 @@ def test_more_steps_and_being_asked_to_stop(prepared, uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_kills_lose_no_step_that_was_reported(prepared, uninterrupted, tmp_path):
+def test_twenty_kills_lose_no_reported_step(prepared, uninterrupted, tmp_path):
     """At random points of loading, compiling, training and writing."""
     steps = "num_train_steps=400"
     output, expected = tmp_path / "run", uninterrupted("slow_adapter", steps)
@@ -210,7 +210,7 @@ def test_twenty_kills_lose_no_step_that_was_reported(prepared, uninterrupted, tm
 
 @pytest.fixture
 def opened(prepared, tmp_path):
-    """A run that has been begun, and a way to open it again."""
+    """A run that has started, and a function that opens it again."""
 
     def reopen(*overrides, resume="auto", **changes):
         config = run_small.config(prepared, tmp_path / "run", "slow_adapter", *overrides)
@@ -221,7 +221,7 @@ def opened(prepared, tmp_path):
     return reopen
 
 
-def test_another_configuration_is_refused_with_the_difference(opened, tmp_path):
+def test_another_configuration_is_an_error_that_lists_the_differences(opened, tmp_path):
     with pytest.raises(ValueError) as error:
         opened("seed=3", "stage.optimizer.learning_rate=0.5", "stage.adapter.width=32")
     assert str(error.value).splitlines() == [
@@ -233,7 +233,7 @@ def test_another_configuration_is_refused_with_the_difference(opened, tmp_path):
     ]
 
 
-def test_what_does_not_change_the_numbers_may_differ(opened, prepared, tmp_path):
+def test_fields_that_do_not_change_the_numbers_may_differ(opened, prepared, tmp_path):
     opened(
         "num_train_steps=99",
         "log_every=7",
@@ -249,7 +249,7 @@ def test_what_does_not_change_the_numbers_may_differ(opened, prepared, tmp_path)
     opened(f"stage.slow_generator={tmp_path / 'base'}")
 
 
-def test_other_weights_at_the_same_path_are_refused(prepared, tmp_path):
+def test_other_weights_at_the_same_path_are_an_error(prepared, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(prepared / "base", base)
     config = run_small.config(
@@ -265,12 +265,12 @@ def test_other_weights_at_the_same_path_are_refused(prepared, tmp_path):
         open_workdir(config, build_stage(config), "auto")
 
 
-def test_never_refuses_to_go_on(opened, tmp_path):
+def test_never_refuses_to_resume(opened, tmp_path):
     with pytest.raises(ValueError, match=r"run holds a run; choose another workdir, delete it, or"):
         opened(resume="never")
 
 
-def test_another_cache_is_refused(uninterrupted, prepared, tmp_path):
+def test_another_cache_is_an_error(uninterrupted, prepared, tmp_path):
     output, cache = tmp_path / "run", tmp_path / "cache"
     shutil.copytree(uninterrupted("slow_adapter"), output, symlinks=True)
     small_cache.make_cache(cache, num_rows=9)
@@ -281,7 +281,7 @@ def test_another_cache_is_refused(uninterrupted, prepared, tmp_path):
         train(config, quiet=True)
 
 
-def test_run_json_that_is_damaged_is_named(opened, tmp_path):
+def test_a_damaged_run_json_is_an_error(opened, tmp_path):
     (tmp_path / "run" / "run.json").write_text('{"config": ')
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
         opened()
@@ -299,7 +299,7 @@ def failed_run(prepared, output, *overrides):
     return str(error.value), steps
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path, monkeypatch):
+def test_a_non_finite_loss_stops_the_run(prepared, tmp_path, monkeypatch):
     """The latents of one video are so large that their squares overflow."""
     record, huge = small_cache.record, np.full(small_cache.SHAPE, 1e25, np.float32)
 
@@ -322,7 +322,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tmp_path, monkeypatch
 
 
 def test_an_update_that_overflows_stops_the_run(prepared, tmp_path):
-    """All losses are finite: only the weights are not, those of the group at fault."""
+    """All losses are finite, but the weights of one group are not."""
     message, steps = failed_run(
         prepared,
         tmp_path / "run",
@@ -336,7 +336,7 @@ def test_an_update_that_overflows_stops_the_run(prepared, tmp_path):
 
 
 def test_the_result_is_a_checkpoint(uninterrupted, prepared, tmp_path):
-    """Its weights are the moving average, the rest is linked; all of it can be moved."""
+    """Its weights are the moving average, other components are links, and the folder can be moved."""
     uninterrupted("slow_adapter"), uninterrupted("fast_generator")
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)
@@ -363,7 +363,7 @@ def test_the_result_is_a_checkpoint(uninterrupted, prepared, tmp_path):
     assert sampling.denoising_steps == (1000, 750, 500, 250)
 
 
-def test_without_a_moving_average_the_result_is_the_parameters(prepared, tmp_path):
+def test_without_a_moving_average_the_parameters_are_exported(prepared, tmp_path):
     config = run_small.config(prepared, tmp_path, "fast_generator")
     trained = tiny.make_dit(seed=3)
     state = TrainState(trained, opt_state=None, ema=None, num_updates=np.int32(0))
@@ -372,7 +372,7 @@ def test_without_a_moving_average_the_result_is_the_parameters(prepared, tmp_pat
     jax.tree.map(np.testing.assert_array_equal, written, to_arrays(trained))
 
 
-def test_the_adapter_goes_to_pytorch_and_back(uninterrupted, prepared, tmp_path):
+def test_the_adapter_is_exported_to_pytorch_and_back(uninterrupted, prepared, tmp_path):
     pytest.importorskip("torch")
     from flashmotion_jax.cli.convert import main
 

@@ -1,4 +1,4 @@
-"""Stage 1's loss, whole, against PyTorch."""
+"""Loss and gradients of stage 1, against PyTorch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_videos_loss_does_not_depend_on_its_batch():
     assert len(set(map(float, alone))) == 4
 
 
-def test_some_texts_are_dropped_each_by_its_own_key():
+def test_each_text_is_dropped_by_its_own_key():
     keys = toy.keys(0, 400).videos
     texts, empty = jnp.ones((400, 2, 3)), jnp.zeros((2, 3))
     kept = np.asarray(drop_text(texts, empty, keys, 0.25))

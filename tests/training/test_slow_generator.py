@@ -1,4 +1,4 @@
-"""The loss of a generator from nothing, whole, against PyTorch."""
+"""Loss and gradients of a multi-step generator, against PyTorch."""
 
 from __future__ import annotations
 

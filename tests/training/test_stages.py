@@ -81,7 +81,7 @@ def run_of(stage, **changes):
 
 
 def checkpoints(folders, adapter="resnet"):
-    """The fields that name checkpoints, of all that begin where stage 3 does."""
+    """The checkpoint fields of stage 3 and its baselines."""
     return {
         "slow_generator": folders["slow"],
         "fast_generator": folders["fast"],
@@ -204,7 +204,7 @@ def test_stage_3(folders, adapter):
     assert stage.trained["adapter"].optimizer == RATE and not stage.bounds
 
 
-def test_stage_3_by_the_diffusion_loss_alone_has_no_discriminator(folders):
+def test_stage_3_without_the_adversarial_loss_has_no_discriminator(folders):
     stage = build_stage(run_of(fast_adapter(folders, adversarial=False)))
     assert schedule(stage) == [("adapter", 2, 4, False)]
     assert list(stage.trained) == ["adapter"]
@@ -264,7 +264,7 @@ def test_checkpoints_that_do_not_fit(folders, make, changes, message):
         build_stage(run_of(config))
 
 
-def test_masters_are_float32_and_what_stands_still_is_stored_as_used(folders):
+def test_trained_weights_are_float32_and_frozen_weights_have_the_compute_dtype(folders):
     run = run_of(fast_adapter(folders), dtype="bfloat16", remat="full")
     stage = build_stage(run)
     for init in stage.trained.values():
@@ -275,7 +275,7 @@ def test_masters_are_float32_and_what_stands_still_is_stored_as_used(folders):
     assert trained_policy(run).compute == "bfloat16" and trained_policy(run).remat == "full"
 
 
-def test_stage_1_goes_on_from_an_adapter(folders):
+def test_stage_1_starts_from_an_adapter(folders):
     stage = build_stage(run_of(slow_adapter(folders, start_from=folders["mask"])))
     source = stage.trained["adapter"].source
     assert source == ComponentRef(folders["mask"], "adapters/resnet")
@@ -285,7 +285,7 @@ def test_stage_1_goes_on_from_an_adapter(folders):
         np.testing.assert_array_equal(array, stored[path])
 
 
-def test_a_controlnet_begins_as_the_dit_and_changes_nothing(folders):
+def test_a_controlnet_starts_as_the_dit_and_changes_nothing(folders):
     stage = build_stage(run_of(slow_adapter(folders, adapter=ControlNetConfig())))
     dit = components.load_component(folders["slow"], "dit", "float32")
     controlnet = stage.trained["adapter"].load()
@@ -321,12 +321,12 @@ def snapshot(tree):
 
 
 def changed(before, tree):
-    """For each array, whether it is another one now."""
+    """For each array, whether it has changed."""
     return [not np.array_equal(*pair) for pair in zip(before, snapshot(tree), strict=True)]
 
 
 def test_an_update_changes_its_own_model_only(folders):
-    """Stage 3, two updates of each model: in its second a model has momentum."""
+    """Stage 3, two updates of each model: at the second, optimizers have momentum."""
     config = fast_adapter(folders, separate_gradients=False)
     stage = build_stage(run_of(config))
     mesh = sharding.make_mesh()

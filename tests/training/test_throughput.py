@@ -23,7 +23,7 @@ from flashmotion_jax.training.train_step import LossTerm, Update, make_train_ste
 from helpers import run_small, toy
 
 
-def test_a_wait_counts_in_the_time_that_it_was_in(monkeypatch):
+def test_a_wait_counts_in_the_line_during_which_it_happened(monkeypatch):
     now = 0.0
     monkeypatch.setattr(throughput, "time", types.SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(throughput, "peak_flops", lambda device: None)

@@ -24,7 +24,7 @@ from flashmotion_jax.training.train_state import (
 
 
 class Net(nnx.Module):
-    """Two parameters, one of them in a module of its own."""
+    """Parameters in the module itself and in a submodule."""
 
     def __init__(self):
         rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ UPDATES = 12
 
 
 def share_of_peak(config, updates):
-    """The learning rate over its peak, from the formulas."""
+    """The learning rate relative to its peak, from the formulas."""
     if updates < config.warmup_updates:
         return updates / config.warmup_updates
     done = (updates - config.warmup_updates) / (config.decay_updates or math.inf)
@@ -131,7 +131,7 @@ def test_learning_rate_over_time(name):
 
 
 @pytest.mark.parametrize("name", ["as in stage 2", "linear"])
-def test_the_average_is_the_weights_until_it_starts(name):
+def test_the_moving_average_equals_the_weights_before_ema_start(name):
     config = CONFIGS[name]
     expected = to_arrays(Net())
     for step, state in enumerate(states(name)[1:]):
@@ -149,7 +149,7 @@ def test_updates_are_counted_and_an_average_is_kept_only_on_request():
     assert states("plain")[-1].ema is None
 
 
-def test_the_beginning_is_the_module_as_it_is():
+def test_the_initial_state_is_the_unchanged_module():
     module = Net()
     state = create_train_state(module, CONFIGS["linear"])
     for path, array in to_arrays(module).items():
@@ -157,7 +157,7 @@ def test_the_beginning_is_the_module_as_it_is():
         np.testing.assert_array_equal(to_arrays(state.ema)[path], array)
 
 
-def test_from_arrays_leaves_the_old_module_alone():
+def test_from_arrays_does_not_change_the_old_module():
     module = Net()
     before = to_arrays(module)
     new = from_arrays(module, {path: array + 1 for path, array in before.items()})
@@ -166,7 +166,7 @@ def test_from_arrays_leaves_the_old_module_alone():
         np.testing.assert_array_equal(to_arrays(new)[path], array + 1)
 
 
-def test_the_longest_prefix_counts_and_ends_at_a_dot():
+def test_the_longest_prefix_wins_and_ends_at_a_dot():
     paths = ["blocks.ffn.up", "blocks.norm", "blocks_of_others.up", "head"]
     assert group_of_path(["", "blocks", "blocks.ffn"], paths) == {
         "blocks.ffn.up": "blocks.ffn",
@@ -190,7 +190,7 @@ def test_groups_that_do_not_fit_the_parameters(groups, message):
         create_train_state(Net(), config)
 
 
-def test_updates_too_small_for_bfloat16_add_up_in_the_masters():
+def test_updates_too_small_for_bfloat16_accumulate_in_the_masters():
     policy = layers.Policy(compute=jnp.bfloat16, params=jnp.float32)
     linear = layers.linear(1, 1, (None, None), policy=policy, rngs=nnx.Rngs(0))
     linear.kernel[...] = jnp.ones((1, 1))

@@ -1,4 +1,4 @@
-"""Gradients in parts and apart, on one device and on a mesh; keys; what is compiled and donated."""
+"""Accumulated and separate gradients, on one device and on a mesh; keys, compilation, donation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SMOOTH = functools.partial(
 
 
 def two_terms(models, batch, keys, step):
-    """A loss for each of two purposes; every input and both kinds of keys take part."""
+    """Two loss terms that depend on every input and on both kinds of keys."""
     for_noise, for_level = keys.split(2)
     level = jax.random.uniform(for_level.shared)
     noisy = batch.latents + draw_noise(for_noise.videos, toy.SHAPE)
@@ -56,7 +56,7 @@ def on_mesh(mesh, models, batch):
 
 
 def run_update(loss_fn, config, *, model="adapter", mesh=(1, 1), **update):
-    """One step from the same beginning, perhaps on a larger mesh."""
+    """One update from the same initial state, possibly on a larger mesh."""
     run = make_train_step(Update(model, loss_fn, **update), config)
     begin = program(functools.partial(create_train_state, config=config))
     mesh = sharding.make_mesh(*mesh)
@@ -66,7 +66,7 @@ def run_update(loss_fn, config, *, model="adapter", mesh=(1, 1), **update):
 
 
 def assert_same(actual, expected):
-    """Players after an update, and their metrics."""
+    """Compare states after an update, and their metrics."""
     (state, metrics), (other, other_metrics) = actual, expected
     assert metrics.keys() == other_metrics.keys()
     pairs = [(metrics, other_metrics), (to_arrays(state.params), to_arrays(other.params))]
@@ -83,12 +83,12 @@ def whole():
 
 
 @pytest.mark.parametrize(("mesh", "accumulate"), [((1, 1), 2), ((2, 2), 1), ((2, 2), 2)])
-def test_parts_of_a_batch_and_of_a_mesh_give_what_the_whole_gives(mesh, accumulate):
+def test_accumulation_and_meshes_do_not_change_the_update(mesh, accumulate):
     config = SMOOTH(accumulate=accumulate)
     assert_same(run_update(two_terms, config, mesh=mesh), whole())
 
 
-def test_the_update_is_of_the_weighted_sum():
+def test_the_update_follows_the_gradient_of_the_weighted_sum():
     def total(adapter):
         batch = toy.batch(8)
         keys = split_keys(KEY, batch)
@@ -132,7 +132,7 @@ def test_separate_gradients_make_the_same_update(accumulate):
 
 @pytest.mark.parametrize("separate", [False, True])
 def test_a_term_of_weight_0_changes_nothing(separate):
-    """Weights are `0.5 * step`, as the diffusion loss of stage 3 begins: at step 0 it is off."""
+    """The weight is `0.5 * step`, and so 0 at step 0, as for the diffusion loss of stage 3."""
 
     run = make_train_step(Update("adapter", two_terms, separate_gradients=separate), SMOOTH())
 
@@ -147,7 +147,7 @@ def test_a_term_of_weight_0_changes_nothing(separate):
     assert not np.array_equal(weights_after(1000.0, 1)["gate"], one["gate"])
 
 
-def test_each_group_has_its_rate_and_its_norm():
+def test_each_group_has_its_learning_rate_and_norm():
     state, metrics = run_update(two_terms, SMOOTH(groups={"": 1.0, "gate": 0.5}))
     of_one_group = to_arrays(whole()[0].params)
     for path, before in to_arrays(toy.models()["adapter"]).items():
@@ -165,7 +165,7 @@ def test_each_group_has_its_rate_and_its_norm():
         ((2, 2), 4, "accumulate=4 equal parts over 4 devices each; expected a multiple of 16"),
     ],
 )
-def test_a_batch_that_cannot_be_parted_is_refused(mesh, accumulate, message):
+def test_a_batch_that_cannot_be_split_is_an_error(mesh, accumulate, message):
     with pytest.raises(ValueError, match=message):
         run_update(two_terms, SMOOTH(accumulate=accumulate), mesh=mesh)
 
@@ -180,7 +180,7 @@ def test_a_videos_keys_do_not_depend_on_its_batch():
     assert len(np.unique(jax.random.key_data(keys), axis=0)) == 4 * 8
 
 
-def test_a_key_is_split_over_the_mesh_as_its_video():
+def test_keys_are_sharded_as_their_videos():
     mesh = sharding.make_mesh(2, 2)
     with jax.set_mesh(mesh):
         _, batch = on_mesh(mesh, {}, toy.batch(8))
@@ -273,8 +273,8 @@ STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_losses_of_the_stages_on_a_mesh(stage):
-    """In two parts on four devices, and whole on one."""
+def test_stages_with_accumulation_on_a_mesh(stage):
+    """Two microbatches on four devices, against the whole batch on one."""
     model, losses = STAGES[stage]
     expected, metrics = run_update(losses, SMOOTH(), model=model)
     parted, parted_metrics = run_update(losses, SMOOTH(accumulate=2), model=model, mesh=(2, 2))

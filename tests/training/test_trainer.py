@@ -1,4 +1,4 @@
-"""What the trainer does around its steps: transfers that it refuses, and profiles."""
+"""The transfer guard and the profiles of the trainer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_implicit_transfer_within_a_step_is_an_error(prepared, tmp_path, monk
 
 
 def test_a_profile_of_the_steps_after_warm_up(prepared, tmp_path, capsys):
-    """In stage 3 every second step updates the adapter: from step 1 on all is compiled."""
+    """Every second step updates the adapter, so all updates are compiled after step 1."""
     config = run_small.config(prepared, tmp_path / "run", "fast_adapter", "num_train_steps=6")
     train(config, profile=tmp_path / "profile")
     assert (

@@ -46,6 +46,6 @@ def build_stage(run: TrainConfig) -> Stage:
     """Build the stage of a run; reads the sizes in its checkpoints, but no weights.
 
     Raises:
-      UserError: a checkpoint is missing or does not fit.
+      UserError: A checkpoint is missing or does not fit.
     """
     return STAGES[type(run.stage)](run, run.stage)

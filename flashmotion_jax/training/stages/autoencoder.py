@@ -152,7 +152,7 @@ def latent_statistics(
     """Mean and standard deviation of each latent channel, before normalization.
 
     Args:
-      vae: the autoencoder.
+      vae: The autoencoder.
       videos: uint8 `[F, H, W, 3]` each.
     """
     sums = [_sums(vae, jnp.asarray(video)[None]) for video in videos]

@@ -56,9 +56,9 @@ class Roles:
     """The networks of each role, as `(dit, adapter)`; the adapter may be None.
 
     Attributes:
-      student: trained by distribution matching.
-      real_score: score model of real videos, frozen.
-      fake_score: score model of the student's videos, trained by the diffusion loss.
+      student: Trained by distribution matching.
+      real_score: Score model of real videos, frozen.
+      fake_score: Score model of the student's videos, trained by the diffusion loss.
     """
 
     student: Callable[[Models], tuple[Any, Any]]
@@ -86,9 +86,9 @@ def distribution_matching_losses(
     """Losses of the student and of the fake score.
 
     Args:
-      config: sampling steps, guidance, timesteps.
-      roles: the networks.
-      get_conditions: conditions of a batch; "negative_text" comes from the models.
+      config: Sampling steps, guidance, timesteps.
+      roles: The networks.
+      get_conditions: Conditions of a batch; "negative_text" comes from the models.
     """
 
     def student_loss(
@@ -137,10 +137,10 @@ def sample_student(
 
     Args:
       student: `(dit, adapter)`.
-      conditions: conditions of the videos.
-      batch: gives the shape and the first frame.
-      config: the denoising steps.
-      keys: for the step, the initial noise, and the noise of each step.
+      conditions: Conditions of the videos.
+      batch: Gives the shape and the first frame.
+      config: The denoising steps.
+      keys: For the step, the initial noise, and the noise of each step.
 
     Returns:
       x_0 as predicted at the drawn step, `[B, T, h, w, C]`; only that prediction has a gradient.

@@ -99,7 +99,7 @@ def start_components(
     """SlowGenerator, FastGenerator and SlowAdapter that stage 3 and its baselines start from.
 
     Raises:
-      UserError: the adapter was made for a DiT of another configuration.
+      UserError: The adapter was made for a DiT of another configuration.
     """
     slow_generator = ComponentRef(config.slow_generator, "dit")
     fast_generator = ComponentRef(config.fast_generator, "dit")

@@ -67,12 +67,12 @@ def flow_matching_loss(
     """Equation (8) of `diffusion.losses` at a random timestep.
 
     Args:
-      config: timesteps and text dropout.
+      config: Timesteps and text dropout.
       networks: `(dit, adapter)`; the adapter may be None.
-      conditions: conditions of the batch's videos.
+      conditions: Conditions of the batch's videos.
       empty_text: `[S, D]`, replaces the text where it is dropped.
-      batch: the videos.
-      keys: for noise, timesteps and dropout.
+      batch: The videos.
+      keys: For noise, timesteps and dropout.
 
     Returns:
       float32 scalar.
