@@ -1,9 +1,11 @@
-"""Sprites, before stage 1: the decoder alone goes on with a patch discriminator, for crisp edges.
+"""Sprites, before stage 1: the decoder alone, trained further with a patch discriminator.
 
     flashmotion train --config configs/sprites/decoder.py
 
-Squared error makes a blur of what the latents leave open. Hardware: two CPU cores. Expect: a
-sharpness above .75 (held-out clips), at a PSNR lower by up to 1 dB; discriminator/accuracy near .6.
+The squared error blurs whatever the latents leave open; the adversarial loss makes edges crisp.
+Hardware: two CPU cores.
+Expect: a sharpness above 0.75 on held-out clips, at a PSNR lower by up to 1 dB;
+discriminator/accuracy near 0.6.
 """
 
 from flashmotion_jax.config import TrainConfig
@@ -14,7 +16,7 @@ STEPS = 1500
 
 
 def get_config() -> TrainConfig:
-    """The encoder is frozen: the latents stay as they are."""
+    """With a frozen encoder, so that the latents of a cache stay valid."""
     return autoencoder(
         "decoder",
         "runs/sprites/autoencoder/model",

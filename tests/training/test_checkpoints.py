@@ -347,7 +347,7 @@ def assert_only_step_2(folder):
 
 
 def test_a_kill_while_writing_leaves_the_previous_checkpoint(tmp_path):
-    """The process dies as soon as orbax has begun to write 256 MB."""
+    """The process dies as soon as orbax starts to write 256 MB."""
     killed = run_apart(
         tmp_path,
         "checkpoints.save(4, state(2**26), {})",

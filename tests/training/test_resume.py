@@ -91,7 +91,7 @@ def read_until(process, pattern):
 
 
 def kill(process, delay):
-    """Kills a process after some seconds; returns the rest of its standard error, None if it had ended."""
+    """Kills a process after some seconds: the rest of its standard error, None if it had ended."""
     time.sleep(delay)
     process.kill()
     err = process.communicate()[1]
@@ -336,7 +336,7 @@ def test_an_update_that_overflows_stops_the_run(prepared, tmp_path):
 
 
 def test_the_result_is_a_checkpoint(uninterrupted, prepared, tmp_path):
-    """Its weights are the moving average, other components are links, and the folder can be moved."""
+    """Its weights are the moving average; other components are links; the folder can be moved."""
     uninterrupted("slow_adapter"), uninterrupted("fast_generator")
     home = tmp_path / "home"
     shutil.copytree(prepared, home, symlinks=True)

@@ -279,9 +279,9 @@ def test_stage_1_starts_from_an_adapter(folders):
     stage = build_stage(run_of(slow_adapter(folders, start_from=folders["mask"])))
     source = stage.trained["adapter"].source
     assert source == ComponentRef(folders["mask"], "adapters/resnet")
-    begun = to_arrays(stage.trained["adapter"].load())
+    initial = to_arrays(stage.trained["adapter"].load())
     stored = to_arrays(components.load_component(folders["mask"], source.kind, "float32"))
-    for path, array in begun.items():
+    for path, array in initial.items():
         np.testing.assert_array_equal(array, stored[path])
 
 
