@@ -19,15 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.cli import main
-from flashmotion_jax.evaluation.features.weight_files import (
-    abstract_network,
-    parameters,
-    save_network,
-)
+from flashmotion_jax.cli.main import main
 from flashmotion_jax.evaluation.frechet import frechet_of_videos
 from flashmotion_jax.media.videos import write_video
 from helpers import magicdata_tree as tree
+from helpers.small_networks import write_network
 
 FRAMES = 121
 
@@ -57,19 +53,6 @@ def draw(root, number, size):
         noise = rng.integers(-20, 21, frame.shape, np.int16)
         frame[:] = (frame + noise).clip(0, 255)
     write_video(root / "pred" / f"v{number}.mp4", video)
-
-
-def random_networks(folder):
-    for network in ("inception", "i3d"):
-        rng = np.random.default_rng(0)
-        arrays = {}
-        for name, variable in parameters(abstract_network(network)).items():
-            noise = rng.standard_normal(variable.get_value().shape).astype(np.float32)
-            noise *= np.sqrt(2 / np.prod(noise.shape[:-1])) if name.endswith("kernel") else 0.05
-            arrays[name] = noise + name.endswith(("scale", "variance"))
-            if name.endswith("variance"):
-                arrays[name] = np.abs(arrays[name])
-        save_network(folder, network, arrays)
 
 
 def measure_distance(videos):
@@ -117,7 +100,8 @@ def run():
     size = args.height, args.width
     for number in range(args.videos):
         draw(args.folder, number, size)
-    random_networks(args.folder / "weights")
+    for network in ("inception", "i3d"):
+        write_network(args.folder / "weights", network)
     print(f"drawing: peak {peak():.2f} GB; the rest runs in separate processes", flush=True)
     apart(score, args.folder, 0, "--fid", "none")
     apart(score, args.folder, 1, "--fvd", "none", "--method-frames", str(args.fid_frames))

@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flashmotion_jax.runtime.errors import UserError
-
 
 class Interval(NamedTuple):
     """A number with its interval.
@@ -53,13 +51,13 @@ def interval(
       The interval. Its ends are NaN for one video, and its estimate, too, for none.
 
     Raises:
-      UserError: `values` have no rows, or the level or the number of resamples is out of range.
+      ValueError: `values` have no rows, or the level or the number of resamples is out of range.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     values = np.asarray(values, np.float64)
     if values.ndim == 0 or resamples < 1 or not 0 < level < 1:
-        raise UserError(
+        raise ValueError(
             f"values of shape {values.shape}, resamples={resamples}, level={level}: expected rows "
             "[N, ...], at least one resample and a level between 0 and 1"
         )
@@ -103,10 +101,10 @@ def paired_difference(
       The statistic of `values` minus that of `others`.
 
     Raises:
-      UserError: The two differ in shape, or as for `interval`.
+      ValueError: The two differ in shape, or as for `interval`.
     """
     if np.shape(values) != np.shape(others):
-        raise UserError(
+        raise ValueError(
             f"values of shape {np.shape(values)} and {np.shape(others)}: expected those of the "
             "same videos, in the same order"
         )

@@ -41,11 +41,12 @@ class Moments:
         """The moments of rows.
 
         Raises:
-          UserError: There are no rows, or one is not finite.
+          ValueError: There are no rows.
+          UserError: One is not finite.
         """
         x = np.asarray(features_ND, np.float64)
         if x.ndim != 2 or not x.size:
-            raise UserError(f"features of shape {x.shape}: expected rows [N, D]")
+            raise ValueError(f"features of shape {x.shape}: expected rows [N, D]")
         if not np.isfinite(x).all():
             raise UserError("features are not finite: look for NaN in the videos or latents")
         centered = x - (mean := x.mean(axis=0))
@@ -84,13 +85,14 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
       The distance in the squared unit of the features, computed in float64, 0 or more.
 
     Raises:
-      UserError: The shapes do not fit, there are too few rows, or a feature is not finite.
+      ValueError: The shapes do not fit, or there are too few rows.
+      UserError: A feature is not finite.
 
     Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule (2017), equation 6.
     """
     a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise UserError(
+        raise ValueError(
             f"features of shape {a.shape} and {b.shape}: expected [N, D] and [M, D] with at least "
             "two rows each"
         )
@@ -111,10 +113,10 @@ def frechet_of_pairs(pairs: np.ndarray) -> float:
         frames, which are pooled.
 
     Raises:
-      UserError: The shape is another, or as for `frechet_distance`.
+      ValueError: The shape is another, or as for `frechet_distance`.
     """
     if pairs.ndim < 3 or pairs.shape[1] != 2:
-        raise UserError(
+        raise ValueError(
             f"features of shape {pairs.shape}: expected [N, 2, ..., D], generated and real"
         )
     generated, real = (pairs[:, side].reshape(-1, pairs.shape[-1]) for side in range(2))
@@ -125,7 +127,7 @@ def frechet_of_moments(a: Moments, b: Moments) -> float:
     """Squared Fréchet distance of the Gaussians with these moments.
 
     Raises:
-      UserError: One is of fewer than two rows, or they differ in the number of features.
+      ValueError: One is of fewer than two rows, or they differ in the number of features.
     """
     return _Coupling.of(a, b).distance
 
@@ -177,7 +179,7 @@ class _Coupling:
     @classmethod
     def of(cls, a: Moments, b: Moments) -> _Coupling:
         if min(a.count, b.count) < 2 or a.mean_D.shape != b.mean_D.shape:
-            raise UserError(
+            raise ValueError(
                 f"moments of {a.count} and {b.count} rows with {a.mean_D.shape} and "
                 f"{b.mean_D.shape} features: expected at least two rows and the same features"
             )

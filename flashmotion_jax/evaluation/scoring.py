@@ -95,7 +95,7 @@ class Scorer:
                 name: (compute(_generated(path, len(wanted))), compute(_truth(item, wanted)))
                 for name, compute in self.features.items()
             }
-        except (OSError, ValueError, EOFError, av.FFmpegError) as error:
+        except (OSError, UserError, EOFError, av.FFmpegError) as error:
             return Problem(item.id, str(error))
         return Score(item.id, item.group, values, features)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import flashmotion_jax as fm
 from flashmotion_jax.cli.main import main
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig
 from flashmotion_jax.data.sprites.export import export
+from flashmotion_jax.evaluation.evaluate import MissingPartsError
 from flashmotion_jax.media.videos import read_video, write_video
 from helpers import magicdata_tree as tree
 from helpers import tiny
@@ -160,6 +163,18 @@ def test_a_run_resumes_and_measures_again_what_changed(tmp_path, capsys, monkeyp
     assert scored == ["v1", "v2"]
     assert evaluate("--bench", "folder", *folders, "--method-frames", 5) == 0
     assert scored[2:] == ["v0", "v1", "v2"]
+
+
+def test_evaluate_is_a_library_call(tmp_path):
+    root, out = tree.make_tree(tmp_path / "data", 2), tmp_path / "out"
+    config = fm.EvaluateConfig("folder", root, root / "videos", out, masks=root / "masks")
+    calls = []
+    results = fm.evaluate(config, lambda *call: calls.append(call))
+    assert calls == [("evaluate", 1, 2), ("evaluate", 2, 2)]
+    assert tuple(results.groups["all"]["mask_iou"]) == (1, 1, 1, 2)
+    assert result(out) == json.loads(json.dumps(results.to_dict()))
+    with pytest.raises(MissingPartsError, match="1 videos of other parts"):
+        fm.evaluate(replace(config, out=tmp_path / "parts", part=(1, 2)))
 
 
 class Painter:

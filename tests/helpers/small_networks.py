@@ -1,4 +1,4 @@
-"""Files of metric networks with random weights, narrow enough for tests."""
+"""Files of the networks of FID and FVD with random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flashmotion_jax.evaluation.features.weight_files import (
 
 
 def write_network(folder, network, **sizes):
-    """Random weights of a narrow network."""
+    """Writes random weights; `sizes` make the network narrow."""
     rng = np.random.default_rng(5)
     arrays = {}
     for name, variable in parameters(abstract_network(network, **sizes)).items():

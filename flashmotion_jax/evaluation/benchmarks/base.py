@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.labels import read_labels
 from flashmotion_jax.trajectory.palette import palette_color
 
@@ -118,7 +119,7 @@ class Layout(ABC):
             return Problem(id, f"{len(masks)} masks; at least {self.num_frames} are required")
         try:
             labels = object_labels(masks[0])
-        except ValueError as error:
+        except UserError as error:
             return Problem(id, str(error))
         if not labels:
             return Problem(id, "no object on frame 0")

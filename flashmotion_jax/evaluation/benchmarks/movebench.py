@@ -72,7 +72,7 @@ def _item(folder: Path, kind: str, name: str, caption: str) -> Item | Problem:
         length = len(read_wan_move(tracks, visibility).points_FN2)
         mask = _mask(folder, kind, name)
         labels = () if mask is None else object_labels(mask)
-    except ValueError as error:
+    except UserError as error:
         return Problem(id, str(error))
     video = next((v for one in _VIDEOS if (v := find_video(folder / one, name)).exists()), None)
     return Item(

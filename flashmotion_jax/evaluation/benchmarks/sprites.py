@@ -12,7 +12,6 @@ import numpy as np
 from flashmotion_jax.data.sprites import PALETTE, Clip
 from flashmotion_jax.evaluation.benchmarks.magicdata import MagicDataLayout
 from flashmotion_jax.evaluation.metrics.base import Frame
-from flashmotion_jax.runtime.errors import UserError
 
 #: RGB to the plane of colors without brightness, where hue is a direction.
 _TO_CHROMA_32 = np.array([[1, 0], [-0.5, 3**0.5 / 2], [-0.5, -(3**0.5) / 2]], np.float32)
@@ -44,11 +43,11 @@ def segment(video_FHW3: np.ndarray, colors: Sequence[str]) -> np.ndarray:
       int64 labels `[F, H, W]`: 0 for the background, 1..K for the objects in the order of `colors`.
 
     Raises:
-      UserError: The video has another shape or dtype, or a color is unknown, or there are none.
+      ValueError: The video has another shape or dtype, or a color is unknown, or there are none.
     """
     _check_video(video_FHW3)
     if not colors or not set(colors) <= set(PALETTE):
-        raise UserError(f"colors={colors!r}: expected some of {', '.join(PALETTE)}")
+        raise ValueError(f"colors={colors!r}: expected some of {', '.join(PALETTE)}")
     chroma_K2 = np.array([PALETTE[color] for color in colors], np.float32) @ _TO_CHROMA_32
     size_K = np.linalg.norm(chroma_K2, axis=1)
     along_FHWK = video_FHW3.astype(np.float32) @ _TO_CHROMA_32 @ (chroma_K2.T / size_K)
@@ -70,11 +69,11 @@ def clip_frames(video_FHW3: np.ndarray, clip: Clip) -> Iterator[Frame]:
       clip: The ground truth.
 
     Raises:
-      UserError: The video has another shape or dtype than the clip's.
+      ValueError: The video has another shape or dtype than the clip's.
     """
     _check_video(video_FHW3)
     if video_FHW3.shape != clip.video.shape or len(clip.video) < 3:
-        raise UserError(
+        raise ValueError(
             f"a video of shape {video_FHW3.shape} for the clip {clip.id} of "
             f"{clip.video.shape}: expected equal shapes, with at least 3 frames"
         )
@@ -106,6 +105,6 @@ def _neighbors(mask_FHW: np.ndarray) -> np.ndarray:
 
 def _check_video(video_FHW3: np.ndarray) -> None:
     if video_FHW3.dtype != np.uint8 or video_FHW3.ndim != 4 or video_FHW3.shape[-1] != 3:
-        raise UserError(
+        raise ValueError(
             f"a video of {video_FHW3.dtype} {video_FHW3.shape}: expected uint8 [F, H, W, 3]"
         )

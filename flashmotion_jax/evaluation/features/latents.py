@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from flashmotion_jax.runtime.errors import UserError
-
 
 def latent_features(latents: np.ndarray) -> np.ndarray:
     """Features of the latents of videos: four numbers of each channel.
@@ -22,11 +20,11 @@ def latent_features(latents: np.ndarray) -> np.ndarray:
       float64 `[N, 4 C]`.
 
     Raises:
-      UserError: The latents have another shape.
+      ValueError: The latents have another shape.
     """
     x = np.asarray(latents, np.float64)
     if x.ndim != 5 or min(x.shape[1:4]) < 2:
-        raise UserError(
+        raise ValueError(
             f"latents of shape {x.shape}: expected [N, T, h, w, C] with T, h and w of at least 2"
         )
     vertical, horizontal = _mean_square(np.diff(x, axis=2)), _mean_square(np.diff(x, axis=3))

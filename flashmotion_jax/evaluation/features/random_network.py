@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 
 #: Filters, stride in time and stride in space of each layer: 2 x 32 = 64 features.
@@ -54,10 +53,10 @@ class RandomNetwork:
           float32 `[N, 64]`.
 
         Raises:
-          UserError: The videos have another shape or dtype.
+          ValueError: The videos have another shape or dtype.
         """
         if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] != 3 or not videos.size:
-            raise UserError(
+            raise ValueError(
                 f"videos of {videos.dtype} {videos.shape}: expected uint8 [N, F, H, W, 3]"
             )
         features = []
@@ -79,10 +78,10 @@ class RandomNetwork:
           float32 `[M, 64]`.
 
         Raises:
-          UserError: The frames have another shape or dtype.
+          ValueError: The frames have another shape or dtype.
         """
         if frames.ndim != 4:
-            raise UserError(f"frames of shape {frames.shape}: expected uint8 [M, H, W, 3]")
+            raise ValueError(f"frames of shape {frames.shape}: expected uint8 [M, H, W, 3]")
         return self.video_features(frames[:, None])
 
 

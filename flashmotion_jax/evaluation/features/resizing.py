@@ -8,8 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from flashmotion_jax.runtime.errors import UserError
-
 Kernel = Literal["bilinear", "bicubic"]
 Crop = Literal["stretch", "center"]
 
@@ -48,10 +46,10 @@ class Resize:
           float32 `[size, size, 3]` in 0..255, not rounded.
 
         Raises:
-          UserError: The frame has another shape or dtype.
+          ValueError: The frame has another shape or dtype.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or not frame.size:
-            raise UserError(f"a frame of {frame.dtype} {frame.shape}: expected uint8 [H, W, 3]")
+            raise ValueError(f"a frame of {frame.dtype} {frame.shape}: expected uint8 [H, W, 3]")
         height, width = frame.shape[:2]
         new_height, new_width = self.size, self.size
         if self.crop == "center":

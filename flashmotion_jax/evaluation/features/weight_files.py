@@ -108,9 +108,10 @@ def find_network(path: str | Path, network: Network) -> Path:
 
     Raises:
       UserError: There is none, or there are several.
+      ValueError: There is no such network.
     """
     if network not in get_args(Network):
-        raise UserError(f"network={network!r}; expected one of {', '.join(get_args(Network))}")
+        raise ValueError(f"network={network!r}; expected one of {', '.join(get_args(Network))}")
     path = Path(path)
     if path.is_file():
         return path

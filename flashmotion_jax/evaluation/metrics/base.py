@@ -14,8 +14,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from flashmotion_jax.runtime.errors import UserError
-
 Average = Literal["video", "pooled"]
 
 Features = Callable[[Iterable[np.ndarray]], np.ndarray]
@@ -185,11 +183,11 @@ def check_masks(masks_KFHW: np.ndarray, true_KFHW: np.ndarray) -> None:
     """Checks that two arrays are masks of one shape.
 
     Raises:
-      UserError: They are not bool, or not of one shape `[K, F, H, W]`.
+      ValueError: They are not bool, or not of one shape `[K, F, H, W]`.
     """
     for masks in (masks_KFHW, true_KFHW):
         if masks.dtype != bool or masks.ndim != 4 or masks.shape != true_KFHW.shape:
-            raise UserError(
+            raise ValueError(
                 f"masks of {masks_KFHW.dtype} {masks_KFHW.shape} and {true_KFHW.dtype} "
                 f"{true_KFHW.shape}: expected bool of one shape [K, F, H, W]"
             )
@@ -199,11 +197,11 @@ def check_video(video_FHW3: np.ndarray, smallest: tuple[int, int, int]) -> None:
     """Checks the shape of a video.
 
     Raises:
-      UserError: It is not `[F, H, W, 3]`, or smaller than `smallest`, (F, H, W).
+      ValueError: It is not `[F, H, W, 3]`, or smaller than `smallest`, (F, H, W).
     """
     shape = video_FHW3.shape
     if len(shape) != 4 or shape[-1] != 3 or any(np.less(shape[:3], smallest)):
-        raise UserError(
+        raise ValueError(
             f"a video of shape {shape}: expected [F, H, W, 3] with F, H, W of at least {smallest}"
         )
 

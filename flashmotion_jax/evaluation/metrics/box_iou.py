@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from flashmotion_jax.evaluation.metrics.base import VideoMetric
-from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.masks import bounding_box
 
 
@@ -50,10 +49,10 @@ def box_iou(boxes_KF4: np.ndarray, true_KF4: np.ndarray) -> np.ndarray:
       float64 `[K, F]` in 0..1; NaN where there is no true box, 0 where only the other is missing.
 
     Raises:
-      UserError: The boxes are not of one shape `[K, F, 4]`.
+      ValueError: The boxes are not of one shape `[K, F, 4]`.
     """
     if boxes_KF4.shape != true_KF4.shape or boxes_KF4.ndim != 3 or boxes_KF4.shape[-1] != 4:
-        raise UserError(
+        raise ValueError(
             f"boxes of the shapes {boxes_KF4.shape} and {true_KF4.shape}: expected one shape "
             "[K, F, 4] of (x0, y0, x1, y1)"
         )

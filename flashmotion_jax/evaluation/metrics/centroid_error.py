@@ -35,7 +35,7 @@ def centroid_error(masks_KFHW: np.ndarray, true_KFHW: np.ndarray) -> np.ndarray:
       where only the other one is.
 
     Raises:
-      UserError: The masks are not bool, or not of one shape `[K, F, H, W]`.
+      ValueError: The masks are not bool, or not of one shape `[K, F, H, W]`.
     """
     check_masks(masks_KFHW, true_KFHW)
     distance_KF = np.linalg.norm(_centroids(masks_KFHW) - _centroids(true_KFHW), axis=-1)

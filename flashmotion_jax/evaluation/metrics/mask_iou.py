@@ -33,7 +33,7 @@ def mask_iou(masks_KFHW: np.ndarray, true_KFHW: np.ndarray) -> np.ndarray:
       float64 `[K, F]` in 0..1; NaN where the true mask is empty, 0 where only the other one is.
 
     Raises:
-      UserError: The masks are not bool, or not of one shape `[K, F, H, W]`.
+      ValueError: The masks are not bool, or not of one shape `[K, F, H, W]`.
     """
     check_masks(masks_KFHW, true_KFHW)
     overlap_KF = (masks_KFHW & true_KFHW).sum(axis=(-2, -1))

@@ -51,7 +51,7 @@ def temporal_variance(video_FHW3: np.ndarray) -> float:
       The variance in the squared unit of the video.
 
     Raises:
-      UserError: The video has another shape.
+      ValueError: The video has another shape.
     """
     check_video(video_FHW3, (2, 1, 1))
     return float(video_FHW3.astype(np.float64).var(axis=0).mean())

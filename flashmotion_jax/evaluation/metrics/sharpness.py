@@ -42,7 +42,7 @@ def gradient_energy(video_FHW3: np.ndarray) -> float:
       in the squared unit of the video.
 
     Raises:
-      UserError: The video has another shape.
+      ValueError: The video has another shape.
     """
     check_video(video_FHW3, (1, 2, 2))
     x = video_FHW3.astype(np.float64)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 
 from flashmotion_jax.evaluation.bootstrap import Interval
-from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.tables import markdown_table
 
 Rows = Mapping[str, Mapping[str, Interval]]
@@ -26,14 +25,14 @@ def to_markdown(rows: Rows) -> str:
       Markdown that ends with a line break.
 
     Raises:
-      UserError: There are no rows, or an IoU lacks `sharpness` or `video_distance` beside it.
+      ValueError: There are no rows, or an IoU lacks `sharpness` or `video_distance` beside it.
     """
     columns = list(dict.fromkeys(name for numbers in rows.values() for name in numbers))
     if not columns:
-        raise UserError("no rows: expected at least one system with one metric")
+        raise ValueError("no rows: expected at least one system with one metric")
     missing = {"sharpness", "video_distance"} - set(columns)
     if missing and any(name.endswith("iou") for name in columns):
-        raise UserError(
+        raise ValueError(
             f"a table of {', '.join(columns)} lacks {' and '.join(sorted(missing))}: blur raises "
             "IoU, so add them beside it"
         )
