@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.data.batches import Batches
@@ -173,11 +174,11 @@ class Trainer:
             with self._throughput.waiting():
                 batch = next(self._batches)
             metrics = {}
-            step = jax.device_put(np.int32(self._step))
+            step = _replicate(self._step)
             key = jax.random.fold_in(self._key, step)
             for index, update in enumerate(self._stage.updates):
                 if update.is_due(self._step):
-                    update_key = jax.random.fold_in(key, jax.device_put(np.int32(index)))
+                    update_key = jax.random.fold_in(key, _replicate(index))
                     metrics[update.model] = self._update(index, batch, update_key, step)
         self._pending.append(StepRecord(self._step, metrics))
         self._step += 1
@@ -268,6 +269,11 @@ class Trainer:
         if message := self._profiler.close():
             self._writer.message(message)
         self._writer.close()
+
+
+def _replicate(number: int) -> jax.Array:
+    """Put an integer on all devices of the current mesh, as int32."""
+    return jax.device_put(np.int32(number), NamedSharding(jax.sharding.get_mesh(), PartitionSpec()))
 
 
 def _bounds(stage: Stage) -> dict[str, tuple[float, float]]:
