@@ -20,7 +20,7 @@ from flashmotion_jax.runtime.errors import add_traceback, exit_status
 from flashmotion_jax.trajectory import Canvas, move, objects_from_label_png
 
 HERE = Path(__file__).parent
-PICTURE, LABELS = HERE / "sprites.png", HERE / "sprites_labels.png"
+IMAGE, LABELS = HERE / "sprites.png", HERE / "sprites_labels.png"
 #: Prompt -> displacement of the triangle (1) and the circle (2), right and down, in 0..1 of the
 #: image.
 TRAJECTORIES = {
@@ -47,7 +47,7 @@ def main() -> int:
 def run(args: argparse.Namespace) -> int:
     """Writes the animation."""
     pipe = Pipeline.from_pretrained(args.model, adapter="controlnet")
-    rows = [beside_map(pipe, prompt, draw(ways)) for prompt, ways in TRAJECTORIES.items()]
+    rows = [beside_map(pipe, prompt, draw(moves)) for prompt, moves in TRAJECTORIES.items()]
     shown = np.concatenate(rows, axis=1).repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
     with replacing(args.out) as scratch:
         duration = 1000 / pipe.sampling.fps
@@ -56,18 +56,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def draw(ways: dict[int, tuple[float, float]]) -> Trajectory:
+def draw(moves: dict[int, tuple[float, float]]) -> Trajectory:
     """Moves the objects of the label image linearly by their displacement."""
     objects = objects_from_label_png(LABELS)
     trajectory = Trajectory(Canvas(64, 64), num_frames=17, fps=8, objects=objects)
-    for object_id, (dx, dy) in ways.items():
+    for object_id, (dx, dy) in moves.items():
         trajectory = move(trajectory, object_id, dx, dy)
     return trajectory
 
 
 def beside_map(pipe: Pipeline, prompt: str, trajectory: Trajectory) -> np.ndarray:
     """Generates a video, and returns it next to its map, uint8 `[F, H, 2 W, 3]`."""
-    request = pipe.request(str(PICTURE), prompt, trajectory, seed=0)
+    request = pipe.request(str(IMAGE), prompt, trajectory, seed=0)
     assert request.maps is not None  # the request has a trajectory
     return np.concatenate([request.maps[0], pipe.run(request)[0]], axis=2)
 

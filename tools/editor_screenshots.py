@@ -1,4 +1,7 @@
-"""Takes the screenshots of the editor in docs/: python tools/editor_screenshots.py [CHECKPOINT]."""
+"""Takes the screenshots of the editor in docs/.
+
+PYTHONPATH=tests python tools/editor_screenshots.py [CHECKPOINT]
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ SHOW = """async (trajectory) => {
 
 
 def main() -> None:
-    """Opens the page in both widths and takes a screenshot of each."""
+    """Takes a screenshot of the page in each width."""
     with tempfile.TemporaryDirectory() as scratch:
         photo = Path(scratch) / "photo.png"
         Image.fromarray(skimage.data.astronaut()[:320]).save(photo)

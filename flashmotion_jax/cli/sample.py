@@ -45,12 +45,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add(
         "--trajectory",
         metavar="F.json|F.mp4|DIR",
-        help="boxes with keyframes, or trajectory maps as a video or a folder of PNG files",
+        help="trajectory.json, maps (video or PNG files), or another format: docs/trajectories.md",
     )
     add(
         "--map-kind",
         choices=get_args(MapKind),
-        help="how to draw a .json trajectory (default: as in training of the model)",
+        help="how to draw a trajectory (default: as in training of the model)",
     )
     add(
         "--out",

@@ -9,11 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from flashmotion_jax.media.images import read_image
+from flashmotion_jax.media.images import IMAGE_SUFFIXES, read_image
 from flashmotion_jax.runtime.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def find_video(folder: Path, id: str) -> Path:
@@ -29,7 +28,7 @@ def image_files(folder: Path) -> list[Path]:
       folder: A folder; a missing one has no files.
     """
     there = folder.iterdir() if folder.is_dir() else ()
-    files = [file for file in there if file.suffix.lower() in _IMAGE_SUFFIXES]
+    files = [file for file in there if file.suffix.lower() in IMAGE_SUFFIXES]
 
     def key(file: Path) -> list[tuple[int, str]]:
         parts = re.split(r"(\d+)", file.name)

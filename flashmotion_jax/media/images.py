@@ -15,6 +15,8 @@ from flashmotion_jax.runtime.errors import UserError
 
 Frames = TypeVar("Frames", bound=Any)
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
 #: What Pillow raises for a file that it cannot read.
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 

@@ -35,7 +35,7 @@ SAMPLING = SamplingConfig(
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """Random weights; it takes what the shipped model takes, and knows the same words."""
+    """Random weights, with the sizes and the vocabulary of the included model."""
     folder = tiny.save_checkpoint(tmp_path_factory.mktemp("checkpoint"), SAMPLING)
     write_word_tokenizer(folder / "tokenizer", VOCABULARY)
     return folder
@@ -64,7 +64,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens pages, each of its own profile; their errors fail the test."""
+    """Opens pages with a profile each; their errors fail the test."""
     contexts, errors = [], []
 
     def open_one(url, context=None, **options):
@@ -87,7 +87,7 @@ def open_page(browser):
 
 @pytest.fixture
 def picture(tmp_path):
-    """A red disc and a blue square on gray, of another aspect ratio than the model's video."""
+    """A red disc and a blue square on gray, with another aspect ratio than the model's video."""
     pixels = np.full((90, 120, 3), 128, np.uint8)
     y, x = np.mgrid[:90, :120]
     pixels[(y - 40) ** 2 + (x - 40) ** 2 < 15**2] = 225, 35, 40

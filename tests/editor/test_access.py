@@ -1,4 +1,4 @@
-"""The page for everybody: names, contrast, the order of focus, narrow screens and fingers."""
+"""Accessibility of the page: names, contrast, focus order, narrow and touch screens."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def editor(open_page, address):
     return editor
 
 
-def test_everything_has_a_name_and_can_be_read(editor):
+def test_everything_has_a_name_and_enough_contrast(editor):
     page = editor.page
     for tab in ("preview", "generate", "history"):
         page.click(f"#tab-{tab}")
@@ -84,7 +84,7 @@ def test_everything_has_a_name_and_can_be_read(editor):
         page.keyboard.press("Escape")
 
 
-def test_tab_goes_through_the_page_in_its_order_and_is_seen(editor):
+def test_tab_follows_the_order_of_the_page_with_a_visible_focus(editor):
     page = editor.page
     page.focus("body > :first-child")
     assert page.evaluate("document.activeElement.className") == "skip"

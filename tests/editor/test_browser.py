@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.own_trajectory import PICTURE
+from examples.own_trajectory import IMAGE
 from flashmotion_jax import read_video
 from flashmotion_jax.trajectory import Trajectory, render
 from helpers.editor_browser import EditorPage
@@ -288,7 +288,7 @@ def test_files_that_are_large_broken_or_malicious(editor, tmp_path):
     assert editor.project == before
 
 
-def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path, monkeypatch):
+def test_a_server_that_restarts_during_a_job(open_page, tmp_path, monkeypatch):
     monkeypatch.setattr("flashmotion_jax.editor.worker._STOP_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -314,11 +314,11 @@ def test_a_server_that_restarts_in_mid_generation(open_page, tmp_path, monkeypat
 
 
 def test_the_shipped_model_follows_what_is_drawn(open_page, tmp_path):
-    """Where it ends is measured too, for the colors of Sprites are exact."""
+    """The end of the motion is measured as well, because colors of Sprites are exact."""
     with serving(tmp_path / "history") as address:
         editor = EditorPage(open_page(address))
         page = editor.page
-        editor.choose("#load-image", PICTURE)
+        editor.choose("#load-image", IMAGE)
         editor.until("editor.store.project.image?.name === 'sprites.png'")
         editor.draw_box((0.05, 0.15), (0.43, 0.49))
         editor.draw_box((0.64, 0.19), (0.99, 0.54))

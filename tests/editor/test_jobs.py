@@ -1,4 +1,4 @@
-"""The queue: submit, status, cancel, result; the history; what survives a server."""
+"""The queue and the history: submit, status, cancel, result, restarts of the server."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_submit_status_result(client, slow):
     assert boxes["objects"][0]["measured"] is None and "Sprites alone" in boxes["reason"]
 
 
-def test_one_at_a_time_in_order_and_waiting_ones_cancel_at_once(client, slow):
+def test_jobs_run_in_order_and_queued_ones_are_cancelled_at_once(client, slow):
     first, second, third = (submit(client, seed=str(seed)) for seed in range(3))
     wait(client, first, "running")
     assert [client.get(f"/api/jobs/{job}").json()["ahead"] for job in (second, third)] == [0, 1]
@@ -99,7 +99,7 @@ def test_one_at_a_time_in_order_and_waiting_ones_cancel_at_once(client, slow):
     assert client.get(f"/api/jobs/{second}").status_code == 404
 
 
-def test_a_running_one_is_cancelled_at_its_next_step_and_runs_again(client, slow):
+def test_a_running_job_is_cancelled_at_its_next_step_and_can_run_again(client, slow):
     job = submit(client, seed="7")
     wait(client, job, "running")
     assert client.post(f"/api/jobs/{job}/cancel").status_code == 200
@@ -110,7 +110,7 @@ def test_a_running_one_is_cancelled_at_its_next_step_and_runs_again(client, slow
     assert wait(client, again, "done")["settings"]["seed"] == 7
 
 
-def test_a_failure_is_told_and_the_queue_goes_on(client, slow, caplog):
+def test_a_failure_is_reported_and_the_next_job_runs(client, slow, caplog):
     slow.step.release(5)
     failed, good = submit(client, prompt="fail"), submit(client, prompt="good")
     assert wait(client, failed, "failed")["error"] == "RuntimeError: out of memory"
@@ -145,14 +145,14 @@ def test_sessions_see_their_own(client, slow):
         ({"trajectory": "{}"}, "problems in the trajectory"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_it_waits(client, fields, message):
+def test_invalid_input_is_rejected_before_it_is_queued(client, fields, message):
     data = {"trajectory": json.dumps(TRAJECTORY), **fields}
     answer = client.post("/api/jobs", data=data, files={"image": ("a.png", png(64, 64))})
     assert answer.status_code == 400 and message in answer.json()["error"]
     assert client.get("/api/jobs").json()["jobs"] == []
 
 
-def test_a_server_that_ends_leaves_interrupted_jobs_that_run_again(tmp_path, slow, monkeypatch):
+def test_a_stopped_server_leaves_interrupted_jobs_that_can_run_again(tmp_path, slow, monkeypatch):
     monkeypatch.setattr("flashmotion_jax.editor.worker._STOP_TIMEOUT", 0.2)
     with client_of(tmp_path, generator=slow) as client:
         job, waiting = submit(client), submit(client)
@@ -165,7 +165,7 @@ def test_a_server_that_ends_leaves_interrupted_jobs_that_run_again(tmp_path, slo
         wait(client, client.post(f"/api/jobs/{job}/again").json()["id"], "done")
 
 
-def test_a_killed_server_is_told_from_one_that_is_at_work(tmp_path):
+def test_jobs_of_a_killed_server_are_interrupted_and_those_of_a_running_one_are_not(tmp_path):
     source = tmp_path / "trajectory"
     source.write_text("{}")
     history = History(tmp_path / "home")
@@ -180,7 +180,7 @@ def test_a_killed_server_is_told_from_one_that_is_at_work(tmp_path):
     assert (found.id, found.state) == (job.id, "interrupted")
 
 
-def test_foreign_files_in_the_history_are_left_alone(tmp_path):
+def test_other_files_in_the_history_are_ignored(tmp_path):
     for name in ("notes", "20260101-000000-00000000"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "job.json").write_text('{"a": 1}')

@@ -1,4 +1,4 @@
-"""Who may ask, what is refused, and the answers that need no model."""
+"""Access control, rejected requests, and requests that need no model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def import_(client, *files, **fields):
     return answer.json()
 
 
-def test_the_page_and_its_files_come_without_any_other_site(client):
+def test_the_page_loads_nothing_from_other_sites(client):
     page = client.get("/")
     assert page.status_code == 200 and "http://" not in page.text and "https://" not in page.text
     assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -124,7 +124,7 @@ def test_no_name_of_a_file_leaves_its_folder(client):
 
 
 @pytest.mark.parametrize("length_is_known", [True, False])
-def test_200_mb_are_refused_politely_and_never_held(tmp_path, length_is_known):
+def test_200_mb_are_rejected_with_a_message_and_not_held_in_memory(tmp_path, length_is_known):
     part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
     chunk, count = part.ljust(2**20, b"a"), 200
     headers = {"content-type": "multipart/form-data; boundary=x"}
@@ -155,7 +155,7 @@ def test_images_are_checked(client):
     assert Image.open(io.BytesIO(as_png.content)).size == (20, 10)
 
 
-def test_without_a_model_all_but_generating_works(client, tmp_path, monkeypatch):
+def test_without_a_model_everything_except_generating_works(client, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / package)
     model = client.get("/api/model").json()
     assert not model["available"] and "no model comes with" in model["reason"]
@@ -166,7 +166,7 @@ def test_without_a_model_all_but_generating_works(client, tmp_path, monkeypatch)
     assert answer.status_code == 400 and "no model comes with" in answer.json()["error"]
 
 
-def test_a_trajectory_comes_back_as_it_was(client):
+def test_trajectory_json_round_trip(client):
     answer = export(client, "trajectory")
     assert answer.headers["content-disposition"].endswith('filename="trajectory.json"')
     imported = import_(client, ("trajectory.json", answer.content))
@@ -174,7 +174,7 @@ def test_a_trajectory_comes_back_as_it_was(client):
 
 
 @pytest.mark.parametrize("kind", ["magicmotion_mp4", "magicmotion_png"])
-def test_maps_come_back_as_they_were_rendered(client, kind, tmp_path):
+def test_maps_round_trip(client, kind, tmp_path):
     answer = export(client, kind, height="64", width="96", num_frames="9", fps="8", map_kind="box")
     name = answer.headers["content-disposition"].split('"')[1]
     imported = import_(client, (name, answer.content), map_kind="box")
@@ -200,7 +200,7 @@ def test_point_tracks_keep_the_centers(client, kind):
     np.testing.assert_allclose(ours, theirs, atol=0.01)
 
 
-def test_a_magicdata_folder_comes_back(client):
+def test_magicdata_round_trip(client):
     answer = export(
         client, "magicdata", height="64", width="96", prompt="a ball rolls", map_kind="box"
     )
@@ -233,7 +233,7 @@ def test_the_page_gets_the_table_of_formats(client):
     assert [one["name"] for one in formats if not one["limits"]] == ["magicdata", "trajectory"]
 
 
-def test_label_pictures_and_map_arrays_are_read(client, tmp_path):
+def test_label_images_and_map_arrays_are_read(client, tmp_path):
     labels = np.zeros((64, 96), np.uint8)
     labels[5:20, 10:30] = 1
     labels[30:50, 40:80] = 2
@@ -260,13 +260,13 @@ def test_label_pictures_and_map_arrays_are_read(client, tmp_path):
         ("a.png", b"x", "a.png is not a readable image"),
     ],
 )
-def test_what_cannot_be_imported_is_named(client, name, content, message):
+def test_files_that_cannot_be_imported_are_named(client, name, content, message):
     answer = import_(client, (name, content))
     assert message in answer["error"]
     assert "flashmotion-" not in answer["error"]  # the folder it was received in
 
 
-def test_exports_that_make_no_sense_are_refused(client):
+def test_invalid_exports_are_rejected(client):
     assert "format='x'" in export(client, "x").json()["error"]
     assert "no job" in export(client, "magicdata", job="x").json()["error"]
     empty = json.dumps({**TRAJECTORY, "objects": []})

@@ -1,4 +1,4 @@
-"""The editor in a browser, as tests see it."""
+"""The editor in a browser, for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers of the editor for tests: in a thread, or without any port; and pictures to send."""
+"""Servers of the editor for tests, in a thread or without a port, and images to send."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flashmotion_jax.editor.generator import Generator
 
 
 def client_of(home, generator=None, **options):
-    """A client of an application that listens nowhere."""
+    """A client of an application without a port."""
     app = make_app(generator or Generator(None), home, **options)
     return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 

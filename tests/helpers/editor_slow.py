@@ -1,4 +1,4 @@
-"""Stands in for a model: gray videos, one step whenever a test lets it."""
+"""A fake model that makes gray videos and waits for the test before each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLING = SamplingConfig(height=64, width=64, num_frames=9, fps=8)
 
 
 class Slow(Generator):
-    """Waits for `step` before each of its four steps; the prompt "fail" fails."""
+    """Waits for `step` before each of four steps; the prompt "fail" raises an error."""
 
     def __init__(self):
         super().__init__(None)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from examples.own_trajectory import PICTURE, TRAJECTORIES, draw
+from examples.own_trajectory import IMAGE, TRAJECTORIES, draw
 from flashmotion_jax import Pipeline
 from flashmotion_jax.cli.main import main
 from flashmotion_jax.data.sprites import test_groups as held_out
@@ -69,8 +69,8 @@ def last_boxes(video):
 
 
 def test_another_trajectory_moves_them_elsewhere(pipe):
-    wanted = [draw(ways) for ways in TRAJECTORIES.values()]
-    videos = pipe([str(PICTURE)] * 2, list(TRAJECTORIES), wanted, seed=0)
+    wanted = [draw(moves) for moves in TRAJECTORIES.values()]
+    videos = pipe([str(IMAGE)] * 2, list(TRAJECTORIES), wanted, seed=0)
     boxes = [trajectory.boxes()[:, -1:] * 64 for trajectory in wanted]
     for video, own, other in zip(videos, boxes, boxes[::-1], strict=True):
         found = last_boxes(video)
@@ -80,11 +80,11 @@ def test_another_trajectory_moves_them_elsewhere(pipe):
 def test_a_scale_of_zero_ignores_the_trajectory(pipe):
     prompt = next(iter(TRAJECTORIES))
     videos = [
-        pipe(str(PICTURE), prompt, draw(ways), seed=0, adapter_scale=0.0)
-        for ways in TRAJECTORIES.values()
+        pipe(str(IMAGE), prompt, draw(moves), seed=0, adapter_scale=0.0)
+        for moves in TRAJECTORIES.values()
     ]
     np.testing.assert_array_equal(*videos)
-    plain = Pipeline.from_pretrained(adapter=None)(str(PICTURE), prompt, seed=0)
+    plain = Pipeline.from_pretrained(adapter=None)(str(IMAGE), prompt, seed=0)
     # Rounded to 8 bits, by two programs.
     np.testing.assert_allclose(videos[0].astype(int), plain, atol=1)
 

@@ -94,7 +94,7 @@ def test_best_size_of_unequal_multiples_is_upstreams(source, max_area, multiples
         (10, 10, 4096, (8, 0)),
     ],
 )
-def test_best_size_says_when_there_is_none(arguments):
+def test_best_size_raises_if_no_size_fits(arguments):
     with pytest.raises(ValueError, match=r"expected|crop it"):
         images.best_size(*arguments)
 
@@ -143,7 +143,7 @@ def test_cover_crop_refuses_other_arrays(frames):
         images.cover_crop(frames, 8, 8)
 
 
-def test_floats_span_minus_one_to_one_and_come_back():
+def test_floats_span_minus_one_to_one_and_round_trip():
     pixels = np.arange(256, dtype=np.uint8)
     floats = images.to_float(pixels)
     assert floats.dtype == np.float32 and floats[0] == -1.0 and floats[255] == 1.0

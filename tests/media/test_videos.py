@@ -89,7 +89,7 @@ class InterruptedFrame:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.npy", "a"])
-def test_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, name):
+def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch, name):
     before = noisy_frames()
     videos.write_video(tmp_path / name, before, lossless=True)
 

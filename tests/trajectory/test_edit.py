@@ -27,7 +27,7 @@ def trajectory() -> Trajectory:
     return Trajectory(Canvas(100, 100), 11, 24.0, (still, TrackedObject(5, ways, "moving")))
 
 
-def test_move_comes_on_top_of_the_motion_and_stays():
+def test_move_adds_to_the_motion_and_lasts():
     before, after = trajectory().boxes(), move(trajectory(), 5, 0.2, -0.1, start=2, end=6).boxes()
     np.testing.assert_array_equal(after[0], before[0])
     way = np.clip((np.arange(11) - 2) / 4, 0, 1)[:, None] * [0.2, -0.1, 0.2, -0.1]
@@ -48,7 +48,7 @@ def test_scale_keeps_the_center():
     np.testing.assert_allclose(after[4:], [[0.0, 0.0, 0.4, 0.8]] * 7, atol=TOLERANCE)
 
 
-def test_pan_and_zoom_take_every_object():
+def test_pan_and_zoom_change_every_object():
     before = trajectory().boxes()
     panned = pan(trajectory(), 0.0, 0.3).boxes()
     np.testing.assert_allclose(panned[:, -1] - before[:, -1], [[0, 0.3, 0, 0.3]] * 2, atol=1e-9)
@@ -57,7 +57,7 @@ def test_pan_and_zoom_take_every_object():
     np.testing.assert_allclose(zoomed, expected, atol=TOLERANCE)
 
 
-def test_hold_waits_and_arrives_in_time():
+def test_hold_stops_and_arrives_on_time():
     x0 = hold(trajectory(), 5, 2, 6).boxes()[1, :, 0]
     expected = [0.5, 0.45, 0.4, 0.4, 0.4, 0.4, 0.4, 0.3, 0.2, 0.1, 0.0]
     np.testing.assert_allclose(x0, expected, atol=TOLERANCE)
@@ -67,7 +67,7 @@ def test_hold_waits_and_arrives_in_time():
     np.testing.assert_allclose(rest[8:], 0.1, atol=TOLERANCE)
 
 
-def test_the_original_stays_and_names_and_masks_do_too():
+def test_the_original_names_and_masks_are_unchanged():
     original = trajectory()
     moved = move(original, 5, 0.1, 0.1)
     assert original == trajectory()

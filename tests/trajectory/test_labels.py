@@ -34,7 +34,7 @@ def test_each_label_is_an_object(tmp_path: Path, mode: str):
     Trajectory(Canvas(20, 10), 5, 24.0, objects)
 
 
-def test_wrong_pictures(tmp_path: Path):
+def test_wrong_images(tmp_path: Path):
     Image.new("L", (4, 4)).save(tmp_path / "black.png")
     Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(tmp_path / "gray.png")
     (tmp_path / "text.png").write_text("text")

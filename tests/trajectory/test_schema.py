@@ -48,7 +48,7 @@ def test_lists_of_numbers_stay_on_one_line_and_names_stay_as_they_are(tmp_path: 
     assert Trajectory.load(tmp_path / "t.json").objects == (item,)
 
 
-def test_masks_may_be_pngs_beside_the_file(tmp_path: Path):
+def test_masks_may_be_pngs_in_the_folder_of_the_file(tmp_path: Path):
     original = trajectory()
     data = original.to_dict()
     pixels = np.eye(30, 40, dtype=np.uint8)
@@ -98,13 +98,13 @@ def test_construction_validates():
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", "[" * 100_000])
-def test_load_names_the_file_that_is_no_json(tmp_path: Path, text: str):
+def test_load_names_a_file_that_is_not_json(tmp_path: Path, text: str):
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(ValueError, match=r"t\.json is not JSON"):
         Trajectory.load(tmp_path / "t.json")
 
 
-def test_load_names_the_file_with_problems_and_the_missing_one(tmp_path: Path):
+def test_load_names_an_invalid_and_a_missing_file(tmp_path: Path):
     (tmp_path / "t.json").write_text("[]")
     with pytest.raises(ValueError, match=r"t\.json: problems in the trajectory: 1\n"):
         Trajectory.load(tmp_path / "t.json")

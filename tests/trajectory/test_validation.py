@@ -125,7 +125,7 @@ def test_all_problems_come_at_once():
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
-def test_what_is_no_object_is_one_fault(data: Any):
+def test_other_data_is_one_problem(data: Any):
     (problem,) = find_problems(data)
     assert problem.startswith("file: ")
 

@@ -19,8 +19,6 @@ from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
 from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
 #: The published model's own size, where neither the file nor the caller names one.
 _CANVAS = Canvas(1280, 704)
 #: Bytes of maps that one export may render.

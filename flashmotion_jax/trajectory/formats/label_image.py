@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flashmotion_jax.media.images import IMAGE_SUFFIXES
 from flashmotion_jax.trajectory.formats.base import (
-    IMAGE_SUFFIXES,
     Format,
     Imported,
     ImportOptions,

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from flashmotion_jax.config import MapKind
+from flashmotion_jax.media.images import IMAGE_SUFFIXES
 from flashmotion_jax.media.videos import read_video, write_video
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.drawing import stroke_radius
 from flashmotion_jax.trajectory.formats.base import (
-    IMAGE_SUFFIXES,
     ExportRequest,
     Format,
     Imported,

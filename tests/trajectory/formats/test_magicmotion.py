@@ -38,7 +38,7 @@ def trajectory(sparse_frames: tuple[int, ...] | None = None) -> Trajectory:
 
 @pytest.mark.parametrize("name", ["maps", "maps.mp4"])
 @pytest.mark.parametrize("sparse_frames", [None, (0, 1, 6, 12)])
-def test_export_imports_exactly(tmp_path: Path, name: str, sparse_frames: tuple[int, ...] | None):
+def test_round_trip_is_exact(tmp_path: Path, name: str, sparse_frames: tuple[int, ...] | None):
     original = trajectory(sparse_frames)
     write_magicmotion(original, tmp_path / name)
     frames, fps = read_video(tmp_path / name)

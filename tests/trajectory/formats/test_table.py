@@ -55,7 +55,7 @@ def unpacked(file: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", [one.name for one in FORMATS.values() if one.write])
-def test_what_is_written_is_recognized_and_read(tmp_path: Path, name: str):
+def test_every_written_format_is_recognized_and_read(tmp_path: Path, name: str):
     if name == "ati":
         pytest.importorskip("torch")
     folder = tmp_path / "out"
@@ -93,7 +93,7 @@ def test_label_images_give_objects_at_rest(tmp_path: Path):
     np.testing.assert_array_equal(maps[8].any(axis=-1), labels > 0)
 
 
-def test_a_folder_is_read_by_what_it_holds(tmp_path: Path):
+def test_the_format_of_a_folder_depends_on_its_files(tmp_path: Path):
     Image.new("RGB", (96, 64), (128, 32, 32)).save(tmp_path / "frame_00000.png")
     assert find_format(tmp_path).name == "magicmotion_png"
     trajectory().save(tmp_path / "trajectory.json")
@@ -103,7 +103,7 @@ def test_a_folder_is_read_by_what_it_holds(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["missing", "missing.txt", "a.txt", "empty"])
-def test_what_no_format_recognizes_is_an_error(tmp_path: Path, name: str):
+def test_unknown_files_are_an_error(tmp_path: Path, name: str):
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=rf"{name}.*expected"):
