@@ -29,6 +29,11 @@ def level(timesteps):
     return timesteps[:, :, None, None, None] / 1000
 
 
+def per_channel(param):
+    """A parameter `[C]` that is multiplied with latents."""
+    return param[...].reshape(1, 1, 1, 1, -1)
+
+
 class DiT(nnx.Module):
     """A velocity from latents, timesteps and text, with one layer and a tanh."""
 
@@ -44,7 +49,7 @@ class DiT(nnx.Module):
 
     def __call__(self, latents, timesteps, text, residuals=None):
         mixed = jnp.einsum("btijc,ts,cd->bsijd", latents, self.frames[...], self.channels[...])
-        hidden = mixed + text[:, None, None, None] + level(timesteps) * self.time[...]
+        hidden = mixed + text[:, None, None, None] + level(timesteps) * per_channel(self.time)
         return jnp.tanh(hidden if residuals is None else hidden + residuals)
 
 
@@ -60,7 +65,7 @@ class Adapter(nnx.Module):
         return trajectory @ self.trajectory[...]
 
     def __call__(self, prepared, latents, timesteps, scale):
-        return scale * (prepared + latents * level(timesteps) * self.gate[...])
+        return scale * (prepared + latents * level(timesteps) * per_channel(self.gate))
 
 
 class Discriminator(nnx.Module):
@@ -72,7 +77,7 @@ class Discriminator(nnx.Module):
 
     def __call__(self, backbone, latents, timesteps, text, image_latents, trajectory):
         features = backbone(latents, timesteps, backbone.text_context(text))
-        seen = features * (self.video[...] + trajectory * self.trajectory[...])
+        seen = features * (per_channel(self.video) + trajectory * per_channel(self.trajectory))
         return seen.mean((1, 2, 3)).sum(-1) + (image_latents.mean((1, 2, 3)) @ self.image[...])
 
 

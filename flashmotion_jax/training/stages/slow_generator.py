@@ -91,4 +91,4 @@ def drop_text(
 ) -> jax.Array:
     """Replace the text of some videos by that of an empty prompt, for classifier-free guidance."""
     dropped_B = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys_B)
-    return jnp.where(dropped_B[:, None, None], empty_SD, text_BSD)
+    return jnp.where(dropped_B[:, None, None], empty_SD[None], text_BSD)
