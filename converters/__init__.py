@@ -1,7 +1,7 @@
-"""PyTorch checkpoints in and out: `flashmotion convert --help`.
+"""Conversion of checkpoints from and to PyTorch: `flashmotion convert --help`.
 
-`reader` and `folders` turn files into tensors that are read when asked for, `recognition` says what
-a single file is. `dit`, `vae`, `text_encoder` and `adapters` hold a table of names each, and
-`mapping` is the one engine that runs a table in both directions: `importing` and `exporting` are
-the commands around it, `inspection` shows what an unknown file holds.
+`dit`, `vae`, `text_encoder` and `adapters` each hold a table of parameter names, and `mapping`
+applies a table in either direction. `reader` and `folders` read files lazily, `writer` writes them,
+and `recognition` decides what a single file contains. `importing`, `exporting` and `inspection`
+implement the commands.
 """

@@ -1,9 +1,9 @@
-"""FlashMotion's trajectory adapters: the most plausible names of their parameters.
+"""Trajectory adapters: plausible names of their parameters.
 
-The key names of FlashMotion's published adapters are not documented. The tables here list what
-such files usually use; each parameter takes the first name that the file has. A file that fits no
-name, or has keys left over, is an error: `inspect` shows what it holds and `--map` takes your own
-table. Files we export use the first name of each.
+The parameter names of FlashMotion's published adapters are not documented. The tables list names
+that such files usually have; each parameter takes the first one that the file contains. Missing and
+unused keys are an error: `inspect` lists them, and `--map` takes a table of your own. Export writes
+the first name of each.
 
 Source: the ControlNets of MagicMotion, diffusers (`controlnet_blocks`) and VideoX-Fun
 (`after_proj`) for the alternatives.
@@ -21,7 +21,7 @@ from . import dit
 from .mapping import Entry, Row
 from .reader import StateDict
 
-#: What may stand before every name.
+#: Prefixes that every name may have.
 PREFIXES = (
     "",
     "adapter.",
@@ -33,7 +33,7 @@ PREFIXES = (
     "resnet_adapter.",
 )
 
-#: The zero-initialized projection of each block: 1x1 Linear, Conv1d, Conv2d or Conv3d.
+#: The zero-initialized projection of each block: linear, or a 1x1 convolution of any rank.
 PROJECTIONS = (
     "zero_convs.{layer}",
     "zero_conv.{layer}",

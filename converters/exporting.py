@@ -1,12 +1,13 @@
-"""PyTorch out: components of a project checkpoint in the layouts and under the names of others."""
+"""Export to PyTorch: components in the layouts and under the names of Wan2.2 and diffusers."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -23,7 +24,7 @@ from .importing import TABLES
 from .mapping import Entry, Row, make_entries
 from .writer import Spec, write_safetensors, write_shards, write_torch
 
-#: What `WanPipeline.from_pretrained` of diffusers asks for beside the models.
+#: Files that `WanPipeline.from_pretrained` of diffusers needs in addition to the models.
 MODEL_INDEX = {
     "_class_name": "WanPipeline",
     "boundary_ratio": None,
@@ -44,13 +45,14 @@ SCHEDULER = {
 }
 
 
-class Tensors(NamedTuple):
-    """A component's tensors under the names of others, read when asked for.
+@dataclasses.dataclass(frozen=True)
+class Tensors:
+    """The tensors of a component under their exported names, read on demand.
 
     Attributes:
-      folder: of the arrays.
-      entries: one a parameter.
-      dtype: of all tensors; None takes each as it is stored.
+      folder: Folder of the arrays.
+      entries: One per parameter.
+      dtype: Of all tensors; None keeps the stored dtypes.
     """
 
     folder: Path
@@ -58,14 +60,14 @@ class Tensors(NamedTuple):
     dtype: str | None
 
     def specs(self) -> list[list[Spec]]:
-        """Key, shape and dtype of every tensor, grouped by our parameters."""
+        """Key, shape and dtype of every tensor, grouped by parameter."""
         return [
             [Spec(key, entry.source_shape, self.dtype or str(entry.dtype)) for key in entry.keys]
             for entry in self.entries
         ]
 
     def arrays(self) -> Iterator[np.ndarray]:
-        """The tensors in the same order, one of our parameters in memory at a time."""
+        """Yields the tensors in the same order, one parameter in memory at a time."""
         for entry in tqdm(self.entries, f"writing {self.folder.parent.name}", disable=None):
             for _, array in entry.scatter(read_array(self.folder, entry.target)):
                 yield array
@@ -74,21 +76,21 @@ class Tensors(NamedTuple):
 def export_folder(
     source: Path, destination: Path, layout: str, *, kinds: Sequence[str], dtype: str | None
 ) -> str:
-    """Writes components in a layout of Wan2.2.
+    """Exports components in a layout of Wan2.2.
 
     Args:
-      source: checkpoint of this project.
-      destination: new folder.
+      source: Checkpoint of this project.
+      destination: New folder.
       layout: "original" or "diffusers".
-      kinds: of "dit", "vae", "text_encoder", which brings the tokenizer.
-      dtype: of all tensors; None takes each as it is stored. The original layout's text encoder is
-        bfloat16 always, as its file name says.
+      kinds: Some of "dit", "vae" and "text_encoder", which includes the tokenizer.
+      dtype: Of all tensors; None keeps the stored dtypes. The text encoder of the original layout
+        is always bfloat16, as its file name says.
 
     Returns:
-      What was written.
+      A line that says what was written.
 
     Raises:
-      UserError: the source lacks a component, or the destination exists.
+      UserError: The source lacks a component, or the destination exists.
     """
     components.read_sampling(source)
     found = {kind: components.read_component(source, kind) for kind in kinds}
@@ -116,26 +118,26 @@ def export_folder(
 
 
 def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | None) -> str:
-    """Writes an adapter to one file, under the first names of `converters.adapters`.
+    """Exports an adapter to one file, under the first names of `converters.adapters`.
 
     Args:
-      source: checkpoint of this project.
-      destination: new file, `.safetensors`, `.pt` or `.pth`.
-      name: its kind.
-      dtype: of all tensors; None takes each as it is stored.
+      source: Checkpoint of this project.
+      destination: New file, `.safetensors`, `.pt` or `.pth`.
+      name: Kind of the adapter.
+      dtype: Of all tensors; None keeps the stored dtypes.
 
     Returns:
-      What was written.
+      A line that says what was written.
 
     Raises:
-      UserError: the source lacks the adapter, or the destination exists.
+      UserError: The source lacks the adapter, or the destination exists.
     """
     components.read_sampling(source)
     component = components.read_component(source, f"adapters/{name}")
     _require_new(destination)
     if destination.suffix not in (".safetensors", ".pt", ".pth"):
         raise UserError(f"{destination} has no known suffix; use .safetensors, .pt or .pth")
-    # Every adapter has one: read_component saw to it.
+    # `read_component` requires it of every adapter.
     dit_config = cast(DiTConfig, component.dit_config)
     rows = adapters.table(name, dit_config, {})
     with replacing(destination) as scratch:
@@ -146,16 +148,16 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
 def open_tensors(
     source: Path, component: components.Component, rows: Sequence[Row], dtype: str | None
 ) -> Tensors:
-    """The tensors of a component under the names of `rows`.
+    """Opens the tensors of a component under the names of a table.
 
     Args:
-      source: checkpoint of this project.
-      component: of it.
-      rows: the table.
-      dtype: of all tensors; None takes each as it is stored.
+      source: Checkpoint of this project.
+      component: Component of it.
+      rows: The table.
+      dtype: Of all tensors; None keeps the stored dtypes.
 
     Raises:
-      UserError: files are missing or cut off.
+      UserError: Files are missing or truncated.
     """
     module = components.abstract_module(
         component.kind, component.config, component.dtype, component.dit_config

@@ -1,24 +1,26 @@
-"""The two layouts of a Wan2.2 folder: which file holds what; and folders of the Hugging Face hub.
+"""The two layouts of a Wan2.2 folder, on disk or on the Hugging Face Hub.
 
-Layouts are found by their files: "original" is `Wan-AI/Wan2.2-TI2V-5B`, "diffusers" is
-`Wan-AI/Wan2.2-TI2V-5B-Diffusers`.
+A layout is recognized by its files: "original" is that of `Wan-AI/Wan2.2-TI2V-5B`, "diffusers" that
+of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flashmotion_jax.runtime.errors import UserError
 
 from .reader import StateDict, read_file
 
 
-class Files(NamedTuple):
-    """Where a layout keeps a component: its weights, and its `config.json` if there is one."""
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Paths of a component in a layout: its weights, and its `config.json` if there is one."""
 
     weights: str
     config: str | None = None
@@ -42,11 +44,12 @@ _SAFE = ".safetensors"
 TOKENIZERS = {"original": "google/umt5-xxl", "diffusers": "tokenizer"}
 
 
-class Folder(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Folder:
     """A folder in a known layout.
 
     Attributes:
-      path: the folder.
+      path: The folder.
       layout: "original" or "diffusers".
     """
 
@@ -54,14 +57,14 @@ class Folder(NamedTuple):
     layout: str
 
     def read(self, kind: str) -> tuple[StateDict, dict[str, Any]]:
-        """The tensors of a component, and its `config.json` (empty if the layout has none).
+        """Opens the tensors of a component and reads its `config.json`, empty if there is none.
 
         Raises:
-          UserError: a file is missing or damaged.
+          UserError: A file is missing or damaged.
         """
         files = LAYOUTS[self.layout][kind]
         weights = self.path / files.weights
-        # Shards have an index; .pth files may have been saved as safetensors, to do without torch.
+        # Shards have an index. A .pth file may have been saved as safetensors, which need no torch.
         others = (weights.with_name(f"{weights.name}.index.json"), weights.with_suffix(_SAFE))
         source = read_file(next((other for other in others if other.is_file()), weights))
         return source, _read_json(self.path / files.config) if files.config else {}
@@ -73,10 +76,10 @@ class Folder(NamedTuple):
 
 
 def open_folder(path: Path) -> Folder:
-    """Recognizes the layout.
+    """Recognizes the layout of a folder.
 
     Raises:
-      UserError: it is neither.
+      UserError: The folder has neither layout.
     """
     for layout, components in reversed(LAYOUTS.items()):
         for files in components.values():
@@ -84,7 +87,7 @@ def open_folder(path: Path) -> Folder:
                 return Folder(path, layout)
     raise UserError(
         f"{path} holds no Wan2.2 checkpoint; expected the files of Wan-AI/Wan2.2-TI2V-5B or of "
-        "Wan-AI/Wan2.2-TI2V-5B-Diffusers, or the path of a file"
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers. For a single file, give its path"
     )
 
 
@@ -97,16 +100,16 @@ def is_file(source: str) -> bool:
 
 
 def locate(source: str, kinds: Iterable[str]) -> Path:
-    """A file or folder on disk, downloaded first if `source` is not there.
+    """Returns the path of a file or folder, downloading it if it is not on disk.
 
     Args:
-      source: a path, or on the Hugging Face hub `owner/name` (of which only the files of `kinds`
-        are fetched) or `owner/name/file`.
-      kinds: components that are needed.
+      source: A path; or on the Hugging Face Hub `owner/name`, of which only the files of `kinds`
+        are downloaded, or `owner/name/file`.
+      kinds: Components that are needed.
 
     Raises:
-      UserError: `source` is neither a path nor such a name.
-      OSError: the download failed; whole files are kept, and the next call fetches the others.
+      UserError: `source` is neither an existing path nor such a name.
+      OSError: The download failed. Complete files are kept, and the next call continues.
     """
     path = Path(source)
     if path.exists():
@@ -124,7 +127,7 @@ def locate(source: str, kinds: Iterable[str]) -> Path:
             return Path(huggingface_hub.hf_hub_download(repository, file))
         patterns = [pattern for kind in kinds for pattern in _patterns(kind)]
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
-    except Exception as error:  # the hub raises its own kinds, those of httpx, and OSError
+    except Exception as error:  # the hub raises its own exceptions, those of httpx, and OSError
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise OSError(
             f"{source} is not on this disk and could not be downloaded ({reason}); check name and "

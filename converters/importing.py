@@ -1,7 +1,7 @@
-"""PyTorch in: folders of Wan2.2 and single files become components of a project checkpoint.
+"""Import of PyTorch checkpoints: Wan2.2 folders and single files become components.
 
-Everything is planned first, and every problem of every component is found, values included, before
-anything is written.
+All components are planned and checked before anything is written, and every problem is reported,
+including NaN and infinity.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -39,12 +39,13 @@ from .recognition import recognize, select_weights, strip_prefixes
 TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
 
 
-class Names(NamedTuple):
-    """A user's own table.
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """A user's table of names.
 
     Attributes:
-      keys: our path, or a regular expression for several, to the key in the file.
-      ignore: regular expressions of keys to leave out.
+      keys: Path of a parameter here, or a regular expression for several -> key in the file.
+      ignore: Regular expressions of keys to ignore.
     """
 
     keys: Mapping[str, str]
@@ -54,16 +55,17 @@ class Names(NamedTuple):
 NO_NAMES = Names({}, ())
 
 
-class Plan(NamedTuple):
-    """A component, and where each of its parameters comes from.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A component to write, and the tensors that it is made from.
 
     Attributes:
-      kind: one of `components.kinds()`.
-      config: its sizes.
-      dit_config: of an adapter, the DiT it belongs to.
-      dtype: to store matmul and convolution weights in.
-      entries: one a parameter.
-      source: the tensors of the component.
+      kind: One of `components.kinds()`.
+      config: Configuration of the component.
+      dit_config: For an adapter, the DiT that it belongs to.
+      dtype: To store matmul and convolution weights in.
+      entries: One per parameter.
+      source: State dict of the component.
     """
 
     kind: str
@@ -74,7 +76,7 @@ class Plan(NamedTuple):
     source: StateDict
 
     def problems(self) -> list[str]:
-        """What keeps the tensors from being exactly this component, but for their values."""
+        """Lists every difference between the tensors and the component, except values."""
         aliases = text_encoder.ALIASES if self.kind == "text_encoder" else ()
         return [
             f"{self.kind}: {problem}"
@@ -82,7 +84,7 @@ class Plan(NamedTuple):
         ]
 
     def bad_values(self) -> Iterator[str]:
-        """One line for each tensor that holds NaN or infinity; reads everything there is."""
+        """Yields a line per tensor that contains NaN or infinity; reads all tensors."""
         for entry in tqdm(self.entries, f"checking {self.kind}", disable=None):
             for problem in find_bad_values(entry, self.source):
                 yield f"{self.kind}: {problem}"
@@ -109,21 +111,21 @@ class Plan(NamedTuple):
 def convert_wan22(
     source: str, destination: Path, *, kinds: Sequence[str], dtype: str, overwrite: bool
 ) -> str:
-    """Converts a folder of Wan2.2 in either layout.
+    """Imports a Wan2.2 folder in either layout.
 
     Args:
-      source: folder, or `owner/name` on Hugging Face.
-      destination: new folder, or a checkpoint to add to.
-      kinds: of "dit", "vae", "text_encoder", which brings the tokenizer.
-      dtype: to store matmul and convolution weights in.
-      overwrite: replace components that are there.
+      source: Folder, or `owner/name` on the Hugging Face Hub.
+      destination: New folder, or a checkpoint to add to.
+      kinds: Some of "dit", "vae" and "text_encoder", which includes the tokenizer.
+      dtype: To store matmul and convolution weights in.
+      overwrite: Replace existing components.
 
     Returns:
-      What was written.
+      A line that says what was written.
 
     Raises:
-      UserError: source or destination do not fit; the message lists every problem.
-      OSError: the download or the disk failed.
+      UserError: Source or destination cannot be used; the message lists every problem.
+      OSError: The download failed, or the disk is full.
     """
     _require_free(destination, kinds, overwrite)
     folder = open_folder(locate(source, kinds))
@@ -152,23 +154,23 @@ def convert_file(
     component: str | None = None,
     names: Names | None = None,
 ) -> str:
-    """Converts one file: a generator or adapter of FlashMotion, or any single component.
+    """Imports one file: a generator or adapter of FlashMotion, or any single component.
 
     Args:
-      source: file, or `owner/name/file` on Hugging Face.
-      destination: new folder, or a checkpoint to add to.
-      dtype: to store matmul and convolution weights in.
-      overwrite: replace the component if it is there.
+      source: File, or `owner/name/file` on the Hugging Face Hub.
+      destination: New folder, or a checkpoint to add to.
+      dtype: To store matmul and convolution weights in.
+      overwrite: Replace the component if it exists.
       weights: "ema" or "raw", of a training checkpoint with both.
-      component: what the file is; None recognizes it by its keys.
-      names: the user's own table, over ours.
+      component: Kind of component; by default it is recognized by its keys.
+      names: The user's table, which takes precedence over ours.
 
     Returns:
-      What was written.
+      A line that says what was written.
 
     Raises:
-      UserError: source or destination do not fit; the message lists every problem.
-      OSError: the download or the disk failed.
+      UserError: Source or destination cannot be used; the message lists every problem.
+      OSError: The download failed, or the disk is full.
     """
     tensors = open_file(locate(source, ()), weights)
     dit_config = DiTConfig()
@@ -182,20 +184,20 @@ def convert_file(
 
 
 def open_file(file: Path, weights: str = "ema") -> StateDict:
-    """The tensors of a single file under the model's own names; see `recognition`."""
+    """Opens a single file, with prefixes removed from its keys; see `recognition`."""
     return strip_prefixes(select_weights(read_file(file), weights))
 
 
 def plan_folder(folder: Folder, kind: str, dtype: str) -> Plan:
-    """The plan for one component of a folder.
+    """Plans one component of a folder.
 
     Args:
-      folder: in a known layout.
+      folder: Folder in a known layout.
       kind: "dit", "vae" or "text_encoder".
-      dtype: to store matmul and convolution weights in.
+      dtype: To store matmul and convolution weights in.
 
     Raises:
-      UserError: a file is missing, damaged, or that of another model.
+      UserError: A file is missing, damaged, or of another model.
     """
     source, values = folder.read(kind)
     config = TABLES[kind].read_config(source, values, folder.layout)
@@ -209,17 +211,17 @@ def plan_file(
     component: str | None = None,
     names: Names | None = None,
 ) -> Plan:
-    """The plan for the tensors of a single file.
+    """Plans the component in a single file.
 
     Args:
-      source: from `open_file`.
-      dit_config: sizes of a generator, or of the DiT that an adapter belongs to.
-      dtype: to store matmul and convolution weights in.
-      component: what it is; None recognizes it by its keys.
-      names: the user's own table, over ours.
+      source: State dict from `open_file`.
+      dit_config: Configuration of a generator, or of the DiT that an adapter belongs to.
+      dtype: To store matmul and convolution weights in.
+      component: Kind of component; by default it is recognized by its keys.
+      names: The user's table, which takes precedence over ours.
 
     Raises:
-      UserError: the file is not recognized, or the user's table does not fit.
+      UserError: The file is not recognized, or the user's table does not match.
     """
     kind, layout = (component, "original") if component else recognize(source)
     names = names or NO_NAMES
@@ -236,10 +238,10 @@ def plan_file(
 
 
 def read_names(file: Path) -> Names:
-    """The user's own table: JSON of our path to the key in the file, and keys to `ignore`.
+    """Reads a user's table: JSON of path -> key in the file, and keys to `ignore`.
 
     Raises:
-      UserError: the file is missing or not of this form.
+      UserError: The file is missing or has another form.
     """
     try:
         keys = json.loads(file.read_text(encoding="utf-8"))
@@ -250,7 +252,7 @@ def read_names(file: Path) -> Names:
             raise TypeError("a key is not a string")
     except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
         raise UserError(
-            f'{file} is no table of names ({error}); expected JSON such as {{"stem.bias": '
+            f'{file} is not a table of names ({error}); expected JSON such as {{"stem.bias": '
             '"conv_in.bias", "ignore": ["freqs"]}'
         ) from error
     return Names(keys, ignore)
@@ -278,7 +280,7 @@ def _plan(
     module = components.abstract_module(kind, config, dtype, dit_config)
     parameters = components.flat_parameters(module)
     rows = override(parameters, rows, names.keys)
-    # An adapter's projections may be Linear or any convolution of size one.
+    # The projections of an adapter may be linear layers or convolutions of size one.
     is_guess = dit_config is not None
     entries = make_entries(parameters, rows, source if is_guess else None)
     return Plan(kind, config, dit_config, dtype, entries, source)
@@ -302,7 +304,7 @@ def _require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> N
         return
     if not (destination / "model.json").is_file():
         raise UserError(
-            f"{destination} exists and is no checkpoint of this project; choose another folder"
+            f"{destination} exists and is not a checkpoint of this project; choose another folder"
         )
     components.read_sampling(destination)
     taken = [kind for kind in kinds if (destination / kind).exists()]
@@ -332,7 +334,7 @@ def _write(
 
 @contextmanager
 def _opened(destination: Path) -> Generator[Path]:
-    """The checkpoint to add to, or a scratch folder that becomes it when it is whole."""
+    """Yields the checkpoint to add to, or a scratch folder that becomes a new one when complete."""
     if (destination / "model.json").is_file():
         yield destination
     else:

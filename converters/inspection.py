@@ -1,4 +1,4 @@
-"""`inspect`: what a file or folder holds, what it seems to be, and what is missing or left over."""
+"""Inspection: what a file or folder contains, and how the converter would import it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .reader import StateDict, read_file
 
 
 def inspect(source: str, *, component: str | None, names: Names | None) -> str:
-    """Describes a source of `wan22` or `flashmotion`.
+    """Describes a file or folder.
 
     Args:
-      source: file or folder, or their name on Hugging Face.
-      component: what the file is; None recognizes it by its keys.
-      names: the user's own table, over ours.
+      source: File or folder, or its name on the Hugging Face Hub.
+      component: Kind of component in a file; by default it is recognized by its keys.
+      names: The user's table, which takes precedence over ours.
 
     Returns:
-      A text of a line a tensor, and below them what the converter makes of them.
+      A line per tensor, followed by the recognized component and its problems.
 
     Raises:
-      UserError: nothing there can be read.
+      UserError: The source cannot be read.
     """
     path = locate(source, LAYOUTS["original"])
     if path.is_dir():

@@ -1,14 +1,14 @@
-"""The one engine behind every table: names and axes of ours against names and axes of theirs.
+"""Application of a table of names and layouts, in either direction.
 
-A table is a list of `Row`; with the abstract parameters of a component it becomes one `Entry` a
-parameter, which gathers the parameter from another's tensors, or scatters it into them.
+A table is a list of `Row`. With the abstract parameters of a component it gives one `Entry` per
+parameter, which gathers the parameter from a state dict or scatters it into one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,44 +19,46 @@ from flashmotion_jax.runtime.errors import UserError
 
 from .reader import StateDict
 
-#: Last name of our parameters -> last name in torch.
+#: Last part of a parameter's path here -> last part of its key in torch.
 SUFFIXES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 
-#: Kernels by rank, ours -> torch's, where the table says nothing else.
+#: Default layout of a kernel by its rank, as an einops pattern from here to torch.
 KERNELS = {2: "i o -> o i", 4: "h w i o -> o i h w", 5: "t h w i o -> o i t h w"}
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
-class Row(NamedTuple):
-    """One line of a table.
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table.
 
     Attributes:
-      target: our path of a module (of all its parameters, then), or of one parameter. `{x}` stands
-        for a number.
-      source: their key, likewise without the suffix of `SUFFIXES` for a module. `{x}` is the
-        number found, `{layer}` runs over the leading dimension of stacked parameters.
-      layout: einops pattern from one layer of ours to theirs; of a module's kernel alone.
-      sizes: lengths of axes that the pattern splits.
+      target: Path of a module here, for all of its parameters, or of one parameter. `{x}` matches a
+        number.
+      source: Key in the state dict, without the suffix of `SUFFIXES` for a module. `{x}` is the
+        matched number; `{layer}` runs over the leading dimension of stacked parameters.
+      layout: einops pattern from one layer here to its tensor; for a module, of its kernel.
+      sizes: Lengths of axes that the pattern splits.
     """
 
     target: str
     source: str
     layout: str | None = None
-    sizes: Mapping[str, int] = {}
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-class Entry(NamedTuple):
-    """One parameter of ours, and the tensors it is made of.
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A parameter and the tensors that it corresponds to.
 
     Attributes:
-      target: our dotted path.
-      keys: their keys: one, or one a layer.
-      is_stacked: whether there is a leading layer dimension.
-      layout: einops pattern, of one layer.
-      sizes: lengths of axes that the pattern splits.
-      shape: ours.
-      dtype: ours.
+      target: Dotted path of the parameter.
+      keys: Keys of the tensors: one, or one per layer.
+      is_stacked: Whether the parameter has a leading layer dimension.
+      layout: einops pattern from one layer here to its tensor.
+      sizes: Lengths of axes that the pattern splits.
+      shape: Shape of the parameter.
+      dtype: Dtype of the parameter.
     """
 
     target: str
@@ -69,12 +71,12 @@ class Entry(NamedTuple):
 
     @property
     def source_shape(self) -> tuple[int, ...]:
-        """The shape each tensor of theirs must have."""
+        """The shape that each of the tensors must have."""
         shape = self.shape[1:] if self.is_stacked else self.shape
         return rearrange(np.broadcast_to(0, shape), self.layout, **self.sizes).shape
 
     def gather(self, source: StateDict) -> np.ndarray:
-        """Our parameter from their tensors, read and cast one at a time."""
+        """Makes the parameter from its tensors, which are read and cast one at a time."""
         array = np.empty(self.shape, self.dtype)
         theirs, ours = reversed(self.layout.split(" -> "))
         for layer, key in zip(self._layers(array), self.keys, strict=True):
@@ -82,7 +84,7 @@ class Entry(NamedTuple):
         return array
 
     def scatter(self, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Their keys and tensors from our parameter."""
+        """Yields keys and tensors made from the parameter."""
         for layer, key in zip(self._layers(array), self.keys, strict=True):
             yield key, rearrange(layer, self.layout, **self.sizes)
 
@@ -93,15 +95,15 @@ class Entry(NamedTuple):
 def make_entries(
     parameters: Mapping[str, nnx.Variable], table: Sequence[Row], source: StateDict | None = None
 ) -> list[Entry]:
-    """One entry a parameter.
+    """Makes one entry per parameter.
 
     Args:
-      parameters: dotted path to abstract variable.
-      table: the first row that fits is taken.
-      source: where the table is a guess: tensors whose number of axes of length one is followed.
+      parameters: Dotted path -> abstract variable.
+      table: Its first matching row counts.
+      source: Tensors whose axes of length one override the layouts, where the table is a guess.
 
     Raises:
-      UserError: a parameter that no row speaks of.
+      UserError: No row matches a parameter.
     """
     return [
         _entry(name, variable.get_value(), table, source or {})
@@ -112,24 +114,22 @@ def make_entries(
 def override(
     parameters: Mapping[str, nnx.Variable], table: Sequence[Row], names: Mapping[str, str]
 ) -> list[Row]:
-    r"""The table with other keys for some parameters, whose layout stays.
+    r"""Returns a table with other keys for some parameters; layouts stay.
 
     Args:
-      parameters: dotted path to abstract variable.
-      table: the rows to put others before.
-      names: our path, or a regular expression for several, to their key; `{layer}` runs over the
-        layers and `\1` is the first group of the expression.
+      parameters: Dotted path -> abstract variable.
+      table: The table to change.
+      names: Path, or a regular expression for several -> key, where `{layer}` runs over the layers
+        and `\1` is the first group of the expression.
 
     Raises:
-      UserError: a path that fits no parameter.
+      UserError: A path matches no parameter.
     """
     rows = []
     for pattern, key in names.items():
         matches = [match for name in parameters if (match := re.fullmatch(pattern, name))]
         if not matches:
-            raise UserError(
-                f"the map speaks of {pattern!r}, which is none of {', '.join(parameters)}"
-            )
+            raise UserError(f"the map names {pattern!r}; expected one of {', '.join(parameters)}")
         for match in matches:
             entry = _entry(match[0], parameters[match[0]].get_value(), table, {})
             rows.append(Row(entry.target, match.expand(key), entry.layout, entry.sizes))
@@ -139,15 +139,15 @@ def override(
 def find_problems(
     entries: Sequence[Entry], source: StateDict, aliases: Sequence[str] = ()
 ) -> list[str]:
-    """Everything that keeps `source` from being exactly what `entries` need, but for values.
+    """Lists every difference between a state dict and what the entries need, except values.
 
     Args:
-      entries: of one component.
-      source: all tensors that are said to be the component.
-      aliases: keys that may be there but say nothing new.
+      entries: Entries of one component.
+      source: State dict that should hold exactly this component.
+      aliases: Redundant keys that are ignored.
 
     Returns:
-      One line per problem.
+      One line per problem: missing and unused keys, wrong shapes and dtypes.
     """
     wanted = {key: entry for entry in entries for key in entry.keys}
     problems = [
@@ -164,7 +164,7 @@ def find_problems(
 
 
 def find_bad_values(entry: Entry, source: StateDict) -> list[str]:
-    """One line for each tensor of an entry that is there and holds NaN or infinity."""
+    """Lists the tensors of an entry that contain NaN or infinity, a line each."""
     return [
         f"values: {key} holds NaN or infinity"
         for key in entry.keys
@@ -196,17 +196,17 @@ def _entry(
 
 
 def _with_rank(layout: str, rank: int) -> str:
-    """The layout with as many axes of length one as give their tensor `rank` axes."""
+    """Adapts a layout to tensors of another rank, by axes of length one."""
     ours, theirs = layout.split(" -> ")
     if len(theirs.split()) == rank:
         return layout
     axes = [axis for axis in theirs.split() if axis != "1"]
-    # Where torch has them: after the two channel axes of a kernel, or after the one of a vector.
+    # In torch they follow the two channel axes of a kernel, or the one axis of a vector.
     return f"{ours} -> {' '.join([*axes[:2], *['1'] * (rank - len(axes)), *axes[2:]])}"
 
 
 def _find(name: str, table: Sequence[Row]) -> tuple[Row, str, dict[str, str]]:
-    """The row for a parameter, its template of their key, and the numbers to fill in."""
+    """Returns the row for a parameter, the template of its key, and the numbers to fill in."""
     module, _, leaf = name.rpartition(".")
     for row in table:
         pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(row.target))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.evaluation.features.weight_files import (
     Network,
     abstract_network,
-    parameters,
     save_network,
 )
 from flashmotion_jax.runtime.errors import UserError
@@ -73,7 +73,8 @@ def convert_metrics(source: str, destination: Path) -> str:
     if network == "i3d" and "logits.conv3d.bias" in tensors:
         sizes["classes"] = tensors["logits.conv3d.bias"].shape[0]
     entries = make_entries(
-        abstract := parameters(abstract_network(network, **sizes)), table(network, list(abstract))
+        abstract := flat_parameters(abstract_network(network, **sizes)),
+        table(network, list(abstract)),
     )
     problems = find_problems(entries, tensors)
     problems += [

@@ -1,7 +1,7 @@
-"""Weights in files of others, as tensors that are read when asked for.
+"""Lazy reading of safetensors and PyTorch files.
 
-safetensors files are read here and need no torch. `.pt` and `.pth` files need torch, which maps
-them into memory and, told to accept weights only, runs no code that stands in them.
+safetensors files need no torch. `.pt` and `.pth` files do: torch memory-maps them, and with
+`weights_only=True` it never runs code from a file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from flashmotion_jax.runtime.errors import UserError
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-#: A mapped file counts as this process's memory where it was read; it is mapped anew after so much.
+#: Pages of a mapped file count as memory of this process once they are read. After so many bytes
+#: the file is mapped again, which releases them.
 REMAP_BYTES = 2**29
 
 
@@ -31,9 +32,9 @@ class Tensor:
     """A tensor in a file.
 
     Attributes:
-      shape: its sizes.
-      dtype: its name in numpy; of what numpy cannot hold, the file's own name.
-      read: makes the array.
+      shape: Shape of the tensor.
+      dtype: Name of its dtype in NumPy, or the file's own name where NumPy has none.
+      read: Reads the array.
     """
 
     shape: tuple[int, ...]
@@ -42,15 +43,15 @@ class Tensor:
 
 
 StateDict = Mapping[str, Tensor]
-"""Key to tensor, of one or several files."""
+"""Key -> tensor that is read on demand, of one or several files."""
 
 
 def read_file(file: Path) -> StateDict:
-    """The tensors of a safetensors or torch file, or of all files that an index names.
+    """Opens a safetensors or PyTorch file, or all files that an index lists.
 
     Raises:
-      UserError: the file is missing, cut off, damaged, or holds more than tensors.
-      ImportError: a torch file, and torch is not installed.
+      UserError: The file is missing, truncated, damaged, or contains more than tensors.
+      ImportError: It is a PyTorch file and torch is not installed.
     """
     if not file.is_file():
         raise UserError(f"{file} does not exist; expected a file of weights")
@@ -83,7 +84,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     with file.open("rb") as stream:
         header_size = int.from_bytes(stream.read(8), "little")
         if not 2 <= header_size <= size - 8:
-            raise UserError(f"{file} is cut off or no safetensors file; download it again")
+            raise UserError(f"{file} is truncated or not a safetensors file; download it again")
         try:
             header = json.loads(stream.read(header_size))
             header.pop("__metadata__", None)
@@ -126,7 +127,7 @@ def _read_torch(file: Path) -> StateDict:
     is_zip = zipfile.is_zipfile(file)
     with file.open("rb") as stream:
         if not is_zip and stream.read(2) == b"PK":
-            raise UserError(f"{file} is cut off; download it again")
+            raise UserError(f"{file} is truncated; download it again")
 
     def load() -> dict[str, torch.Tensor]:
         # Files from before torch 1.6 are not zip files and cannot be mapped.
@@ -141,7 +142,7 @@ def _read_torch(file: Path) -> StateDict:
             "ask its author for safetensors"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{file} is damaged or no torch file; download it again") from error
+        raise UserError(f"{file} is damaged or not a torch file; download it again") from error
     return {
         key: Tensor(
             tuple(tensor.shape),
@@ -153,7 +154,7 @@ def _read_torch(file: Path) -> StateDict:
 
 
 class _Remapped:
-    """Tensors of a mapped file, mapped anew before what was read of it fills the memory."""
+    """A mapped file that is mapped again before the pages that were read fill the memory."""
 
     def __init__(self, load: Callable[[], dict[str, Any]]):
         self._load = load
@@ -174,7 +175,7 @@ class _Remapped:
 
 
 def _flatten(content: Any, tensor_type: type, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries to dotted keys; step counters and the like are left out."""
+    """Flattens nested dictionaries to dotted keys; drops values that are not tensors."""
     if isinstance(content, tensor_type):
         return {prefix.removesuffix("."): content}
     if not isinstance(content, Mapping):

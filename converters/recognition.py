@@ -1,4 +1,4 @@
-"""What a single file of weights is: which copy of them to take, under which names, of what."""
+"""Recognition of single files: which copy of the weights to use, and of which component."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flashmotion_jax.runtime.errors import UserError
 from . import adapters
 from .reader import StateDict
 
-#: Parts that wrappers of torch put anywhere into a key.
+#: Parts that torch wrappers insert anywhere in a key.
 WRAPPERS = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)(?=\.)")
 
-#: What trainers and other programs put before every key.
+#: Prefixes that training code and other programs add to every key.
 PREFIX = re.compile(r"^(module\.|state_dict\.|model\.|diffusion_model\.|pipe\.dit\.)+")
 
-#: A key that a component has and no other, by layout.
+#: A key that only one component has, and in only one layout -> the component and the layout.
 SIGNATURES = {
     "head.head.weight": ("dit", "original"),
     "condition_embedder.time_proj.weight": ("dit", "diffusers"),
@@ -27,14 +27,14 @@ SIGNATURES = {
 
 
 def select_weights(source: StateDict, weights: str) -> StateDict:
-    """The generator of a training checkpoint, its average if there is one; never its critic.
+    """Selects the generator of a training checkpoint; never its critic.
 
     Args:
-      source: all tensors of the file; those of other files come back as they are.
-      weights: "ema" or "raw".
+      source: All tensors of a file. Those of other files are returned unchanged.
+      weights: "ema" for the moving average, if there is one, or "raw".
 
     Raises:
-      UserError: the file has a critic but not the generator asked for.
+      UserError: It is a training checkpoint without the requested generator.
     """
     copies = {key.split(".")[0] for key in source}
     if not copies & {"generator", "generator_ema", "critic"}:
@@ -49,10 +49,10 @@ def select_weights(source: StateDict, weights: str) -> StateDict:
 
 
 def strip_prefixes(source: StateDict) -> StateDict:
-    """The tensors under the model's own names.
+    """Removes prefixes and wrappers from keys.
 
     Raises:
-      UserError: two keys become one.
+      UserError: Two keys become equal.
     """
     stripped = {PREFIX.sub("", WRAPPERS.sub("", key).lstrip(".")): key for key in source}
     if len(stripped) < len(source):
@@ -62,13 +62,13 @@ def strip_prefixes(source: StateDict) -> StateDict:
 
 
 def recognize(source: StateDict) -> tuple[str, str]:
-    """Kind and layout of the component that the tensors are.
+    """Returns the kind and layout of a component.
 
     Args:
-      source: under the model's own names.
+      source: State dict without prefixes.
 
     Raises:
-      UserError: nothing we know.
+      UserError: The component is unknown.
     """
     for name in adapters.NAMES:
         if adapters.is_kind(name, source):
@@ -77,6 +77,6 @@ def recognize(source: StateDict) -> tuple[str, str]:
         if key in source:
             return component
     raise UserError(
-        "the file is no component we know by its keys; `flashmotion convert inspect` lists them, "
-        "and --map with --component takes your own table of names"
+        "the keys of the file are those of no known component; `flashmotion convert inspect` lists "
+        "them, and --map with --component takes a table of names of your own"
     )

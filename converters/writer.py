@@ -1,28 +1,29 @@
-"""Tensors to files: safetensors as a stream, in shards, and torch files.
+"""Writing of safetensors files, whole or in shards, and of PyTorch files.
 
-The stream holds one of our parameters at a time, so that a model never is in memory as a whole.
+safetensors are streamed, one parameter in memory at a time.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from .reader import DTYPES
 
-#: A shard is closed before the parameter that would make it larger.
+#: Maximum size of a shard, unless a single parameter is larger.
 SHARD_BYTES = 5 * 10**9
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-class Spec(NamedTuple):
-    """A tensor that is still to come."""
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Key, shape and dtype of a tensor that is yet to be written."""
 
     key: str
     shape: tuple[int, ...]
@@ -30,19 +31,19 @@ class Spec(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Size in a file."""
+        """Size in the file."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def write_shards(
     path: Path, groups: Sequence[Sequence[Spec]], arrays: Iterator[np.ndarray]
 ) -> None:
-    """Writes one file, or several with an index beside them.
+    """Writes one file, or several shards and an index.
 
     Args:
-      path: of a single file; shards put their number before the suffix.
-      groups: tensors that stay in one shard.
-      arrays: the tensors in the same order.
+      path: Path of a single file; shards add their number before the suffix.
+      groups: Tensors, grouped by the shard they must share.
+      arrays: The tensors in the same order.
     """
     shards: list[list[Spec]] = [[]]
     for group in groups:
@@ -64,7 +65,7 @@ def write_shards(
 
 
 def write_safetensors(file: Path, specs: Sequence[Spec], arrays: Iterator[np.ndarray]) -> None:
-    """Writes one file, taking as many `arrays` as there are `specs`."""
+    """Writes one file, consuming as many `arrays` as there are `specs`."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for spec in specs:
@@ -75,11 +76,11 @@ def write_safetensors(file: Path, specs: Sequence[Spec], arrays: Iterator[np.nda
             "data_offsets": [begin, end],
         }
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # so that data begins at a multiple of 8
+    text += b" " * (-len(text) % 8)  # data must start at a multiple of 8
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little"))
         stream.write(text)
-        for spec, array in zip(specs, arrays):  # noqa: B905  # the next shard takes the rest
+        for spec, array in zip(specs, arrays):  # noqa: B905  # the next shard consumes the rest
             array = np.ascontiguousarray(array, np.dtype(spec.dtype))
             array.tofile(stream)
 
@@ -89,7 +90,7 @@ def write_torch(file: Path, specs: Sequence[Spec], arrays: Iterable[np.ndarray])
 
     Raises:
       ImportError: torch is not installed.
-      OSError: the disk is full or not writable.
+      OSError: The disk is full or not writable.
     """
     try:
         import torch
@@ -100,7 +101,7 @@ def write_torch(file: Path, specs: Sequence[Spec], arrays: Iterable[np.ndarray])
 
     def tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
         array = np.ascontiguousarray(array, np.dtype(dtype))
-        if dtype == "bfloat16":  # numpy's own kinds are all that torch takes
+        if dtype == "bfloat16":  # torch does not accept ml_dtypes
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array)
 
@@ -109,5 +110,5 @@ def write_torch(file: Path, specs: Sequence[Spec], arrays: Iterable[np.ndarray])
     }
     try:
         torch.save(tensors, file)
-    except RuntimeError as error:  # torch's word for any failure of its writer
+    except RuntimeError as error:  # torch raises it for every failure to write
         raise OSError(f"{file} could not be written ({error})") from error

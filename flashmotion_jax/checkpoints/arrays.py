@@ -1,7 +1,7 @@
-"""Named arrays on disk, one orbax tree: what stands in the `params` folders of a checkpoint.
+"""Named arrays on disk as one Orbax tree: the `params` folders of a checkpoint.
 
-Arrays are written a few at a time and read straight to their dtype and place, so that neither way
-ever needs memory for two models.
+Arrays are written a few at a time, and read directly to their dtype and sharding, so that neither
+needs memory for two models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,24 +24,25 @@ from jax.sharding import Sharding
 
 from flashmotion_jax.runtime.errors import UserError, is_resource_exhausted
 
-#: Bytes of a piece of an array on disk: what is buffered at a time on top of the array itself.
+#: Bytes of a chunk of an array on disk, which is buffered in addition to the array.
 CHUNK_BYTES = 64 * 2**20
 
-#: Bytes read, and written, at a time, in whole arrays. What is written together shares files:
-#: alone, each small array would take one of its own and 8 kB more.
+#: Bytes of the arrays that are read or written together. Arrays written together share files; on
+#: its own, each small array would take a file and 8 kB more.
 READ_BYTES = 2**30
 WRITE_BYTES = 2**26
 
 Readers = Mapping[str, Callable[[], np.ndarray]]
-"""Name to a function that makes the array when it is about to be written."""
+"""Name -> function that returns the array, called just before it is written."""
 
 
-class Written(NamedTuple):
-    """What was written to a folder.
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """Facts about a written folder.
 
     Attributes:
-      num_bytes: on disk, for `read_arrays`.
-      digest: sha256 of all names, dtypes and values: it names these arrays.
+      num_bytes: Size on disk, for `read_arrays`.
+      digest: sha256 of all names, dtypes and values, which identifies the arrays.
     """
 
     num_bytes: int
@@ -54,18 +55,18 @@ def write_arrays(
     expected: Mapping[str, jax.ShapeDtypeStruct],
     compress: bool = False,
 ) -> Written:
-    """Writes arrays, never holding more than one, or than `WRITE_BYTES` of small ones.
+    """Writes arrays, with one large array or `WRITE_BYTES` of small ones in memory at a time.
 
     Args:
-      folder: to make.
-      readers: name to function that makes the array.
-      expected: the same names to the shape it must have, and the dtype to store it in.
-      compress: zstd makes bfloat16 weights 22 % smaller (float32: 8 %) and takes two to three
-        times as long.
+      folder: Folder to create.
+      readers: Name -> function that returns the array.
+      expected: Name -> the shape that the array must have, and the dtype to store it in.
+      compress: Compress with zstd: bfloat16 weights become 22 % smaller (float32: 8 %), and writing
+        takes two to three times as long.
 
     Raises:
-      UserError: the names or a shape differ.
-      OSError: the disk is full.
+      UserError: The names or a shape differ.
+      OSError: The disk is full.
     """
     _require_same(readers.keys(), expected.keys(), "the arrays given")
     require_space(folder, sum(map(_num_array_bytes, expected.values())))
@@ -77,7 +78,7 @@ def write_arrays(
         (_LazyArray, _LazyArrayHandler(deepcopy_host_arrays=False)),
         (jax.Array, ocp.type_handlers.ArrayHandler()),
     )
-    # One process writes, and waits for no other.
+    # This process writes alone: Orbax must not wait for the others.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
@@ -93,7 +94,7 @@ def write_arrays(
         if is_resource_exhausted(error):
             raise OSError(errno.ENOSPC, "the disk is full", str(folder)) from error
         raise
-    # Orbax's note of the path it wrote to, which a checkpoint is not to tell wherever it goes.
+    # Orbax records the path of this machine here, which does not belong in a checkpoint.
     (folder / "commit_success.txt").unlink(missing_ok=True)
     return Written(_num_bytes(folder), _digest_all(digests))
 
@@ -107,16 +108,16 @@ def read_arrays(
     """Reads all arrays of a folder.
 
     Args:
-      folder: made by `write_arrays`.
-      num_bytes: what `write_arrays` returned as such.
-      expected: name to shape, and the dtype to read it as.
-      places: name to devices.
+      folder: Folder made by `write_arrays`.
+      num_bytes: As returned by `write_arrays`.
+      expected: Name -> shape, and the dtype to read the array as.
+      places: Name -> sharding.
 
     Returns:
-      Name to array.
+      Name -> array.
 
     Raises:
-      UserError: the folder is incomplete or damaged, or holds other names or shapes.
+      UserError: The folder is incomplete or damaged, or holds other names or shapes.
     """
     require_complete(folder, num_bytes)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -128,7 +129,7 @@ def read_arrays(
         for name, array in expected.items():
             _require_shape(tuple(stored[name].shape), array.shape, f"{name} in {folder}")
         arrays: dict[str, jax.Array] = {}
-        # orbax holds a second copy of all it reads at a time.
+        # Orbax holds a second copy of everything it reads in one call.
         sizes = {name: _num_array_bytes(array) for name, array in expected.items()}
         for names in _groups(sizes, READ_BYTES):
             args = ocp.args.PyTreeRestore(
@@ -157,10 +158,10 @@ def digest_arrays(folder: Path, names: Iterable[str]) -> str:
 
 
 def require_complete(folder: Path, num_bytes: int) -> None:
-    """Checks for missing and cut files, which orbax meets with the tracebacks of its threads.
+    """Checks for missing and truncated files, for which Orbax prints tracebacks of its threads.
 
     Raises:
-      UserError: the folder does not have the `num_bytes` that `write_arrays` returned.
+      UserError: The folder does not have the `num_bytes` that `write_arrays` returned.
     """
     if (found := _num_bytes(folder)) != num_bytes:
         raise UserError(
@@ -169,10 +170,10 @@ def require_complete(folder: Path, num_bytes: int) -> None:
 
 
 def read_array(folder: Path, name: str) -> np.ndarray:
-    """Reads one array of a folder into host memory, in the dtype stored.
+    """Reads one array of a folder into host memory, in its stored dtype.
 
     Raises:
-      UserError: the folder is damaged.
+      UserError: The folder is damaged.
     """
     args = ocp.args.PyTreeRestore(
         {name: 0},
@@ -188,7 +189,7 @@ def read_array(folder: Path, name: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _LazyArray:
-    """An array that exists only while it is written."""
+    """An array that is in memory only while it is written."""
 
     name: str
     read: Callable[[], np.ndarray]
@@ -204,7 +205,7 @@ class _LazyArray:
 
 
 class _LazyArrayHandler(ocp.type_handlers.NumpyHandler):
-    """Writes some arrays, waits, and only then makes others; orbax reads them as plain arrays."""
+    """Writes arrays group by group; Orbax reads them back as plain arrays."""
 
     async def serialize(  # pyrefly: ignore[bad-override]
         self,
@@ -244,7 +245,7 @@ def _num_array_bytes(array: jax.ShapeDtypeStruct) -> int:
 
 
 def _groups(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
-    """Names in groups of at most `limit` bytes, or alone if larger."""
+    """Groups of names with at most `limit` bytes together; a larger one is a group of its own."""
     group: list[str] = []
     for name, size in sizes.items():
         if group and sum(sizes[member] for member in group) + size > limit:
@@ -260,10 +261,10 @@ def _num_bytes(folder: Path) -> int:
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
-    """Checks before the work: orbax prints the tracebacks of its threads when a disk is full.
+    """Checks for free space in advance: on a full disk, Orbax prints tracebacks of its threads.
 
     Raises:
-      OSError: the disk of a folder, which need not exist yet, has less free than `num_bytes`.
+      OSError: The disk of the folder, which need not exist, has less than `num_bytes` free.
     """
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
     free = shutil.disk_usage(parent).free
@@ -272,7 +273,7 @@ def require_space(folder: Path, num_bytes: int) -> None:
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
-    # orbax and tensorstore raise all kinds, down to bare Exception.
+    # Orbax and tensorstore raise exceptions of every kind, even bare Exception.
     return UserError(f"{folder} is damaged ({type(error).__name__}); copy or convert it again")
 
 

@@ -1,12 +1,12 @@
-"""Checkpoints of this project: a folder of components, each with its sizes as JSON and its weights.
+"""Model checkpoints: a folder of components, each with a JSON configuration and its weights.
 
     DIR/model.json                   format, version, how to sample
     DIR/dit/config.json, params/     likewise vae/, text_encoder/, adapters/NAME/
     DIR/tokenizer/
 
-Converters and trainers write it, `load_models` and the pipeline read it, one component at a time.
-Everything appears under its name when it is whole; names that begin with a dot are what a killed
-run left behind.
+Converters and training write such folders; `load_models` and the pipeline read them, one component
+at a time. A component gets its name when it is complete. Names that begin with a dot are leftovers
+of a killed process.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from flashmotion_jax.text.tokenizer import Tokenizer
 FORMAT = "flashmotion_jax"
 VERSION = 1
 
-#: Component -> its configuration and module. Adapters, which are built for a DiT as well, have a
-#: table of their own, `config.adapters`; as components they are called `adapters/NAME`.
+#: Component -> its configuration class and module class. Adapters, whose modules also depend on a
+#: DiT, are listed in `config.adapters.ADAPTERS`; as components they are named `adapters/NAME`.
 MODELS: Mapping[str, tuple[type, Callable[..., Any]]] = {
     "dit": (DiTConfig, DiT),
     "vae": (VAEConfig, VAE),
@@ -59,7 +59,7 @@ RENAMED_SAMPLING_KEYS = {"num_steps": "solver_steps", "maps": "map_kind"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelsConfig:
-    """Sizes of the three models, and how the checkpoint is sampled."""
+    """Configuration of the three models, and how they are sampled."""
 
     dit: DiTConfig
     vae: VAEConfig
@@ -69,13 +69,13 @@ class ModelsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint that was looked at but whose weights have not been read.
+    """A checkpoint whose weights have not been read.
 
     Attributes:
-      path: its folder.
-      config: sizes and sampling.
-      tokenizer: the text encoder's.
-      text_encoder_key: names the text encoder's weights, for caches of embeddings.
+      path: Folder of the checkpoint.
+      config: Configuration of its models.
+      tokenizer: Tokenizer of the text encoder.
+      text_encoder_key: Digest of the text encoder's weights, for caches of embeddings.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Models:
-    """Everything that makes a video, in memory."""
+    """The models of a checkpoint, in memory."""
 
     config: ModelsConfig
     dit: DiT
@@ -101,11 +101,11 @@ class Component:
 
     Attributes:
       kind: one of `kinds()`.
-      dtype: of the stored matmul and convolution weights; what is sensitive is float32 always.
-      config: sizes, of the type that belongs to the kind.
-      dit_config: of an adapter: the DiT it was made for.
-      num_bytes: of the weights on disk.
-      key: sha256 of the weights: it names them, wherever they are.
+      dtype: Of the stored matmul and convolution weights; all others are float32.
+      config: Configuration of the module, of the class that belongs to the kind.
+      dit_config: For an adapter, the DiT that it was made for.
+      num_bytes: Size of the weights on disk.
+      key: sha256 of the weights, which identifies them wherever they are stored.
     """
 
     kind: str
@@ -120,14 +120,14 @@ def load_models(path: str | Path, dtype: str = "bfloat16") -> Models:
     """Reads DiT, VAE, text encoder and tokenizer of a checkpoint.
 
     Args:
-      path: folder written by `flashmotion convert` or a trainer.
-      dtype: of matmuls and convolutions and their weights, "bfloat16" or "float32".
+      path: Folder written by `flashmotion convert import` or by training.
+      dtype: Of matmuls, convolutions and their weights: "bfloat16" or "float32".
 
     Returns:
-      The models, on the mesh that is set, or else on the first device.
+      The models, on the current mesh, or without one on the first device.
 
     Raises:
-      UserError: the folder is not a checkpoint, lacks a part, or is damaged.
+      UserError: The folder is not a checkpoint, lacks a component, or is damaged.
     """
     checkpoint = open_checkpoint(path)
     return Models(
@@ -140,14 +140,14 @@ def load_models(path: str | Path, dtype: str = "bfloat16") -> Models:
 
 
 def open_checkpoint(path: str | Path, adapter: str | None = None) -> Checkpoint:
-    """Checks that everything needed is there, and reads everything but the weights.
+    """Reads everything but the weights, and checks that no component is missing.
 
     Args:
-      path: folder of the checkpoint.
-      adapter: kind of adapter that is needed too, as in `adapters/<kind>`.
+      path: Folder of the checkpoint.
+      adapter: Kind of adapter that must be there too.
 
     Raises:
-      UserError: the folder is not a checkpoint, or lacks a part.
+      UserError: The folder is not a checkpoint, or lacks a component.
     """
     path = Path(path)
     sampling = read_sampling(path)
@@ -172,19 +172,19 @@ def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16"
     """Reads one component.
 
     Args:
-      path: folder of the checkpoint.
-      kind: one of `kinds()`.
-      dtype: of matmuls and convolutions and their weights, or how to compute in all; norms and the
-        like stay in float32.
+      path: Folder of the checkpoint.
+      kind: One of `kinds()`.
+      dtype: Of matmuls, convolutions and their weights, or a whole policy. Norms and other
+        sensitive parameters are float32.
 
     Returns:
-      The module, on the mesh that is set, or else on the first device.
+      The module, on the current mesh, or without one on the first device.
 
     Raises:
-      UserError: the component is missing, damaged, or an adapter for another DiT.
+      UserError: The component is missing or damaged, or an adapter is for another DiT.
     """
     path = Path(path)
-    read_sampling(path)  # says what is wrong with the folder before its parts do
+    read_sampling(path)  # so that an error is about the folder before it is about a component
     component = read_component(path, kind)
     module = abstract_module(kind, component.config, dtype, component.dit_config)
     variables = flat_parameters(module)
@@ -213,18 +213,18 @@ def save_component(
     """Writes one component into a checkpoint, one parameter at a time.
 
     Args:
-      path: folder of the checkpoint.
-      kind: one of `kinds()`.
-      config: its sizes.
-      params: what `parameter_readers` returns, or the same names with readers of other sources.
-      dtype: to store matmul and convolution weights in, "bfloat16" or "float32".
-      dit_config: of an adapter, the DiT it belongs to.
-      overwrite: replace a component that is there.
-      compress: smaller files that take longer to write, see `write_arrays`.
+      path: Folder of the checkpoint.
+      kind: One of `kinds()`.
+      config: Configuration of the component.
+      params: Parameter name -> function that returns the array, as from `parameter_readers`.
+      dtype: To store matmul and convolution weights in: "bfloat16" or "float32".
+      dit_config: For an adapter, the DiT that it belongs to.
+      overwrite: Replace an existing component.
+      compress: Write smaller files, more slowly; see `write_arrays`.
 
     Raises:
-      UserError: the component exists, or names or shapes of `params` are not those of the module.
-      OSError: the disk is full or not writable; the checkpoint is as it was.
+      UserError: The component exists, or names or shapes of `params` do not match the module.
+      OSError: The disk is full or not writable; the checkpoint is unchanged.
     """
     folder = Path(path) / kind
     if folder.exists() and not overwrite:
@@ -245,7 +245,7 @@ def save_component(
 
 
 def save_tokenizer(path: str | Path, source: Path) -> None:
-    """Copies the folder of a tokenizer into a checkpoint, in place of one that is there."""
+    """Copies the folder of a tokenizer into a checkpoint, replacing an existing one."""
     with replacing_folder(Path(path) / "tokenizer") as scratch:
         shutil.copytree(source, scratch)
 
@@ -269,13 +269,13 @@ def abstract_module(
     """A component with shapes and dtypes in place of arrays.
 
     Args:
-      kind: one of `kinds()`.
-      config: its sizes.
-      dtype: of matmuls and convolutions and their weights, or how to compute in all.
-      dit_config: of an adapter, the DiT it belongs to.
+      kind: One of `kinds()`.
+      config: Configuration of the component.
+      dtype: Of matmuls, convolutions and their weights, or a whole policy.
+      dit_config: For an adapter, the DiT that it belongs to.
 
     Raises:
-      UserError: another dtype than float32 and bfloat16.
+      UserError: The dtype is neither float32 nor bfloat16.
     """
     policy = dtype if isinstance(dtype, Policy) else Policy(compute=dtype, params=dtype)
     for name in (policy.compute, policy.params):
@@ -287,7 +287,7 @@ def abstract_module(
 
 
 def flat_parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
-    """Dotted path to variable of every parameter."""
+    """Dotted path -> variable, for every parameter."""
     return {
         ".".join(map(str, keys)): variable
         for keys, variable in nnx.to_flat_state(nnx.state(module))
@@ -295,7 +295,7 @@ def flat_parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
 
 
 def parameter_readers(module: nnx.Module) -> Readers:
-    """The parameters of a module in memory, in the form that `save_component` takes."""
+    """The parameters of a module, in the form that `save_component` takes."""
     return {
         name: lambda variable=variable: np.asarray(variable.get_value())
         for name, variable in flat_parameters(module).items()
@@ -303,14 +303,14 @@ def parameter_readers(module: nnx.Module) -> Readers:
 
 
 def write_sampling(path: str | Path, sampling: SamplingConfig) -> None:
-    """Writes `model.json`, which makes a folder a checkpoint."""
+    """Writes `model.json`, the file that marks a folder as a checkpoint."""
     values = {"format": FORMAT, "version": VERSION, "sampling": to_dict(sampling)}
     with replacing(Path(path) / "model.json") as scratch:
         _write_json(scratch, values)
 
 
 def read_sampling(path: str | Path) -> SamplingConfig:
-    """How the checkpoint is sampled.
+    """Reads how a checkpoint is sampled.
 
     Raises:
       UserError: `path` is not a checkpoint of this version.
@@ -335,10 +335,10 @@ def read_sampling(path: str | Path) -> SamplingConfig:
 
 
 def read_component(path: str | Path, kind: str) -> Component:
-    """The configuration of a component.
+    """Reads the configuration of a component.
 
     Raises:
-      UserError: no such kind, it is missing, or it is an adapter for another DiT.
+      UserError: The kind is unknown, the component is missing, or an adapter is for another DiT.
     """
     path = Path(path)
     if kind not in kinds():
@@ -365,7 +365,7 @@ def read_component(path: str | Path, kind: str) -> Component:
 
 
 def _require_same_dit(path: Path, kind: str, dit_config: DiTConfig) -> None:
-    """Checks an adapter against the DiT beside it, if there is one yet."""
+    """Checks that an adapter was made for the DiT beside it, if there is one."""
     if not (path / "dit" / "config.json").is_file():
         return
     other = to_dict(read_component(path, "dit").config)

@@ -9,6 +9,7 @@ Source: Wan2.2 `wan/modules/model.py`; FlashMotion section 3.1 for the residuals
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -39,7 +40,8 @@ class TextContext(NamedTuple):
     values_LBSAE: jax.Array
 
 
-class ResidualStream(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ResidualStream:
     """One residual a block, made inside the DiT's own scan so that they never exist together.
 
     Any object that returns one is an adapter: `step` gets the carry and the slice of `layers` that

@@ -85,7 +85,7 @@ def test_parts_are_added_and_never_replaced_unasked(original, tmp_path, capsys):
 def test_folder_of_something_else_is_never_touched(original, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     assert convert(original, tmp_path, "--overwrite") == 2
-    assert "is no checkpoint of this project" in capsys.readouterr().err
+    assert "is not a checkpoint of this project" in capsys.readouterr().err
     assert names_in(tmp_path) == {"file"}
 
 
@@ -292,13 +292,13 @@ def test_malicious_file(tmp_path, capsys):
 def test_unknown_file(tmp_path, write_safetensors, capsys):
     write_safetensors(tmp_path / "x.safetensors", {"a": np.zeros(3, np.float32)})
     assert main(["flashmotion", str(tmp_path / "x.safetensors"), str(tmp_path / "model")]) == 2
-    assert "no component we know" in capsys.readouterr().err
+    assert "no known component" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"(": "b"}'])
 def test_map_that_is_none(tmp_path, content):
     (tmp_path / "map.json").write_text(content)
-    with pytest.raises(ValueError, match="is no table of names"):
+    with pytest.raises(ValueError, match="is not a table of names"):
         read_names(tmp_path / "map.json")
 
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.cli.convert import main
 from flashmotion_jax.converters.mapping import make_entries
 from flashmotion_jax.converters.metrics import table
 from flashmotion_jax.evaluation.features.weight_files import (
     abstract_network,
     load_network,
-    parameters,
 )
 
 SIZES = {"inception": {"divide": 16}, "i3d": {"divide": 16, "classes": 10}}
@@ -17,7 +17,7 @@ SIZES = {"inception": {"divide": 16}, "i3d": {"divide": 16, "classes": 10}}
 
 def tensors(network):
     """Random tensors under the published keys, and what else the files hold."""
-    abstract = parameters(abstract_network(network, **SIZES[network]))
+    abstract = flat_parameters(abstract_network(network, **SIZES[network]))
     rng = np.random.default_rng(3)
     arrays = {
         entry.keys[0]: rng.standard_normal(entry.source_shape).astype(np.float32)
@@ -47,7 +47,7 @@ def test_every_tensor_arrives(tmp_path, capsys, network, suffix):
     (file,) = (tmp_path / "out").iterdir()
     assert f"wrote {file}" in capsys.readouterr().out
     module = load_network(file, network)
-    entries = parameters(module)
+    entries = flat_parameters(module)
     checked = set()
     for entry in make_entries(entries, table(network, list(entries))):
         for key, array in entry.scatter(np.asarray(entries[entry.target].get_value())):

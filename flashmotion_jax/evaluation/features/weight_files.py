@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.evaluation.features.i3d import I3D
 from flashmotion_jax.evaluation.features.inception import Inception
 from flashmotion_jax.runtime.atomic import replacing
@@ -42,12 +43,6 @@ def abstract_network(network: Network, **sizes: Any) -> nnx.Module:
       **sizes: Arguments of its constructor.
     """
     return nnx.eval_shape(lambda: _BUILD[network](**sizes))
-
-
-def parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
-    """Dotted path -> variable, for every parameter."""
-    flat = nnx.to_flat_state(nnx.state(module))
-    return {".".join(map(str, keys)): variable for keys, variable in flat}
 
 
 def save_network(folder: Path, network: Network, arrays: Mapping[str, np.ndarray]) -> Path:
@@ -95,7 +90,7 @@ def load_network(path: str | Path, network: Network, **options: Any) -> nnx.Modu
         if network == "i3d":
             sizes["classes"] = stored["logits.bias"].shape[0]
         module = abstract_network(network, **options, **sizes)
-        for target, variable in parameters(module).items():
+        for target, variable in flat_parameters(module).items():
             expected = variable.get_value().shape
             if target not in stored or stored[target].shape != expected:
                 raise UserError(f"{file} lacks {target} of shape {expected}")

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.converters.mapping import make_entries
 from flashmotion_jax.converters.metrics import table
 from flashmotion_jax.evaluation.features.weight_files import (
     abstract_network,
     load_network,
-    parameters,
     save_network,
 )
 
@@ -24,7 +24,7 @@ INPUTS = {"inception": (2, 99, 107, 3), "i3d": (1, 11, 224, 224, 3)}
 
 def keys(network, **sizes):
     """The published keys and their shapes."""
-    abstract = parameters(abstract_network(network, **sizes))
+    abstract = flat_parameters(abstract_network(network, **sizes))
     entries = make_entries(abstract, table(network, list(abstract)))
     return {entry.keys[0]: entry.source_shape for entry in entries}
 
@@ -38,7 +38,7 @@ def drawn(network, seed=0):
     """Random weights by numpy, so that no torch is needed."""
     rng = np.random.default_rng(seed)
     arrays = {}
-    for name, variable in parameters(abstract_network(network, **SIZES[network])).items():
+    for name, variable in flat_parameters(abstract_network(network, **SIZES[network])).items():
         noise = rng.standard_normal(variable.get_value().shape).astype(np.float32)
         if name.endswith("kernel"):
             noise *= np.sqrt(2 / np.prod(noise.shape[:-1]))
@@ -60,7 +60,7 @@ def features(folder, network):
 def as_torch(network, arrays):
     import torch
 
-    abstract = parameters(abstract_network(network, **SIZES[network]))
+    abstract = flat_parameters(abstract_network(network, **SIZES[network]))
     entries = make_entries(abstract, table(network, list(abstract)))
     return {
         key: torch.from_numpy(np.ascontiguousarray(array))
