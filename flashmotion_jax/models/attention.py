@@ -1,11 +1,11 @@
-"""Exact attention that never holds an N x N matrix of scores, on one device or over a mesh.
+"""Exact attention without an N x N matrix of scores, on one device or over a mesh.
 
-On NVIDIA GPUs bfloat16 goes to cuDNN's flash attention, on TPUs to jax's splash kernel; everywhere
-else, and where these do not fit, queries are taken in chunks against all keys.
+16-bit attention uses cuDNN's flash attention on NVIDIA GPUs and JAX's splash kernel on TPUs.
+Elsewhere, and for shapes that these do not support, chunks of queries attend to all keys.
 
-Where a video's tokens are split over "context", each device trades its tokens of all heads for all
-tokens of some heads (Ulysses), and back. Where there are more devices than the heads can be divided
-among, some have the same heads: they gather keys and values from each other.
+When the tokens of a video are split over "context", an all-to-all exchanges some tokens with all
+heads for all tokens with some heads, and back (Ulysses). When the heads do not divide over so many
+devices, several devices have the same heads and gather keys and values from each other.
 
 Source: Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509.
 """
@@ -25,7 +25,7 @@ from flashmotion_jax.models.splash_attention import fits_splash, splash_attentio
 from flashmotion_jax.runtime.jit import backend
 from flashmotion_jax.runtime.sharding import context_size, is_mesh_hidden
 
-#: Scores of one chunk that a device holds at a time, in elements (256 MiB in float32).
+#: Maximum number of scores per chunk and device (256 MiB in float32).
 MAX_SCORES = 2**26
 
 
@@ -34,9 +34,9 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     """softmax(q k^T / sqrt(E)) v, the softmax in float32.
 
     Args:
-      q_BNAE: queries of N tokens.
-      k_BSAE: keys of S tokens, the dtype of the queries.
-      v_BSAE: values, likewise.
+      q_BNAE: Queries of N tokens.
+      k_BSAE: Keys of S tokens, in the dtype of the queries.
+      v_BSAE: Values, likewise.
 
     Returns:
       `[B, N, A, E]` in the dtype of the queries.
@@ -46,6 +46,7 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     if backend() == "tpu" and fits_splash(q_BNAE):
         return splash_attention(q_BNAE, k_BSAE, v_BSAE)
     num_queries, heads = q_BNAE.shape[1:3]
+    # Of the array's shape, the part on one device limits the chunk.
     own = (
         q_BNAE.shape if is_mesh_hidden() else jax.typeof(q_BNAE).sharding.shard_shape(q_BNAE.shape)
     )
@@ -56,16 +57,16 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
 def attend_to_tokens(
     q_BTPAE: jax.Array, k_BTPAE: jax.Array, v_BTPAE: jax.Array, num_tokens: int
 ) -> jax.Array:
-    """Attention of all tokens of a video to all of them.
+    """Self-attention over all tokens of a video.
 
     Args:
-      q_BTPAE: queries of every frame's tokens, perhaps split over "context".
-      k_BTPAE: keys, likewise.
-      v_BTPAE: values, likewise.
-      num_tokens: of a frame that are real; those behind them are not attended to.
+      q_BTPAE: Queries of the tokens of every frame, which may be split over "context".
+      k_BTPAE: Keys, likewise.
+      v_BTPAE: Values, likewise.
+      num_tokens: Tokens of a frame that are not padding. Padding is not attended to.
 
     Returns:
-      As the queries; of tokens that are not real, whatever comes out.
+      An array like the queries, undefined for padding.
     """
 
     def local(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -78,7 +79,7 @@ def attend_to_tokens(
 
 
 def attend_to_whole(q_BTPAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Array:
-    """Attention of tokens, perhaps split over "context", to what every device has whole: a text."""
+    """Attention of tokens, which may be split over "context", to a text that every device has."""
 
     def local(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         out = attention(_merge(q), k, v)
@@ -90,17 +91,17 @@ def attend_to_whole(q_BTPAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) ->
 def _on_each_device(
     local: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array
 ) -> jax.Array:
-    """Runs `local` on each device's part: kernels and chunks then see the shapes that are there.
+    """Runs `local` on the part of each device, so that kernels and chunks see local shapes.
 
-    On its own, the partitioner takes a kernel's result for whole on every device: it gathered all
-    videos' attention, and each device computed the next matmul of all (docs/decisions.md).
+    Otherwise the partitioner assumes that a kernel's result is replicated: it used to gather the
+    attention of all videos, and every device computed the next matmul of all (docs/decisions.md).
     """
     if jax.sharding.get_abstract_mesh().empty:
         return local(q, k, v)
     specs = tuple(jax.typeof(x).sharding.spec for x in (q, k, v))
 
     def on_device(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        # Every device of "context" has the same text, but computes its own part of the gradient.
+        # Devices of "context" share the text, but each computes a part of its gradient.
         return local(q, vary_along(k, specs[0], specs[1]), vary_along(v, specs[0], specs[2]))
 
     return jax.shard_map(on_device, in_specs=specs, out_specs=specs[0], check_vma=can_check_vma())(
@@ -109,22 +110,22 @@ def _on_each_device(
 
 
 def can_check_vma() -> bool:
-    """Whether `jax.shard_map` can check along which mesh axes every value varies.
+    """Whether `jax.shard_map` can check along which mesh axes values vary (`check_vma`).
 
-    Not on a TPU: jax's splash kernel does not declare it of its results (docs/decisions.md).
+    It cannot on TPUs: JAX's splash kernel does not declare it for its outputs (docs/decisions.md).
     """
     return backend() != "tpu"
 
 
 def vary_along(x: jax.Array, wanted: PartitionSpec, own: PartitionSpec) -> jax.Array:
-    """Declares that an array varies along more mesh axes, inside a `jax.shard_map`.
+    """Inside a `jax.shard_map`, marks an array as varying along more mesh axes.
 
-    Its value stays; its gradient is summed over these axes.
+    Its value does not change; its gradient is summed over these axes.
 
     Args:
-      x: an array that is split as `own`.
-      wanted: the axes along which it is to vary.
-      own: the axes along which it varies.
+      x: Array with the partition spec `own`.
+      wanted: Partition spec with the axes along which the array should vary.
+      own: Partition spec with the axes along which it varies.
     """
     missing = tuple(sorted(_axes(wanted) - _axes(own)))
     return jax.lax.pcast(x, missing, to="varying") if missing and can_check_vma() else x
@@ -140,9 +141,9 @@ def _merge(x_BTPAE: jax.Array) -> jax.Array:
 
 
 class _Heads:
-    """The trade of tokens for heads over the "context" of the mesh, on one device of it.
+    """The exchange of tokens for heads over the "context" axis, seen from one device.
 
-    Neighbors trade with each other, as many as divide the heads.
+    Groups of neighboring devices, as many as divide the heads, exchange with each other.
     """
 
     def __init__(self, num_heads: int):
@@ -154,7 +155,7 @@ class _Heads:
         self._same_heads = [list(range(start, size, traders)) for start in range(traders)]
 
     def scatter(self, x_BTPAE: jax.Array) -> jax.Array:
-        """All heads of some tokens to some heads of the neighbors' tokens."""
+        """From all heads of some tokens to some heads of all tokens of the group."""
         return self._trade(x_BTPAE, split=3, join=2)
 
     def scatter_back(self, x_BTPAE: jax.Array) -> jax.Array:
@@ -162,7 +163,7 @@ class _Heads:
         return self._trade(x_BTPAE, split=2, join=3)
 
     def gather(self, x_BTPAE: jax.Array) -> jax.Array:
-        """Tokens of the neighbors to all tokens, of the same heads."""
+        """From the tokens of the group to all tokens, with the same heads."""
         if not self._shares:
             return x_BTPAE
         groups = self._same_heads
@@ -176,9 +177,9 @@ class _Heads:
 
 
 def _fits_cudnn(q_BNAE: jax.Array) -> bool:
-    """CuDNN's flash attention: 16-bit, heads of at most 128 (the VAE's single head is wider).
+    """Whether cuDNN supports it: 16 bits, and heads of at most 128; that of the VAE is wider.
 
-    A single query, as a classifier's, has no N x N matrix that a kernel would save.
+    For a single query, as in the discriminator, there is no N x N matrix to avoid.
     """
     num_queries, width = q_BNAE.shape[1], q_BNAE.shape[-1]
     is_16_bit = q_BNAE.dtype in (jnp.bfloat16, jnp.float16)

@@ -1,9 +1,9 @@
-"""2-D convolution with gradients that XLA runs well on a CPU, inside loops too.
+"""2-D convolution with gradients that are fast on CPUs, also inside loops.
 
-What XLA derives is a convolution with the image as its kernel, and one with its dimensions swapped.
-In the body of a `lax.scan`, where blocks and chunks of video run, both miss the CPU's fast library
-and take 15 to 30 times as long (jax 0.10, `tools/measure_convolution.py`). Here they are matmuls,
-one for each position of the kernel, and a convolution of the same form as the forward one.
+XLA's own gradients are a convolution with the image as its kernel, and one with swapped dimensions.
+In the body of a `lax.scan`, neither uses the CPU's fast library, and both take 15 to 30 times as
+long (jax 0.10, `tools/measure_convolution.py`). Here they are matmuls, one per position of the
+kernel, and a convolution of the same form as the forward one.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def convolve(
     """`lax.conv_general_dilated` of images, with the gradients above on a CPU.
 
     Args:
-      x_NHWC: images.
+      x_NHWC: Images.
       kernel: `[kh, kw, C_in, C_out]`.
-      window_strides: in height and width.
+      window_strides: Strides in height and width.
       padding: "SAME", "VALID" or pixels `((top, bottom), (left, right))`.
-      **options: as `lax.conv_general_dilated` takes them; a dilation or groups leave the gradients
-        to XLA.
+      **options: Options of `lax.conv_general_dilated`. With dilation or groups, the gradients are
+        XLA's.
 
     Returns:
       `[N, H', W', C_out]`.
@@ -63,19 +63,19 @@ def convolve(
 
 
 def double_and_convolve(x_NHWC: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
-    """Images of twice the height and width, each pixel four times, under a 3 x 3 convolution.
+    """Nearest-neighbor upsampling by two, followed by a 3 x 3 convolution.
 
-    A pixel of the large image sees two rows and two columns of the small one: the sums of the
-    kernel's weights on each are a 2 x 2 kernel, another for each of the four places in a cell. That
-    is 16 products in place of 36.
+    Each output pixel depends on two rows and two columns of the input. The weights that fall on the
+    same input pixel are added, which gives a 2 x 2 kernel for each of the four output pixels of a
+    cell: 16 products instead of 36.
 
     Args:
-      x_NHWC: small images.
+      x_NHWC: Images.
       kernel: `[3, 3, C_in, C_out]`.
-      dtype: of the products; sums of weights are made in float32.
+      dtype: Dtype of the products; weights are added in float32.
 
     Returns:
-      `[N, 2 H, 2 W, C_out]` in `dtype`; beyond the border are zeros.
+      `[N, 2 H, 2 W, C_out]` in `dtype`, with zero padding at the border.
     """
     num_images, height, width, _ = x_NHWC.shape
     by_row = _sums_by_place(kernel.astype(jnp.float32), axis=0)
@@ -98,7 +98,7 @@ def double_and_convolve(x_NHWC: jax.Array, kernel: jax.Array, dtype: Any) -> jax
 
 
 def _sums_by_place(kernel: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """The weights on the two small pixels that the first and the second place of a cell see."""
+    """Sums of the weights on the two input pixels, for the first and second pixel of a cell."""
     before, own, after = jnp.split(kernel, 3, axis=axis)
     return (
         jnp.concatenate([before, own + after], axis=axis),
@@ -150,7 +150,7 @@ def _gradient_of_images(
     padding: Padding,
     gradient_NHWC: jax.Array,
 ) -> jax.Array:
-    """The kernel, turned around, over the spread gradient."""
+    """Convolves the dilated gradient with the flipped kernel."""
     spread_NHWC = _spread(shape, kernel.shape, strides, padding, gradient_NHWC)
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     return _convolve(spread_NHWC, turned, (1, 1), ((0, 0), (0, 0)), None)
@@ -163,9 +163,9 @@ def _spread(
     padding: Padding,
     gradient_NHWC: jax.Array,
 ) -> jax.Array:
-    """The gradient with `stride - 1` zeros between its pixels, and a border of zeros.
+    """Dilates the gradient by the stride and pads it with zeros.
 
-    Pixel `x + k` of it, counted from 0, is what pixel x of the images gets through position
+    Pixel `x + k` of the result, from 0, is what image pixel x receives through position
     `size - 1 - k` of the kernel.
     """
     config = [(0, 0, 0)]
@@ -185,10 +185,10 @@ def _gradient_of_kernel(
     padding: Padding,
     gradient_NHWC: jax.Array,
 ) -> jax.Array:
-    """One matmul over all pixels, or one for each position of the kernel.
+    """One matmul over all pixels, or one per position of the kernel.
 
-    What stands side by side in memory, as wide as all positions, is the narrower of both: the
-    gradient where it has fewer channels. As wide as the images, it would be slower than matmuls.
+    The single matmul needs all shifted copies of the gradient side by side. That is faster only if
+    the gradient has fewer channels than the images.
     """
     rows, columns = kernel.shape[:2]
     whole = None if is_mesh_hidden() else PartitionSpec(None, None)

@@ -1,15 +1,15 @@
-"""The discriminator: classifiers that watch a frozen DiT look at a noisy video, and one logit.
+"""The discriminator: attention classifiers on blocks of a frozen DiT, and one logit per video.
 
-One classifier for each tapped DiT block asks with a learned query token, in turn: the first frame
-and the text (semantic self-attention, SS), the trajectory (trajectory cross-attention, TC), and the
-block's video tokens (video cross-attention, VC). An MLP makes a token of it; another one makes the
-logit of the tokens of all classifiers. Only what is in this module is trained.
+The classifier of a block has a learned query token. It attends in turn to the first frame and the
+text (semantic self-attention, SS), the trajectory (trajectory cross-attention, TC), and the video
+tokens of the block (video cross-attention, VC). An MLP follows; another one turns the tokens of all
+classifiers into a logit. The DiT is not trained.
 
-Every token of image, trajectory and video carries its place `(t, y, x)` as an added sinusoid. It is
-added, not turned into the keys as in the DiT, because values must carry it too: the query learns
-from TC where an object should be and looks there in VC.
+Tokens of image, trajectory and video have sinusoids of their position `(t, y, x)` added. The DiT's
+rotary embedding would not do, because the values must contain the position: TC tells the query
+where an object should be, and VC looks there.
 
-Source: FlashMotion section 3.4 and figure 3; widths are open in the paper.
+Source: FlashMotion section 3.4 and figure 3, which do not give the widths.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flashmotion_jax.runtime.sharding import gather, split_batch_like
 
 
 class QueryAttention(nnx.Module):
-    """Attention of one query token to any tokens, normalized before, added to the query after."""
+    """Pre-norm attention of one query token, with a residual connection."""
 
     def __init__(self, config: DiscriminatorConfig, *, eps: float, policy: Policy, rngs: nnx.Rngs):
         def project(axes: tuple[str, str], use_bias: bool = True) -> nnx.Linear:
@@ -40,13 +40,13 @@ class QueryAttention(nnx.Module):
 
         self.norm = layers.layer_norm(config.dim, eps=eps, affine=False, rngs=rngs)
         self.q, self.v = project(("embed", "heads")), project(("embed", "heads"))
-        # A bias of the keys would move all scores of the query alike, which softmax undoes.
+        # Softmax does not depend on a bias of the keys, which shifts all scores of a query alike.
         self.k = project(("embed", "heads"), use_bias=False)
         self.o = project(("heads", "embed"))
         self.num_heads = config.num_heads
 
     def __call__(self, query_B1D: jax.Array, tokens_BND: jax.Array) -> jax.Array:
-        """The float32 query `[B, 1, D]` after it looked at N tokens."""
+        """Returns the float32 query `[B, 1, D]` after attention to N tokens."""
 
         def heads(x: jax.Array) -> jax.Array:
             return rearrange(x, "b n (a e) -> b n a e", a=self.num_heads)
@@ -59,7 +59,7 @@ class QueryAttention(nnx.Module):
 
 
 class Classifier(nnx.Module):
-    """The classifier at one DiT block: three attentions of its query, then an MLP."""
+    """The classifier of one DiT block: three attention layers of a query, then an MLP."""
 
     def __init__(
         self,
@@ -94,13 +94,13 @@ class Classifier(nnx.Module):
         trajectory_BND: jax.Array | None,
         positions_ND: jax.Array,
     ) -> jax.Array:
-        """Looks at one block's video tokens.
+        """Classifies the output of a block.
 
         Args:
-          output_BTPD: float32 residual stream after the block, of the DiT's width.
-          semantic_BSD: tokens of the first frame and the text; None without SS.
-          trajectory_BND: tokens of the trajectory; None without TC.
-          positions_ND: added to the video tokens.
+          output_BTPD: float32 residual stream after the block.
+          semantic_BSD: Tokens of the first frame and the text; None without SS.
+          trajectory_BND: Tokens of the trajectory; None without TC.
+          positions_ND: Position embedding of the video tokens.
 
         Returns:
           float32 token `[B, D]`.
@@ -109,7 +109,7 @@ class Classifier(nnx.Module):
         query = jnp.broadcast_to(self.query[...], (batch, *self.query.shape))
         query = split_batch_like(query, output_BTPD)
         if self.semantic is not None and semantic_BSD is not None:
-            # Self-attention over [query; image; text] of which only the query's row is computed.
+            # The query's row of self-attention over [query; image; text]; no other row is needed.
             query = self.semantic(query, jnp.concatenate([query, semantic_BSD], axis=1))
         if self.trajectory is not None and trajectory_BND is not None:
             query = self.trajectory(query, trajectory_BND)
@@ -120,7 +120,7 @@ class Classifier(nnx.Module):
 
 
 def merge_frames(x_BTPD: jax.Array) -> jax.Array:
-    """`[B, T, P, D] -> [B, N, D]`: a query does not care about frames."""
+    """`[B, T, P, D] -> [B, N, D]`: a query attends to the tokens of all frames."""
     return rearrange(x_BTPD, "b t p d -> b (t p) d")
 
 
@@ -128,8 +128,8 @@ class Discriminator(nnx.Module):
     """Classifiers on the outputs of some blocks of a frozen DiT, which every call takes.
 
     Attributes:
-      config: its sizes and block indices.
-      classifiers: one for each of these blocks, stacked.
+      config: Configuration, with the indices of the blocks.
+      classifiers: One classifier per block, stacked.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Discriminator(nnx.Module):
             policy=FLOAT32,
             rngs=rngs,
         )
-        # Logits start near 0, where softplus is steep, and the classifiers still get a gradient.
+        # Logits start near 0, where softplus has a slope; at 0 the classifiers had no gradient.
         self.head.down.kernel[...] *= 0.01
 
     @jax.named_scope("discriminator")
@@ -174,18 +174,17 @@ class Discriminator(nnx.Module):
         image_latents: jax.Array,
         trajectory: jax.Array,
     ) -> jax.Array:
-        """Tells real videos from generated ones.
+        """Classifies videos as real or generated.
 
-        The gradient reaches `latents` through the backbone.
+        Gradients reach `latents` through the backbone.
 
         Args:
-          backbone: the frozen DiT.
-          latents: noisy latents `[B, T, h, w, C]`.
-          timesteps: `[B, T]`, 0..1000.
-          text: `[B, S, text_dim]` embeddings, padded with zeros, which are attended as in the DiT.
-          image_latents: clean latents of the first frame, `[B, 1, h, w, C]`; not looked at
-            without SS.
-          trajectory: latents of the trajectory map, `[B, T, h, w, C]`; not looked at without TC.
+          backbone: The frozen DiT.
+          latents: Noisy latents `[B, T, h, w, C]`.
+          timesteps: `[B, T]` on the 0..1000 scale.
+          text: `[B, S, text_dim]` embeddings. Zero padding is attended to, as in the DiT.
+          image_latents: Clean latents of the first frame, `[B, 1, h, w, C]`; unused without SS.
+          trajectory: Latents of the trajectory map, `[B, T, h, w, C]`; unused without TC.
 
         Returns:
           float32 logits `[B]`, above 0 for real.
@@ -226,9 +225,9 @@ class Discriminator(nnx.Module):
         return jnp.concatenate([image, self.embed_text(text)], axis=1)
 
     def _patch_tokens(self, embed: nnx.Linear, latents: jax.Array) -> jax.Array:
-        """One token a patch with its place, float32 `[B, N, D]`."""
+        """One token per patch, with its position added: float32 `[B, N, D]`."""
         tokens_BTPD = embed(layers.patchify(latents, self.patch_size))
-        # Of a batch of one, merging its only frame loses which dimension was the batch.
+        # For a batch of one, merging a single frame loses which dimension was the batch.
         tokens_BND = split_batch_like(merge_frames(tokens_BTPD), tokens_BTPD)
         return tokens_BND + self._positions(latents)[None]
 
@@ -240,11 +239,11 @@ class Discriminator(nnx.Module):
 
 
 def position_embedding(grid: tuple[int, int, int], dim: int) -> jax.Array:
-    """Sinusoids of the place of every token of a `[T, h, w]` grid.
+    """Sinusoidal position embedding of the tokens of a `[T, h, w]` grid.
 
     Args:
-      grid: latent frames, token rows, token columns.
-      dim: even width, shared out between the three as the DiT does for rotations.
+      grid: Latent frames, token rows and token columns.
+      dim: Even width, divided among the three axes as in the DiT's rotary embedding.
 
     Returns:
       float32 `[N, dim]`, N in (t, h, w) order.

@@ -1,8 +1,8 @@
 """The Wan2.2 diffusion transformer: latents, timesteps and text in, velocity out.
 
-`Trunk` is everything but the output head: adapters that copy the DiT are one too. Blocks are
-stacked and scanned; tokens keep their frame, `[B, T, P, D]`, so that a timestep per latent frame
-modulates all of the frame's tokens without ever being copied to them.
+`Trunk` is everything but the output head, and the base of adapters that copy the DiT. Blocks are
+stacked and scanned. Tokens keep a frame axis, `[B, T, P, D]`, so that one timestep per latent frame
+modulates the tokens of the frame by broadcasting.
 
 Source: Wan2.2 `wan/modules/model.py`; FlashMotion section 3.1 for the residuals of an adapter.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,11 +30,11 @@ from flashmotion_jax.runtime.sharding import gather, join_tokens, pad_tokens, sp
 
 
 class TextContext(NamedTuple):
-    """Keys and values of every block's cross-attention: all a video needs of its prompt.
+    """Keys and values of every block's cross-attention, computed once per prompt.
 
     Attributes:
-      keys_LBSAE: normalized keys, in the compute dtype.
-      values_LBSAE: values, likewise.
+      keys_LBSAE: Normalized keys, in the compute dtype.
+      values_LBSAE: Values, likewise.
     """
 
     keys_LBSAE: jax.Array
@@ -42,14 +43,14 @@ class TextContext(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ResidualStream:
-    """One residual a block, made inside the DiT's own scan so that they never exist together.
+    """A residual per block, computed inside the DiT's scan, so that only one exists at a time.
 
-    Any object that returns one is an adapter: `step` gets the carry and the slice of `layers` that
-    belongs to the block, and returns the next carry and what is added to the block's output.
+    Adapters return one. `step` takes the carry and the block's slice of `layers`, and returns the
+    next carry and the residual that is added to the block's output.
 
     Attributes:
-      carry: pytree handed from block to block, for instance the adapter's own hidden state.
-      layers: pytree of arrays with a leading dimension L: weights and features of each block.
+      carry: Pytree passed from block to block, for instance the adapter's hidden state.
+      layers: Pytree of arrays with a leading dimension L: weights and features per block.
       step: `(carry, layer) -> (carry, residual_BTPD)`.
     """
 
@@ -59,7 +60,7 @@ class ResidualStream:
 
 
 class Attention(nnx.Module):
-    """The four projections and two norms that self- and cross-attention share."""
+    """Projections and norms shared by self- and cross-attention."""
 
     def __init__(self, config: DiTConfig, *, policy: Policy, rngs: nnx.Rngs):
         def project() -> nnx.Linear:
@@ -69,7 +70,7 @@ class Attention(nnx.Module):
 
         self.q, self.k, self.v = project(), project(), project()
         self.o = layers.linear(config.dim, config.dim, ("heads", "embed"), policy=policy, rngs=rngs)
-        # Over the full width, not per head.
+        # Over the full width, not per head, as in Wan2.2.
         self.norm_q = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
         self.norm_k = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
         self.num_heads = config.num_heads
@@ -85,11 +86,11 @@ class Attention(nnx.Module):
 
 
 class SelfAttention(Attention):
-    """Attention of all tokens to all tokens, positions by rotation."""
+    """Self-attention over all tokens, with rotary positions."""
 
     @jax.named_scope("self_attention")
     def __call__(self, x_BTPD: jax.Array, rope_TPE: jax.Array) -> jax.Array:
-        """Attends to all tokens that have a rotation in `rope_TPE`; others are padding."""
+        """Attends to all tokens that have a rotation in `rope_TPE`; the others are padding."""
         rope = pad_tokens(rope_TPE[None], x_BTPD.shape[2])[0]
         q_BTPAE = apply_rope(self.heads(self.norm_q(self.q(x_BTPD))), rope)
         k_BTPAE = apply_rope(self.heads(self.norm_k(self.k(x_BTPD))), rope)
@@ -104,7 +105,7 @@ class SelfAttention(Attention):
 
 
 class CrossAttention(Attention):
-    """Attention of the tokens to the text, whose keys and values are given ready-made."""
+    """Cross-attention to the text, whose keys and values are computed beforehand."""
 
     def keys_values(self, text_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values `[B, S, A, E]` of embedded text `[B, S, D]`."""
@@ -113,7 +114,7 @@ class CrossAttention(Attention):
 
     @jax.named_scope("cross_attention")
     def __call__(self, x_BTPD: jax.Array, keys_values: tuple[jax.Array, jax.Array]) -> jax.Array:
-        """Attends from all tokens to the text of `keys_values`."""
+        """Attends to the text with these keys and values."""
         q_BTPAE = self.heads(self.norm_q(self.q(x_BTPD))).astype(self.compute_dtype)
         return self.join(attend_to_whole(q_BTPAE, *keys_values))
 
@@ -143,10 +144,10 @@ class Block(nnx.Module):
         """Runs the block on the float32 residual stream.
 
         Args:
-          x_BTPD: float32 tokens by latent frame.
-          modulation_BT6D: float32 rows shift1, scale1, gate1, shift2, scale2, gate2 of each frame.
-          text: this block's keys and values, `[B, S, A, E]` each.
-          rope_TPE: the result of `rope_table`.
+          x_BTPD: float32 tokens.
+          modulation_BT6D: float32 rows shift1, scale1, gate1, shift2, scale2, gate2 per frame.
+          text: Keys and values of this block, `[B, S, A, E]` each.
+          rope_TPE: Result of `rope_table`.
 
         Returns:
           float32 `[B, T, P, D]`.
@@ -165,17 +166,16 @@ class Trunk(nnx.Module):
     """Embeddings of patches, timesteps and text, and the stacked blocks.
 
     Attributes:
-      config: sizes; `config.in_channels` is the width of what `embed_patches` takes.
-      blocks: all blocks as one module, parameters with a leading layer dimension.
+      config: Configuration; `config.in_channels` are the channels that `embed_patches` takes.
+      blocks: All blocks as one module, whose parameters have a leading layer dimension.
     """
 
     def __init__(self, config: DiTConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
         self.config = config
         dim = config.dim
-        patch_height, patch_width = config.patch_size
-        # The published strided convolution has kernel = stride: it is one matmul a patch.
+        # The published convolution has stride = kernel size, which is a matmul per patch.
         self.patch_embedding = layers.linear(
-            patch_height * patch_width * config.in_channels,
+            math.prod(config.patch_size) * config.in_channels,
             dim,
             (None, "embed"),
             policy=policy,
@@ -184,7 +184,7 @@ class Trunk(nnx.Module):
         self.text_embedding = layers.FeedForward(
             (config.text_dim, dim, dim), layers.gelu_tanh, policy=policy, rngs=rngs
         )
-        # Timestep and modulation in float32: rounding them to bfloat16 moves all tokens at once.
+        # In float32: a rounding error of the modulation would shift all tokens of a frame alike.
         self.time_embedding = layers.FeedForward(
             (config.freq_dim, dim, dim), jax.nn.silu, policy=FLOAT32, rngs=rngs
         )
@@ -205,10 +205,10 @@ class Trunk(nnx.Module):
 
     @jax.named_scope("embed_timesteps")
     def embed_timesteps(self, timesteps_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """One row a latent frame.
+        """Embeds one timestep per latent frame.
 
         Args:
-          timesteps_BT: 0..1000.
+          timesteps_BT: Timesteps on the 0..1000 scale.
 
         Returns:
           float32 embedding `[B, T, D]` for the head and modulation `[B, T, 6, D]` for the blocks.
@@ -223,7 +223,7 @@ class Trunk(nnx.Module):
         """Keys and values of the text in every block, once per video.
 
         Args:
-          text_BSD: the text encoder's output, padded with zeros, which are attended as upstream.
+          text_BSD: Output of the text encoder. Its zero padding is attended to, as in Wan2.2.
 
         Returns:
           Keys and values of all L blocks.
@@ -237,28 +237,28 @@ class Trunk(nnx.Module):
         return TextContext(keys, values)
 
     def rope(self, latents_BThwC: jax.Array) -> jax.Array:
-        """Rotations for the tokens of latents of this shape."""
-        _, frames, height, width, _ = latents_BThwC.shape
-        patch_height, patch_width = self.config.patch_size
-        grid = (frames, height // patch_height, width // patch_width)
-        return rope_table(grid, self.config.head_dim)
+        """Rotations for the tokens of latents with this shape."""
+        return rope_table(self._grid(latents_BThwC), self.config.head_dim)
 
     def num_tokens(self, latents_BThwC: jax.Array) -> int:
-        """Tokens of a frame of latents of this shape."""
-        _, _, height, width, _ = latents_BThwC.shape
+        """Number of tokens per frame of latents with this shape."""
+        _, rows, columns = self._grid(latents_BThwC)
+        return rows * columns
+
+    def _grid(self, latents_BThwC: jax.Array) -> tuple[int, int, int]:
+        _, frames, height, width, _ = latents_BThwC.shape
         patch_height, patch_width = self.config.patch_size
-        return height * width // (patch_height * patch_width)
+        return frames, height // patch_height, width // patch_width
 
 
 class Head(nnx.Module):
-    """Modulated norm and projection of each token to its patch of velocity, in float32."""
+    """Modulated norm and projection of each token to a patch of velocity, in float32."""
 
     def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs):
-        patch_height, patch_width = config.patch_size
         self.norm = layers.layer_norm(config.dim, eps=config.eps, affine=False, rngs=rngs)
         self.head = layers.linear(
             config.dim,
-            patch_height * patch_width * config.out_channels,
+            math.prod(config.patch_size) * config.out_channels,
             ("embed", None),
             policy=FLOAT32,
             rngs=rngs,
@@ -267,17 +267,17 @@ class Head(nnx.Module):
 
     @jax.named_scope("head")
     def __call__(self, x_BTPD: jax.Array, embedding_BTD: jax.Array) -> jax.Array:
-        """Tokens and their frames' timestep embedding to patches `[B, T, P, q * r * C]`."""
+        """Maps tokens and timestep embeddings to patches `[B, T, P, q * r * C]`."""
         rows = self.modulation[...][None, None] + embedding_BTD[:, :, None]
         shift, scale = jnp.split(rows, 2, axis=2)
         return self.head(self.norm(x_BTPD) * (1 + scale) + shift)
 
 
 class DiT(Trunk):
-    """The generator: predicts the velocity eps - x_0 of noised latents.
+    """The generator: predicts the velocity eps - x_0 of noisy latents.
 
     Attributes:
-      remat: what a gradient keeps of each block and of an adapter's step, see `layers.Policy`.
+      remat: Rematerialization of blocks and of an adapter's steps, see `layers.Policy`.
     """
 
     def __init__(self, config: DiTConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
@@ -295,16 +295,16 @@ class DiT(Trunk):
         """Predicts the velocity.
 
         Args:
-          latents: `[B, T, h, w, C]`, normalized; h and w multiples of the patch size.
+          latents: `[B, T, h, w, C]`, normalized; h and w are multiples of the patch size.
           timesteps: `[B, T]` on the 0..1000 scale, 0 for a clean frame.
-          text: `[B, S, text_dim]` embeddings, or their `text_context` computed before.
-          residuals: an adapter's contribution, added to the output of each block.
+          text: `[B, S, text_dim]` embeddings, or their `text_context`.
+          residuals: Residuals of an adapter, added to the output of each block.
 
         Returns:
           float32 velocity `[B, T, h, w, C]`.
 
         Raises:
-          UserError: shapes that do not belong together.
+          UserError: The shapes do not match.
         """
         x_BTPD, embedding_BTD, _ = self._run_blocks(latents, timesteps, text, residuals)
         patches = self.head(x_BTPD, embedding_BTD)
@@ -318,22 +318,19 @@ class DiT(Trunk):
         text: jax.Array | TextContext,
         block_indices: tuple[int, ...],
     ) -> jax.Array:
-        """Outputs of some blocks, which a discriminator classifies.
-
-        All blocks run: a scan over fewer would copy their weights.
+        """Outputs of some blocks. All blocks run: a scan over fewer would copy their weights.
 
         Args:
-          latents: `[B, T, h, w, C]`, normalized; h and w multiples of the patch size.
-          timesteps: `[B, T]` on the 0..1000 scale, 0 for a clean frame.
-          text: `[B, S, text_dim]` embeddings, or their `text_context` computed before.
-          block_indices: K blocks, counted from 0, in any order.
+          latents: See `__call__`.
+          timesteps: See `__call__`.
+          text: See `__call__`.
+          block_indices: Indices of K blocks, from 0, in any order.
 
         Returns:
-          float32 residual stream after each of these blocks, `[K, B, T, P, D]`, all tokens on
-          every device.
+          float32 residual stream after each block, `[K, B, T, P, D]`, not split over "context".
 
         Raises:
-          UserError: no block, one that does not exist, or shapes that do not belong together.
+          UserError: There are no indices, a block does not exist, or the shapes do not match.
         """
         last = self.config.num_layers - 1
         if not block_indices or not all(0 <= index <= last for index in block_indices):
@@ -372,7 +369,7 @@ class DiT(Trunk):
         def step(carry: Any, inputs: Any) -> tuple[Any, None]:
             (hidden, outputs), (index, layer) = carry, inputs
             hidden = one_block(hidden, layer)
-            # Selected by a scalar, outside of what is rematerialized: its gradient keeps nothing.
+            # Outside of the checkpoint, with a scalar condition: nothing is saved for backward.
             outputs = tuple(
                 jax.lax.select(index == wanted, hidden[0], output)
                 for wanted, output in zip(block_indices, outputs, strict=True)
@@ -399,8 +396,6 @@ class DiT(Trunk):
                 f"timesteps have shape {timesteps.shape}; expected one per latent frame, "
                 f"[B, T] = {latents.shape[:2]}; use jnp.full to repeat a scalar"
             )
-        for name, size, patch in zip(
-            ("h", "w"), latents.shape[2:4], self.config.patch_size, strict=True
-        ):
+        for name, size, patch in zip("hw", latents.shape[2:4], self.config.patch_size, strict=True):
             if size % patch:
                 raise UserError(f"latents have {name}={size}; expected a multiple of {patch}")

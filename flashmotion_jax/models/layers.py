@@ -1,7 +1,7 @@
-"""The layers every model is built from, each parameter with its logical axis names.
+"""The layers that every model is built from. Parameters carry logical axis names.
 
-A parameter's metadata `axes` names its dimensions; `runtime.sharding` maps the names to mesh
-axes. Matmul and convolution weights follow the model's `Policy`; norms stay in float32.
+The metadata `axes` of a parameter names its dimensions; `runtime.sharding` maps the names to mesh
+axes. Weights of matmuls and convolutions follow the model's `Policy`; norms are float32.
 
 Dimension letters: B batch, F pixel frames, T latent frames, H W space, P tokens of one frame,
 N = T * P tokens, S text tokens, C channels, D model width, A heads, E head width, M mlp width,
@@ -29,7 +29,7 @@ from flashmotion_jax.runtime.sharding import split_batch_like
 Module = TypeVar("Module", bound=nnx.Module)
 Result = TypeVar("Result")
 
-#: What the backward pass may keep of a block: `jax.checkpoint`'s policy by name.
+#: Name -> `jax.checkpoint` policy: what a forward pass saves of a block for the backward pass.
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -38,19 +38,18 @@ REMAT_POLICIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """How a model computes: the dtypes of matmuls, attention and convolutions, and its memory.
+    """Dtypes of matmuls, attention and convolutions, and rematerialization.
 
-    Everything else is float32.
+    Everything else computes in float32.
 
     Attributes:
-      compute: dtype the operands are cast to.
-      params: dtype the weights are stored in (float32 masters for what is trained).
-      remat: what the backward pass computes again instead of keeping it from the forward pass:
-        "none"; "full" for all of a block but its input; "dots" for all but the results of its
-        matmuls with weights.
+      compute: Dtype that operands are cast to.
+      params: Dtype that weights are stored in; trained weights are float32.
+      remat: What the backward pass recomputes: "none"; "full", everything in a block; or "dots",
+        everything but the results of matmuls with weights.
 
     Raises:
-      UserError: `remat` is none of these.
+      UserError: `remat` is unknown.
     """
 
     compute: DTypeLike = jnp.float32
@@ -77,9 +76,9 @@ def linear(
     use_bias: bool = True,
     zero: bool = False,
 ) -> nnx.Linear:
-    """A dense layer whose kernel `[in_dim, out_dim]` carries the logical names `axes`.
+    """A linear layer whose kernel `[in_dim, out_dim]` has the logical axes `axes`.
 
-    `zero` starts kernel and bias at zero, so that what the layer adds to is unchanged at first.
+    With `zero`, kernel and bias start at zero, so that a residual layer is the identity at first.
     """
     return nnx.Linear(
         in_dim,
@@ -102,11 +101,11 @@ def embedding(
     policy: Policy,
     rngs: nnx.Rngs,
 ) -> nnx.Embed:
-    """A table `[num_embeddings, dim]` of rows looked up by integers, in the dtype stored."""
+    """An embedding table `[num_embeddings, dim]`; lookups return its stored dtype."""
     return nnx.Embed(
         num_embeddings,
         dim,
-        # No compute dtype: it would cast the whole table before every lookup.
+        # A compute dtype would cast the whole table before every lookup.
         param_dtype=policy.params,
         embedding_metadata={"axes": axes},
         rngs=rngs,
@@ -123,7 +122,7 @@ def conv2d(
     strides: int = 1,
     padding: Any = "SAME",
 ) -> nnx.Conv:
-    """A convolution over the last two dimensions before the channels."""
+    """A 2-D convolution of images `[..., H, W, C]`."""
     return nnx.Conv(
         in_channels,
         out_channels,
@@ -147,7 +146,7 @@ def layer_norm(dim: int, *, eps: float, affine: bool, rngs: nnx.Rngs) -> nnx.Lay
         use_scale=affine,
         use_bias=affine,
         dtype=jnp.float32,
-        # E[x^2] - E[x]^2 cancels badly in float32; the parity bound of 2e-5 needs the slow way.
+        # E[x^2] - E[x]^2 loses too many digits in float32 for a parity within 2e-5.
         use_fast_variance=False,
         scale_metadata={"axes": ("norm",)},
         bias_metadata={"axes": ("norm",)},
@@ -167,27 +166,27 @@ def rms_norm(dim: int, *, eps: float, rngs: nnx.Rngs) -> nnx.RMSNorm:
 
 
 def learned_rows(num_rows: int, dim: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
-    """Vectors `[num_rows, dim]` that are learned as they are, in float32: offsets or queries."""
+    """Learned float32 vectors `[num_rows, dim]`, used as offsets or queries."""
     value = jax.random.normal(rngs.params(), (num_rows, dim)) / math.sqrt(dim)
     return nnx.Param(value, axes=(None, "norm"))
 
 
 def stack(make: Callable[[nnx.Rngs], Module], num_layers: int, rngs: nnx.Rngs) -> Module:
-    """`num_layers` modules as one, each parameter with a leading layer dimension, for `lax.scan`.
+    """Stacks modules into one, whose parameters have a leading layer dimension, for `lax.scan`.
 
     Args:
-      make: builds one module from its own random streams.
-      num_layers: length of the leading dimension.
-      rngs: source of every layer's initial values.
+      make: Builds one module from its own random streams.
+      num_layers: Number of modules.
+      rngs: Random streams for the initial values of all modules.
     """
     return jax.vmap(lambda key: make(nnx.Rngs(key)))(jax.random.split(rngs.params(), num_layers))
 
 
 def remat(function: Callable[..., Result], policy: str) -> Callable[..., Result]:
-    """A scan's body whose backward pass keeps only what `Policy.remat` of that name says."""
+    """Applies `jax.checkpoint` to the body of a scan, with a policy of `Policy.remat`."""
     if policy == "none":
         return function
-    # Inside a scan XLA cannot merge the two passes: guarding against it costs optimisations.
+    # Needless in a scan, where XLA cannot merge the passes, and it prevents optimizations.
     return jax.checkpoint(function, policy=REMAT_POLICIES[policy], prevent_cse=False)
 
 
@@ -214,19 +213,19 @@ class FeedForward(nnx.Module):
 
 
 def gelu_tanh(x: jax.Array) -> jax.Array:
-    """GELU in its tanh approximation, as Wan and UMT5 use it."""
+    """GELU with the tanh approximation, as in Wan2.2 and UMT5."""
     return jax.nn.gelu(x, approximate=True)
 
 
 def timestep_embedding(timesteps: jax.Array, dim: int) -> jax.Array:
-    """Sinusoid of the timestep, cosines first.
+    """Sinusoidal embedding of timesteps, cosines first.
 
     Args:
-      timesteps: any shape, on the 0..1000 scale.
-      dim: even width of the result.
+      timesteps: Any shape, on the 0..1000 scale.
+      dim: Width of the embedding, even.
 
     Returns:
-      float32, the shape of `timesteps` with a last dimension `dim`.
+      float32, in the shape of `timesteps` with a last dimension `dim`.
 
     Source: Wan2.2 `wan/modules/model.py`, `sinusoidal_embedding_1d`.
     """
@@ -238,16 +237,16 @@ def timestep_embedding(timesteps: jax.Array, dim: int) -> jax.Array:
 
 
 def per_frame(function: Callable[[jax.Array], jax.Array], x_BTHWC: jax.Array) -> jax.Array:
-    """Applies a function of images `[N, H, W, C]` to all frames of all videos at once."""
+    """Applies a function of images `[N, H, W, C]` to all frames of all videos."""
     out = function(rearrange(x_BTHWC, "b t h w c -> (b t) h w c"))
     out = rearrange(out, "(b t) h w c -> b t h w c", t=x_BTHWC.shape[1])
     return split_batch_like(out, x_BTHWC)
 
 
 def patchify(x_BThwC: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
-    """Folds each patch into one token: `[B, T, h, w, C] -> [B, T, P, q * r * C]`.
+    """Folds patches into tokens: `[B, T, h, w, C] -> [B, T, P, q * r * C]`.
 
-    One dimension is split or merged at a time: explicit sharding follows no other reshape.
+    It splits or merges one dimension at a time: explicit sharding supports no other reshape.
     """
     x = rearrange(x_BThwC, "b t (h q) w c -> b t h q w c", q=patch_size[0])
     x = rearrange(x, "b t h q (w r) c -> b t h w q r c", r=patch_size[1])
@@ -255,7 +254,7 @@ def patchify(x_BThwC: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
 
 
 def unpatchify(x_BTPC: jax.Array, patch_size: tuple[int, int], width: int) -> jax.Array:
-    """The inverse of `patchify` for latents of that `width`."""
+    """The inverse of `patchify`, for latents of this width."""
     q, r = patch_size
     x = rearrange(x_BTPC, "b t (h w) c -> b t h w c", w=width // r)
     x = rearrange(x, "b t h w (q r c) -> b t h q w r c", q=q, r=r)

@@ -13,20 +13,20 @@ THETA = 10000.0
 
 
 def axis_dims(head_dim: int) -> tuple[int, int, int]:
-    """Real widths of a head given to time, height and width: 44, 42, 42 of 128."""
+    """Channels of a head for time, height and width: 44, 42 and 42 of 128."""
     spatial = 2 * (head_dim // 6)
     return head_dim - 2 * spatial, spatial, spatial
 
 
 def rope_table(grid: tuple[int, int, int], head_dim: int) -> jax.Array:
-    """Rotations of every token of a `[T, h, w]` grid, computed in float64.
+    """Rotations for the tokens of a `[T, h, w]` grid, computed in float64.
 
     Args:
-      grid: latent frames, token rows, token columns.
-      head_dim: width E of a head, even.
+      grid: Latent frames, token rows and token columns.
+      head_dim: Width E of a head, even.
 
     Returns:
-      complex64 `[T, P, E / 2]`, P in (h, w) order: the unit number each channel pair is turned by.
+      complex64 `[T, P, E / 2]`, P in (h, w) order: a unit complex number per pair of channels.
     """
     angles = []
     for axis, dim in enumerate(axis_dims(head_dim)):
@@ -40,14 +40,14 @@ def rope_table(grid: tuple[int, int, int], head_dim: int) -> jax.Array:
 
 
 def apply_rope(x_BTPAE: jax.Array, table_TPE: jax.Array) -> jax.Array:
-    """Turns the neighboring channel pairs (2i, 2i + 1) of each head.
+    """Rotates the pairs of channels (2i, 2i + 1) of each head.
 
     Args:
-      x_BTPAE: queries or keys, any float dtype.
-      table_TPE: the result of `rope_table`.
+      x_BTPAE: Queries or keys, any float dtype.
+      table_TPE: Result of `rope_table`.
 
     Returns:
-      float32, the shape of `x_BTPAE`.
+      float32, in the shape of `x_BTPAE`.
     """
     pairs = x_BTPAE.astype(jnp.float32).reshape(*x_BTPAE.shape[:-1], -1, 2)
     real, imaginary = pairs[..., 0], pairs[..., 1]

@@ -1,8 +1,7 @@
-"""Attention in chunks of queries, whose backward pass computes the weights again.
+"""Attention in chunks of queries, whose backward pass recomputes the attention weights.
 
-Kept for the backward pass are the result and, of each query, the logarithm of its sum: the weights,
-which would be the N x N matrix, are made from these once more. On a CPU that is also quicker than
-to write and read them.
+The forward pass saves its result and the log-sum-exp of each query instead of the weights, which
+would be an N x N matrix. On a CPU, recomputing them is also faster than writing and reading them.
 
 Source: Dao et al., "FlashAttention", arXiv:2205.14135, appendix B, equations of the gradients.
 """
@@ -23,10 +22,10 @@ def softmax_attention(
     """softmax(q k^T / sqrt(E)) v, the softmax in float32.
 
     Args:
-      q_BNAE: queries.
-      k_BSAE: keys, the dtype of the queries.
-      v_BSAE: values, likewise.
-      chunk: queries that meet all keys at a time.
+      q_BNAE: Queries.
+      k_BSAE: Keys, in the dtype of the queries.
+      v_BSAE: Values, likewise.
+      chunk: Queries per chunk.
 
     Returns:
       `[B, N, A, E]` in the dtype of the queries.
@@ -69,7 +68,7 @@ def _backward(
         dtype = q_BAnE.dtype
         weights_BAnS = jnp.exp(_scores(q_BAnE, k_BASE) - log_sum_BAn[..., None])
         to_weights_BAnS = _einsum("bane,base->bans", gradient_BAnE, v_BASE)
-        # What all weights of a query have in common does not change their softmax.
+        # Softmax does not depend on a constant added to all scores of a query: remove that part.
         common_BAn = jnp.sum(gradient_BAnE.astype(jnp.float32) * out_BAnE, axis=-1)
         to_scores_BAnS = weights_BAnS * (to_weights_BAnS - common_BAn[..., None])
         to_scores_BAnS = (to_scores_BAnS * q_BAnE.shape[-1] ** -0.5).astype(dtype)
@@ -105,12 +104,12 @@ def _by_heads(x: jax.Array) -> jax.Array:
 
 
 def _chunks(x_BNAE: jax.Array, chunk: int) -> jax.Array:
-    """`[B, N, A, E]` to `[C, B, A, n, E]`, the last chunk filled up with zeros."""
+    """`[B, N, A, E]` to `[C, B, A, n, E]`; the last chunk is padded with zeros."""
     missing = -x_BNAE.shape[1] % chunk
     padded = jnp.pad(x_BNAE, ((0, 0), (0, missing), (0, 0), (0, 0)))
     return rearrange(padded, "b (c n) a e -> c b a n e", n=chunk)
 
 
 def _whole(x_CBAnE: jax.Array, num_queries: int) -> jax.Array:
-    """What `_chunks` took apart."""
+    """The inverse of `_chunks`."""
     return rearrange(x_CBAnE, "c b a n e -> b (c n) a e")[:, :num_queries]

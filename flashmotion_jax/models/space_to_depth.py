@@ -1,4 +1,4 @@
-"""Pixels of neighboring frames, rows and columns folded into channels, and back.
+"""Space-to-depth and depth-to-space, over time, height and width.
 
 Source: Wan2.2 `wan/modules/vae2_2.py`, `AvgDown3D` and `DupUp3D` for the shortcuts.
 """
@@ -13,7 +13,7 @@ from einops import rearrange
 def split_cells(x_BTHWC: jax.Array, factors: tuple[int, int, int]) -> jax.Array:
     """Splits time, height and width into cells: `[B, T, H, W, C, f, q, r]`.
 
-    One dimension at a time: explicit sharding follows no other reshape.
+    It splits one dimension at a time, because explicit sharding supports no other reshape.
     """
     f, q, r = factors
     x = rearrange(x_BTHWC, "b (t f) h w c -> b t h w c f", f=f)
@@ -32,7 +32,7 @@ def join_cells(cells_BTHWCfqr: jax.Array) -> jax.Array:
 def average_down(
     x_BTHWC: jax.Array, out_channels: int, time_factor: int, space_factor: int
 ) -> jax.Array:
-    """Space(-time) to depth, then the mean over groups of channels; time is padded in front."""
+    """Space-to-depth, then the mean over groups of channels; time is padded at the start."""
     padding = [(0, 0), (-x_BTHWC.shape[1] % time_factor, 0), (0, 0), (0, 0), (0, 0)]
     cells = split_cells(jnp.pad(x_BTHWC, padding), (time_factor, space_factor, space_factor))
     folded = rearrange(cells, "b t h w c f q r -> b t h w (c f q r)")
@@ -42,7 +42,7 @@ def average_down(
 def duplicate_up(
     x_BTHWC: jax.Array, out_channels: int, time_factor: int, space_factor: int
 ) -> jax.Array:
-    """Repeats channels, then depth to space(-time)."""
+    """Repeats channels, then depth-to-space."""
     repeats = out_channels * time_factor * space_factor**2 // x_BTHWC.shape[-1]
     cells = rearrange(
         jnp.repeat(x_BTHWC, repeats, axis=-1),

@@ -1,4 +1,4 @@
-"""Flash attention on TPUs: jax's splash kernel, for any number of tokens.
+"""Flash attention on TPUs: JAX's splash kernel, for any number of tokens.
 
 Source: `jax.experimental.pallas.ops.tpu.splash_attention`.
 """
@@ -17,15 +17,15 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask as masks,
 )
 
-#: Width of a TPU's vector registers: heads must be a multiple of it, and so must blocks.
+#: Width of the vector registers of a TPU; heads and blocks must be multiples of it.
 LANES = 128
 
-#: Queries and keys that are in fast memory at a time, and keys that are multiplied at a time.
+#: Queries and keys in fast memory at a time, and keys per matmul.
 BLOCK_QUERIES, BLOCK_KEYS, BLOCK_PRODUCTS = 512, 1024, 512
 
 
 def fits_splash(q_BNAE: jax.Array) -> bool:
-    """Whether the kernel takes these heads; of fewer queries than a block most of it would idle."""
+    """Whether the kernel supports the head width and there are enough queries to fill a block."""
     return q_BNAE.shape[-1] % LANES == 0 and q_BNAE.shape[1] >= BLOCK_QUERIES
 
 
@@ -35,10 +35,10 @@ def splash_attention(
     """softmax(q k^T / sqrt(E)) v; scores and sums are in float32.
 
     Args:
-      q_BNAE: queries.
-      k_BSAE: keys.
-      v_BSAE: values.
-      interpret: run the kernel step by step on any backend, for tests.
+      q_BNAE: Queries.
+      k_BSAE: Keys.
+      v_BSAE: Values.
+      interpret: Run the kernel in Pallas' interpreter, on any backend, for tests.
 
     Returns:
       `[B, N, A, E]` in the dtype of the queries.
@@ -55,7 +55,7 @@ def splash_attention(
         q_seq_shards=1,
         interpret=interpret,
     )
-    # Padded queries belong to the real ones' segment: a row without any key would divide by zero.
+    # Padded queries are in the segment of the real ones: a row without keys would divide by zero.
     segments = splash.SegmentIds(
         jnp.zeros(shape[0], jnp.int32), (jnp.arange(shape[1]) >= num_keys).astype(jnp.int32)
     )
@@ -65,7 +65,7 @@ def splash_attention(
 
 
 def _heads_first(x_BNAE: jax.Array, block: int) -> jax.Array:
-    """`[B, A, N', E]`, N' a multiple of the block."""
+    """Transposes to `[B, A, N', E]` and pads N' to a multiple of the block."""
     missing = -x_BNAE.shape[1] % block
     return jnp.pad(x_BNAE, ((0, 0), (0, missing), (0, 0), (0, 0))).swapaxes(1, 2)
 

@@ -1,10 +1,10 @@
-"""The UMT5 encoder: a prompt's token ids in, the embeddings that the DiT attends to out.
+"""The UMT5 encoder: token ids of a prompt in, embeddings for the DiT's cross-attention out.
 
-It runs once a prompt, before any denoising. Blocks are stacked and scanned, so that the scores of
-one layer, `[B, A, S, S]`, are all that exist at a time.
+It runs once per prompt, before denoising. Blocks are stacked and scanned, so that the attention
+scores `[B, A, S, S]` of only one layer exist at a time.
 
-Source: Wan2.2 `wan/modules/t5.py`, whose module names are kept; T5, arXiv:1910.10683; UMT5,
-arXiv:2304.09151, for a table of position biases in every layer.
+Source: Wan2.2 `wan/modules/t5.py`, which has the same module names; T5, arXiv:1910.10683; UMT5,
+arXiv:2304.09151, for position biases in every layer.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from flashmotion_jax.runtime.sharding import gather
 def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.ndarray:
     """The row of the position bias table for every pair of query and key.
 
-    Half of the rows are for keys after the query, half for the others. In each half, the first half
-    is one row a distance; the rest grow with the logarithm up to `max_distance`, and the last row
-    serves all that is farther.
+    One half of the rows is for keys after the query, the other for the rest. In each half, half of
+    the rows are for one distance each. The others cover logarithmically growing ranges up to
+    `max_distance`, and the last one also everything beyond.
 
     Args:
-      length: S, number of tokens.
-      num_buckets: rows of the table.
-      max_distance: in tokens.
+      length: Number of tokens S.
+      num_buckets: Rows of the table.
+      max_distance: Distance in tokens.
 
     Returns:
       int32 `[S, S]`, query by key.
@@ -45,8 +45,8 @@ def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.nda
     distance_SS = np.abs(offset_SS)
     one_side = num_buckets // 2
     exact = one_side // 2
-    # log2 is exact at powers of two, where a bucket begins, and on the host: the rounding of a
-    # device's logarithm would move keys to the bucket beside theirs.
+    # NumPy's log2 is exact at powers of two, where buckets begin. A rounding error of a device's
+    # logarithm there would select the bucket next to it.
     octaves_SS = np.log2(np.maximum(distance_SS, exact) / exact) / np.log2(max_distance / exact)
     far_SS = exact + (octaves_SS * (one_side - exact)).astype(np.int32)
     bucket_SS = np.where(distance_SS < exact, distance_SS, np.minimum(far_SS, one_side - 1))
@@ -54,7 +54,7 @@ def relative_buckets(length: int, num_buckets: int, max_distance: int) -> np.nda
 
 
 class Attention(nnx.Module):
-    """Self-attention without biases and without the factor 1 / sqrt(E)."""
+    """Self-attention without biases and without the usual factor 1 / sqrt(E)."""
 
     def __init__(self, config: TextEncoderConfig, *, policy: Policy, rngs: nnx.Rngs):
         inner_dim = config.num_heads * config.head_dim
@@ -70,7 +70,7 @@ class Attention(nnx.Module):
 
     @jax.named_scope("attention")
     def __call__(self, x_BSD: jax.Array, bias_1ASS: jax.Array, mask_B11S: jax.Array) -> jax.Array:
-        """Attends to the keys where `mask_B11S` is true, `bias_1ASS` added to their scores."""
+        """Attends to keys where `mask_B11S` is true, with `bias_1ASS` added to the scores."""
         q_BSAE, k_BSAE, v_BSAE = (
             rearrange(project(x_BSD), "b s (a e) -> b s a e", a=self.num_heads)
             for project in (self.q, self.k, self.v)
@@ -82,7 +82,7 @@ class Attention(nnx.Module):
 
 
 class GatedFeedForward(nnx.Module):
-    """One Linear, gated by the GELU of another, and a third back to the model width."""
+    """A linear layer gated by the GELU of another, and a projection back to the model width."""
 
     def __init__(self, config: TextEncoderConfig, *, policy: Policy, rngs: nnx.Rngs):
         def project(in_dim: int, out_dim: int, axes: tuple[str, str]) -> nnx.Linear:
@@ -94,12 +94,12 @@ class GatedFeedForward(nnx.Module):
 
     @jax.named_scope("ffn")
     def __call__(self, x_BSD: jax.Array) -> jax.Array:
-        """Maps each token by itself."""
+        """Maps each token on its own."""
         return self.fc2(layers.gelu_tanh(self.gate(x_BSD)) * self.fc1(x_BSD))
 
 
 class Block(nnx.Module):
-    """Self-attention and feed-forward, each after its norm, on the float32 residual stream."""
+    """Pre-norm self-attention and feed-forward, on the float32 residual stream."""
 
     def __init__(self, config: TextEncoderConfig, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
@@ -116,8 +116,8 @@ class Block(nnx.Module):
 
         Args:
           x_BSD: float32 tokens.
-          buckets_SS: the result of `relative_buckets`.
-          mask_B11S: bool, true for the keys of the prompt, false for padding.
+          buckets_SS: Result of `relative_buckets`.
+          mask_B11S: bool, true for tokens of the prompt and false for padding.
 
         Returns:
           float32 `[B, S, D]`.
@@ -128,11 +128,11 @@ class Block(nnx.Module):
 
 
 class TextEncoder(nnx.Module):
-    """Embedding of token ids, the stacked blocks, and the last norm.
+    """Token embedding, stacked blocks and final norm.
 
     Attributes:
-      config: sizes.
-      blocks: all blocks as one module, parameters with a leading layer dimension.
+      config: Configuration.
+      blocks: All blocks as one module, whose parameters have a leading layer dimension.
     """
 
     def __init__(self, config: TextEncoderConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
@@ -148,8 +148,8 @@ class TextEncoder(nnx.Module):
         self.norm = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
 
     def embed_tokens(self, ids_BS: jax.Array) -> jax.Array:
-        """Token ids to float32 `[B, S, D]`, NaN where the vocabulary has no such id."""
-        # A lookup is the one operation whose layout explicit sharding does not infer.
+        """Token ids to float32 `[B, S, D]`, NaN for ids outside the vocabulary."""
+        # Explicit sharding does not infer the output sharding of a gather.
         ids = jax.typeof(ids_BS).sharding
         x_BSD = self.token_embedding.embedding.at[ids_BS].get(
             mode="fill", out_sharding=NamedSharding(ids.mesh, PartitionSpec(*ids.spec, None))
@@ -163,14 +163,14 @@ class TextEncoder(nnx.Module):
         """Embeds prompts.
 
         Args:
-          ids_BS: integer token ids, as `Tokenizer` makes them.
-          mask_BS: integer or bool, 1 for the tokens of the prompt, 0 for padding.
+          ids_BS: Integer token ids from `Tokenizer`.
+          mask_BS: Integer or bool, 1 for tokens of the prompt and 0 for padding.
 
         Returns:
-          float32 `[B, S, D]`, zero past the mask: the DiT attends to all S rows, as upstream.
+          float32 `[B, S, D]`, zero for padding: the DiT attends to all S rows, as in Wan2.2.
 
         Raises:
-          UserError: ids and mask are not of one shape `[B, S]`.
+          UserError: The shapes of ids and mask are not the same `[B, S]`.
         """
         if ids_BS.ndim != 2 or ids_BS.shape != mask_BS.shape:
             raise UserError(

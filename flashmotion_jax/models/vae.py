@@ -1,8 +1,8 @@
-"""The Wan2.2 video autoencoder: pixels to normalized latents and back, one chunk at a time.
+"""The Wan2.2 video autoencoder: pixels to normalized latents and back, chunk by chunk.
 
-The first frame stands alone; then four frames make a latent frame. The past of every causal
-operation is handed from chunk to chunk: in one `lax.scan` for a whole video, whose program does not
-grow with it, or by the caller, who can then show progress and take the result as it comes.
+The first frame is a latent frame of its own; after it, four frames make one. The past frames that
+causal operations need are passed from chunk to chunk: in one `lax.scan` over a whole video, or by a
+caller who shows progress or uses each chunk as soon as it is done.
 
 Source: Wan2.2 `wan/modules/vae2_2.py`.
 """
@@ -37,11 +37,11 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import context_size, join_columns, split_like
 
 Past = tuple[jax.Array, ...]
-"""What the next chunk needs of those before; see `Stream`."""
+"""The frames that the next chunk needs of the previous ones, see `Stream`."""
 
 
 class Encoder(nnx.Module):
-    """Folded pixels to features of the latent grid."""
+    """Maps folded pixels to features of the latent grid."""
 
     def __init__(self, config: VAEConfig, *, policy: Policy, rngs: nnx.Rngs):
         channels = [config.encoder_dim * m for m in (1, *config.multipliers)]
@@ -69,7 +69,7 @@ class Encoder(nnx.Module):
 
     @jax.named_scope("encoder")
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
-        """Runs the first frame, or a chunk of `4 n` frames, to mean and log-variance features."""
+        """Encodes the first frame, or a chunk of `4 n` frames, to mean and log-variance."""
         x = self.conv1(x, stream)
         for level, downsample in enumerate(self.downsamples):
             with jax.named_scope(f"level{level}"):
@@ -79,7 +79,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Features of the latent grid to folded pixels."""
+    """Maps features of the latent grid to folded pixels."""
 
     def __init__(self, config: VAEConfig, *, policy: Policy, rngs: nnx.Rngs):
         multipliers = config.multipliers[::-1]
@@ -109,7 +109,7 @@ class Decoder(nnx.Module):
 
     @jax.named_scope("decoder")
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
-        """Runs a latent frame to one frame of the video (the first) or four."""
+        """Decodes the first latent frame to one frame of the video, or a later one to four."""
         x = self.conv1(x, stream)
         x = run_middle(self.middle, x, stream)
         for level, upsample in enumerate(self.upsamples):
@@ -119,16 +119,16 @@ class Decoder(nnx.Module):
 
 
 class VAE(nnx.Module):
-    """Encoder, decoder and the normalization of the latents.
+    """Encoder, decoder and the normalization of latents.
 
     Attributes:
-      config: sizes.
-      compute_dtype: of decoding.
+      config: Configuration.
+      compute_dtype: Dtype of decoding.
     """
 
     def __init__(self, config: VAEConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
         self.config = config
-        # An image's latents enter every step of the sampler: by default encoding is in float32.
+        # The latents of an image enter every denoising step, so encoding is float32 by default.
         self.encoder = Encoder(config, policy=FLOAT32, rngs=rngs)
         self.conv1 = pointwise(
             2 * config.latent_channels, 2 * config.latent_channels, policy=FLOAT32, rngs=rngs
@@ -140,16 +140,16 @@ class VAE(nnx.Module):
         self.compute_dtype = jnp.dtype(policy.compute)
 
     def encode(self, video: jax.Array) -> jax.Array:
-        """Normalized mean latents of a video or an image.
+        """Encodes a video or an image to the normalized mean of its latents.
 
         Args:
-          video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W multiples of 16.
+          video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W are multiples of 16.
 
         Returns:
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]`.
 
         Raises:
-          UserError: a shape the autoencoder cannot fold.
+          UserError: The shape is not supported.
         """
         mean, _ = self.moments(video)
         return self._normalize(mean)
@@ -157,32 +157,32 @@ class VAE(nnx.Module):
     def encode_chunk(
         self, video: jax.Array, past: Past | None = None, dtype: DTypeLike = jnp.float32
     ) -> tuple[jax.Array, Past]:
-        """`encode` of the first frame of a video, or of the `4 n` frames after a past.
+        """Encodes one chunk of a video: its first frame, or `4 n` later frames.
 
         Args:
           video: `[B, 1 or 4 n, H, W, 3]` in [-1, 1].
-          past: of the chunk before; None at the first frame.
-          dtype: of the convolutions. For maps, which only guide, `compute_dtype` will do.
+          past: The past that the previous chunk returned; None for the first frame.
+          dtype: Dtype of the convolutions. `compute_dtype` is precise enough for trajectory maps.
 
         Returns:
-          float32 latents `[B, 1 or n, H / 16, W / 16, latent_channels]`, and the next chunk's past.
+          float32 latents `[B, 1 or n, H / 16, W / 16, latent_channels]`, and the next past.
         """
         features, past = computing_in(self, dtype)._features(video, past)
         return self._normalize(jnp.split(features, 2, axis=-1)[0]), past
 
     def moments(self, video: jax.Array, chunk: int = 1) -> tuple[jax.Array, jax.Array]:
-        """Mean and log-variance of the latents of a video, as they are before normalization.
+        """Encodes a video to mean and log-variance of its latents, before normalization.
 
         Args:
-          video: see `encode`.
-          chunk: latent frames at a time, a divisor of n; more take more memory, but a short video
-            in one piece trains faster.
+          video: See `encode`.
+          chunk: Latent frames per chunk, a divisor of n. Larger chunks take more memory and, for
+            short videos, train faster.
 
         Returns:
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]` each.
 
         Raises:
-          UserError: a shape the autoencoder cannot fold.
+          UserError: The shape is not supported.
         """
         self._check_video(video)
         features = _scan_chunks(self._features, video, chunk * self.config.temporal_factor)
@@ -190,7 +190,7 @@ class VAE(nnx.Module):
         return mean, log_variance
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """The video of normalized latents.
+        """Decodes normalized latents to a video.
 
         Args:
           latents: `[B, T, h, w, latent_channels]`.
@@ -199,20 +199,20 @@ class VAE(nnx.Module):
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`, clipped to [-1, 1].
 
         Raises:
-          UserError: a shape that is not that of latents.
+          UserError: The shape is not supported.
         """
         self._check_latents(latents)
         return _scan_chunks(self.decode_chunk, latents, 1)
 
     def decode_chunk(self, latents: jax.Array, past: Past | None = None) -> tuple[jax.Array, Past]:
-        """`decode` of the first latent frame of a video, or of those after a past.
+        """Decodes one chunk of latents: the first latent frame, or n later ones.
 
         Args:
           latents: `[B, 1 or n, h, w, latent_channels]`.
-          past: of the chunk before; None at the first frame.
+          past: The past that the previous chunk returned; None for the first frame.
 
         Returns:
-          float32 `[B, 1 or 4 n, 16 h, 16 w, 3]` in [-1, 1], and the next chunk's past.
+          float32 `[B, 1 or 4 n, 16 h, 16 w, 3]` in [-1, 1], and the next past.
         """
         mean, std = self._latent_statistics()
         z = latents.astype(jnp.float32) * std + mean
@@ -220,11 +220,11 @@ class VAE(nnx.Module):
         return jnp.clip(pixels, -1.0, 1.0), past
 
     def reconstruct(self, z: jax.Array, chunk: int = 1) -> jax.Array:
-        """The video of latents as they are before normalization, not clipped.
+        """Decodes latents that are not normalized, without clipping.
 
         Args:
-          z: `[B, T, h, w, latent_channels]`, for instance drawn from `moments`.
-          chunk: see `moments`; a divisor of T - 1.
+          z: `[B, T, h, w, latent_channels]`, for instance sampled from `moments`.
+          chunk: See `moments`; a divisor of T - 1.
 
         Returns:
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`.
@@ -232,13 +232,13 @@ class VAE(nnx.Module):
         return _scan_chunks(self._pixels, z, chunk)
 
     def _features(self, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-        """Mean and log-variance of a chunk side by side, and the next chunk's past."""
+        """Mean and log-variance of a chunk, concatenated along channels, and the next past."""
         run = VAE._features_of_columns
         features, past = self._split_columns(run, video, past, self.config.spatial_factor)
         return join_columns(features), past
 
     def _pixels(self, z: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-        """Pixels of a chunk, and the next chunk's past."""
+        """Pixels of a chunk, and the next past."""
         return self._split_columns(VAE._pixels_of_columns, z, past, 1)
 
     def _split_columns(
@@ -248,24 +248,24 @@ class VAE(nnx.Module):
         past: Past | None,
         unit: int,
     ) -> tuple[jax.Array, Past]:
-        """Runs on every device of "context" with its own columns.
+        """Runs a method on every device of "context" with a part of the columns.
 
         Args:
-          run: a method of this class.
-          x_BTHWC: a chunk of video or latents.
-          past: of the chunk before.
-          unit: columns that must stay together; where these cannot be shared out, each device
-            computes all of them.
+          run: Method of this class.
+          x_BTHWC: Chunk of video or latents.
+          past: The past that the previous chunk returned.
+          unit: Columns that must stay together. If they do not divide over the devices, each
+            device computes all columns.
         """
         size = context_size()
         if size == 1 or x_BTHWC.shape[3] % (size * unit):
             return run(self, x_BTHWC, past)
-        # Cutting a video into chunks may lose how a batch of one is split; the past still knows.
+        # For a batch of one, cutting chunks may lose the spec of the batch; the past still has it.
         batch = jax.typeof(past[0] if past else x_BTHWC).sharding.spec[0]
         columns = PartitionSpec(batch, None, None, "context", None)
 
         def run_columns(vae: VAE, x_BTHWC: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-            # Weights are the same on every device, their gradients are not.
+            # The weights are replicated, but each device computes a part of their gradients.
             vae = jax.tree.map(lambda weight: vary_along(weight, columns, PartitionSpec()), vae)
             return run(vae, x_BTHWC, past)
 
@@ -323,7 +323,7 @@ class VAE(nnx.Module):
 
 
 def computing_in(vae: VAE, dtype: DTypeLike) -> VAE:
-    """The same weights, whose encoder computes in another dtype."""
+    """Returns a VAE with the same weights whose encoder computes in another dtype."""
     other = nnx.clone(vae)
     for _, part in nnx.iter_modules(other.encoder):
         if isinstance(part, CausalConv | nnx.Conv | nnx.Linear):
@@ -336,7 +336,7 @@ def _scan_chunks(
     x_BFHWC: jax.Array,
     num_frames: int,
 ) -> jax.Array:
-    """Runs the first frame, then the others in chunks of `num_frames`, and joins the results."""
+    """Runs the first frame, then the others in chunks of `num_frames`, and concatenates."""
     head, past = code(x_BFHWC[:, :1], None)
     if x_BFHWC.shape[1] == 1:
         return head

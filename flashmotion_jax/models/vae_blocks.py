@@ -1,9 +1,9 @@
 """The parts of the video autoencoder: causal convolutions, residual blocks, resampling levels.
 
-Time is a stream. Every causal operation asks the `Stream` for the frames before its chunk and
-leaves its own last frames there, so that a video in chunks gives the result of the whole video.
-Columns may be split over the devices of "context": convolutions then get what they see of the
-neighbors' columns, and attention gathers all.
+A video is processed as a stream of chunks. Every causal operation takes the frames before its chunk
+from the `Stream` and stores its own last frames there, so that chunks give the result of the whole
+video. Columns may be split over the devices of "context": convolutions then exchange columns with
+neighboring devices (halo exchange), and attention gathers all columns.
 
 Source: Wan2.2 `wan/modules/vae2_2.py`.
 """
@@ -31,11 +31,11 @@ from flashmotion_jax.runtime.sharding import context_size, is_one_device
 
 
 class Stream:
-    """Past frames of every causal operation, in the order in which they run.
+    """Past frames of every causal operation, in the order of the operations.
 
     Attributes:
-      is_first: this is the first chunk, which nothing precedes.
-      future: what the next chunk gets as its past.
+      is_first: Whether this is the first chunk.
+      future: The past of the next chunk.
     """
 
     def __init__(self, past: Sequence[jax.Array] | None = None):
@@ -44,7 +44,7 @@ class Stream:
         self.future: list[jax.Array] = []
 
     def extend(self, x_BTHWC: jax.Array, num_frames: int) -> jax.Array:
-        """Puts the last `num_frames` frames of the past, or zeros, before `x_BTHWC`."""
+        """Prepends the last `num_frames` frames of the past, or zeros, to `x_BTHWC`."""
         if self.is_first:
             padding = [(0, 0), (num_frames, 0), (0, 0), (0, 0), (0, 0)]
             x_BTHWC = jnp.pad(x_BTHWC, padding)
@@ -54,16 +54,16 @@ class Stream:
         return x_BTHWC
 
     def remember(self, frames_BTHWC: jax.Array) -> None:
-        """Leaves frames for the next chunk."""
+        """Stores frames for the next chunk."""
         self.future.append(frames_BTHWC)
 
 
 def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.Array:
-    """Convolution `[kt, kh, kw, C_in, C_out]`, valid in time, same in space.
+    """Convolution with a kernel `[kt, kh, kw, C_in, C_out]`, "VALID" in time, "SAME" in space.
 
-    Except on a TPU it is a 2-D convolution of each frame with its past side by side in channels. On
-    a CPU XLA runs that faster than a 3-D one or one for each time tap; on a GPU it lays out only
-    images with their channels last, as the matrix units want them.
+    Except on TPUs, it is a 2-D convolution of each frame and its past, concatenated along channels.
+    On CPUs XLA runs that faster than a 3-D convolution, or one per time step of the kernel; on GPUs
+    it uses the channels-last layout of the tensor cores for 2-D convolutions only.
     """
     if backend() == "tpu":
         return jax.lax.conv_general_dilated(
@@ -79,7 +79,7 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
     taps = [x_BTHWC[:, i : i + span : time_stride] for i in range(time_size)]
     flat_kernel = rearrange(kernel, "t h w i o -> h w (t i) o")
 
-    # The CPU would sum in bfloat16; cuDNN sums in float32, but does not return that.
+    # The CPU would accumulate in bfloat16; cuDNN accumulates in float32 but cannot return it.
     sum_dtype = jnp.float32 if backend() == "cpu" else None
 
     def convolve_frames(x_NHWC: jax.Array) -> jax.Array:
@@ -91,16 +91,16 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
 def beside_neighbors(
     convolve: Callable[[jax.Array], jax.Array], x_BTHWC: jax.Array, left: int = 1, right: int = 1
 ) -> jax.Array:
-    """Runs a convolution on columns that other devices may have neighbors of.
+    """Runs a convolution on columns whose neighbors may be on other devices (halo exchange).
 
     Args:
-      convolve: pads with zeros what is missing at the sides; may halve or double the columns.
-      x_BTHWC: all columns, or those of this device.
-      left: columns that it sees to the left of its own.
-      right: likewise.
+      convolve: Function that pads the sides with zeros; it may halve or double the columns.
+      x_BTHWC: All columns, or those of this device.
+      left: Columns to the left that the first result depends on.
+      right: Columns to the right that the last result depends on.
 
     Returns:
-      What `convolve` makes of these columns among all.
+      The part of the convolution of all columns that belongs to these.
     """
     if not _are_columns_split():
         return convolve(x_BTHWC)
@@ -108,20 +108,20 @@ def beside_neighbors(
     parts += [x_BTHWC, _columns_of_neighbor(x_BTHWC[:, :, :, :right], -1)]
     extended = jnp.concatenate(parts, axis=3)
     out = convolve(extended)
-    # The outermost results saw zeros in place of columns further away: they are the neighbors'.
+    # The outermost results depend on the zero padding; the neighbors compute them correctly.
     start, end = (n * out.shape[3] // extended.shape[3] for n in (left, extended.shape[3] - right))
     return out[:, :, :, start:end]
 
 
 def _columns_of_neighbor(columns: jax.Array, step: int) -> jax.Array:
-    """Hands columns `step` devices on; the first or last device gets zeros, the usual padding."""
+    """Shifts columns by `step` devices; the first or last device gets zeros, the usual padding."""
     size = context_size()
     pairs = [(i, i + step) for i in range(size) if 0 <= i + step < size]
     return jax.lax.ppermute(columns, "context", pairs)
 
 
 def _gather_columns(tokens_NSC: jax.Array) -> jax.Array:
-    """The tokens of all columns, in any order."""
+    """Gathers the tokens of all columns, in any order."""
     if not _are_columns_split():
         return tokens_NSC
     return jax.lax.all_gather(tokens_NSC, "context", axis=1, tiled=True)
@@ -132,7 +132,7 @@ def _are_columns_split() -> bool:
 
 
 class CausalConv(nnx.Module):
-    """A 3-D convolution that sees only the present and the past."""
+    """A 3-D convolution over present and past frames."""
 
     def __init__(
         self,
@@ -158,11 +158,11 @@ class CausalConv(nnx.Module):
         x_BTHWC = x_BTHWC.astype(self.dtype)
         extended = stream.extend(x_BTHWC, self.kernel.shape[0] - 1)
         if stream.is_first and x_BTHWC.shape[1] == 1:
-            return self.apply(x_BTHWC, taps=1)  # the others would see zeros: a third of the work
+            return self.apply(x_BTHWC, taps=1)  # the rest would multiply zeros: a third of the work
         return self.apply(extended)
 
     def apply(self, x_BTHWC: jax.Array, time_stride: int = 1, taps: int | None = None) -> jax.Array:
-        """Convolves frames that already have their past in front, by all taps or the last ones."""
+        """Convolves frames that include their past, with all kernel slices in time or the last."""
         kernel = self.kernel[...].astype(self.dtype)
         kernel = kernel if taps is None else kernel[-taps:]
 
@@ -174,7 +174,7 @@ class CausalConv(nnx.Module):
 
 
 class ChannelNorm(nnx.Module):
-    """RMS norm over the channels, `x / ||x|| * sqrt(C) * scale`, in float32."""
+    """RMS norm over channels, `x / ||x|| * sqrt(C) * scale`, in float32."""
 
     def __init__(self, channels: int):
         self.scale = nnx.Param(jnp.ones(channels), axes=("norm",))
@@ -189,7 +189,7 @@ class ChannelNorm(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Two normalized causal convolutions around a shortcut."""
+    """Two pre-norm causal convolutions with a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = ChannelNorm(in_channels)
@@ -217,7 +217,7 @@ def pointwise(in_channels: int, out_channels: int, *, policy: Policy, rngs: nnx.
 
 
 class SpatialAttention(nnx.Module):
-    """Single-head attention over the H x W positions of each frame on its own."""
+    """Single-head attention within each frame, over its H x W positions."""
 
     def __init__(self, channels: int, *, policy: Policy, rngs: nnx.Rngs):
         self.norm = ChannelNorm(channels)
@@ -225,7 +225,7 @@ class SpatialAttention(nnx.Module):
         self.proj = pointwise(channels, channels, policy=policy, rngs=rngs)
 
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
-        """Runs a chunk; no frame sees another, so the stream is not touched."""
+        """Runs a chunk; frames are independent, so the stream is not used."""
         del stream
         return x + layers.per_frame(self._attend, x)
 
@@ -259,13 +259,13 @@ def run_middle(blocks: nnx.List, x: jax.Array, stream: Stream) -> jax.Array:
 def residual_blocks(
     in_channels: int, out_channels: int, num_blocks: int, *, policy: Policy, rngs: nnx.Rngs
 ) -> nnx.List:
-    """The residual blocks of a level; the first one changes the width."""
+    """The residual blocks of a level; the first one changes the number of channels."""
     widths = [in_channels] + [out_channels] * num_blocks
     return nnx.List([ResidualBlock(*pair, policy=policy, rngs=rngs) for pair in pairwise(widths)])
 
 
 class DownLevel(nnx.Module):
-    """Residual blocks, then half the height and width, and half the frames where time shrinks."""
+    """Residual blocks, then a downsampling of height and width, and of time if `halve_time`."""
 
     def __init__(
         self,
@@ -317,14 +317,14 @@ class DownLevel(nnx.Module):
 
 
 def _halve_time(time_conv: CausalConv, x: jax.Array, stream: Stream) -> jax.Array:
-    if stream.is_first:  # A single frame has no time to shrink.
+    if stream.is_first:  # the first frame is a latent frame of its own
         stream.remember(x)
         return x
     return time_conv.apply(stream.extend(x, 1), time_stride=2)
 
 
 class UpLevel(nnx.Module):
-    """Residual blocks, then twice the frames where time grows, and twice the height and width."""
+    """Residual blocks, then an upsampling of time if `double_time`, and of height and width."""
 
     def __init__(
         self,
@@ -355,7 +355,7 @@ class UpLevel(nnx.Module):
         self.dtype = policy.compute
 
     def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
-        """Runs a chunk; the first one does not grow in time."""
+        """Runs a chunk; the first frame is not upsampled in time."""
         shortcut = x
         for residual in self.residuals:
             x = residual(x, stream)
@@ -370,7 +370,7 @@ class UpLevel(nnx.Module):
         return x + (shortcut[:, time_factor - 1 :] if stream.is_first else shortcut)
 
     def _double(self, x_NHWC: jax.Array) -> jax.Array:
-        """Twice the height and width, by the nearest pixel and a convolution."""
+        """Doubles height and width: nearest-neighbor upsampling and a convolution."""
         assert self.resample is not None
         kernel, bias = self.resample.kernel[...], self.resample.bias
         out = double_and_convolve(x_NHWC, kernel, self.dtype)
@@ -379,7 +379,7 @@ class UpLevel(nnx.Module):
 
 def _double_time(time_conv: CausalConv, x: jax.Array, stream: Stream) -> jax.Array:
     if stream.is_first:
-        # The second chunk starts from zeros, not from this frame.
+        # As in Wan2.2, the past of the second chunk is zeros, not this frame.
         stream.remember(jnp.repeat(jnp.zeros_like(x), 2, axis=1))
         return x
     # The two halves of the channels become alternating frames.

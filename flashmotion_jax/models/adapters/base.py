@@ -1,4 +1,4 @@
-"""What every trajectory adapter does, and where its class is found."""
+"""The interface of trajectory adapters, and the lookup of their classes."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from flashmotion_jax.models.dit import ResidualStream
 
 
 class Adapter(Protocol):
-    """What the pipeline and the trainers ask of an adapter."""
+    """The interface that sampling and training use."""
 
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> Any:
-        """What a video needs of its condition, computed once.
+        """Computes what all denoising steps of a video share.
 
         Args:
           trajectory: `[B, T, h, w, C]` latents of the trajectory map.
           text: `[B, S, text_dim]` embeddings of the prompt.
 
         Returns:
-          A pytree of arrays that `__call__` understands.
+          A pytree of arrays for `__call__`.
         """
         ...
 
     def __call__(
         self, prepared: Any, latents: jax.Array, timesteps: jax.Array, scale: jax.Array
     ) -> ResidualStream:
-        """The residuals for these latents.
+        """Returns the residuals of one denoising step.
 
         Args:
-          prepared: the result of `prepare`.
-          latents: noisy latents `[B, T, h, w, C]`.
-          timesteps: `[B, T]`, 0..1000.
-          scale: scalar weight of the residuals.
+          prepared: Result of `prepare`.
+          latents: Noisy latents `[B, T, h, w, C]`.
+          timesteps: `[B, T]` on the 0..1000 scale.
+          scale: Scalar weight of the residuals.
 
         Returns:
-          The stream to hand to the DiT.
+          The stream to pass to the DiT.
         """
         ...
 
 
 def adapter_class(name: str) -> Any:
-    """The module class of a kind, built as `Class(config, dit_config, policy=..., rngs=...)`.
+    """Returns the module class of a kind, called as `Class(config, dit_config, policy=, rngs=)`.
 
     Args:
-      name: of the kind, see `config.adapters.ADAPTERS`.
+      name: Name of the kind, see `config.adapters.ADAPTERS`.
 
     Raises:
-      UserError: no such kind.
+      UserError: The kind is unknown.
     """
     return pkgutil.resolve_name(adapter_kind(name).module)

@@ -24,10 +24,10 @@ from flashmotion_jax.runtime.sharding import gather
 
 
 class ControlNet(Trunk):
-    """The heavy adapter: the DiT's own blocks on latents and trajectory, a zero projection each.
+    """The heavy adapter: a copy of the DiT's blocks, with a zero-initialized projection each.
 
     Attributes:
-      adapter_config: what it takes as input.
+      adapter_config: Configuration; `config` is that of its trunk.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ControlNet(Trunk):
 
     @jax.named_scope("adapter")
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> tuple[jax.Array, TextContext]:
-        """The trajectory and its own keys and values of the text."""
+        """The trajectory, and the text's keys and values in the blocks of the adapter."""
         return trajectory, self.text_context(text)
 
     @jax.named_scope("adapter")
@@ -63,7 +63,7 @@ class ControlNet(Trunk):
         timesteps: jax.Array,
         scale: jax.Array,
     ) -> ResidualStream:
-        """Runs its blocks in step with the DiT's; the carry is its own residual stream."""
+        """Runs its blocks inside the DiT's scan; the carry is its own residual stream."""
         trajectory, context = prepared
         if self.adapter_config.input == "latents+trajectory":
             trajectory = jnp.concatenate([latents, trajectory], axis=-1)
@@ -80,13 +80,13 @@ class ControlNet(Trunk):
         )
 
     def copy_from_dit(self, dit: DiT) -> ControlNet:
-        """A ControlNet that starts as the DiT: all weights copied, new input channels at zero.
+        """Returns a copy with the weights of a DiT; weights of new input channels are zero.
 
         Args:
-          dit: the generator it is for.
+          dit: The generator that the adapter is for.
 
         Returns:
-          A new ControlNet with the zero projections of this one; neither module changes.
+          A new module with the projections of this one; neither module changes.
         """
         new = nnx.clone(self)
         copied = {
@@ -103,10 +103,10 @@ class ControlNet(Trunk):
 
 
 def controlnet_trunk(config: ControlNetConfig, dit_config: DiTConfig) -> DiTConfig:
-    """The DiT's sizes with the input width of the ControlNet.
+    """The configuration of the DiT with the input channels of the ControlNet.
 
     Raises:
-      UserError: an unknown `config.input`.
+      UserError: `config.input` is unknown.
     """
     widths = {
         "latents+trajectory": 2 * dit_config.in_channels,

@@ -19,7 +19,7 @@ from flashmotion_jax.runtime.sharding import gather, split_tokens
 
 
 class ResNetBlock(nnx.Module):
-    """Two convolutions on each latent frame, and the projection of their sum to the DiT's width."""
+    """Two convolutions of each latent frame, and a projection to the width of the DiT."""
 
     def __init__(self, width: int, dit_dim: int, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = layers.rms_norm(width, eps=1e-6, rngs=rngs)
@@ -31,17 +31,17 @@ class ResNetBlock(nnx.Module):
         )
 
     def __call__(self, x_BThwC: jax.Array) -> jax.Array:
-        """Float32 features to float32 features, `[B, T, h / 2, w / 2, width]`."""
+        """Maps float32 features `[B, T, h / 2, w / 2, width]` to the same shape."""
         hidden = layers.per_frame(self.conv1, jax.nn.silu(self.norm1(x_BThwC)))
         return x_BThwC + layers.per_frame(self.conv2, jax.nn.silu(self.norm2(hidden)))
 
 
 class ResNetAdapter(nnx.Module):
-    """The light adapter: sees the trajectory alone, so that one pass serves every step.
+    """The light adapter: depends on the trajectory only, so that one pass serves all steps.
 
     Attributes:
-      config: its own sizes.
-      blocks: one block for each of the DiT's, stacked.
+      config: Configuration.
+      blocks: One block per DiT block, stacked.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ResNetAdapter(nnx.Module):
 
     @jax.named_scope("adapter")
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> jax.Array:
-        """Features of every block, `[L, B, T, P, width]`; 210 MB of bfloat16 at 121 frames 720p."""
+        """Features of every block, `[L, B, T, P, width]`; 210 MB for 121 frames in 720p."""
         del text
         width = trajectory.shape[3] // self.patch_size[1]
         x = self.stem(layers.patchify(trajectory, self.patch_size)).astype(jnp.float32)
@@ -94,7 +94,7 @@ class ResNetAdapter(nnx.Module):
     def __call__(
         self, prepared: jax.Array, latents: jax.Array, timesteps: jax.Array, scale: jax.Array
     ) -> ResidualStream:
-        """Projects the features inside the DiT's scan; latents and timesteps are not looked at."""
+        """Projects the features inside the DiT's scan; latents and timesteps are not used."""
         del latents, timesteps
 
         def step(
