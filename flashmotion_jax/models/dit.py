@@ -224,9 +224,6 @@ class Trunk(nnx.Module):
 
         Args:
           text_BSD: Output of the text encoder. Its zero padding is attended to, as in Wan2.2.
-
-        Returns:
-          Keys and values of all L blocks.
         """
         embedded = self.text_embedding(text_BSD)
 
