@@ -47,7 +47,7 @@ def test_unknown_file(tmp_path, write_safetensors, capsys):
     write_safetensors(tmp_path / "x.safetensors", {"a.b": np.zeros((2, 3), np.float32)})
     text = inspect(capsys, tmp_path / "x.safetensors")
     assert "a.b  [2, 3]  float32" in text
-    assert "no component we know" in text
+    assert "no known component" in text
     text = inspect(capsys, tmp_path / "x.safetensors", "--component", "resnet")
     assert "looks like adapters/resnet" in text
     assert "unused: a.b" in text
