@@ -277,7 +277,7 @@ def test_another_cache_is_an_error(uninterrupted, prepared, tmp_path):
     config = run_small.config(
         prepared, output, "slow_adapter", "num_train_steps=9", f"cache={cache}"
     )
-    with pytest.raises(ValueError, match=r"the state is of other batches: cache=.*; resume with"):
+    with pytest.raises(ValueError, match=r"the state belongs to other data: cache=.*; resume with"):
         train(config, quiet=True)
 
 
@@ -304,7 +304,7 @@ def test_a_non_finite_loss_stops_the_run(prepared, tmp_path, monkeypatch):
     record, huge = small_cache.record, np.full(small_cache.SHAPE, 1e25, np.float32)
 
     def spoilt(row):
-        return record(row)._replace(latents=huge) if row == 4 else record(row)
+        return dataclasses.replace(record(row), latents=huge) if row == 4 else record(row)
 
     monkeypatch.setattr(small_cache, "record", spoilt)
     small_cache.make_cache(tmp_path / "cache", num_rows=10, dtype="float32")
