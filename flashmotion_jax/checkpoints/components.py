@@ -330,7 +330,8 @@ def read_sampling(path: str | Path) -> SamplingConfig:
             f"expected {FORMAT!r}, version {VERSION}: convert again or use the release that made it"
         )
     sampling = values.get("sampling", {})
-    sampling = {RENAMED_SAMPLING_KEYS.get(key, key): value for key, value in sampling.items()}
+    if isinstance(sampling, dict):
+        sampling = {RENAMED_SAMPLING_KEYS.get(key, key): value for key, value in sampling.items()}
     return from_dict(SamplingConfig, sampling, str(file))
 
 
@@ -383,9 +384,12 @@ def _require_same_dit(path: Path, kind: str, dit_config: DiTConfig) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not JSON ({error}); convert again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file} holds {values!r:.100}; expected an object: convert again")
+    return values
 
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(cls: type[Config], values: dict[str, Any], where: str = "configuration") -> Config:
+def from_dict(cls: type[Config], values: Any, where: str = "configuration") -> Config:
     """Builds a configuration from JSON types; lists become tuples.
 
     Args:
@@ -29,12 +29,17 @@ def from_dict(cls: type[Config], values: dict[str, Any], where: str = "configura
       where: Where the values come from, for error messages.
 
     Raises:
-      UserError: A key is not a field of `cls`; the message suggests the nearest one.
+      UserError: The values are not a mapping, a key is not a field of `cls` (the message suggests
+        the nearest one), or a value does not have the type of its field.
     """
-    names = _field_names(cls)
-    for key in values:
-        if key not in names:
-            raise UserError(f"{where}: {_unknown(key, names, cls.__name__)}")
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: {values!r:.100} is not a {cls.__name__}; expected an object")
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in hints:
+            raise UserError(f"{where}: {_unknown(key, _field_names(cls), cls.__name__)}")
+        if not _is_of_type(value, hints[key]):
+            raise UserError(f"{where}: {key}={value!r:.100}; expected {_describe(hints[key])}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -106,6 +111,22 @@ def _fit(value: Any, text: str, hint: Any) -> Any:
         fitting = all(isinstance(key, args[0]) for key in items) and None not in items.values()
         return items if fitting else None
     return None
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON has the type `hint`."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None:
+        return types.NoneType in options
+    return any(_is_one_of_type(value, option) for option in options)
+
+
+def _is_one_of_type(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    if hint is str or dataclasses.is_dataclass(hint):
+        return isinstance(value, hint)
+    return _fit(value, value if isinstance(value, str) else "", hint) is not None
 
 
 def _describe(hint: Any) -> str:

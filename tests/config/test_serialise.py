@@ -5,9 +5,12 @@ import pytest
 from flashmotion_jax.config import (
     FastGeneratorConfig,
     OptimizerConfig,
+    SamplingConfig,
     TrainConfig,
+    from_dict,
     with_overrides,
 )
+from flashmotion_jax.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -76,3 +79,25 @@ def test_errors_name_the_assignment_and_what_was_expected(run, assignment, messa
         with_overrides(run, [assignment])
     assert assignment in str(caught.value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], r"x\.json: \[\] is not a SamplingConfig; expected an object"),
+        ("text", "is not a SamplingConfig"),
+        ({"height": "64"}, "height='64'; expected a whole number"),
+        ({"height": 64.5}, r"height=64\.5; expected a whole number"),
+        ({"height": None}, "height=None; expected a whole number"),
+        ({"shift": "5"}, "shift='5'; expected a number"),
+        ({"denoising_steps": 3}, "denoising_steps=3"),
+        ({"denoising_steps": [1000, "x"]}, "denoising_steps="),
+        ({"negative_prompt": 3}, "negative_prompt=3"),
+        ({"sampler": "ddim"}, "sampler='ddim'; expected one of few_step"),
+        ({"warp_denoising_steps": 1}, "warp_denoising_steps=1; expected true or false"),
+    ],
+)
+def test_values_of_json_have_the_types_of_their_fields(values, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(SamplingConfig, values, "x.json")
+    assert from_dict(SamplingConfig, {"shift": 3, "denoising_steps": [1000, 500]}).shift == 3
