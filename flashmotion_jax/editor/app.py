@@ -185,7 +185,7 @@ class Editor:
             prompt=settings["prompt"],
             image=form.file("image"),
             video=video,
-            fps=float(fields.get("fps") or shape["fps"]),
+            fps=_number(fields, "fps", shape["fps"]),
             **{name: shape[name] for name in ("height", "width", "num_frames")},
         )
 
@@ -272,7 +272,7 @@ def make_app(
         routes=editor.routes(),
         lifespan=editor.lifespan,
         middleware=[Middleware(Guard, token=token)],
-        exception_handlers={HTTPException: _http_error, ValueError: _bad_input, Exception: _failed},
+        exception_handlers={HTTPException: _http_error, UserError: _bad_input, Exception: _failed},
     )
 
 
@@ -295,6 +295,14 @@ def _whole(fields: Any, name: str, default: int | None = None) -> int:
     if not str(text).isdecimal() or int(text) < 1:
         raise UserError(f"{name}={text!r}; expected a whole number from 1")
     return int(text)
+
+
+def _number(fields: Any, name: str, default: float) -> float:
+    text = fields.get(name, "").strip()
+    try:
+        return float(text) if text else default
+    except ValueError:
+        raise UserError(f"{name}={text!r}; expected a number") from None
 
 
 def _checked_image(form: Form, as_png: bool) -> Response:
@@ -321,7 +329,7 @@ def _selected(form: Form) -> Response:
         raise UserError("image: missing, expected a file")
     pixels = read_image(path)
     numbers = {
-        name: float(form.fields[name])
+        name: _number(form.fields, name, 0.0)
         for name in ("x", "y", "x0", "y0", "x1", "y1", "tolerance")
         if name in form.fields
     }
@@ -344,7 +352,7 @@ def _import_options(fields: dict[str, str]) -> ImportOptions:
     return ImportOptions(
         canvas=canvas,
         num_frames=_whole(fields, "num_frames", default.num_frames),
-        fps=float(fields.get("fps") or default.fps),
+        fps=_number(fields, "fps", default.fps),
         box_size=(_whole(fields, "box_width"), _whole(fields, "box_height")) if has_box else None,
         map_kind=fields.get("map_kind") or default.map_kind,  # type: ignore[arg-type]
         id=fields.get("id", ""),

@@ -65,7 +65,7 @@ async def received(request: Request) -> AsyncGenerator[Form, None]:
                     else:
                         form.fields[name] = value
             yield form
-        except ValueError as error:
+        except UserError as error:
             raise UserError(str(error).replace(f"{scratch}/", "")) from error
 
 

@@ -48,7 +48,8 @@ def render(
       uint8 [F, height, width, 3].
 
     Raises:
-      UserError: An argument is out of range.
+      UserError: The map kind, the size or the number of frames is invalid.
+      ValueError: `compat` is unknown.
     """
     _check_options(map_kind, compat, num_frames)
     canvas, objects = trajectory.canvas, trajectory.objects
@@ -120,10 +121,10 @@ def render_masks(masks_KFHW: np.ndarray, colors: list[tuple[int, int, int]]) -> 
       uint8 [F, H, W, 3].
 
     Raises:
-      UserError: The shapes do not fit.
+      ValueError: The shapes do not match.
     """
     if masks_KFHW.ndim != 4 or masks_KFHW.dtype != bool or len(masks_KFHW) != len(colors):
-        raise UserError(
+        raise ValueError(
             f"masks {masks_KFHW.dtype} {list(masks_KFHW.shape)} with {len(colors)} colors, "
             "expected bool [objects, frames, height, width] and one color per object"
         )
@@ -136,7 +137,7 @@ def _check_options(map_kind: str, compat: str | None, num_frames: int | None) ->
             f"map_kind={map_kind!r}, expected {', '.join(map(repr, get_args(MapKind)))}"
         )
     if compat not in (None, "magicmotion"):
-        raise UserError(f"compat={compat!r}, expected 'magicmotion' or None")
+        raise ValueError(f"compat={compat!r}, expected 'magicmotion' or None")
     if num_frames is not None and num_frames < 1:
         raise UserError(f"{num_frames=}, expected at least 1")
 

@@ -159,7 +159,7 @@ class Trajectory:
             ) from error
         try:
             return cls.from_dict(data, path.parent)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import EASINGS
 from flashmotion_jax.trajectory.masks import read_mask_png
 from flashmotion_jax.trajectory.palette import palette_color
@@ -210,7 +211,7 @@ def _mask_problems(place: str, mask: Any, size: list[Any], folder: Path | None) 
             return
         try:
             picture = read_mask_png(folder, mask)
-        except ValueError as error:
+        except UserError as error:
             yield f"{place}: {error}"
             return
         mask = {"size": list(picture.size), "counts": list(picture.counts)}

@@ -266,6 +266,17 @@ def test_files_that_cannot_be_imported_are_named(client, name, content, message)
     assert "flashmotion-" not in answer["error"]  # the folder it was received in
 
 
+def test_numbers_and_videos_that_cannot_be_read_are_named(client):
+    answer = export(client, "magicdata", height="64", width="96", fps="x")
+    assert answer.status_code == 400 and "fps='x'; expected a number" in answer.json()["error"]
+    content = export(client, "magicdata", height="64", width="96").content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        files = [(name, archive.read(name)) for name in archive.namelist() if name[-1] != "/"]
+    sent = [file for file in files if "first_frames" not in file[0]]
+    imported = import_(client, *sent, ("videos/my-scene.mp4", b"text"))
+    assert "videos/my-scene.mp4 is not a readable video" in imported["error"]
+
+
 def test_invalid_exports_are_rejected(client):
     assert "format='x'" in export(client, "x").json()["error"]
     assert "no job" in export(client, "magicdata", job="x").json()["error"]
