@@ -39,6 +39,7 @@ def get_config() -> NewModelConfig:
             temporal_downsample=(True, True),
             spatial_downsample=(True, False),
             patch_size=4,
+            linear_code=True,
             latents_mean=(0.0,) * CHANNELS,
             latents_std=(1.0,) * CHANNELS,
         ),

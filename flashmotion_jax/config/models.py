@@ -75,6 +75,7 @@ class VAEConfig:
     temporal_downsample: tuple[bool, ...] = (False, True, True)  # one entry per downsampling
     spatial_downsample: tuple[bool, ...] | None = None  # likewise; None halves space in all
     patch_size: int = 2  # patches become channels before the first convolution
+    linear_code: bool = False  # adds a linear autoencoder to the convolutions
     latents_mean: tuple[float, ...] = wan22.LATENTS_MEAN
     latents_std: tuple[float, ...] = wan22.LATENTS_STD
 

@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.models.attention import can_check_vma, vary_along
 from flashmotion_jax.models.layers import FLOAT32, Policy
+from flashmotion_jax.models.linear_code import LinearCode
 from flashmotion_jax.models.space_to_depth import join_cells, split_cells
 from flashmotion_jax.models.vae_blocks import (
     CausalConv,
@@ -137,6 +138,9 @@ class VAE(nnx.Module):
             config.latent_channels, config.latent_channels, policy=policy, rngs=rngs
         )
         self.decoder = Decoder(config, policy=policy, rngs=rngs)
+        self.linear_code = (
+            LinearCode(config, policy=policy, rngs=rngs) if config.linear_code else None
+        )
         self.compute_dtype = jnp.dtype(policy.compute)
 
     def encode(self, video: jax.Array) -> jax.Array:
@@ -281,14 +285,21 @@ class VAE(nnx.Module):
         cells = split_cells(video, (1, self.config.patch_size, self.config.patch_size))
         stream = Stream(past)
         features = self.encoder(rearrange(cells, "b f h w c 1 q r -> b f h w (c r q)"), stream)
-        return self.conv1(features).astype(jnp.float32), tuple(stream.future)
+        features = self.conv1(features).astype(jnp.float32)
+        if self.linear_code is not None:
+            code = self.linear_code.encode(video, is_first=past is None)
+            features += jnp.concatenate([code, jnp.zeros_like(code)], axis=-1)  # of the mean
+        return features, tuple(stream.future)
 
     def _pixels_of_columns(self, z: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
         stream = Stream(past)
         x = self.decoder(self.conv2(z), stream).astype(jnp.float32)
         q = self.config.patch_size
         cells = rearrange(x, "b f h w (c r q) -> b f h w c 1 q r", q=q, r=q)
-        return join_cells(cells), tuple(stream.future)
+        pixels = join_cells(cells)
+        if self.linear_code is not None:
+            pixels += self.linear_code.decode(z, is_first=past is None)
+        return pixels, tuple(stream.future)
 
     def _normalize(self, mean: jax.Array) -> jax.Array:
         center, std = self._latent_statistics()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flax import nnx
 from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.converters import vae as names
 from flashmotion_jax.models.layers import FLOAT32, Policy
+from flashmotion_jax.models.linear_code import LinearCode
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.models.vae_blocks import SpatialAttention, Stream, conv3d
 from flashmotion_jax.runtime.jit import compiling_for
@@ -141,6 +143,41 @@ def test_space_is_halved_where_it_is_asked_for():
     whole = decode(vae, latents)
     assert whole.shape == video.shape
     np.testing.assert_allclose(decode(vae, latents[:, :2]), whole[:, :5], atol=1e-6)
+
+
+def test_a_linear_code_is_added_to_mean_and_pixels():
+    """Chunk after chunk: one matrix for the first frame, one for four frames at a time."""
+    config = dataclasses.replace(CONFIG, linear_code=True)
+    vae, video = tiny.make_vae(config), make_video(9, 32, 48)
+    code = vae.linear_code
+    for decoder in code.decoders:
+        decoder.kernel[...] = decoder.kernel[...].at[:].set(0.01)
+    mean, log_variance = vae.moments(video)
+    pixels = vae.reconstruct(mean)
+    vae.linear_code = None
+    plain, same = vae.moments(video)
+    np.testing.assert_array_equal(log_variance, same)
+    parts = [(video[:, :1], True), (video[:, 1:5], False), (video[:, 5:], False)]
+    expected = [code.encode(frames, is_first) for frames, is_first in parts]
+    np.testing.assert_allclose(mean - plain, jnp.concatenate(expected, axis=1), atol=1e-5)
+    decoded = [code.decode(mean[:, i : i + 1], i == 0) for i in range(3)]
+    difference = pixels - vae.reconstruct(mean)
+    np.testing.assert_allclose(difference, jnp.concatenate(decoded, axis=1), atol=1e-5)
+
+
+def test_a_linear_code_takes_pixels_in_the_order_in_which_it_returns_them():
+    config = dataclasses.replace(
+        CONFIG,
+        latent_channels=768,
+        latents_mean=(0.0,) * 768,
+        latents_std=(1.0,) * 768,
+        linear_code=True,
+    )
+    code = LinearCode(config, policy=FLOAT32, rngs=nnx.Rngs(0))
+    for coder in (code.encoders[0], code.decoders[0]):
+        coder.kernel[...] = jnp.eye(768)
+    frame = make_video(1, 32, 48)
+    np.testing.assert_allclose(code.decode(code.encode(frame, True), True), frame, atol=1e-6)
 
 
 @pytest.mark.parametrize("direction", ["encode", "decode"])
