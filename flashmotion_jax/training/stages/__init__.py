@@ -1,7 +1,7 @@
 """The training stages: one file per stage, with its losses and how it is built.
 
-To add a stage: a configuration in `config/runs.py`, a file here with `build(run, config) -> Stage`,
-and a row in `STAGES`.
+To add a stage: a configuration in `config/runs.py` and in its union `StageConfig`, a file here with
+`build(run, config) -> Stage`, and a row in `STAGES`.
 """
 
 from __future__ import annotations
