@@ -120,9 +120,12 @@ def run(args: argparse.Namespace) -> int:
     from flashmotion_jax.media.videos import check_output, write_video
     from flashmotion_jax.runtime.atomic import check_file
 
-    outputs = [Path(path) for path in (args.out, args.preview) if path]
-    for path in outputs:
+    given = [path for path in (args.out, args.preview) if path is not None]
+    for path in given:
+        if not (path and Path(path).is_dir()):  # Path("") would be the current folder
+            check_file(path)
         check_output(path)
+    outputs = [Path(path) for path in given]
     if args.profile:
         check_file(Path(args.profile) / "trace")
     pipeline = Pipeline.from_pretrained(

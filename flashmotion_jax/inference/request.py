@@ -100,7 +100,7 @@ def make_request(
         prompts=prompts,
         images=cropped,
         maps=_maps(trajectory, len(prompts), has_adapter, load, colored_by),
-        seeds=tuple(seed + i for i in range(len(prompts))),
+        seeds=_seeds(seed, len(prompts)),
         num_frames=num_frames,
         height=height,
         width=width,
@@ -129,6 +129,12 @@ def _override(
     if num_inference_steps is None:
         return sampling
     return sampling.with_num_inference_steps(num_inference_steps)
+
+
+def _seeds(seed: int, count: int) -> tuple[int, ...]:
+    if not -(2**63) <= seed < 2**63 - count:
+        raise UserError(f"seed={seed}; expected a number of 64 bits, below 2^63")
+    return tuple(seed + i for i in range(count))
 
 
 def _one_each(name: str, value: Any, count: int) -> list[Any]:

@@ -15,8 +15,10 @@ def check_file(path: str | Path) -> None:
     """Checks in advance whether `replacing` can write a path.
 
     Raises:
-      UserError: The path is a folder, or its folder is not writable.
+      UserError: The path is empty, cannot be a name, or is a folder, or its folder is not writable.
     """
+    if not str(path) or "\0" in str(path):
+        raise UserError(f"{str(path)!r} cannot be the name of a file")
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected the name of a file to write")

@@ -99,6 +99,8 @@ def test_a_profile_of_the_run(folder, tmp_path, capsys):
     [
         (["--num-frames", "6"], "num_frames=6; expected 4 n + 1"),
         (["--out", "video.gif"], "cannot write video.gif"),
+        (["--out", ""], "'' cannot be the name of a file"),
+        (["--out", "a\0.mp4"], "cannot be the name of a file"),
         (["--image", "missing.png"], "no image at missing.png"),
         (["--trajectory", "missing.json"], "missing.json"),
         (["--model", "missing"], "missing does not exist"),

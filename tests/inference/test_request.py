@@ -17,10 +17,10 @@ VAE = VAEConfig(
 )
 
 
-def make(image=None, sampling=SAMPLING, **options):
+def make(image=None, sampling=SAMPLING, seed=0, **options):
     grid = Grid.of(DIT, VAE)
     return make_request(
-        image, "a", None, 0, sampling=sampling, grid=grid, has_adapter=False, **options
+        image, "a", None, seed, sampling=sampling, grid=grid, has_adapter=False, **options
     )
 
 
@@ -55,6 +55,8 @@ def test_an_image_takes_its_aspect_ratio_within_the_grid_and_the_area():
         ({"height": 20, "width": 48}, "for instance height=16, width=48"),
         ({"height": -8, "width": 48}, "for instance height=8, width=48"),
         ({"num_frames": 4}, r"num_frames=4; expected 2 n \+ 1, for instance 5"),
+        ({"seed": 2**63 - 1}, r"seed=9223372036854775807; expected"),
+        ({"seed": -(2**64)}, "expected a number of 64 bits"),
         ({"num_frames": 0}, r"num_frames=0; expected 2 n \+ 1, for instance 1"),
         ({"sampling": SamplingConfig(height=60, width=96)}, "height=60, width=96"),
         ({"image": np.zeros((1, 5000, 3), np.uint8)}, "in multiples of 8 x 16: crop it"),
