@@ -44,20 +44,24 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command."""
+    """Builds the parser of the command."""
     size = SpritesConfig()
     parser = argparse.ArgumentParser(
         prog="python -m flashmotion_jax.data.sprites",
-        description="Exports procedural clips in MagicData's layout. Started again after an "
-        "interruption, it goes on where it was.",
+        description="Exports procedural clips in MagicData's layout. Run it again to "
+        "resume after an interruption.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("out", metavar="OUT", help="folder, new or begun by the same command")
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="train or test")
-    parser.add_argument("--count", type=int, default=4000, help="clips to train on")
-    parser.add_argument("--seed", type=int, default=0, help="of the clips to train on")
-    parser.add_argument("--per-group", type=int, default=16, help="clips a test group")
-    parser.add_argument("--num-frames", type=int, default=size.num_frames, help="of a clip")
+    parser.add_argument("out", metavar="OUT", help="output folder: a new one, or one to resume")
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="split")
+    parser.add_argument(
+        "--count", type=int, default=4000, help="number of clips of the training split"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training split")
+    parser.add_argument(
+        "--per-group", type=int, default=16, help="clips per group of the test split"
+    )
+    parser.add_argument("--num-frames", type=int, default=size.num_frames, help="frames per clip")
     parser.add_argument("--height", type=int, default=size.height, help="in pixels")
     parser.add_argument("--width", type=int, default=size.width, help="in pixels")
     parser.add_argument("--fps", type=int, default=size.fps, help="frames per second")

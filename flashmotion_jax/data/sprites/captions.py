@@ -1,4 +1,4 @@
-"""Says what moves where, in the few words of `VOCABULARY`."""
+"""Captions of scenes, in the words of `VOCABULARY`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _WORDS = (
 VOCABULARY: tuple[str, ...] = tuple(
     sorted({*_WORDS.split(), *PALETTE, *SHAPES, *TEXTURES} - {"plain"})
 )
-"""Every word that a caption may hold, sorted. Beside words there are commas and semicolons."""
+"""All words of captions, sorted. Captions also have commas and semicolons."""
 
-#: More are "others": a text encoder reads so many tokens and no more.
+#: Maximum number of named sprites; the remaining ones are "others", to limit the tokens.
 NAMED_SPRITES = 4
-#: A sprite moves where its centre ends this many pixels (of 64) away from where it began.
+#: A sprite counts as moving if its center is displaced by this many pixels (of 64) at the end.
 _MOVES = 4
-#: A direction is named where it has this part of the other one: the tangent of 22.5 degrees.
+#: A direction is named if it is this fraction of the other one: the tangent of 22.5 degrees.
 _DIAGONAL = 0.4142
 
 
 def describe(scene: Scene) -> str:
-    """The caption of a scene, such as "a red circle moves up and turns; the camera pans right".
+    """Returns a caption such as "a red circle moves up and turns; the camera pans right".
 
-    Directions are those of the image, seen from the first frame to the last; what stands still
-    does so in the world.
+    Directions are displacements in the image from the first to the last frame. Sprites stand still
+    relative to the world.
     """
     named, others = scene.sprites[:NAMED_SPRITES], scene.sprites[NAMED_SPRITES:]
     sentences = [f"{_article(name_of(sprite))} {_deeds(sprite, scene)}" for sprite in named]
@@ -40,7 +40,7 @@ def describe(scene: Scene) -> str:
 
 
 def name_of(sprite: Sprite) -> str:
-    """What a sprite is called, such as "striped blue square"."""
+    """Returns the name of a sprite, such as "striped blue square"."""
     texture = [] if sprite.texture == "plain" else [sprite.texture]
     return " ".join([*texture, sprite.color, sprite.shape])
 
@@ -79,7 +79,7 @@ def _motion(sprite: Sprite, scene: Scene) -> str:
 
 
 def _side_beyond(box_4: np.ndarray, scene: Scene) -> str | None:
-    """The side of the canvas that a box lies wholly beyond; the farther one of two."""
+    """Returns the side of the canvas that a box is completely beyond; the farther one of two."""
     x0, y0, x1, y1 = box_4.tolist()
     width, height = scene.config.width, scene.config.height
     gaps = {"left": -x1, "right": x0 - width, "top": -y1, "bottom": y0 - height}

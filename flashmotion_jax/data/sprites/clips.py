@@ -1,4 +1,4 @@
-"""Clips by their number: a source for grain, and the held-out groups."""
+"""Clips by index, as a source for grain, and the held-out groups."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
 Split = Literal["train", "test"]
 
-#: Raised when the clips that a seed gives, or their maps, change.
+#: Incremented when the clips of a seed, or their maps, change.
 VERSION = 3
 
-#: The first number of a clip's entropy: no seed of one split gives a scene of another.
+#: First number of a clip's entropy, so that splits share no scene.
 _DOMAINS = {"train": 0, "test": 1}
 
 
 class Clip(NamedTuple):
-    """A clip and all that is known of it.
+    """A clip and its exact annotations.
 
     Attributes:
       id: split, seed and index, such as "train-0-000012".
-      caption: what moves where.
+      caption: Description of the motion.
       video: uint8 [F, H, W, 3].
       masks_KFHW: bool, the visible part of each object.
       boxes_KF4: float64, (x0, y0, x1, y1) as fractions of height and width, around the whole
@@ -56,20 +56,20 @@ class Clip(NamedTuple):
 
 
 class Sprites:
-    """Procedural clips: each a pure function of split, seed and index. A source for grain.
+    """Procedural clips, as a source for grain: pure functions of split, seed and index.
 
     Args:
-      count: of clips.
-      seed: from 0 to 2^32 - 1; another one gives other clips.
-      split: "train" or "test", which have no scene in common whatever the seeds.
-      config: size of the clips.
-      num_objects: in every clip; None draws it between the config's, few more often than many.
+      count: Number of clips.
+      seed: Seed, from 0 to 2^32 - 1.
+      split: "train" or "test", which have no scene in common for any seeds.
+      config: Size of the clips.
+      num_objects: Number of objects in every clip; None draws it, preferring small numbers.
 
     Attributes:
-      count, seed, split, config, num_objects: as given.
+      count, seed, split, config, num_objects: The arguments.
 
     Raises:
-      UserError: an argument is out of range.
+      UserError: An argument is out of range.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class Sprites:
         return f"Sprites({self.count}, {of}, num_objects={self.num_objects})"
 
     def id(self, index: int) -> str:
-        """The name of a clip, the same wherever it is made."""
+        """Returns the id of a clip."""
         return f"{self.split}-{self.seed}-{index:06d}"
 
     def scene(self, index: int) -> Scene:
-        """What is in a clip, without its pixels: ten times as quick as the clip."""
+        """Returns the contents of a clip without its pixels, ten times as fast as the clip."""
         entropy = [_DOMAINS[self.split], self.seed, index]
         rng = np.random.default_rng(np.random.SeedSequence(entropy))
         return sample_scene(rng, self.config, self.num_objects)
@@ -151,24 +151,24 @@ def draw_maps(clip: Clip, map_colors: MapColors = "palette") -> tuple[np.ndarray
 
 
 def test_groups(per_group: int, config: SpritesConfig | None = None) -> dict[str, Sprites]:
-    """The held-out split in FlashBench's groups, by the number of objects.
+    """Returns the held-out split in FlashBench's groups, by number of objects.
 
     Args:
-      per_group: clips.
-      config: size of the clips; its numbers of objects are not used.
+      per_group: Clips per group.
+      config: Size of the clips; its numbers of objects are not used.
 
     Returns:
       "1", "2", "3", "4", "5" and "6+", FlashBench's name for six and more -> its clips.
 
     Raises:
-      UserError: `per_group` is no number of clips.
+      UserError: `per_group` is out of range.
     """
     size = config or SpritesConfig()
     groups = {}
     for count in range(1, MAX_OBJECTS + 1):
         name = "6+" if count == MAX_OBJECTS else str(count)
         grouped = replace(size, min_objects=count, max_objects=count)
-        # A seed of its own: backgrounds, too, differ between groups.
+        # Another seed per group, so that backgrounds differ, too.
         groups[name] = Sprites(per_group, seed=count, split="test", config=grouped)
     return groups
 

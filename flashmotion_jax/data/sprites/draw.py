@@ -1,4 +1,4 @@
-"""Pixels and masks of a scene, anti-aliased by the distance to each outline."""
+"""Rendering of scenes to pixels and masks, anti-aliased by the distance to each outline."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from flashmotion_jax.data.sprites.scene import PALETTE, Background, Camera, Scene, Sprite
 from flashmotion_jax.data.sprites.shapes import SHAPES
 
-#: Brightness of what a texture darkens.
+#: Brightness of the dark parts of a texture.
 _DARK = 0.62
-#: From one stripe or dot to the next, in radii of the sprite.
+#: Distance between stripes or dots, in radii of the sprite.
 _PERIOD = 0.8
 
 
@@ -30,7 +30,7 @@ class Drawing(NamedTuple):
 
 
 def draw(scene: Scene) -> Drawing:
-    """Draws a scene, the background first and then sprite after sprite."""
+    """Draws a scene: the background, then the sprites in order."""
     config = scene.config
     shape_FHW = (config.num_frames, config.height, config.width)
     pixels_FHWC = np.empty((*shape_FHW, 3), np.float32)
@@ -51,14 +51,14 @@ def draw(scene: Scene) -> Drawing:
 
 
 def _draw_background(background: Background, camera: Camera, height: int, width: int) -> np.ndarray:
-    """float32 [F, H, W, 3], or F = 1 where nothing moves."""
+    """Returns float32 [F, H, W, 3], or F = 1 if nothing moves."""
     frames = slice(None) if camera.kind != "still" else slice(1)
     offset_F2, zoom_F1 = camera.offset_F2[frames], camera.zoom_F[frames, None]
     x_FW = width / 2 + (np.arange(width) + 0.5 - width / 2) / zoom_F1 + offset_F2[:, :1]
     y_FH = height / 2 + (np.arange(height) + 0.5 - height / 2) / zoom_F1 + offset_F2[:, 1:]
     phase_FWN = x_FW[..., None] * background.frequencies_N2[:, 0]
     phase_FHN = y_FH[..., None] * background.frequencies_N2[:, 1] + background.phases_N
-    # cos(a + b) = cos a cos b - sin a sin b: a sum of waves is one product of matrices.
+    # cos(a + b) = cos a cos b - sin a sin b: a sum of waves is a matrix product.
     rows = np.concatenate([np.cos(phase_FHN), -np.sin(phase_FHN)], axis=-1)
     columns = np.concatenate([np.cos(phase_FWN), np.sin(phase_FWN)], axis=-1)
     waves_FHW = (rows * np.tile(background.amplitudes_N, 2)) @ columns.swapaxes(1, 2)
@@ -68,7 +68,7 @@ def _draw_background(background: Background, camera: Camera, height: int, width:
 
 
 def _window(sprite: Sprite, height: int, width: int) -> tuple[slice, slice]:
-    """The rows and columns of the canvas that a sprite touches in any frame."""
+    """Returns the rows and columns of the canvas that a sprite touches in any frame."""
     boxes_F4 = sprite.boxes()
     x0, y0 = np.maximum(np.floor(boxes_F4[:, :2].min(axis=0)) - 1, 0).astype(int).tolist()
     x1, y1 = np.maximum(np.ceil(boxes_F4[:, 2:].max(axis=0)) + 1, 0).astype(int).tolist()
@@ -76,7 +76,7 @@ def _window(sprite: Sprite, height: int, width: int) -> tuple[slice, slice]:
 
 
 def _draw_sprite(sprite: Sprite, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each pixel of a window the sprite covers, and its brightness: [F, h, w] each."""
+    """Returns coverage by a sprite and its brightness in a window, [F, h, w] each."""
     radius, cos, sin = (
         values_F.astype(np.float32)[:, None, None]
         for values_F in (sprite.radius_F, np.cos(sprite.angle_F), np.sin(sprite.angle_F))

@@ -1,10 +1,10 @@
-"""Sprites as a MagicData folder, for the reader, cache and loaders of real data.
+"""Export of Sprites as a MagicData folder, for the loaders of real data.
 
     ROOT/MagicData.csv, videos/<id>.mp4, masks/<id>/, boxs/<id>/     as in MagicData
     ROOT/trajectories/<id>.json, first_frames/<id>.png               what sampling is given
-    ROOT/sprites.json                                                what the clips were made with
+    ROOT/sprites.json                                                configuration of the clips
 
-A row is whole when its trajectory is there, which is written last; the CSV comes after all rows.
+The trajectory of a row is written last and marks it as complete; the CSV is written after all rows.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def export(
     *,
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
-    """Writes clips in MagicData's layout. Interrupted, it goes on where it was when called again.
+    """Writes clips in MagicData's layout. After an interruption, call it again to resume.
 
     Args:
-      source: of the clips; several become one folder.
-      root: the folder; made if it is not there.
-      progress: called with the number of rows that are done, and of all, after each.
+      source: Source of the clips; several are written to one folder.
+      root: Output folder, created if it does not exist.
+      progress: Called after each row with the number of finished rows and the total.
 
     Returns:
-      The CSV, which is there once every row is.
+      The CSV.
 
     Raises:
-      UserError: the folder holds clips of other sources, or something else.
+      UserError: The folder contains clips of other sources, or other files.
     """
     root = Path(root)
     parts = [source] if isinstance(source, Sprites) else list(source)
@@ -67,8 +67,8 @@ def export(
 def write_clip(root: Path, clip: Clip) -> None:
     """Writes all files of a clip, its trajectory last.
 
-    The video is H.264 without loss in RGB. The maps of masks show every frame's visible parts;
-    those of boxes are what the trajectory renders to.
+    The video is H.264 without loss in RGB. Mask maps show the visible parts in every
+    frame; box maps are rendered from the trajectory.
     """
     masks, boxes = draw_maps(clip)
     _write_maps(root / "masks" / clip.id, masks)
@@ -86,7 +86,8 @@ def _write_maps(folder: Path, maps_FHWC: np.ndarray) -> None:
 
 
 def _write_image(path: Path, pixels_HWC: np.ndarray) -> None:
-    # Without a scratch name, which would double the time: the row's trajectory vouches for it.
+    # Without a temporary name, which would double the time: the trajectory marks the row as
+    # complete.
     Image.fromarray(pixels_HWC).save(path, compress_level=1)
 
 
@@ -102,8 +103,8 @@ def _csv_row(source: Sprites, index: int) -> list[str | int]:
 
 
 def _claim(root: Path, sources: Sequence[Sprites]) -> None:
-    """Takes an empty folder, or one that these sources took before."""
-    # Without the counts: a folder can be made larger.
+    """Claims an empty folder, or one that was written from the same sources."""
+    # Without the counts, because more clips can be added to a folder.
     described = [
         {
             "split": source.split,

@@ -1,6 +1,6 @@
-"""Draws scenes at random; all that is random in a clip is drawn here.
+"""Random sampling of scenes; all randomness of a clip is here.
 
-Lengths are in pixels of the clip, and grow with it: the constants are those of a short side of 64.
+Lengths are in pixels and scale with the clip: constants are for a shorter side of 64 pixels.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from flashmotion_jax.data.sprites.scene import (
 )
 from flashmotion_jax.data.sprites.shapes import ROUND, SHAPES
 
-#: How often a clip has 1, 2, ... 6 sprites.
+#: Relative frequency of clips with 1, 2, ... 6 sprites.
 _COUNTS = (0.26, 0.22, 0.18, 0.14, 0.12, 0.08)
-#: Radii of 1, 2, ... 6 sprites, from and to: as large as leaves them room.
+#: Range of radii for 1, 2, ... 6 sprites, as large as there is room for.
 _RADII = ((12, 17), (11, 15), (10, 13.5), (9.5, 12), (9, 11), (8.5, 10))
-#: How often a sprite has each of `TEXTURES`.
+#: Relative frequency of each of `TEXTURES`.
 _TEXTURES = (0.55, 0.15, 0.15, 0.15)
-#: Points drawn at once, of which the first that serves is taken.
+#: Number of points that are drawn together; the first suitable one is used.
 _CANDIDATES = 48
 
 Route = Literal["inside", "enters", "leaves"]
@@ -39,9 +39,9 @@ def sample_scene(
     """Draws a scene.
 
     Args:
-      rng: all randomness.
-      config: of the clip.
-      num_objects: sprites; None draws it, few more often than many.
+      rng: Source of all randomness.
+      config: Configuration of the clip.
+      num_objects: Number of sprites; None draws it, preferring small numbers.
     """
     if num_objects is None:
         counts = np.arange(config.min_objects, config.max_objects + 1)
@@ -53,7 +53,7 @@ def sample_scene(
 
 
 def _sample_background(rng: np.random.Generator, unit: float) -> Background:
-    # Dark or light: sprites stand out by brightness as well as by saturation.
+    # Dark or light backgrounds, so that sprites differ in brightness as well as in saturation.
     low, high = ((0.12, 0.26), (0.30, 0.42)) if rng.random() < 0.5 else ((0.66, 0.76), (0.84, 0.94))
     values_21 = np.array([[rng.uniform(*low)], [rng.uniform(*high)]])
     saturations_21 = rng.uniform(0.05, 0.2, (2, 1))
@@ -102,7 +102,7 @@ def _sample_sprites(
     sprites: list[Sprite] = []
     starts_K2 = np.empty((0, 2))
     for radius, color, route in zip(radii_K, colors, routes, strict=True):
-        # A zoom changes the sizes already.
+        # A zoom already changes the sizes.
         growth = 1.0 if camera.kind == "zoom" else _sample_growth(rng)
         radius_F = radius * np.linspace(1, growth, config.num_frames)
         is_still = rng.random() < 0.15 and route == "inside"
@@ -117,10 +117,10 @@ def _sample_sprites(
 
 
 def _sample_routes(rng: np.random.Generator, count: int) -> list[Route]:
-    """Where each sprite goes: one of them, now and then, over the edge of the canvas."""
+    """Draws the destination of each sprite; sometimes one of them leaves the canvas."""
     routes: list[Route] = ["inside"] * count
     crosser = int(rng.integers(count)) if rng.random() < 0.15 else None
-    # A single sprite that enters would leave the first frame, which is given, without any.
+    # A single sprite that enters later would leave the given first frame empty.
     enters = count > 1 and rng.random() < 0.5
     if crosser is not None:
         routes[crosser] = "enters" if enters else "leaves"
@@ -128,7 +128,7 @@ def _sample_routes(rng: np.random.Generator, count: int) -> list[Route]:
 
 
 def _sample_growth(rng: np.random.Generator) -> float:
-    """The size on the last frame, relative to the first: the same, or clearly another."""
+    """Draws the size on the last frame relative to the first: equal, or clearly different."""
     if rng.random() >= 0.3:
         return 1.0
     return rng.uniform(0.7, 0.85) if rng.random() < 0.5 else rng.uniform(1.18, 1.4)
@@ -143,7 +143,7 @@ def _sample_looks(
     radius_F: np.ndarray,
     is_still: bool,
 ) -> Sprite:
-    """A sprite on its path through the world, as the camera sees it."""
+    """Builds a sprite on its path through the world, as seen by the camera."""
     shape = list(SHAPES)[rng.integers(len(SHAPES))]
     texture = TEXTURES[rng.choice(len(TEXTURES), p=_TEXTURES)]
     turn = rng.uniform(0.8, 2.4) * (1 if rng.random() < 0.5 else -1)
@@ -163,7 +163,7 @@ def _sample_start(
     distances_K: np.ndarray,
     radius: float,
 ) -> np.ndarray:
-    """A centre at these distances from the placed ones, or nearly: the first frame shows all."""
+    """Draws a center at about these distances from the placed ones, so that all are visible."""
     if route == "enters":
         return _points_outside(rng, config, radius)[0]
     points_C2 = _points_inside(rng, config, radius)
@@ -182,7 +182,7 @@ def _sample_path(
     start_2: np.ndarray,
     radius_F: np.ndarray,
 ) -> np.ndarray:
-    """A curve from the start to a point at a fair distance, through one or two others: [F, 2]."""
+    """Draws a curve from the start to a distant point through one or two others, [F, 2]."""
     if route == "leaves":
         ends_C2 = _points_outside(rng, config, radius_F[-1])
     else:
@@ -204,7 +204,7 @@ def _points_inside(rng: np.random.Generator, config: SpritesConfig, radius: floa
 
 
 def _points_outside(rng: np.random.Generator, config: SpritesConfig, radius: float) -> np.ndarray:
-    """Centres of sprites that just do not reach into the canvas."""
+    """Draws centers of sprites that are just outside the canvas."""
     size_2 = np.array([config.width, config.height])
     outwards_C2 = np.array(list(SIDES.values()))[rng.integers(4, size=_CANDIDATES)]
     edge_C2 = (1 + outwards_C2) / 2 * size_2 + outwards_C2 * (radius + 1.5 * config.unit)
@@ -212,11 +212,11 @@ def _points_outside(rng: np.random.Generator, config: SpritesConfig, radius: flo
 
 
 def smooth_path(points_N2: np.ndarray, times_F: np.ndarray) -> np.ndarray:
-    """A Catmull-Rom spline.
+    """Evaluates a Catmull-Rom spline.
 
     Args:
-      points_N2: that it passes through, at times 0, 1, ..., N - 1; at least two.
-      times_F: in 0..N - 1.
+      points_N2: Points that the spline passes through at times 0, 1, ..., N - 1; at least two.
+      times_F: Times in 0..N - 1.
 
     Returns:
       float64 [F, 2].

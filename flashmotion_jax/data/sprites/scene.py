@@ -1,6 +1,6 @@
-"""What is in a clip: a textured background, sprites with their poses, and a camera.
+"""Scenes: a textured background, sprites with their poses, and a camera.
 
-Pixels, masks, boxes and words all follow from a scene.
+Pixels, masks, boxes and captions are functions of a scene.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "purple": (140, 45, 205),
     "pink": (250, 85, 175),
 }
-"""Name -> RGB 0..255 of a sprite where its texture is brightest; hue and saturation hold for all
-of it. Backgrounds have a saturation below 0.25."""
+"""Name -> RGB 0..255 of a sprite where its texture is brightest; textures keep hue and saturation.
+Backgrounds have a saturation below 0.25."""
 
 TEXTURES = ("plain", "striped", "dotted", "shaded")
-"""How the brightness of a sprite varies."""
+"""Patterns of brightness of a sprite."""
 
-#: Side -> the direction that leads out of the canvas there, (x, y).
+#: Side of the canvas -> direction that leads outside, (x, y).
 SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 
-#: More would be smaller than a token of 8 x 8 pixels can tell apart.
+#: With more, sprites would be too small to distinguish in tokens of 8 x 8 pixels.
 MAX_OBJECTS = 6
 
 #: A sprite is about a token wide: within an outline there would be tokens that see nothing of it.
@@ -42,18 +42,19 @@ MAP_KIND: MapKind = "filled_box"
 
 @dataclass(frozen=True)
 class SpritesConfig:
-    """Size of the clips, and how many sprites they have.
+    """Size of clips and number of sprites.
 
     Attributes:
-      num_frames: of a clip. Motions last as long as the clip, so a longer one is slower.
-      height: in pixels.
-      width: in pixels.
-      fps: frames per second.
-      min_objects: sprites a clip.
-      max_objects: sprites a clip.
+      num_frames: Frames per clip. Motions last as long as the clip, so they are slower in longer
+        ones.
+      height: Height in pixels.
+      width: Width in pixels.
+      fps: Frames per second.
+      min_objects: Minimum number of sprites per clip.
+      max_objects: Maximum number of sprites per clip.
 
     Raises:
-      UserError: a field is out of range.
+      UserError: A field is out of range.
     """
 
     num_frames: int = 17
@@ -101,13 +102,13 @@ class Background:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the camera looks; on frame 0 at the world as it is.
+    """Motion of the camera; frame 0 is neither shifted nor zoomed.
 
     Attributes:
-      kind: what it does.
+      kind: Kind of motion.
       direction: "left", "right", "up", "down" of a pan, "in", "out" of a zoom, else "".
-      offset_F2: what it has moved by, (x, y) in pixels of the world.
-      zoom_F: magnification around the centre.
+      offset_F2: Displacement, (x, y) in pixels of the world.
+      zoom_F: Magnification around the center.
     """
 
     kind: Literal["still", "pan", "zoom"]
@@ -127,7 +128,7 @@ class Sprite:
       centre_F2: (x, y) in pixels; a pixel's centre is at one half.
       radius_F: in pixels, of the circle around it.
       angle_F: in radians, clockwise.
-      is_still: it has no motion of its own (the camera may).
+      is_still: Whether the sprite does not move relative to the world.
     """
 
     shape: str
@@ -145,7 +146,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is in a clip; later sprites are in front of earlier ones."""
+    """Contents of a clip; later sprites are in front of earlier ones."""
 
     config: SpritesConfig
     background: Background

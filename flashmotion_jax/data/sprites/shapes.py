@@ -1,7 +1,7 @@
-"""The shapes of sprites: one outline each, from which come both its pixels and its box.
+"""Shapes of sprites: outlines, from which both pixels and boxes are computed.
 
-An outline is a polygon swollen by a radius, so that tips are round: a tip thinner than a pixel
-would have a box but no pixels.
+An outline is a polygon expanded by a radius, which rounds its tips: a tip thinner than a pixel
+would extend the box but have no pixels.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class Shape:
     """An outline within the circle of radius 1 around the origin; y points down.
 
     Attributes:
-      corners: of the polygon, (x, y).
-      rounding: what it is swollen by.
-      wall: thickness of what is left if the inside is cut out; None: it is filled.
+      corners: Corners of the polygon, (x, y).
+      rounding: Radius that the polygon is expanded by.
+      wall: Thickness of the wall of a hollow shape; None for a filled one.
     """
 
     corners: tuple[tuple[float, float], ...]
@@ -26,7 +26,7 @@ class Shape:
     wall: float | None = None
 
     def distance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The signed distance to the outline, negative inside.
+        """Returns the signed distance to the outline, negative inside.
 
         Args:
           x: of the points.
@@ -49,7 +49,7 @@ class Shape:
             squared = np.minimum(
                 squared, (from_x - along * edge_x) ** 2 + (from_y - along * edge_y) ** 2
             )
-            # Even-odd rule: a ray to the right crosses the edges it leaves the polygon through.
+            # Even-odd rule: count the edges that a ray to the right crosses.
             left = from_x * edge_y < from_y * edge_x
             inside ^= ((y >= y0) & (y < y1) & left) | ((y < y0) & (y >= y1) & ~left)
         distance = np.where(inside, -1, 1).astype(x.dtype) * np.sqrt(squared) - self.rounding
@@ -58,7 +58,7 @@ class Shape:
         return distance
 
     def boxes(self, centre_F2: np.ndarray, radius_F: np.ndarray, angle_F: np.ndarray) -> np.ndarray:
-        """The box of the outline at its poses.
+        """Returns the box of the outline at each pose.
 
         Args:
           centre_F2: (x, y) in pixels.
@@ -77,7 +77,7 @@ class Shape:
         return boxes_F4 + np.tile(centre_F2, 2)
 
 
-#: Of corners, of the radius.
+#: Rounding of corners, relative to the radius.
 _ROUNDING = 0.15
 
 
@@ -87,13 +87,13 @@ def _polygon(*corners: tuple[float, float]) -> Shape:
 
 
 def _spokes(*radii: float) -> Shape:
-    """Corners at these radii and equal angles, clockwise from the top."""
+    """Returns corners at these radii and equal angles, clockwise from the top."""
     angles = 2 * np.pi * np.arange(len(radii)) / len(radii)
     corners = np.array(radii) * np.stack([np.sin(angles), -np.cos(angles)])
     return _polygon(*zip(*corners.tolist(), strict=True))
 
 
-#: Half the width of a cross's arms, and their length.
+#: Half the width of the arms of a cross, and their length.
 _ARM, _END = 0.34, 0.94
 SHAPES = {
     "circle": Shape(((0.0, 0.0),), 1.0),
@@ -112,4 +112,4 @@ SHAPES = {
 """Name -> outline."""
 
 ROUND = ("circle", "ring")
-"""The shapes that turning does not change."""
+"""Shapes that rotation does not change."""
