@@ -112,7 +112,7 @@ def config(prepared, *overrides):
 @pytest.fixture(scope="module")
 def model(prepared):
     """The checkpoint that two steps of training write."""
-    return run_small.train(config(prepared, "steps=2")).model
+    return run_small.train(config(prepared, "num_train_steps=2")).model
 
 
 def kernels(model):
@@ -151,7 +151,7 @@ def test_its_training_can_be_planned(prepared):
     devices = topology.Topology("test:8", target, jax.devices())
     options = ("mesh.data=2", "mesh.fsdp=4", "batch_size=8")
     planned = plan.plan_training(config(prepared, *options), devices, None, lambda text: None)
-    assert not planned.faults and planned.compiled[0].memory.arguments > 0
+    assert not planned.problems and planned.compiled[0].memory.arguments > 0
 
 
 def test_commands_and_configurations_know_it():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashmotion_jax.config import DEFAULT_ADAPTER
 from flashmotion_jax.evaluation.benchmarks import layout_of, read_benchmark
 from flashmotion_jax.evaluation.benchmarks.base import Item, Problem
 from flashmotion_jax.evaluation.conditions import with_requests
@@ -74,7 +75,7 @@ class EvaluateConfig:
     overlaps: Overlaps = "smallest"
     generate: bool = False
     model: str | Path | None = None
-    adapter: str | None = "resnet"
+    adapter: str | None = DEFAULT_ADAPTER
     seed: int = 0
     part: Part = (1, 1)
 

@@ -71,7 +71,9 @@ def attend_to_tokens(
 
     def local(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         heads = _Heads(q.shape[3])
+        # Queries stay divided among devices with the same heads; they need all keys and values.
         q, k, v = heads.scatter(q), heads.gather(heads.scatter(k)), heads.gather(heads.scatter(v))
+        # Padding behind each frame's tokens is cut from keys and values, not from queries.
         out = attention(_merge(q), *(_merge(x[:, :, :num_tokens]) for x in (k, v)))
         return heads.scatter_back(rearrange(out, "b (t p) a e -> b t p a e", t=q.shape[1]))
 
@@ -148,6 +150,7 @@ class _Heads:
 
     def __init__(self, num_heads: int):
         size = context_size()
+        # With 24 heads on 16 devices, groups of 8 exchange, and pairs of devices share heads.
         traders = math.gcd(num_heads, size)
         self._trades = traders > 1
         self._shares = traders < size

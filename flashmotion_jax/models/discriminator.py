@@ -147,6 +147,7 @@ class Discriminator(nnx.Module):
         self.patch_size = dit_config.patch_size
         self.remat = policy.remat
         patch_dim = dit_config.patch_size[0] * dit_config.patch_size[1] * dit_config.in_channels
+        # A part that an ablation leaves out has no weights.
         self.embed_image = embed(patch_dim) if config.semantic else None
         self.embed_text = embed(dit_config.text_dim) if config.semantic else None
         self.embed_trajectory = embed(patch_dim) if config.trajectory else None

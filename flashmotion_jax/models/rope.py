@@ -28,7 +28,7 @@ def rope_table(grid: tuple[int, int, int], head_dim: int) -> jax.Array:
     Returns:
       complex64 `[T, P, E / 2]`, P in (h, w) order: a unit complex number per pair of channels.
     """
-    angles = []
+    angles = []  # NumPy: the angles of late frames are large, and float32 loses their fraction
     for axis, dim in enumerate(axis_dims(head_dim)):
         frequencies = THETA ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
         angle = np.arange(grid[axis])[:, None] * frequencies

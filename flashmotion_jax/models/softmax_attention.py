@@ -43,10 +43,11 @@ def _forward(
 
     def attend(q_BAnE: jax.Array) -> tuple[jax.Array, jax.Array]:
         scores_BAnS = _scores(q_BAnE, k_BASE)
-        highest_BAn = scores_BAnS.max(axis=-1)
+        highest_BAn = scores_BAnS.max(axis=-1)  # subtracted so that exp cannot overflow
         weights_BAnS = jnp.exp(scores_BAnS - highest_BAn[..., None])
         sum_BAn = weights_BAnS.sum(axis=-1)
         out_BAnE = _einsum("bans,base->bane", weights_BAnS.astype(v_BASE.dtype), v_BASE)
+        # Dividing the result instead of the weights saves a pass over the scores.
         out_BAnE = (out_BAnE / sum_BAn[..., None]).astype(q_BAnE.dtype)
         return out_BAnE, highest_BAn + jnp.log(sum_BAn)
 

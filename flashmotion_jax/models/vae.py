@@ -131,6 +131,7 @@ class VAE(nnx.Module):
         self.config = config
         # The latents of an image enter every denoising step, so encoding is float32 by default.
         self.encoder = Encoder(config, policy=FLOAT32, rngs=rngs)
+        # The names of Wan2.2: conv1 belongs to the encoder, conv2 to the decoder.
         self.conv1 = pointwise(
             2 * config.latent_channels, 2 * config.latent_channels, policy=FLOAT32, rngs=rngs
         )

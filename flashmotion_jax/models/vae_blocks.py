@@ -77,6 +77,7 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
     num_frames = (x_BTHWC.shape[1] - time_size) // time_stride + 1
     span = (num_frames - 1) * time_stride + 1
     taps = [x_BTHWC[:, i : i + span : time_stride] for i in range(time_size)]
+    # Channels of the concatenated frames are in the order (time, channel), as in the kernel.
     flat_kernel = rearrange(kernel, "t h w i o -> h w (t i) o")
 
     # The CPU would accumulate in bfloat16; cuDNN accumulates in float32 but cannot return it.
@@ -233,6 +234,7 @@ class SpatialAttention(nnx.Module):
         height = x_NHWC.shape[1]
         qkv = rearrange(self.to_qkv(self.norm(x_NHWC)), "n h w c -> n (h w) c")
         q, k, v = jnp.split(qkv, 3, axis=-1)
+        # One head of all channels.
         out = attention(*(x[:, :, None] for x in (q, _gather_columns(k), _gather_columns(v))))
         return self.proj(rearrange(out[:, :, 0], "n (h w) c -> n h w c", h=height))
 

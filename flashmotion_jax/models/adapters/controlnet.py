@@ -67,6 +67,7 @@ class ControlNet(Trunk):
         trajectory, context = prepared
         if self.adapter_config.input == "latents+trajectory":
             trajectory = jnp.concatenate([latents, trajectory], axis=-1)
+        # Its own timestep embedding: it starts as a copy of the DiT's and is trained.
         _, modulation_BT6D = self.embed_timesteps(timesteps)
         rope_TPE = self.rope(latents)
 
@@ -93,6 +94,7 @@ class ControlNet(Trunk):
             path: param for path, param in nnx.to_flat_state(nnx.state(dit)) if path[0] != "head"
         }
         q, r = dit.config.patch_size
+        # The kernel's rows are (pixel of the patch, channel): new channels go behind the old ones.
         extra = new.config.in_channels - dit.config.in_channels
         kernel = copied["patch_embedding", "kernel"]
         channels = rearrange(kernel.get_value(), "(p c) d -> p c d", p=q * r)

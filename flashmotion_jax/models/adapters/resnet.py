@@ -81,9 +81,11 @@ class ResNetAdapter(nnx.Module):
 
         def one_block(x: jax.Array, block: ResNetBlock) -> tuple[jax.Array, jax.Array]:
             x = gather(block)(x)
+            # The convolutions need whole frames; only the result is split over "context".
             features = split_tokens(rearrange(x, "b t h w c -> b t (h w) c"))
             return x, features.astype(self.feature_dtype)
 
+        # The projections run in `__call__`: their outputs are 24 times as wide as the features.
         _, features_LBTPC = jax.lax.scan(
             layers.remat(one_block, self.remat),
             rearrange(x, "b t (h w) c -> b t h w c", w=width),
