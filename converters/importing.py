@@ -294,8 +294,8 @@ def _require_no_problems(problems: list[str], plans: Sequence[Plan]) -> None:
         raise UserError(
             f"{len(problems)} problems; nothing was written:\n  "
             + "\n  ".join(problems)
-            + "\n`flashmotion convert inspect SRC` shows what is there; names of your own go "
-            "into --map"
+            + "\n`flashmotion convert inspect SRC` lists the contents; pass custom names with "
+            "--map"
         )
 
 

@@ -3,7 +3,7 @@
 Inception: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid, the same file that torch-fidelity
 names `weights-inception-2015-12-05-6726825d.pth`. I3D: `i3d_pretrained_400.pt` of VideoGPT, or any
 other file with the keys of `pytorch_i3d`. The classifier of Inception is left out. A TorchScript
-archive, such as StyleGAN-V's, is a program and is refused.
+archive, such as StyleGAN-V's, is a program and is rejected.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def convert_metrics(source: str, destination: Path) -> str:
 
     Args:
       source: .pth, .pt or .safetensors.
-      destination: folder of the result, made if it is not there.
+      destination: output folder, created if it does not exist.
 
     Returns:
       What was written.

@@ -111,7 +111,7 @@ def parsed(system: str) -> tuple[str, tuple[str, list[str]]]:
 
 
 def measured(out: Path, kind: str, run: str, clips: list[Clip]) -> Path:
-    """The file of a run's measurements, made if it is missing."""
+    """Returns the file of a run's measurements, which is created if it does not exist."""
     generator, _, source = run.partition("+")
     model, source = Path(generator), Path(source or generator)
     adapter = kind if kind in ("resnet", "controlnet") else None

@@ -1,4 +1,4 @@
-"""The table of trajectory adapters: a row for each kind, which everything else reads.
+"""The table of trajectory adapters, with a row for each kind.
 
 This module imports no jax, so that command lines can list the kinds in their help.
 """
@@ -47,13 +47,13 @@ class AdapterKind:
     """A kind of adapter: a row of `ADAPTERS`.
 
     Attributes:
-      title: its name for people.
-      config: class of its sizes; its defaults are the published ones.
-      module: import path `package.module:Class` of the `nnx.Module`, which is imported when it is
-        needed; see `models.adapters.Adapter` for its methods.
-      copies_dit: whether training starts it with `module.copy_from_dit(dit)`; otherwise it keeps
-        the initial values of its layers.
-      groups: path prefix of its parameters -> factor of the learning rate, see `OptimizerConfig`.
+      title: Displayed name.
+      config: Class of the configuration; its defaults are the published values.
+      module: Import path `package.module:Class` of the `nnx.Module`, which is imported on demand;
+        see `models.adapters.Adapter` for its methods.
+      copies_dit: Whether training initializes it with `module.copy_from_dit(dit)` instead of the
+        initial values of its layers.
+      groups: Path prefix of its parameters -> factor of the learning rate, see `OptimizerConfig`.
         The norm of each group's gradient is logged.
     """
 
@@ -83,20 +83,20 @@ ADAPTERS: dict[str, AdapterKind] = {
     ),
 }
 
-#: The kind where none is named.
+#: The default kind.
 DEFAULT_ADAPTER = "resnet"
 
 
 def adapter_kind(name: str) -> AdapterKind:
-    """The row of a name.
+    """Returns the row of a kind.
 
     Raises:
-      UserError: the table has no such row.
+      UserError: The kind is unknown.
     """
     require(name in ADAPTERS, f"adapter {name!r} is unknown; expected one of {', '.join(ADAPTERS)}")
     return ADAPTERS[name]
 
 
 def adapter_name(config: AdapterConfig) -> str:
-    """The name of the kind that a configuration is for."""
+    """Returns the name of the kind of a configuration."""
     return next(name for name, kind in ADAPTERS.items() if kind.config is type(config))

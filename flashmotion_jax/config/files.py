@@ -109,7 +109,7 @@ def _run(path: Path) -> types.ModuleType:
 
 
 def _describe(error: Exception, path: Path) -> str:
-    """Returns the type and message of an error, and the last line of the user's that led to it."""
+    """Returns the type and message of an error, and the last line of the user's code in it."""
     folder = path.resolve().parent
     frames = [
         frame

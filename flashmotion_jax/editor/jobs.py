@@ -61,7 +61,7 @@ class Job:
       state: "queued", "running", "done", "failed", "cancelled" or "interrupted".
       created: Time of submission, in seconds since 1970.
       started: Likewise, when it left the queue.
-      finished: Likewise, when it ended in whatever state.
+      finished: Likewise, when it ended in any state.
       progress: Stage -> [steps done, all steps], in the order of the stages.
       error: Why it failed, or None.
       video: `height`, `width`, `num_frames` and `fps`, as soon as they are known.

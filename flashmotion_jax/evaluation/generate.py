@@ -95,5 +95,5 @@ def _motion(item: Item, map_kind: str) -> Trajectory | np.ndarray:
 
 
 def _is_small(video: np.ndarray) -> bool:
-    """Whether chroma at half the size would blur what there is to see."""
+    """Whether halving the resolution of chroma would visibly blur the video."""
     return min(video.shape[1:3]) < 256

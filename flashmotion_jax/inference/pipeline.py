@@ -46,8 +46,8 @@ def shipped_model() -> Path:
     folder = Path(str(importlib.resources.files("flashmotion_jax"))) / "assets" / "tiny"
     if not (folder / "model.json").is_file():
         raise UserError(
-            f"no model comes with this installation ({folder} is missing); give the folder of a "
-            "checkpoint, on the command line by --model DIR"
+            f"this installation does not include the small model ({folder} is missing); pass a "
+            "checkpoint folder, on the command line with --model DIR"
         )
     return folder
 

@@ -60,28 +60,28 @@ def make_request(
     adapter_scale: float = 1.0,
     map_kind: MapKind | None = None,
 ) -> Request:
-    """Checks a user's arguments.
+    """Validates the arguments of a call of the pipeline.
 
     Args:
-      image: a path or uint8 `[H, W, 3]`, a list of them (one a prompt), or None.
-      prompt: one text, or a list of texts for a batch.
-      trajectory: any form `load_maps` reads, a list of them, or None.
-      seed: of the first video; video i takes `seed + i`.
-      sampling: the defaults that the following override.
-      grid: of the model, which height, width and frames must fit.
-      has_adapter: whether a trajectory is needed, or refused.
-      num_inference_steps: number of denoising steps.
-      height: in pixels; by default that of `sampling`, and with an image its aspect ratio within
-        the same area.
-      width: in pixels; given with `height`, or left out with it.
-      num_frames: `grid.frames` times n, plus 1.
-      guidance_scale: of classifier-free guidance, for the multi-step samplers; 1 is none.
-      adapter_scale: weight of the adapter; 0 ignores the trajectory.
+      image: A path or uint8 `[H, W, 3]`, a list with one per prompt, or None.
+      prompt: A prompt, or a list of prompts for a batch.
+      trajectory: Any form that `load_maps` reads, a list of them, or None.
+      seed: Seed of the first video; video i uses `seed + i`.
+      sampling: Defaults of the following arguments.
+      grid: Grid of the model, which the video must fit.
+      has_adapter: Whether a trajectory is required; otherwise it is not allowed.
+      num_inference_steps: Number of denoising steps.
+      height: Height in pixels; by default that of `sampling`. With an image, the default keeps its
+        aspect ratio and the same area.
+      width: Width in pixels; pass both `height` and `width`, or neither.
+      num_frames: A multiple of `grid.frames`, plus 1.
+      guidance_scale: Scale of classifier-free guidance, for multi-step samplers; 1 is no guidance.
+      adapter_scale: Weight of the adapter; 0 ignores the trajectory.
       map_kind: what to render of a trajectory, see `trajectory.render`; by default what the model
         was trained on.
 
     Raises:
-      UserError: the value, what was expected and how to mend it.
+      UserError: An argument is invalid; the message says what was expected.
     """
     prompts = _check_prompts(prompt)
     sampling = _override(sampling, num_inference_steps, guidance_scale)

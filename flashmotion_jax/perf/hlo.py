@@ -207,7 +207,7 @@ def _bits(kind: str) -> int:
 
 
 def _step(body: Computation, counter: int) -> int:
-    """How much a loop's body adds to the counter; 1 where it is not a plain sum."""
+    """The increment of a loop's counter; 1 if it is not a plain sum."""
     value = body[[one for one in body.values() if one.opcode == "tuple"][-1].operands[counter]]
     while value.opcode in ("copy", "bitcast"):
         value = body[value.operands[0]]

@@ -186,7 +186,7 @@ class MetricWriter:
 
 
 class _Progress:
-    """A progress bar on a terminal; a line now and then if standard error is a file."""
+    """A progress bar on a terminal, or occasional lines if standard error is a file."""
 
     def __init__(self, num_steps: int, start_step: int):
         self._total = num_steps

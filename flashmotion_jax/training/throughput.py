@@ -29,7 +29,7 @@ class Throughput:
         self.restart()
 
     def restart(self) -> None:
-        """Start measuring anew, after something that is not training."""
+        """Restart the measurement, after something that is not training."""
         self._started = time.perf_counter()
         self._steps, self._waited, self._done = 0, 0.0, 0.0
 

@@ -49,7 +49,7 @@ def save_network(folder: Path, network: Network, arrays: Mapping[str, np.ndarray
     """Writes the weights of a network.
 
     Args:
-      folder: Folder of the file; made if it is missing.
+      folder: Folder of the file, created if it does not exist.
       network: Name of the network.
       arrays: Dotted path -> float32 array, for all its parameters.
 
