@@ -293,7 +293,8 @@ def test_a_trajectory_without_an_adapter_is_refused(folder, image):
 
 def test_no_path_is_the_model_that_comes_with_the_package(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / package)
-    with pytest.raises(ValueError, match=r"does not include the small model .*assets/tiny is missing.* --model"):
+    message = r"does not include the small model .*assets/tiny is missing.* --model"
+    with pytest.raises(ValueError, match=message):
         Pipeline.from_pretrained(None)
     (tmp_path / "flashmotion_jax" / "assets").mkdir(parents=True)
     (tmp_path / "flashmotion_jax" / "assets" / "tiny").symlink_to(folder)
