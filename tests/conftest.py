@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 
-# What a shell starts in the background ignores Ctrl-C, and so would the commands that tests start.
+# A shell's background jobs ignore Ctrl-C, and so would the commands that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Most programs run once here, and most of their time would go into LLVM's optimisations.
+# Most programs run once here, and LLVM's optimizations would take most of the time.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
-# Nothing of an earlier run counts, and nothing goes into the user's folder.
+# Arrays of different rank in one operation are more often a mistake than a broadcast.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Tests do not depend on earlier runs, and do not write into the user's cache.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 

@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax import transfer_guard_device_to_host, transfer_guard_host_to_device
 
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion import samplers
 from flashmotion_jax.diffusion.samplers import FewStep, PredictVelocity, State
 from flashmotion_jax.diffusion.solvers import Solver
 from flashmotion_jax.runtime.jit import program
-from flashmotion_jax.runtime.sharding import split_batch_like
+from flashmotion_jax.runtime.sharding import replicate, split_batch_like
 
 
 class Generator(Protocol):
@@ -204,7 +205,10 @@ def generate_latents(
     prepared, noise, step_keys = start_denoising(dit, adapter, conditions, keys, shape=shape)
 
     def advance(state: State, row: FewStep[jax.Array] | Solver[jax.Array]) -> State:
-        return denoise_step(dit, adapter, conditions, prepared, state, row, step_keys)
+        row = replicate(row)
+        # An implicit transfer would make the host wait for the device, or the device for the host.
+        with transfer_guard_host_to_device("disallow"), transfer_guard_device_to_host("disallow"):
+            return denoise_step(dit, adapter, conditions, prepared, state, row, step_keys)
 
     latents = samplers.sample(advance, noise, schedule, progress)
     return inject_image(latents, conditions.image_latents)

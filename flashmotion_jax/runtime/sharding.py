@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import (
@@ -122,6 +123,22 @@ def shardings(module: Module, mesh: Mesh) -> Module:
 def place(module: Module, mesh: Mesh) -> Module:
     """Shard a module's parameters over the mesh."""
     return jax.device_put(module, shardings(module, mesh))
+
+
+def replicate(tree: Any) -> Any:
+    """Copy host arrays to all devices of the mesh; without a mesh, to the default device."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return jax.device_put(tree)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def put(value: Any) -> jax.Array:
+        array = np.asarray(value)
+        # `jax.device_put` would make all processes compare their values first.
+        return jax.make_array_from_callback(array.shape, everywhere, lambda index: array[index])
+
+    with jax.transfer_guard("allow"):  # this transfer is meant
+        return jax.tree.map(put, tree)
 
 
 def gather(module: Module) -> Module:

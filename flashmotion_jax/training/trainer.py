@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.data.batches import Batches
@@ -174,11 +173,11 @@ class Trainer:
             with self._throughput.waiting():
                 batch = next(self._batches)
             metrics = {}
-            step = _replicate(self._step)
+            step = sharding.replicate(np.int32(self._step))
             key = jax.random.fold_in(self._key, step)
             for index, update in enumerate(self._stage.updates):
                 if update.is_due(self._step):
-                    update_key = jax.random.fold_in(key, _replicate(index))
+                    update_key = jax.random.fold_in(key, sharding.replicate(np.int32(index)))
                     metrics[update.model] = self._update(index, batch, update_key, step)
         self._pending.append(StepRecord(self._step, metrics))
         self._step += 1
@@ -269,11 +268,6 @@ class Trainer:
         if message := self._profiler.close():
             self._writer.message(message)
         self._writer.close()
-
-
-def _replicate(number: int) -> jax.Array:
-    """Put an integer on all devices of the current mesh, as int32."""
-    return jax.device_put(np.int32(number), NamedSharding(jax.sharding.get_mesh(), PartitionSpec()))
 
 
 def _bounds(stage: Stage) -> dict[str, tuple[float, float]]:

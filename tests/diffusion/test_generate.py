@@ -87,7 +87,7 @@ def test_both_branches_of_guidance_see_the_same_trajectory():
 def test_result_contains_the_image_unchanged(sampler):
     image = tiny.normal(1, 2, 1, 2, 2, 48)
     dit = tiny.make_dit()
-    schedule = make_schedule(SamplingConfig(sampler=sampler, num_steps=3))
+    schedule = make_schedule(SamplingConfig(sampler=sampler, solver_steps=3))
     conditions = Conditions(tiny.normal(2, 2, 16, 32), None, image)
     keys = jax.random.split(jax.random.key(0), 2)
     latents = generate_latents(dit, None, conditions, schedule, keys, shape=SHAPE)
@@ -101,7 +101,7 @@ def test_schedules_follow_the_configuration():
     )
     raw = make_schedule(SamplingConfig(warp_denoising_steps=False))
     np.testing.assert_allclose(raw.sigma, [1, 0.75, 0.5, 0.25])
-    table = make_schedule(SamplingConfig(sampler="unipc", num_steps=7, shift=3.0))
+    table = make_schedule(SamplingConfig(sampler="unipc", solver_steps=7, shift=3.0))
     assert isinstance(table, Solver) and len(table.timestep) == 7
 
 

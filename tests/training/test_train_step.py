@@ -42,7 +42,7 @@ def two_terms(models, batch, keys, step):
     noisy = batch.latents + draw_noise(for_noise.videos, toy.SHAPE)
     residual = models["adapter"].prepare(batch.trajectory + level * noisy, batch.text)
     first = jnp.mean((residual - batch.latents) ** 2)
-    second = jnp.mean(jnp.abs(residual * models["adapter"].gate[...][None, None, None, None]))
+    second = jnp.mean(jnp.abs(residual * toy.per_channel(models["adapter"].gate)))
     terms = {
         "first": LossTerm(first),
         "second": LossTerm(models.get("boost", 1.0) * second, 0.5 * step),
