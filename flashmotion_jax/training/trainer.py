@@ -168,10 +168,10 @@ class Trainer:
 
     def _run_step(self) -> None:
         """Run all updates that are due on a step, in order."""
+        with self._throughput.waiting():
+            batch = next(self._batches)
         # An implicit transfer would make the host wait for the device, or the device for the host.
         with jax.transfer_guard("disallow"), self._profiler.step(self._step):
-            with self._throughput.waiting():
-                batch = next(self._batches)
             metrics = {}
             step = sharding.replicate(np.int32(self._step))
             key = jax.random.fold_in(self._key, step)
