@@ -18,7 +18,7 @@ from flashmotion_jax.config import (
 
 #: Learning rate and steps of stage 1 by kind of maps: for an adapter from scratch, and for one that
 #: starts as a copy of the generator.
-SCHEDULES = {"mask": ((2e-3, 800), (7e-4, 800)), "box": ((1e-3, 1000), (4e-4, 500))}
+SCHEDULES = {"mask": ((2e-3, 4000), (7e-4, 4000)), "box": ((1e-3, 10_000), (4e-4, 10_000))}
 #: Wan2.2's shift of 5 is for videos of 27,280 tokens; one of 320 tokens needs less noise.
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)
