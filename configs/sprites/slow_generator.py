@@ -21,6 +21,7 @@ def get_config() -> TrainConfig:
             slow_generator=AUTOENCODER,
             optimizer=optimizer(1e-3, STEPS, ema_decay=0.9995),
             timesteps=TIMESTEPS,
+            image_dropout=0.2,
         ),
         STEPS,
         batch_size=16,

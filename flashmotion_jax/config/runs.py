@@ -146,12 +146,22 @@ class AutoencoderConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlowGeneratorConfig:
-    """Before stage 1: a multi-step generator, trained by the diffusion loss."""
+    """Before stage 1: a multi-step generator, trained by the diffusion loss.
+
+    Raises:
+      UserError: a probability is not one.
+    """
 
     slow_generator: str = _checkpoint()  # checkpoint folder, for example of `flashmotion new`
     optimizer: OptimizerConfig
     timesteps: TimestepsConfig = dataclasses.field(default_factory=TimestepsConfig)
     text_dropout: float = 0.1
+    #: Fraction of the videos that are generated from text alone; 0 trains image-to-video only.
+    image_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("text_dropout", "image_dropout"):
+            require(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}; expected 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

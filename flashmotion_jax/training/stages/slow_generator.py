@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import SlowAdapterConfig, SlowGeneratorConfig, TrainConfig
 from flashmotion_jax.data.batches import Batch
-from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise
+from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, velocity_target
 from flashmotion_jax.diffusion.generate import Conditions, conditioned_velocity
 from flashmotion_jax.diffusion.losses import velocity_loss
 from flashmotion_jax.training.stage import ComponentRef, Stage, export_generator, from_component
@@ -48,6 +48,9 @@ def generator_loss(config: SlowGeneratorConfig) -> LossFn:
         models: Models, batch: Batch, keys: Keys, step: jax.Array
     ) -> tuple[dict[str, LossTerm], Metrics]:
         del step
+        if config.image_dropout:
+            loss = image_dropout_loss(config, models, batch, keys)
+            return {"diffusion": LossTerm(loss)}, {}
         conditions = Conditions(text=batch.text, image_latents=batch.latents[:, :1])
         networks = (models["generator"], None)
         loss = flow_matching_loss(config, networks, conditions, models["empty_text"], batch, keys)
@@ -84,6 +87,27 @@ def flow_matching_loss(
     noisy = add_noise(batch.latents, noise, timesteps / TIMESTEP_SCALE)
     velocity = predict_velocity(noisy, timesteps)
     return velocity_loss(velocity, batch.latents, noise, has_image=True)
+
+
+def image_dropout_loss(
+    config: SlowGeneratorConfig, models: Models, batch: Batch, keys: Keys
+) -> jax.Array:
+    """Flow-matching loss of videos some of which have no image, whose frame 0 is predicted too."""
+    level_keys, dropout_keys = keys.split(2)
+    text_keys, image_keys = dropout_keys.split(2)
+    noise, timesteps = draw_noise_and_timesteps(config.timesteps, batch.latents, level_keys)
+    text = drop_text(batch.text, models["empty_text"], text_keys.videos, config.text_dropout)
+    is_dropped = jax.vmap(lambda key: jax.random.bernoulli(key, config.image_dropout))
+    is_later_T = jnp.arange(batch.latents.shape[1]) > 0
+    # 1 where a latent frame is predicted, 0 where it is the image.
+    predicted_BT = 1.0 * (is_later_T[None] | is_dropped(image_keys.videos)[:, None])
+    timesteps_BT = timesteps[:, None] * predicted_BT
+    noisy = add_noise(batch.latents, noise, timesteps_BT / TIMESTEP_SCALE)
+    generator = models["generator"]
+    velocity = generator(noisy, timesteps_BT, generator.text_context(text))
+    error = velocity - velocity_target(batch.latents, noise)
+    error_BT = jnp.mean(error.astype(jnp.float32) ** 2, axis=(2, 3, 4))
+    return jnp.mean(jnp.sum(error_BT * predicted_BT, axis=1) / jnp.sum(predicted_BT, axis=1))
 
 
 def drop_text(
