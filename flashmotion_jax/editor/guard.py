@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flashmotion_jax.runtime.limits import EDITOR, limited
+
 #: Bytes of a request. A 4K photograph as PNG has 25 MB, and again as much in its project.
 MAX_UPLOAD = 96 * 2**20
 #: Bytes of a refused request that are read and discarded. A browser whose upload is cut off shows a
@@ -37,7 +39,7 @@ class _TooLargeError(Exception):
 
 
 class Guard:
-    """ASGI middleware that checks requests and sets the security headers of responses.
+    """ASGI middleware that checks requests, limits what their files may hold, and sets headers.
 
     Args:
       app: The protected application.
@@ -69,7 +71,8 @@ class Guard:
             await refusal(scope, receive, answer)
             return
         try:
-            await self._app(scope, _counted(receive), answer)
+            with limited(EDITOR):
+                await self._app(scope, _counted(receive), answer)
         except _TooLargeError:
             await _drain(receive)
             if not started:

@@ -15,6 +15,7 @@ from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.measure import report
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.limits import EDITOR, limited
 from flashmotion_jax.trajectory import Trajectory
 
 _LOGGER = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ class Worker:
                 job.state, job.started = "running", time.time()
                 self._history.save(job)
             try:
-                self._generate(job)
+                with limited(EDITOR):
+                    self._generate(job)
             except _CancelledError:
                 state = "interrupted" if self._stopping else "cancelled"
                 self._history.end(job, state)

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -114,7 +113,7 @@ def export_benchmark(
         try:
             _write(item, method, how, frames, out)
             written.append(item)
-        except (OSError, UserError, av.FFmpegError) as error:
+        except (OSError, UserError) as error:
             problems.append(Problem(item.id, str(error)))
         if progress is not None:
             progress("export", done, len(items))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
 
-import av
 import numpy as np
 
 from flashmotion_jax.evaluation.benchmarks.base import Item, Problem, object_masks
@@ -95,7 +94,7 @@ class Scorer:
                 name: (compute(_generated(path, len(wanted))), compute(_truth(item, wanted)))
                 for name, compute in self.features.items()
             }
-        except (OSError, UserError, EOFError, av.FFmpegError) as error:
+        except (OSError, UserError, EOFError) as error:
             return Problem(item.id, str(error))
         return Score(item.id, item.group, values, features)
 

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 
+from flashmotion_jax.media.containers import decode, open_video
 from flashmotion_jax.media.images import IMAGE_SUFFIXES, read_image
-from flashmotion_jax.runtime.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 
@@ -38,27 +37,18 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def iterate_frames(path: Path) -> Iterator[np.ndarray]:
-    """Decodes a video or a folder of images.
+    """Decodes a video or a folder of images, one frame at a time.
 
     Yields:
-      uint8 [H, W, 3].
+      uint8 [H, W, 3], upright as players show it.
 
     Raises:
-      UserError: A frame is damaged, or an image cannot be read.
-      OSError: The file does not exist.
-      av.FFmpegError: The file is not a video, or is truncated.
+      UserError: The file is missing, is not a video or is truncated; a frame is damaged; an image
+        cannot be read.
+      OSError: Reading failed for another reason.
     """
     if path.is_dir():
         yield from map(read_image, image_files(path))
         return
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise UserError(f"{path} holds no video")
-        stream = container.streams.video[0]
-        stream.thread_type = "FRAME"
-        # A damaged frame must be an error; by default, FFmpeg would conceal it.
-        stream.codec_context.options = {"err_detect": "explode"}
-        for i, frame in enumerate(container.decode(stream)):
-            if frame.is_corrupt:
-                raise UserError(f"frame {i} is damaged")
-            yield frame.to_ndarray(format="rgb24")
+    with open_video(path) as (container, stream):
+        yield from decode(container, stream, path)

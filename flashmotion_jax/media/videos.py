@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from tokenize import TokenError
+from typing import Any
 
 import av
-import imageio.v3 as iio
 import numpy as np
 from av.video.reformatter import Colorspace
 from PIL import Image
 
+from flashmotion_jax.media.containers import decode, file_url, open_video
 from flashmotion_jax.media.images import UNREADABLE, check_frames, read_image
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.limits import check_video_size
 
 FPS = 24.0
 """Frames per second of Wan2.2-TI2V-5B, and of frames that are stored without a rate."""
@@ -23,43 +26,82 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
     """Reads all frames of a video file, a folder of PNGs or an npy array.
 
     Args:
-      path: A file PyAV can decode, a folder whose `*.png` are the frames in the order of their
-        names, or an `.npy` file of uint8 [F, H, W, 3].
+      path: A video file (MP4, MOV, MKV, WebM, AVI or GIF), a folder whose `*.png` are the frames
+        in the order of their names, or an `.npy` file of uint8 [F, H, W, 3].
 
     Returns:
-      The frames, uint8 [F, H, W, 3], and the frames per second (`FPS` for a folder or an npy).
+      The frames, uint8 [F, H, W, 3], upright as players show them, and the frames per second (`FPS`
+      for a folder or an npy).
 
     Raises:
-      UserError: The path is missing, holds no frames, or cannot be decoded.
+      UserError: The path is missing, holds no frames, cannot be decoded, or is larger than the
+        active limits allow.
     """
     path = Path(path)
     if path.is_dir():
         return _read_folder(path), FPS
     if not path.is_file():
         raise UserError(f"no video at {path}: give a video file, a folder of PNGs or an .npy file")
-    try:
-        if path.suffix.lower() == ".npy":
-            frames, fps = np.load(path, allow_pickle=False), FPS
-        else:
-            with iio.imopen(path, "r", plugin="pyav") as file:
-                fps = float(file.metadata()["fps"])
-                frames = np.stack(list(file.iter(thread_type="FRAME")))
-    except (*UNREADABLE, av.FFmpegError, EOFError, LookupError) as error:
-        raise UserError(f"{path} is not a readable video ({error}): give a whole file") from error
+    frames, fps = _read_npy(path) if path.suffix.lower() == ".npy" else _read_file(path)
     check_frames(frames, str(path))
     return frames, fps
 
 
+def open_array(path: Path) -> np.ndarray:
+    """Maps an npy file into memory, so that a shape that the file does not hold takes none.
+
+    Raises:
+      UserError: The file is missing, damaged, or holds Python objects.
+    """
+    try:
+        return np.load(path, allow_pickle=False, mmap_mode="r")
+    except (*UNREADABLE, EOFError, TokenError) as error:  # a damaged header is parsed as Python
+        raise UserError(f"{path} is not a readable array ({error}): give a whole file") from error
+
+
+def _read_npy(path: Path) -> tuple[np.ndarray, float]:
+    mapped = open_array(path)
+    check_frames(mapped, str(path))
+    num_frames, height, width, _ = mapped.shape
+    check_video_size(num_frames, height, width, path)
+    return np.array(mapped), FPS
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, float]:
+    frames: list[Any] = []
+    with open_video(path) as (container, stream):
+        header = stream.codec_context
+        # stream.frames is 0 if the header has no number of frames.
+        check_video_size(stream.frames, header.height, header.width, path)
+        for frame in decode(container, stream, path):
+            check_video_size(len(frames) + 1, frame.shape[0], frame.shape[1], path)
+            frames.append(frame)
+        fps = float(stream.guessed_rate or FPS)
+    return _stack(frames, path), fps
+
+
 def _read_folder(path: Path) -> np.ndarray:
-    frames = [read_image(file) for file in sorted(path.glob("*.png"))]
+    frames: list[Any] = []
+    for file in sorted(path.glob("*.png")):
+        frame = read_image(file)
+        check_video_size(len(frames) + 1, frame.shape[0], frame.shape[1], path)
+        frames.append(frame)
     if not frames:
         raise UserError(f"{path} holds no *.png: expected frames such as frame_00000.png")
-    if len(sizes := {frame.shape[:2] for frame in frames}) > 1:
+    return _stack(frames, path)
+
+
+def _stack(frames: list[Any], path: Path) -> np.ndarray:
+    """Stacks frames and empties the list, so that they are never in memory twice."""
+    if len(sizes := {frame.shape[:2] for frame in frames}) != 1:
         raise UserError(
-            f"the frames of {path} have the sizes (height, width) {sorted(sizes)}: "
+            f"the frames of {path} have the sizes (height, width) {sorted(sizes)[:4]}: "
             "all frames of a video need one size"
         )
-    return np.stack(frames)
+    stacked = np.empty((len(frames), *frames[0].shape), np.uint8)
+    for target in stacked[::-1]:
+        target[:] = frames.pop()
+    return stacked
 
 
 def write_video(
@@ -138,7 +180,9 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, lossless: bool) -> No
         codec, pixel_format, crf = ("libx264rgb", "rgb24", "0")
     # Some players assume BT.601 for untagged colors, others BT.709.
     matrix = Colorspace.ITU709
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(
+        file_url(path), "w", format="mp4", options={"movflags": "+faststart"}
+    ) as container:
         stream = container.add_stream(codec, rate=rate, options={"crf": crf})
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         if not lossless:

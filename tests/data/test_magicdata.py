@@ -10,6 +10,7 @@ from flashmotion_jax.media.images import cover_crop
 from flashmotion_jax.media.videos import read_video, write_video
 from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 from helpers import magicdata_tree as tree
+from helpers.display_matrix import set_display_matrix
 
 SMALL = {"num_frames": tree.FRAMES, "height": 32, "width": 64}
 
@@ -75,6 +76,19 @@ def test_bad_rows_are_rejected_with_the_reason(one):
     assert {row.id for row in data.rows} == {"v0", *tree.DECODED}
     for id, reason in tree.PROBLEMS.items():
         assert reason in rejected[id].reason and str(rejected[id].row) in str(rejected[id])
+
+
+def test_rows_are_turned_as_players_turn_them(one):
+    file = one / "videos" / "v0.mp4"
+    write_video(file, tree.video_frames(0), lossless=True)
+    set_display_matrix(file, 0, 1, -1, 0)
+    with pytest.raises(RowError, match="aspect ratios differ"):
+        MagicData(one, **SMALL)[0]
+    for kind in ("masks", "boxs"):
+        tree.write_maps(one / kind / "v0", np.rot90(tree.map_frames(0, kind), -1, axes=(1, 2)))
+    example = MagicData(one, num_frames=9, height=80, width=48)[0]
+    upright = np.rot90(tree.video_frames(0), -1, axes=(1, 2))
+    np.testing.assert_array_equal(example.video, upright)
 
 
 def marked_damaged(file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import resource
+import time
 import zipfile
 
 import httpx
@@ -264,6 +265,26 @@ def test_files_that_cannot_be_imported_are_named(client, name, content, message)
     answer = import_(client, (name, content))
     assert message in answer["error"]
     assert "flashmotion-" not in answer["error"]  # the folder it was received in
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.mp4", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+        ("a.mkv", "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n"),
+    ],
+)
+def test_uploads_that_name_other_inputs_are_refused_at_once(client, name, text):
+    start = time.perf_counter()
+    assert "not a readable video" in import_(client, (name, text.encode()))["error"]
+    assert time.perf_counter() - start < 5
+
+
+def test_long_videos_are_refused_before_they_are_decoded(client, tmp_path):
+    frames = np.broadcast_to(np.zeros(3, np.uint8), (150, 704, 1280, 3))
+    write_video(tmp_path / "a.mp4", frames)
+    error = import_(client, ("a.mp4", (tmp_path / "a.mp4").read_bytes()))["error"]
+    assert "150 frames of 704 x 1280" in error and "expected at most 134 million pixels" in error
 
 
 def test_numbers_and_videos_that_cannot_be_read_are_named(client):

@@ -44,7 +44,7 @@ def map_frames(seed, kind, count=FRAMES, size=SIZE):
 
 
 def write_maps(folder, frames):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for i, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"annotated_frame_{i:05d}.png")
 

@@ -154,5 +154,5 @@ def test_folder_of_two_sizes_is_refused(tmp_path):
 
 def test_npy_of_python_objects_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="not a readable video"):
+    with pytest.raises(ValueError, match="not a readable array"):
         videos.read_video(tmp_path / "a.npy")

@@ -10,7 +10,7 @@ import numpy as np
 
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.images import IMAGE_SUFFIXES
-from flashmotion_jax.media.videos import read_video, write_video
+from flashmotion_jax.media.videos import open_array, read_video, write_video
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.drawing import stroke_radius
 from flashmotion_jax.trajectory.formats.base import (
@@ -145,8 +145,8 @@ def _edges(first: int, last: int, radius: int, length: int, known: float) -> tup
 def is_map_array(file: Path) -> bool:
     """Whether an `.npy` file holds frames [F, H, W, 3]; False if it cannot be read."""
     try:
-        shape = np.load(file, allow_pickle=False, mmap_mode="r").shape
-    except (OSError, ValueError, EOFError):
+        shape = open_array(file).shape
+    except UserError:
         return False
     return len(shape) == 4 and shape[-1] == 3
 
