@@ -52,6 +52,8 @@ def draw_box(
 def paint_masks(masks_KHW: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
     """Paints masks on black, the largest first, so that small ones stay visible.
 
+    Of equally large masks, the first is on top.
+
     Args:
       masks_KHW: bool, one mask per object.
       colors: RGB, 0..255, one per object.

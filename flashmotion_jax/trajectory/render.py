@@ -31,8 +31,14 @@ def render(
 ) -> np.ndarray:
     """Renders trajectory maps, deterministically.
 
-    Strokes, painting order and default colors are those of MagicMotion. Boxes are rounded to pixels
-    only here.
+    Strokes, painting order and default colors are those of MagicMotion. Areas (masks and filled
+    boxes) are painted from the largest to the smallest, so that small ones stay visible; of equal
+    ones, the lower id is on top. Outlines cover little and are drawn by increasing id, so the
+    higher id is on top. The order of `trajectory.objects` does not matter. Boxes are rounded to
+    pixels only here.
+
+    Source: supervision `MaskAnnotator.annotate`, which MagicMotion paints masks with, and
+    `fn_vis_traj` of MagicMotion's `app.py`, which draws the outlines of objects in their order.
 
     Args:
       trajectory: Trajectory to render.
@@ -52,16 +58,18 @@ def render(
       ValueError: `compat` is unknown.
     """
     _check_options(map_kind, compat, num_frames)
-    canvas, objects = trajectory.canvas, trajectory.objects
+    canvas = trajectory.canvas
+    order = sorted(range(len(trajectory.objects)), key=lambda k: trajectory.objects[k].id)
+    objects = [trajectory.objects[k] for k in order]
     covered = cover_geometry((canvas.height, canvas.width), (height, width))
-    boxes_KF4 = _to_pixels(trajectory.boxes(num_frames), covered)
+    boxes_KF4 = _to_pixels(trajectory.boxes(num_frames)[order], covered)
     drawn_F = trajectory.drawn(num_frames)
     if image is not None:
-        colors = image_colors(trajectory, image)
+        of_image = image_colors(trajectory, image)
+        colors = [of_image[k] for k in order]
     else:
         colors = [palette_color(item.id) if compat else item.rgb for item in objects]
     masks = [None if item.mask is None else item.mask.to_array() for item in objects]
-    by_id = sorted(range(len(objects)), key=lambda k: objects[k].id)
     radius = stroke_radius(height, width)
     maps = np.zeros((len(drawn_F), height, width, 3), np.uint8)
     for frame in np.flatnonzero(drawn_F):
@@ -73,9 +81,9 @@ def render(
             ]
             maps[frame] = paint_masks(np.array(moved, bool).reshape(-1, height, width), colors)
             continue
-        for k in by_id:
-            x0, y0, x1, y1 = np.rint(boxes_KF4[k, frame]).astype(int).tolist()
-            draw_box(maps[frame], (x0, y0, x1, y1), colors[k], radius)
+        for box, color in zip(boxes_KF4[:, frame], colors, strict=True):
+            x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
+            draw_box(maps[frame], (x0, y0, x1, y1), color, radius)
     return maps
 
 

@@ -35,7 +35,7 @@ class TrackedObject:
     """An object that follows a box.
 
     Attributes:
-      id: Number from 1; higher ids are drawn over lower ones.
+      id: Number from 1, which decides what is painted over what: see `render`.
       keyframes: At least one, in order of time.
       name: Name for people.
       color: "#rrggbb", or None for the color of the id in MagicData.
@@ -152,7 +152,7 @@ class Trajectory:
         if not path.is_file():
             raise UserError(f"no trajectory at {path}: give the path of a trajectory.json")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_bytes())  # with or without a byte-order mark
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} is not JSON ({error}); format: docs/trajectories.md"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.images import cover_crop
 from flashmotion_jax.trajectory import (
     PALETTE,
@@ -135,6 +137,21 @@ def test_higher_ids_are_drawn_over_lower_ones_whatever_their_order():
         maps = render(Trajectory(Canvas(50, 50), 2, 24.0, objects), 50, 50)
         colors = np.unique(maps[1].reshape(-1, 3), axis=0)
         assert colors.tolist() == [[0, 0, 0], PALETTE[3].tolist()]
+
+
+@pytest.mark.parametrize("map_kind", ["box", "filled_box", "mask"])
+def test_areas_are_painted_by_size_and_of_equal_ones_the_lower_id_is_on_top(map_kind: MapKind):
+    """supervision's order: `np.flip(np.argsort(area))`, whatever the order of the objects."""
+    large, small = (0.0, 0.0, 0.8, 0.8), (0.2, 0.2, 0.7, 0.7)
+    whole = Mask.from_array(np.ones((50, 50), bool))
+    for boxes, on_top in [((small, large, large), 1), ((large, small, small), 2)]:
+        for order in itertools.permutations(range(3)):
+            objects = tuple(TrackedObject(k + 1, (Keyframe(0, boxes[k]),)) for k in order)
+            trajectory = Trajectory(Canvas(50, 50), 2, 24.0, objects)
+            areas = render(trajectory, 50, 50, map_kind)[: 1 if map_kind == "box" else 2]
+            assert (areas[:, 25, 25] == PALETTE[on_top]).all()
+        masked = tuple(replace(one, mask=whole) for one in objects)
+        assert (render(replace(trajectory, objects=masked), 50, 50)[0] == PALETTE[1]).all()
 
 
 def test_sparse_frames_and_stretching():

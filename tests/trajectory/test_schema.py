@@ -12,6 +12,7 @@ from PIL import Image
 
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Canvas, Keyframe, Mask, TrackedObject, Trajectory
+from flashmotion_jax.trajectory.formats import find_format
 
 
 def trajectory(**changes: Any) -> Trajectory:
@@ -39,6 +40,15 @@ def test_files_that_write_colour_are_still_read():
     data["objects"][1]["color"] = "#ffffff"
     with pytest.raises(UserError, match=r"objects\[1\]\.colour: unknown key, nearest is 'color'"):
         Trajectory.from_dict(data)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_are_read(tmp_path: Path, encoding: str):
+    trajectory().save(tmp_path / "t.json")
+    text = (tmp_path / "t.json").read_text(encoding="utf-8")
+    (tmp_path / "t.json").write_text(text, encoding=encoding)
+    assert find_format(tmp_path / "t.json").name == "trajectory"
+    assert Trajectory.load(tmp_path / "t.json") == trajectory()
 
 
 def test_lists_of_numbers_stay_on_one_line_and_names_stay_as_they_are(tmp_path: Path):

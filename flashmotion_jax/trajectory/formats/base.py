@@ -5,6 +5,7 @@ A format is one file of this folder: it defines a `Format`, which `FORMATS` in `
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -170,9 +171,11 @@ def holds_json_list(file: Path) -> bool:
     """Whether a JSON file holds a list or text, judged by its first character."""
     try:
         with file.open("rb") as opened:
-            return opened.read(4096).lstrip()[:1] in (b"[", b'"')
+            head = opened.read(4096)
     except OSError:
         return False
+    text = head.decode(json.detect_encoding(head), errors="ignore")
+    return text.lstrip("\ufeff \t\r\n")[:1] in ("[", '"')
 
 
 def imported_tracks(tracks: Tracks, options: ImportOptions) -> Imported:

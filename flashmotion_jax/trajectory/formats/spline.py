@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +25,25 @@ from flashmotion_jax.trajectory.formats.base import (
 from flashmotion_jax.trajectory.tracks import Tracks, tracks_from_boxes
 
 _EXPECTED = 'expected [[{"x": 10, "y": 20}, ...], ...], in pixels, one point per frame'
+_MAX_DEPTH = 16
+_SEPARATOR = re.compile(r"[\s,\ufeff]*")
 
 
 def read_spline(source: str | Path) -> Tracks:
     """Reads spline coordinates; a point is invisible after the end of its list.
 
     Args:
-      source: The JSON text from the node's output, or the path of a file with it. The text may be a
-        single track, be quoted again, or have single quotes.
+      source: The JSON text from the node's output, or the path of a file with it. Lists of tracks
+        may be nested, quoted again, have single quotes, and follow each other, as editors append
+        them.
 
     Raises:
       UserError: The file is missing, or the text has another content.
     """
-    tracks = _decode(_text(source))
-    if isinstance(tracks, list) and tracks and isinstance(tracks[0], dict):
-        tracks = [tracks]
-    if not isinstance(tracks, list) or not tracks:
+    tracks = list(_tracks(_text(source)))
+    if not tracks:
         raise UserError(f"spline coordinates: no track in them, {_EXPECTED}")
-    points = [_points(n, _decode(track)) for n, track in enumerate(tracks)]
+    points = [_points(n, track) for n, track in enumerate(tracks)]
     length = max(map(len, points))
     points_FN2 = np.full((length, len(points), 2), np.nan)
     for n, track in enumerate(points):
@@ -68,19 +72,42 @@ def _text(source: str | Path) -> str:
     if isinstance(source, str) and source.lstrip().startswith(("[", '"')):
         return source
     try:
-        return Path(source).read_text(encoding="utf-8")
+        content = Path(source).read_bytes()
+        return content.decode(json.detect_encoding(content))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read spline coordinates: {error}; {_EXPECTED}") from error
 
 
-def _decode(value: Any) -> Any:
-    """Decodes JSON text that may be quoted repeatedly; returns other values unchanged."""
-    while isinstance(value, str):
+def _tracks(value: Any, depth: int = 0) -> Iterator[list[Any]]:
+    """Yields the tracks, which are lists of anything but lists and text, in order."""
+    if depth > _MAX_DEPTH:
+        raise UserError(f"spline coordinates are nested more than {_MAX_DEPTH} deep; {_EXPECTED}")
+    if isinstance(value, str):
+        for document in _documents(value):
+            yield from _tracks(document, depth + 1)
+    elif isinstance(value, list) and value and all(isinstance(one, list | str) for one in value):
+        for one in value:
+            yield from _tracks(one, depth + 1)
+    elif isinstance(value, list):
+        yield value
+    else:
+        raise UserError(f"spline coordinates: {reprlib.repr(value)}; {_EXPECTED}")
+
+
+def _documents(text: str) -> Iterator[Any]:
+    """Decodes the JSON values of a text, which commas or white space may separate."""
+    text = text.replace("'", '"')
+    decoder, start = json.JSONDecoder(), 0
+    while True:
+        separator = _SEPARATOR.match(text, start)
+        start = separator.end() if separator else start
+        if start == len(text):
+            return
         try:
-            value = json.loads(value.replace("'", '"'))
+            document, start = decoder.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
             raise UserError(f"spline coordinates are not JSON ({error}); {_EXPECTED}") from error
-    return value
+        yield document
 
 
 def _points(n: int, track: Any) -> np.ndarray:

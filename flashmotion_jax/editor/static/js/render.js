@@ -21,13 +21,12 @@ export class Renderer {
     const times = linspace(trajectory.num_frames - 1, this.frames);
     this.drawn = drawnFrames(trajectory, this.frames);
     this.radius = strokeRadius(height, width);
-    this.objects = objects.map((object) => ({
-      id: object.id,
+    // The painting order is MagicMotion's, see render in trajectory/render.py.
+    this.objects = [...objects].sort((a, b) => a.id - b.id).map((object) => ({
       rgb: rgbOf(object),
       mask: object.mask,
       boxes: times.map((time) => this.#toPixels(interpolate(object.keyframes, time))),
     }));
-    this.byId = [...this.objects].sort((a, b) => a.id - b.id);
   }
 
   /** Renders a frame into RGBA pixels and returns them. */
@@ -35,7 +34,7 @@ export class Renderer {
     new Uint32Array(rgba.buffer, rgba.byteOffset, rgba.length / 4).fill(BLACK);
     if (!this.drawn[frame]) return rgba;
     if (frame > 0 && this.mapKind === "box") {
-      for (const { boxes, rgb } of this.byId) {
+      for (const { boxes, rgb } of this.objects) {
         this.#outline(rgba, boxes[frame].map(roundHalfEven), rgb);
       }
       return rgba;
