@@ -11,7 +11,7 @@ from flashmotion_jax.config import TrainConfig
 
 from .common import autoencoder, muon
 
-STEPS = 10_000
+STEPS = 7000
 
 
 def get_config() -> TrainConfig:
