@@ -137,8 +137,7 @@ def _of_tracks(item: Item, tracks: Tracks) -> Trajectory:
     canvas = Canvas(width, height)
     if not item.masks:
         side = max(height / 10, 2)
-        few = Tracks(tracks.points_FN2[:, :21], tracks.visible_FN[:, :21])
-        return boxes_from_tracks(few, canvas, (side, side))
+        return boxes_from_tracks(tracks, canvas, (side, side))
     size = np.array([width, height] * 2, np.float64)
     objects = []
     masks = object_masks(item.masks[0], item.labels)

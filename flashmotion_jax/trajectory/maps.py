@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.media.images import cover_crop
+from flashmotion_jax.media.images import cover_crop, cover_geometry
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats import ImportOptions, find_format, read_trajectory
-from flashmotion_jax.trajectory.render import render
+from flashmotion_jax.trajectory.render import render, to_pixels
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
 
 
@@ -42,6 +43,9 @@ def load_maps(
     Returns:
       uint8 `[num_frames, height, width, 3]`.
 
+    Warns:
+      UserWarning: The trajectory has no objects, or some are never inside the maps.
+
     Raises:
       UserError: The source is missing, unreadable, of another type, or holds no maps.
     """
@@ -49,6 +53,7 @@ def load_maps(
         canvas = canvas or Canvas(width, height)
         source = _read(Path(source), ImportOptions(canvas, num_frames, map_kind=map_kind))
     if isinstance(source, Trajectory):
+        _warn_of_nothing_to_follow(source, height, width)
         return render(source, height, width, map_kind, num_frames=num_frames, image=image)
     if not isinstance(source, np.ndarray):
         raise UserError(
@@ -61,6 +66,29 @@ def load_maps(
     frames = np.rint(np.linspace(0, len(source) - 1, num_frames)).astype(int)
     frames[1:] = np.clip(frames[1:], 1, len(source) - 1) if len(source) > 1 else 0
     return cropped[frames]
+
+
+def _warn_of_nothing_to_follow(trajectory: Trajectory, height: int, width: int) -> None:
+    """Warns where maps would be black, or would not show an object on any frame."""
+    if not trajectory.objects:
+        warnings.warn("the trajectory has no objects, so its maps are black", stacklevel=3)
+        return
+    canvas = trajectory.canvas
+    covered = cover_geometry((canvas.height, canvas.width), (height, width))
+    x0, y0, x1, y1 = np.moveaxis(to_pixels(trajectory.boxes(), covered), -1, 0)
+    inside_KF = (x1 > 0) & (y1 > 0) & (x0 < width) & (y0 < height)
+    outside = [
+        f"{item.id} {item.name[:40]!r}"
+        for item, inside_F in zip(trajectory.objects, inside_KF, strict=True)
+        if not inside_F.any()
+    ]
+    if outside:
+        more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
+        warnings.warn(
+            f"objects outside the image on every frame: {', '.join(outside[:5])}{more}; are their "
+            "boxes fractions of the canvas, and points in its pixels?",
+            stacklevel=3,
+        )
 
 
 def _read(path: Path, options: ImportOptions) -> Trajectory | np.ndarray:

@@ -62,7 +62,7 @@ def render(
     order = sorted(range(len(trajectory.objects)), key=lambda k: trajectory.objects[k].id)
     objects = [trajectory.objects[k] for k in order]
     covered = cover_geometry((canvas.height, canvas.width), (height, width))
-    boxes_KF4 = _to_pixels(trajectory.boxes(num_frames)[order], covered)
+    boxes_KF4 = to_pixels(trajectory.boxes(num_frames)[order], covered)
     drawn_F = trajectory.drawn(num_frames)
     if image is not None:
         of_image = image_colors(trajectory, image)
@@ -102,7 +102,7 @@ def image_colors(trajectory: Trajectory, image: np.ndarray) -> list[tuple[int, i
     """
     size, canvas = image.shape[:2], trajectory.canvas
     covered = cover_geometry((canvas.height, canvas.width), size)
-    boxes_K4 = _to_pixels(trajectory.boxes()[:, 0], covered)
+    boxes_K4 = to_pixels(trajectory.boxes()[:, 0], covered)
     pixels_HWC = image.astype(np.float64)
     weight_HW = np.ptp(pixels_HWC, axis=-1) ** 2 + 1e-3
     colors = []
@@ -150,7 +150,7 @@ def _check_options(map_kind: str, compat: str | None, num_frames: int | None) ->
         raise UserError(f"{num_frames=}, expected at least 1")
 
 
-def _to_pixels(boxes: np.ndarray, covered: tuple[int, int, int, int]) -> np.ndarray:
+def to_pixels(boxes: np.ndarray, covered: tuple[int, int, int, int]) -> np.ndarray:
     """Converts boxes [..., 4] from fractions of the canvas to pixels of the map, unrounded."""
     height, width, top, left = covered
     return boxes * np.array([width, height] * 2) - np.array([left, top] * 2)

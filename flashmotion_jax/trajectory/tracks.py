@@ -10,6 +10,9 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
+#: Ids of objects end here.
+_MAX_TRACKS = 9_999
+
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
@@ -51,22 +54,24 @@ def boxes_from_tracks(
     position.
 
     Args:
-      tracks: At most 21 points, the number of colors of the palette.
+      tracks: Up to 9999 points.
       canvas: Size of the image of the points.
       box_size: (width, height) in pixels.
       fps: Frames per second.
       tolerance: Largest distance of the keyframes from the points, in pixels.
 
     Raises:
-      UserError: A point is never visible, the size is not positive, or the trajectory would be
-        invalid.
+      UserError: There are more points, one is never visible, the size is not positive, or the
+        trajectory would be invalid.
     """
     if not min(box_size) > 0:
         raise UserError(f"{box_size=}, expected a positive (width, height) in pixels")
+    if (count := tracks.points_FN2.shape[1]) > _MAX_TRACKS:
+        raise UserError(f"{count} tracks, expected at most {_MAX_TRACKS}: leave some out")
     size = np.array([canvas.width, canvas.height] * 2)
     half = np.array(box_size) / 2
     objects = []
-    for n in range(tracks.points_FN2.shape[1]):
+    for n in range(count):
         frames = np.flatnonzero(tracks.visible_FN[:, n])
         if not frames.size:
             raise UserError(f"track {n} is never visible: leave it out")

@@ -245,5 +245,5 @@ def _repeated_problems(objects: list[Any]) -> Iterator[str]:
         if (first := colors.setdefault(color.lower(), index)) != index:
             yield (
                 f"objects[{index}].color: {color}, expected another than objects[{first}]'s; "
-                "give each object a color (those of MagicData repeat after 21 ids)"
+                "give each object a color of its own, or null for that of its id"
             )

@@ -14,6 +14,7 @@ from flashmotion_jax.trajectory import (
     Mask,
     TrackedObject,
     Trajectory,
+    palette_color,
     render,
 )
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
@@ -81,6 +82,15 @@ def test_the_page_renders_what_python_renders(open_page, address):
         ours = rendered_by_the_page(page, trajectory, height, width, frames, kind)
         theirs = render(trajectory, height, width, kind, num_frames=frames)
         np.testing.assert_array_equal(ours, theirs, f"trial {trial}, {kind}")
+
+
+def test_the_page_has_the_same_colors(open_page, address):
+    find = """async (count) => {
+      const { paletteColor } = await import("/static/js/palette.js");
+      return Array.from({ length: count }, (_, k) => paletteColor(k + 1));
+    }"""
+    colors = open_page(address).evaluate(find, 9_999)
+    assert [tuple(color) for color in colors] == [palette_color(id) for id in range(1, 10_000)]
 
 
 def test_the_page_finds_the_same_keyframes(open_page, address):

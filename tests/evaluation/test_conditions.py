@@ -17,6 +17,7 @@ from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import Scorer, summarize
 from flashmotion_jax.evaluation.segmenters import precomputed, sprite_colors
 from helpers import magicdata_tree as tree
+from helpers import movebench_tree
 
 
 def test_boxes_around_masks(tmp_path):
@@ -31,6 +32,17 @@ def test_boxes_around_masks(tmp_path):
     assert trajectory.objects[0].mask.to_array().sum() == 100
     assert requested_boxes(item) is None
     np.testing.assert_allclose(first_frame(item), tree.video_frames(0)[0], atol=30)
+
+
+def test_every_track_of_movebench_is_an_object(tmp_path):
+    root = movebench_tree.make_movebench(tmp_path, with_masks=False)
+    points = np.random.default_rng(0).uniform(0, 40, (9, 30, 2)).astype(np.float32)
+    folder = root / "en" / "track" / "multi"
+    np.save(folder / "clip_multi_tracks.npy", points[None])
+    np.save(folder / "clip_multi_visibility.npy", np.ones((1, 9, 30), bool))
+    items = {item.id: item for item in read_benchmark("movebench", root).items}
+    trajectory = trajectory_of(items["multi/clip_multi"])
+    assert len({item.rgb for item in trajectory.objects}) == 30
 
 
 def test_sprites_request_the_boxes_of_their_trajectories(tmp_path):

@@ -92,6 +92,22 @@ def test_wrong_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: 
         load_maps(source, **SIZE)
 
 
+def test_trajectories_without_visible_objects_warn(tmp_path: Path):
+    empty = Trajectory(Canvas(120, 80), 5, 24.0, ())
+    with pytest.warns(UserWarning, match="has no objects"):
+        assert not load_maps(empty, **SIZE).any()
+    outside = tuple(
+        TrackedObject(k, (Keyframe(0, (1.5, 0.1, 1.8, 0.5)),), f"object {k}") for k in range(2, 12)
+    )
+    mixed = Trajectory(Canvas(120, 80), 5, 24.0, outside)
+    with pytest.warns(UserWarning, match="every frame: 2 'object 2', .* and 5 more;"):
+        assert not load_maps(mixed, **SIZE).any()
+    # The part of the canvas that the crop leaves out is outside, too.
+    left = TrackedObject(1, (Keyframe(0, (0.0, 0.1, 0.2, 0.5)),), "left")
+    with pytest.warns(UserWarning, match="every frame: 1 'left'"):
+        load_maps(Trajectory(Canvas(400, 80), 5, 24.0, (left,)), num_frames=5, height=64, width=64)
+
+
 def test_wrong_length(tmp_path: Path):
     Image.new("RGB", (8, 8), (128, 32, 32)).save(tmp_path / "0.png")
     for source in (trajectory(), tmp_path):

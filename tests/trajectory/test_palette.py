@@ -18,7 +18,13 @@ def test_palette_is_supervisions_at_half_opacity():
     np.testing.assert_array_equal(PALETTE, painted[0])
 
 
-def test_ids_count_from_one_and_wrap():
+def test_ids_count_from_one_and_have_colors_of_their_own():
     assert palette_color(1) == (128, 32, 32)
     assert palette_color(21) == (82, 40, 126)
-    assert palette_color(22) == palette_color(1)
+    assert palette_color(22) != palette_color(1)
+    colors = np.array([palette_color(id) for id in range(1, 10_000)])
+    assert len(np.unique(colors, axis=0)) == 9_999
+    assert colors.max(axis=-1)[21:].min() >= 64
+    few = colors[:300].astype(int)
+    distances = np.abs(few[:, None] - few).max(axis=-1) + 255 * np.eye(300, dtype=int)
+    assert distances.min() == 15

@@ -39,6 +39,12 @@ def test_points_outside_the_canvas_are_not_visible():
     np.testing.assert_array_equal(visible, tracks().points_FN2[..., 0] < 62)
 
 
+def test_any_number_of_tracks_gets_colors_of_their_own():
+    trajectory = boxes_from_tracks(tracks(300), Canvas(3100, 50), box_size=(8, 8))
+    assert len({item.rgb for item in trajectory.objects}) == 300
+    assert trajectory == boxes_from_tracks(tracks(300), Canvas(3100, 50), box_size=(8, 8))
+
+
 def test_wrong_tracks():
     points, visible = np.zeros((3, 2, 2)), np.ones((3, 2), bool)
     with pytest.raises(ValueError, match="expected \\[frames, points, 2\\]"):
@@ -51,5 +57,6 @@ def test_wrong_tracks():
         boxes_from_tracks(Tracks(points, ~visible), Canvas(9, 9), box_size=(1, 1))
     with pytest.raises(ValueError, match="box_size"):
         boxes_from_tracks(Tracks(points, visible), Canvas(9, 9), box_size=(0, 1))
-    with pytest.raises(ValueError, match="repeat after 21"):
-        boxes_from_tracks(tracks(22), Canvas(999, 50), box_size=(1, 1))
+    many = np.zeros((1, 10_000, 2))
+    with pytest.raises(ValueError, match="10000 tracks, expected at most 9999"):
+        boxes_from_tracks(Tracks(many, many[..., 0] == 0), Canvas(9, 9), box_size=(1, 1))

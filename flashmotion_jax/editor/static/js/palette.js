@@ -1,4 +1,4 @@
-// The colors of MagicData, which the models were trained on: object `id` has color id % 21.
+// The colors of objects: MagicData's, which the models were trained on, and further ones.
 
 export const PALETTE = [
   [82, 40, 126], [128, 32, 32], [128, 80, 80], [128, 59, 26], [128, 91, 26], [104, 106, 26],
@@ -7,8 +7,30 @@ export const PALETTE = [
   [102, 29, 128], [128, 76, 101], [128, 28, 100],
 ];
 
+/** The color [r, g, b] of an id: MagicData's up to 21, then one of furtherColors. */
 export function paletteColor(id) {
-  return PALETTE[id % PALETTE.length];
+  if (id <= PALETTE.length) return PALETTE[id % PALETTE.length];
+  further ??= furtherColors();
+  return further[id - PALETTE.length - 1];
+}
+
+let further;
+
+/** The colors of `_further_colors` in trajectory/palette.py. */
+function furtherColors() {
+  const colors = [];
+  for (const step of [32, 16, 8]) {
+    const count = 256 / step;
+    const factor = Math.floor(0.618 * count ** 3) | 1;
+    for (let i = 0; i < count ** 3; i += 1) {
+      const point = (i * factor) % count ** 3;
+      const digits = [Math.floor(point / count ** 2), Math.floor(point / count) % count, point % count];
+      const color = digits.map((digit) => step / 2 + step * digit);
+      const isNear = (other) => Math.max(...other.map((channel, k) => Math.abs(channel - color[k]))) < step / 2;
+      if (Math.max(...color) >= 64 && !PALETTE.some(isNear)) colors.push(color);
+    }
+  }
+  return colors;
 }
 
 export function toHex(rgb) {

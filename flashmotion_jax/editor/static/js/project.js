@@ -2,11 +2,11 @@
 // and must never be changed in place.
 
 import { EASINGS, UNIT, boxAt, tidied } from "./motion.js";
-import { PALETTE, paletteColor, rgbOf, toHex } from "./palette.js";
+import { paletteColor, rgbOf, toHex } from "./palette.js";
 
 export const FORMAT = "flashmotion-project";
 const VERSION = 1;
-export const MAX_OBJECTS = PALETTE.length;
+export const MAX_OBJECTS = 200;
 
 export function newProject(model) {
   return {
@@ -79,7 +79,9 @@ export function addObject(project, { box, mask = null, name }) {
 function freeColor(project, id) {
   const taken = new Set(project.objects.map((object) => toHex(rgbOf(object))));
   if (!taken.has(toHex(paletteColor(id)))) return null;
-  return toHex(PALETTE.find((rgb) => !taken.has(toHex(rgb))));
+  let other = 0;
+  while (taken.has(toHex(paletteColor(other)))) other += 1;
+  return toHex(paletteColor(other));
 }
 
 /** Renumbers objects in their order; they keep their colors. */
