@@ -29,6 +29,7 @@ from flashmotion_jax.data.records import Record, record_to_bytes
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
+from flashmotion_jax.runtime.lock import sole_writer
 from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 
 #: Groups of one video for random access; uncompressed because latents do not compress.
@@ -65,7 +66,7 @@ def write_shard(
     name = f"{_shard_name(number)}.array_record"
     rejected = []
     num_records = 0
-    with replacing(folder / name) as scratch:
+    with sole_writer(folder / name), replacing(folder / name) as scratch:
         with _disk_errors(folder / name):
             writer = ArrayRecordWriter(str(scratch), _WRITER_OPTIONS)
         try:

@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from flashmotion_jax.config import TrainConfig
 from flashmotion_jax.data.batches import Batches
 from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.lock import sole_writer
 from flashmotion_jax.training.abstract import abstract_states
 from flashmotion_jax.training.checkpoints import Checkpoints, Snapshot
 from flashmotion_jax.training.inputs import Inputs, Sampler, open_inputs
@@ -87,6 +88,8 @@ def train(
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.context)
     with jax.set_mesh(mesh), ExitStack() as stack:
         stage = build_stage(config)
+        if jax.process_index() == 0:
+            stack.enter_context(sole_writer(config.workdir))
         inputs = open_inputs(config, stage)
         batches = stack.enter_context(closing(inputs.batches(mesh)))
         workdir = open_workdir(config, stage, resume)
