@@ -16,6 +16,7 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.checkpoints.arrays import read_array, require_complete
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.checksums import require_undamaged
 from flashmotion_jax.runtime.errors import UserError
 
 from . import adapters, dit, text_encoder, vae
@@ -165,6 +166,7 @@ def open_tensors(
     entries = make_entries(components.flat_parameters(module), rows)
     folder = source / component.kind / "params"
     require_complete(folder, component.num_bytes)
+    require_undamaged(folder.parent)
     return Tensors(folder, entries, dtype)
 
 

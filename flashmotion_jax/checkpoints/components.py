@@ -12,7 +12,6 @@ of a killed process.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,6 +36,12 @@ from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
+from flashmotion_jax.runtime.checksums import (
+    read_json,
+    require_undamaged,
+    write_checksums,
+    write_json,
+)
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import sharding_of
 from flashmotion_jax.text.tokenizer import Tokenizer
@@ -151,6 +156,7 @@ def open_checkpoint(path: str | Path, adapter: str | None = None) -> Checkpoint:
     """
     path = Path(path)
     sampling = read_sampling(path)
+    require_undamaged(path / "tokenizer")
     text_encoder = read_component(path, "text_encoder")
     config = ModelsConfig(
         dit=read_component(path, "dit").config,
@@ -188,6 +194,8 @@ def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16"
     component = read_component(path, kind)
     module = abstract_module(kind, component.config, dtype, component.dit_config)
     variables = flat_parameters(module)
+    # Before orbax reads, as it meets some damage with an abort and some with tracebacks of threads.
+    require_undamaged(path / kind)
     arrays = read_arrays(
         path / kind / "params",
         component.num_bytes,
@@ -241,13 +249,15 @@ def save_component(
             num_bytes=written.num_bytes,
             key=written.digest,
         )
-        _write_json(scratch / "config.json", to_dict(component))
+        write_json(scratch / "config.json", to_dict(component))
+        write_checksums(scratch)
 
 
 def save_tokenizer(path: str | Path, source: Path) -> None:
     """Copies the folder of a tokenizer into a checkpoint, replacing an existing one."""
     with replacing_folder(Path(path) / "tokenizer") as scratch:
         shutil.copytree(source, scratch)
+        write_checksums(scratch)
 
 
 def kinds() -> tuple[str, ...]:
@@ -306,7 +316,7 @@ def write_sampling(path: str | Path, sampling: SamplingConfig) -> None:
     """Writes `model.json`, the file that marks a folder as a checkpoint."""
     values = {"format": FORMAT, "version": VERSION, "sampling": to_dict(sampling)}
     with replacing(Path(path) / "model.json") as scratch:
-        _write_json(scratch, values)
+        write_json(scratch, values)
 
 
 def read_sampling(path: str | Path) -> SamplingConfig:
@@ -323,12 +333,14 @@ def read_sampling(path: str | Path) -> SamplingConfig:
             f"{path} {reason}; expected a checkpoint of this project, made with "
             "`flashmotion convert import SRC DST`"
         )
-    values = _read_json(file)
+    values = read_json(file)
     if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
         raise UserError(
             f"{file} is of format {values.get('format')!r}, version {values.get('version')!r}; "
             f"expected {FORMAT!r}, version {VERSION}: convert again or use the release that made it"
         )
+    if unknown := values.keys() - {"format", "version", "sampling"}:
+        raise UserError(f"{file} has an unknown key {min(unknown)!r}; copy or convert it again")
     sampling = values.get("sampling", {})
     if isinstance(sampling, dict):
         sampling = {RENAMED_SAMPLING_KEYS.get(key, key): value for key, value in sampling.items()}
@@ -352,7 +364,7 @@ def read_component(path: str | Path, kind: str) -> Component:
             f"{path} has no {kind}, only {', '.join(found) or 'an empty folder'}; add it with "
             f"`flashmotion convert import {source} {path}`"
         )
-    values = _read_json(file)
+    values = read_json(file)
     fields = {field.name for field in dataclasses.fields(Component)}
     if values.get("kind") != kind or values.keys() != fields:
         raise UserError(f"{file} is not the configuration of a component {kind}; convert again")
@@ -380,17 +392,3 @@ def _require_same_dit(path: Path, kind: str, dit_config: DiTConfig) -> None:
             f"{path / kind} was made for another DiT: {', '.join(differing)}; use the adapter "
             "that belongs to this DiT"
         )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not JSON ({error}); convert again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file} holds {values!r:.100}; expected an object: convert again")
-    return values
-
-
-def _write_json(file: Path, values: dict[str, Any]) -> None:
-    file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -54,7 +54,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def write_checksums(folder: Path) -> None:
     """Writes the `checksums.json` of a folder, over all of its files at any depth."""
-    write_json(folder / FILE_NAME, {"files": _measure(folder, _files(folder))})
+    write_json(folder / FILE_NAME, {"files": measure_files(folder)})
 
 
 def find_damage(folder: Path, names: list[str] | None = None) -> list[str] | None:
@@ -102,6 +102,11 @@ def require_undamaged(folder: Path, names: list[str] | None = None) -> None:
     if damage := find_damage(folder, names):
         more = f", and {len(damage) - 1} more" if damage[1:] else ""
         raise UserError(f"{damage[0]}{more}; copy or convert {folder} again")
+
+
+def measure_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the size and the SHA-256 of every file of a folder, by its name relative to it."""
+    return _measure(folder, _files(folder))
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,14 +1,12 @@
 """Checkpoints of a run: all train states, the random key and the position in the data.
 
 Orbax writes them in the background. A step counts as saved once its manifest, `<step>.json`, is
-written; it holds a digest of the files, so that damage is found before orbax reads them.
+written; it holds the checksum of every file, so that damage is found before orbax reads them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,6 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from flashmotion_jax.checkpoints.arrays import require_space
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.checksums import measure_files, read_json, write_json
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import sharding_of
@@ -31,8 +30,7 @@ from flashmotion_jax.runtime.sharding import sharding_of
 #: Suffix of the folder that orbax writes a checkpoint to before it renames it.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
-#: The digest covers the contents of files up to this size, and only the sizes of larger ones.
-HASHED_BYTES = 2**20
+_DAMAGE = ("", "incomplete", "damaged (files are missing, truncated or changed)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,9 +150,9 @@ class Checkpoints:
             ) from error
         if jax.process_index() == 0:
             for step, shapes in committed.items():
-                values = {"sha256": _digest(self._path(step)), "arrays": shapes}
+                values = {"files": measure_files(self._path(step)), "arrays": shapes}
                 with replacing(self._manifest(step)) as scratch:
-                    scratch.write_text(json.dumps(values))
+                    write_json(scratch, values)
             for manifest in self._folder.glob("[0-9]*.json"):
                 if not manifest.with_suffix("").exists():
                     manifest.unlink()
@@ -199,13 +197,11 @@ class Checkpoints:
 
     def _try_restore(self, step: int, states: Mapping[str, Any]) -> Snapshot | str:
         """Return the snapshot, or what is wrong with the checkpoint."""
-        try:
-            manifest = json.loads(self._manifest(step).read_text())
-            digest, shapes = manifest["sha256"], manifest["arrays"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return "incomplete"
-        if _digest(self._path(step)) != digest:
-            return "damaged (files are missing, truncated or changed)"
+        # One process reads all files again; every process has to take the same checkpoint.
+        found = self._find_damage(step) if jax.process_index() == 0 else 0
+        if damage := _DAMAGE[int(multihost_utils.broadcast_one_to_all(np.int32(found)))]:
+            return damage
+        shapes = read_json(self._manifest(step))["arrays"]
         abstract = {"states": states, "key": jax.ShapeDtypeStruct((2,), np.uint32)}
         arrays = {name: _on_current_mesh(array) for name, array in _flat(abstract).items()}
         _require_same_shapes(self._path(step), shapes, _shapes(arrays))
@@ -219,6 +215,17 @@ class Checkpoints:
         leaves = [restored.state[name] for name in arrays]
         tree = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
         return Snapshot(tree["states"], jax.random.wrap_key_data(tree["key"]), restored.data)
+
+    def _find_damage(self, step: int) -> int:
+        """Return the index in `_DAMAGE` of what is wrong with the files of a checkpoint."""
+        try:
+            manifest = read_json(self._manifest(step))
+        except FileNotFoundError:
+            return 1
+        except UserError:
+            return 2
+        intact = manifest.keys() == {"files", "arrays"}
+        return 0 if intact and measure_files(self._path(step)) == manifest["files"] else 2
 
     def _move(self, step: int, target: Path) -> None:
         if jax.process_index() == 0:
@@ -284,15 +291,3 @@ def _require_same_shapes(
             f"{path} holds other arrays than this run ({len(differing)} differ, {differing[0]}); "
             "resume with the version that wrote it, or choose another workdir"
         )
-
-
-def _digest(folder: Path) -> str:
-    """Hash the names and sizes of all files, and the contents of the small ones."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            size = file.stat().st_size
-            digest.update(f"{file.relative_to(folder)} {size}\n".encode())
-            if size <= HASHED_BYTES:
-                digest.update(file.read_bytes())
-    return digest.hexdigest()

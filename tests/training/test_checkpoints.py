@@ -264,7 +264,7 @@ DAMAGES = {
     "orbax manifest": (flip("state/manifest.ocdbt"), CHANGED),
     "data state": (flip("data/metadata"), CHANGED),
     "manifest missing": (remove_manifest, "incomplete"),
-    "manifest truncated": (truncate_manifest, "incomplete"),
+    "manifest truncated": (truncate_manifest, CHANGED),
 }
 
 
@@ -290,9 +290,20 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path, capfd, damage):
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_one_flipped_bit_of_a_large_file_is_found(tmp_path):
+    save_all(tmp_path, 2, 4)
+    file = largest(tmp_path / "4")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    step, snapshot, messages = restore(tmp_path)
+    assert step == 2
+    assert_same(snapshot, make_snapshot(2))
+    assert len(messages) == 1 and CHANGED in messages[0]
+
+
 def test_damage_that_only_orbax_finds_is_skipped_too(tmp_path, monkeypatch):
-    """In the large files, of which the digest covers the sizes alone."""
-    monkeypatch.setattr("flashmotion_jax.training.checkpoints.HASHED_BYTES", -1)
+    monkeypatch.setattr("flashmotion_jax.training.checkpoints.measure_files", lambda folder: {})
     save_all(tmp_path, 2, 4)
     flip("state/_METADATA")(tmp_path / "4")
     step, snapshot, messages = restore(tmp_path)
