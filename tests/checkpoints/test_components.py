@@ -16,6 +16,7 @@ from flashmotion_jax.checkpoints import arrays, components
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.config.adapters import ResNetAdapterConfig
 from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.checksums import read_json, write_checksums, write_json
 from helpers import tiny
 
 
@@ -222,6 +223,17 @@ def test_folder_that_is_no_checkpoint(tmp_path):
         components.load_component(tmp_path, "dit")
 
 
+def test_a_model_json_that_was_edited_by_hand(folder):
+    file = folder / "model.json"
+    file.write_text(file.read_text().replace('"fps": 12', '"fps": 13'))
+    with pytest.raises(ValueError, match=r"changed after it was written.*delete its"):
+        components.open_checkpoint(folder)
+    values = json.loads(file.read_text())
+    del values["checksum"]
+    file.write_text(json.dumps(values))
+    assert components.open_checkpoint(folder).config.sampling.fps == 13
+
+
 def test_unknown_version(folder):
     file = folder / "model.json"
     file.write_text(json.dumps({"format": "flashmotion_jax", "version": 7}))
@@ -231,7 +243,7 @@ def test_unknown_version(folder):
 
 def test_checkpoints_that_call_the_map_kind_maps_are_still_read(folder):
     file = folder / "model.json"
-    values = json.loads(file.read_text())
+    values = read_json(file)
     del values["sampling"]["map_kind"]
     values["sampling"]["maps"] = "filled_box"
     file.write_text(json.dumps(values))
@@ -261,8 +273,13 @@ def test_unknown_dtype(saved):
         components.load_component(saved, "dit", "float17")
 
 
+@pytest.mark.parametrize("version", ["with checksums", "of an earlier version"])
 @pytest.mark.parametrize("damage", ["cut", "remove", "empty"])
-def test_incomplete_weights(folder, damage):
+def test_incomplete_weights(folder, damage, version):
+    message = "differs from what was written" if damage == "cut" else "is missing"
+    if version == "of an earlier version":
+        (folder / "dit" / "checksums.json").unlink()
+        message = r"params holds [\d,]+ of [\d,]+ bytes"
     params = folder / "dit" / "params"
     files = (file for file in params.rglob("*") if file.is_file())
     largest = max(files, key=lambda file: file.stat().st_size)
@@ -272,7 +289,7 @@ def test_incomplete_weights(folder, damage):
         largest.unlink()
     else:
         shutil.rmtree(params)
-    with pytest.raises(ValueError, match=r"params holds [\d,]+ of [\d,]+ bytes"):
+    with pytest.raises(ValueError, match=message):
         components.load_component(folder, "dit")
 
 
@@ -295,7 +312,9 @@ def test_configuration_that_is_cut_off(folder):
 
 
 def edit(file, **changes):
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    """Writes other values, as a converter with a bug would: with the right checksums."""
+    write_json(file, read_json(file) | changes)
+    write_checksums(file.parent)
 
 
 def test_configuration_of_another_component(folder):
@@ -336,10 +355,10 @@ def test_adapter_without_its_dit_config(folder):
 
 
 def test_sampling_of_older_checkpoints_is_read(tmp_path):
-    """Keys of `model.json` were renamed in December 2026; checkpoints of before still load."""
+    """Keys of `model.json` were renamed; checkpoints with the old ones still load."""
     sampling = SamplingConfig(sampler="unipc", solver_steps=30)
     components.write_sampling(tmp_path, sampling)
-    text = (tmp_path / "model.json").read_text()
+    text = json.dumps(read_json(tmp_path / "model.json"))
     renamed = {new: old for old, new in components.RENAMED_SAMPLING_KEYS.items()}
     for new, old in renamed.items():
         assert f'"{new}"' in text
