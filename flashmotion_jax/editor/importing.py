@@ -28,7 +28,7 @@ def import_files(folder: Path, options: ImportOptions) -> dict[str, Any]:
 
     Returns:
       JSON for the page: `format` and its `title`, the `trajectory`, the `image` as a PNG in base64
-      or None, the `prompt`.
+      or None, the `prompt`, and `notices` of what was left out.
 
     Raises:
       UserError: No file is there, no format recognizes the files, or they are damaged.
@@ -55,6 +55,7 @@ def import_files(folder: Path, options: ImportOptions) -> dict[str, Any]:
         "trajectory": imported.trajectory.to_dict(),
         "image": encoded,
         "prompt": imported.prompt,
+        "notices": list(imported.notices),
     }
 
 

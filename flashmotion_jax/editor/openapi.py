@@ -243,6 +243,7 @@ def _schemas() -> dict[str, Any]:
                 "trajectory": {"type": "object", "description": "a trajectory.json"},
                 "image": {"type": ["string", "null"], "description": "PNG in base64"},
                 "prompt": _TEXT,
+                "notices": {"type": "array", "items": _TEXT},
             }
         ),
     }

@@ -5,6 +5,8 @@ This module imports no jax.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,43 +14,112 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.limits import check_image_size
 
 Frames = TypeVar("Frames", bound=Any)
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".heic", ".heif")
 
 #: What Pillow raises for a file that it cannot read.
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+#: Pillow's names of the formats that are read. Others run programs (EPS) or are rare.
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF", "JPEG2000")
+#: Brands of HEIC files, at byte 8.
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+@contextmanager
+def open_image(path: str | Path) -> Generator[Image.Image, None, None]:
+    """Opens an image, turned by its EXIF orientation.
+
+    Args:
+      path: A PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, AVIF or JPEG 2000 file; HEIC with the extra
+        `heic`.
+
+    Yields:
+      The image in the mode of the file; of several images in a file, the first.
+
+    Raises:
+      UserError: The file is missing, is not such an image, or has more pixels than the active
+        limits allow; or the block raised an error of Pillow.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no image at {path}: give the path of a PNG, JPEG or WebP file")
+    try:
+        _prepare_heif(path)
+        Image.init()
+        with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+            check_image_size(image.height, image.width, path)
+            ImageOps.exif_transpose(image, in_place=True)
+            yield image
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path} is not a readable image ({error}): give a whole PNG, JPEG or WebP file"
+        ) from error
+
+
+def _prepare_heif(path: Path) -> None:
+    """Makes Pillow able to read a HEIC file, the format of iPhones.
+
+    Raises:
+      UserError: The file is one, and the extra `heic` is not installed.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] != b"ftyp" or head[8:] not in _HEIF_BRANDS or "HEIF" in Image.OPEN:
+        return
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UserError(
+            f"{path} is a HEIC image, which needs pip install 'flashmotion_jax[heic]': install it, "
+            "or convert the image to PNG or JPEG"
+        ) from error
+    pillow_heif.register_heif_opener()
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Reads an image as an image viewer would show it.
 
     Args:
-      path: Any format Pillow knows. The EXIF orientation is applied, transparency is composited
-        over black, grayscale becomes RGB, and 16-bit grayscale keeps its upper 8 bits.
+      path: As in `open_image`. Transparency is composited over black, grayscale becomes RGB, 16-bit
+        grayscale keeps its upper 8 bits, and floats from 0 to 1 are scaled.
 
     Returns:
       uint8 [H, W, 3].
 
     Raises:
-      UserError: The file is missing or is not an image Pillow can read.
+      UserError: The image cannot be read, or its pixels have no known meaning as colors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no image at {path}: give the path of a PNG, JPEG or WebP file")
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            rgba = upright.convert("RGBA")
-    except UNREADABLE as error:
-        raise UserError(
-            f"{path} is not a readable image ({error}): give a whole PNG, JPEG or WebP file"
-        ) from error
+    with open_image(path) as image:
+        if image.mode.startswith("I") or image.mode == "F":
+            gray = _to_uint8(image, Path(path))
+            return np.repeat(gray[..., None], 3, axis=-1)
+        if not image.has_transparency_data:
+            return np.asarray(image.convert("RGB"))
+        rgba = image.convert("RGBA")
     black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
     return np.asarray(Image.alpha_composite(black, rgba).convert("RGB"))
+
+
+def _to_uint8(image: Image.Image, path: Path) -> np.ndarray:
+    """The pixels of a grayscale image with more than 8 bits, as uint8 [H, W]."""
+    pixels = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return (pixels >> 8).astype(np.uint8)
+    lowest, highest = pixels.min(), pixels.max()
+    if image.mode == "F" and 0 <= lowest <= highest <= 1:
+        return np.rint(pixels * 255).astype(np.uint8)
+    kind = "floats" if image.mode == "F" else "32-bit integers"
+    raise UserError(
+        f"{path} has {kind} from {lowest:g} to {highest:g} as pixels, whose brightness is unknown: "
+        "save it with 8 or 16 bits per channel, or as floats from 0 to 1"
+    )
 
 
 def check_frames(frames: np.ndarray, name: str) -> None:

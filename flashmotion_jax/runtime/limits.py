@@ -30,8 +30,8 @@ class Limits:
 
 #: Photographs of 100 megapixels; ten times the published video of 121 x 704 x 1280.
 COMMAND_LINE = Limits(image_pixels=2**27, video_pixels=2**30)
-#: Frames of 8K; the published video. Either takes less than 0.5 GB to decode.
-EDITOR = Limits(image_pixels=40_000_000, video_pixels=2**27)
+#: Photographs of 24 megapixels; the published video. Either takes about 0.5 GB to read.
+EDITOR = Limits(image_pixels=25_000_000, video_pixels=2**27)
 
 _active: ContextVar[Limits] = ContextVar("limits", default=COMMAND_LINE)
 

@@ -94,4 +94,9 @@ def _warn_of_nothing_to_follow(trajectory: Trajectory, height: int, width: int) 
 def _read(path: Path, options: ImportOptions) -> Trajectory | np.ndarray:
     """Reads a file: maps where the format holds maps, else a trajectory."""
     read_maps = find_format(path).read_maps
-    return read_maps(path) if read_maps else read_trajectory(path, options).trajectory
+    if read_maps:
+        return read_maps(path)
+    imported = read_trajectory(path, options)
+    for notice in imported.notices:
+        warnings.warn(f"{path}: {notice}", stacklevel=3)
+    return imported.trajectory

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.media.images import read_image
+from flashmotion_jax.media.labels import read_mask
 from flashmotion_jax.runtime.errors import UserError
 
 
@@ -63,7 +63,7 @@ def bounding_box(mask_HW: np.ndarray) -> tuple[int, int, int, int] | None:
 
 
 def read_mask_png(folder: Path, name: str) -> Mask:
-    """Reads a mask from an image: pixels that are neither black nor transparent are inside.
+    """Reads a mask from an image, see `media.labels.read_mask`.
 
     Args:
       folder: Folder of the trajectory file, which must contain the image.
@@ -75,4 +75,4 @@ def read_mask_png(folder: Path, name: str) -> Mask:
     path = (folder / name).resolve()
     if Path(name).is_absolute() or not path.is_relative_to(folder.resolve()):
         raise UserError(f"{name!r} leaves the trajectory's folder; put the PNG beside the JSON")
-    return Mask.from_array(np.any(read_image(path), axis=-1))
+    return Mask.from_array(read_mask(path))

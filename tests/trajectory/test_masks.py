@@ -42,6 +42,31 @@ def test_png_is_inside_where_neither_black_nor_transparent(tmp_path: Path):
     assert read_mask_png(tmp_path, "mask.png").to_array().tolist() == [[False, True, False]]
 
 
+INSIDE = np.zeros((24, 32), bool)
+INSIDE[4:14, 6:20] = True
+
+
+def test_masks_of_every_kind_of_pixel(tmp_path: Path):
+    alpha = np.zeros((*INSIDE.shape, 4), np.uint8)
+    alpha[..., 3] = INSIDE * 255
+    palette = Image.fromarray((~INSIDE).astype(np.uint8))
+    palette.putpalette([255, 255, 255, 0, 0, 0])
+    images = {
+        "16 bits.png": Image.fromarray(INSIDE * np.uint16(7)),
+        "16 bits.tif": Image.fromarray(INSIDE * np.uint16(7)),
+        "32 bits.tif": Image.fromarray(INSIDE * np.int32(3)),
+        "float.tif": Image.fromarray(INSIDE * np.float32(0.9) + np.float32(0.05)),
+        "stencil.png": Image.fromarray(alpha),
+        "color.png": Image.fromarray(INSIDE[..., None] * np.uint8([9, 0, 0])),
+        "1 bit.png": Image.fromarray(INSIDE),
+        "palette.png": palette,
+        "gray.jpg": Image.fromarray(INSIDE * np.uint8(255)),
+    }
+    for name, image in images.items():
+        image.save(tmp_path / name)
+        np.testing.assert_array_equal(read_mask_png(tmp_path, name).to_array(), INSIDE, name)
+
+
 def test_png_must_stay_in_the_folder(tmp_path: Path):
     inside = tmp_path / "inside"
     inside.mkdir()

@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from flashmotion_jax.media.labels import read_labels
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.labels import read_labels
 from flashmotion_jax.trajectory.palette import palette_color
 
 

@@ -56,11 +56,13 @@ class Imported:
       trajectory: The motion.
       image: The first frame, uint8 `[H, W, 3]`, or None.
       prompt: What happens in the video, or empty.
+      notices: What was left out or changed, for people.
     """
 
     trajectory: Trajectory
     image: np.ndarray | None = None
     prompt: str = ""
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flashmotion_jax.trajectory.formats.base import (
     ImportOptions,
     files_of,
 )
-from flashmotion_jax.trajectory.labels import objects_from_label_png
+from flashmotion_jax.trajectory.labels import label_objects
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
 
 
@@ -21,11 +21,12 @@ def _recognizes(path: Path) -> bool:
 
 
 def _read(path: Path, options: ImportOptions) -> Imported:
-    objects = objects_from_label_png(path)
+    objects, notices = label_objects(path)
     mask = objects[0].mask
-    assert mask is not None  # `objects_from_label_png` gives every object one
+    assert mask is not None  # `label_objects` gives every object one
     canvas = Canvas(mask.size[1], mask.size[0])
-    return Imported(Trajectory(canvas, options.num_frames, options.fps, objects))
+    trajectory = Trajectory(canvas, options.num_frames, options.fps, objects)
+    return Imported(trajectory, notices=notices)
 
 
 LABEL_IMAGE = Format(

@@ -53,7 +53,7 @@ export class Exchange {
     const { canvas, num_frames, fps } = this.store.project;
     const imported = await api.import({ files: wanted, map_kind, canvas_width: canvas.width, canvas_height: canvas.height, num_frames, fps, ...fields });
     await this.#take(imported, replace);
-    say(`${imported.title}: ${imported.trajectory.objects.length} objects.`);
+    say([`${imported.title}: ${imported.trajectory.objects.length} objects.`, ...imported.notices].join(" "));
   }
 
   async #take({ trajectory, image, prompt, format, title }, replace) {
