@@ -32,6 +32,7 @@ def test_the_second_writer_is_told_who_the_first_is(tmp_path, name):
         first.send_signal(signal.SIGKILL)
     with sole_writer(path):
         pass
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_the_lock_is_released_when_the_block_ends_or_raises(tmp_path):
