@@ -24,7 +24,7 @@ from flashmotion_jax.trajectory.formats.base import (
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.masks import Mask, bounding_box
 from flashmotion_jax.trajectory.palette import PALETTE
-from flashmotion_jax.trajectory.quantize import exact_maps, find_colors, label_frames
+from flashmotion_jax.trajectory.quantize import exact_maps, label_maps
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
@@ -52,10 +52,10 @@ def read_magicmotion(
       UserError: The video cannot be read, or its first frame shows no object.
     """
     frames, fps = read_video(path)
-    colors_C3 = find_colors(frames[0])
-    if not len(colors_C3):
-        raise UserError(f"{path}: frame 0 is black, expected the objects' colored masks")
-    labels_FHW = label_frames(frames, colors_C3)
+    try:
+        labels_FHW, colors_C3 = label_maps(frames)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     num_frames, height, width = labels_FHW.shape
     drawn_F = labels_FHW.any(axis=(1, 2))
     shown = np.flatnonzero(drawn_F)
