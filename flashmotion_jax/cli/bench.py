@@ -61,6 +61,7 @@ def add_parser(commands: Any) -> None:
         help="also time the same models in PyTorch on this device",
     )
     add("--json", metavar="F.json", help="also write the measurements to this file")
+    options.set_outputs(parser, files=("json",))
     parser.set_defaults(run=run)
 
 
@@ -75,12 +76,10 @@ def run(args: argparse.Namespace) -> int:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from flashmotion_jax.perf.bench import run_bench
     from flashmotion_jax.perf.bench_report import to_json, to_lines
-    from flashmotion_jax.runtime.atomic import check_file, replacing
+    from flashmotion_jax.runtime.atomic import replacing
 
     if args.repeat < 1:
         raise UserError(f"--repeat {args.repeat}; expected 1 or more")
-    if args.json:
-        check_file(args.json)
     adapters = args.adapter or ([] if args.train else ["none", *ADAPTERS])
     bench = run_bench(
         adapters=adapters,

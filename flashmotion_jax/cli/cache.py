@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from flashmotion_jax.config import CacheConfig, load_config, to_dict, with_overrides
     from flashmotion_jax.data.cache_dataset import cache_dataset
     from flashmotion_jax.data.latent_cache import verify_cache
+    from flashmotion_jax.runtime.atomic import check_folder
 
     config = with_overrides(load_config(args.config, CacheConfig), args.set)
     if args.verify:
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"damaged: {file}")
         print(f"{config.output}: {len(damaged)} damaged files")
         return 1 if damaged else 0
+    check_folder(config.output)
     number, count = args.part or (jax.process_index() + 1, jax.process_count())
     with options.progress_bars() as progress:
         cache = cache_dataset(

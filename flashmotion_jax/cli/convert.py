@@ -26,7 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit status.
     """
     args = build_parser().parse_args(argv)
-    return exit_status("converters", lambda: args.run(args), traceback="traceback" in args)
+
+    def run() -> int:
+        options.check_outputs(args)
+        return args.run(args)
+
+    return exit_status("converters", run, traceback="traceback" in args)
 
 
 def build_parser() -> options.Parser:
@@ -68,7 +73,6 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
     )
     add(
         "destination",
-        type=Path,
         metavar="DST",
         help="checkpoint folder: a new one, or one to add components to",
     )
@@ -87,6 +91,7 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
         help="which weights to take from a training checkpoint (default: ema)",
     )
     _add_names(parser)
+    options.set_outputs(parser, folders=("destination",))
     parser.set_defaults(run=_import)
 
 
@@ -94,7 +99,7 @@ def _add_export(commands: Any) -> None:
     parser = commands.add_parser("export", help="write a checkpoint in a PyTorch layout")
     add = parser.add_argument
     add("source", type=Path, metavar="DIR", help="checkpoint of this project")
-    add("destination", type=Path, metavar="DST", help="new folder, or .safetensors file")
+    add("destination", metavar="DST", help="new folder, or .safetensors file")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--layout", choices=("original", "diffusers"), help="layout of the exported folder"
@@ -129,7 +134,8 @@ def _add_metrics(commands: Any) -> None:
         "metrics", help="convert Inception and I3D, the networks of FID and FVD"
     )
     parser.add_argument("source", metavar="SRC", help=".pth, .pt or .safetensors file")
-    parser.add_argument("destination", type=Path, metavar="DST", help="output folder")
+    parser.add_argument("destination", metavar="DST", help="output folder")
+    options.set_outputs(parser, folders=("destination",))
     parser.set_defaults(run=_metrics)
 
 
@@ -174,7 +180,7 @@ def _import(args: argparse.Namespace) -> int:
             raise UserError(f"--only is for folders; {args.source} is a file")
         written = convert_file(
             args.source,
-            args.destination,
+            Path(args.destination),
             dtype=args.dtype,
             overwrite=args.overwrite,
             weights=args.weights,
@@ -186,7 +192,7 @@ def _import(args: argparse.Namespace) -> int:
             raise UserError(f"--component and --map are for files; {args.source} is a folder")
         written = convert_wan22(
             args.source,
-            args.destination,
+            Path(args.destination),
             kinds=args.only or list(WAN22.values()),
             dtype=args.dtype,
             overwrite=args.overwrite,
@@ -197,13 +203,17 @@ def _import(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from flashmotion_jax.converters.exporting import export_adapter, export_folder
+    from flashmotion_jax.runtime.atomic import check_file, check_folder
 
+    (check_file if args.adapter else check_folder)(args.destination)
     if args.adapter:
-        written = export_adapter(args.source, args.destination, args.adapter, dtype=args.dtype)
+        written = export_adapter(
+            args.source, Path(args.destination), args.adapter, dtype=args.dtype
+        )
     else:
         written = export_folder(
             args.source,
-            args.destination,
+            Path(args.destination),
             args.layout,
             kinds=args.only or list(WAN22.values()),
             dtype=args.dtype,
@@ -236,5 +246,5 @@ def _verify(args: argparse.Namespace) -> int:
 def _metrics(args: argparse.Namespace) -> int:
     from flashmotion_jax.converters.metrics import convert_metrics
 
-    print(convert_metrics(args.source, args.destination))
+    print(convert_metrics(args.source, Path(args.destination)))
     return 0

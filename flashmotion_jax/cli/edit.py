@@ -40,6 +40,7 @@ def add_parser(commands: Any) -> None:
         help=f"folder for results and their projects (default: {_home()})",
     )
     add("--no-open", action="store_true", help="do not open a browser")
+    options.set_outputs(parser, folders=("history",))
     parser.set_defaults(run=run)
 
 

@@ -26,6 +26,7 @@ def add_parser(commands: Any) -> None:
     _add_inputs(parser)
     _add_protocol(parser)
     _add_generation(parser)
+    options.set_outputs(parser, folders=("out",))
     parser.set_defaults(run=_evaluate)
     commands = parser.add_subparsers(metavar="[compare|export]", required=False)
     _add_compare(commands)
@@ -139,6 +140,7 @@ def _add_compare(commands: Any) -> None:
     add("first", metavar="A.json", help="result.json of an evaluation, or its folder")
     add("second", metavar="B.json", help="another one, of the same protocol")
     add("--json", metavar="F.json", help="also write the comparison to this file")
+    options.set_outputs(parser, files=("json",))
     parser.set_defaults(run=_compare)
 
 
@@ -150,6 +152,7 @@ def _add_export(commands: Any) -> None:
     add("--root", required=True, metavar="DIR", help="folder of the benchmark")
     add("--out", required=True, metavar="DIR", help="output, with a folder <id>/ for each video")
     add("--num-frames", type=int, metavar="N", help="frames of the method (default: as published)")
+    options.set_outputs(parser, folders=("out",))
     parser.set_defaults(run=_export)
 
 
@@ -157,10 +160,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     import dataclasses
 
     from flashmotion_jax.evaluation.evaluate import EvaluateConfig, MissingPartsError, evaluate
+    from flashmotion_jax.runtime.atomic import check_folder
 
     missing = [f"--{name}" for name in ("bench", "root", "pred") if getattr(args, name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} missing: see flashmotion evaluate --help")
+    if args.generate:
+        check_folder(args.pred)
     names = [field.name for field in dataclasses.fields(EvaluateConfig)]
     config = EvaluateConfig(**{name: getattr(args, name) for name in names})
     if config.adapter == "none":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import flashmotion_jax
 from flashmotion_jax.cli import bench, cache, convert, edit, evaluate, new, plan, sample, train
-from flashmotion_jax.cli.options import Parser, keep_compiled_programs
+from flashmotion_jax.cli.options import Parser, check_outputs, keep_compiled_programs
 from flashmotion_jax.runtime.errors import exit_status
 
 
@@ -25,7 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     keep_compiled_programs()
-    return exit_status("flashmotion", lambda: args.run(args), traceback="traceback" in args)
+
+    def run() -> int:
+        check_outputs(args)
+        return args.run(args)
+
+    return exit_status("flashmotion", run, traceback="traceback" in args)
 
 
 def build_parser() -> Parser:

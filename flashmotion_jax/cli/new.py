@@ -15,6 +15,7 @@ def add_parser(commands: Any) -> None:
     add("out", metavar="OUT", help="checkpoint folder; must not exist")
     options.add_config(parser)
     add("--seed", type=int, default=0, metavar="N", help="random seed of the weights (default: 0)")
+    options.set_outputs(parser, folders=("out",))
     parser.set_defaults(run=run)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flashmotion_jax.config import ADAPTERS
-from flashmotion_jax.runtime.errors import add_traceback
+from flashmotion_jax.runtime.errors import UserError, add_traceback
 
 DTYPES = ("bfloat16", "float32")
 
@@ -75,6 +75,38 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
         choices=DTYPES,
         help="dtype of matmuls and convolutions (default: bfloat16; float32 on a CPU)",
     )
+
+
+def set_outputs(
+    parser: argparse.ArgumentParser,
+    *,
+    videos: Sequence[str] = (),
+    files: Sequence[str] = (),
+    folders: Sequence[str] = (),
+) -> None:
+    """Declares the arguments that name what a command writes, for `check_outputs`."""
+    parser.set_defaults(outputs={"video": videos, "file": files, "folder": folders})
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Checks that a command can write all that it was asked to, before it starts to work.
+
+    Raises:
+      UserError: An output is not a path that can be written, or two are the same.
+    """
+    from flashmotion_jax.media.videos import check_output
+    from flashmotion_jax.runtime.atomic import check_file, check_folder
+
+    checks = {"video": check_output, "file": check_file, "folder": check_folder}
+    given: set[Path] = set()
+    for kind, names in getattr(args, "outputs", {}).items():
+        for path in [getattr(args, name) for name in names]:
+            if path is None:
+                continue
+            checks[kind](path)
+            if Path(path).absolute() in given:
+                raise UserError(f"{path} is given for two outputs; choose another name for one")
+            given.add(Path(path).absolute())
 
 
 def part(text: str) -> tuple[int, int]:

@@ -63,6 +63,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="if the run does not fit, do not search for settings that fit",
     )
+    options.set_outputs(parser, files=("json",))
     parser.set_defaults(run=run)
 
 
@@ -82,10 +83,8 @@ def run(args: argparse.Namespace) -> int:
     from flashmotion_jax.config import TrainConfig, load_config, with_overrides
     from flashmotion_jax.perf.plan import plan_sampling, plan_training
     from flashmotion_jax.perf.plan_report import to_json, to_lines
-    from flashmotion_jax.runtime.atomic import check_file, replacing
+    from flashmotion_jax.runtime.atomic import replacing
 
-    if args.json:
-        check_file(args.json)
     topology, size, config = open_topology(args.topology), _video_size(args), None
     if args.config:
         config = with_overrides(load_config(args.config, TrainConfig), args.set)

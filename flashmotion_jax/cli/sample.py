@@ -35,6 +35,7 @@ def add_parser(commands: Any) -> None:
     )
     _add_inputs(parser)
     _add_sampling(parser)
+    options.set_outputs(parser, videos=("out", "preview"), folders=("profile", "prompt_cache"))
     parser.set_defaults(run=run)
 
 
@@ -117,17 +118,9 @@ def run(args: argparse.Namespace) -> int:
       UserError: an argument or an input file is wrong; nothing has been loaded yet.
     """
     from flashmotion_jax.inference.pipeline import Pipeline
-    from flashmotion_jax.media.videos import check_output, write_video
-    from flashmotion_jax.runtime.atomic import check_file
+    from flashmotion_jax.media.videos import write_video
 
-    given = [path for path in (args.out, args.preview) if path is not None]
-    for path in given:
-        if not (path and Path(path).is_dir()):  # Path("") would be the current folder
-            check_file(path)
-        check_output(path)
-    outputs = [Path(path) for path in given]
-    if args.profile:
-        check_file(Path(args.profile) / "trace")
+    outputs = [Path(path) for path in (args.out, args.preview) if path is not None]
     pipeline = Pipeline.from_pretrained(
         args.model,
         args.adapter or (DEFAULT_ADAPTER if args.trajectory else "none"),

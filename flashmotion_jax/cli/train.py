@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from flashmotion_jax.cli import options
@@ -38,6 +37,7 @@ def add_parser(commands: Any) -> None:
         "index of this process (from 0), their number, and the address of process 0 (default: one "
         "process)",
     )
+    options.set_outputs(parser, folders=("profile",))
     parser.set_defaults(run=run)
 
 
@@ -68,11 +68,10 @@ def _train(args: argparse.Namespace) -> int:
         for line in describe(config):
             print(line, flush=True)
         return 0
-    from flashmotion_jax.runtime.atomic import check_file
+    from flashmotion_jax.runtime.atomic import check_folder
     from flashmotion_jax.training.trainer import train
 
-    if args.profile:
-        check_file(Path(args.profile) / "trace")
+    check_folder(config.workdir)
     result = train(config, resume=args.resume, profile=args.profile)
     if result.model is None:
         print(f"stopped after step {result.num_steps}; run the same command to resume")

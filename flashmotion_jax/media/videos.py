@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from tokenize import TokenError
@@ -14,7 +15,7 @@ from PIL import Image
 
 from flashmotion_jax.media.containers import decode, file_url, open_video
 from flashmotion_jax.media.images import UNREADABLE, check_frames, read_image
-from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.atomic import check_file, check_folder, is_folder, replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_video_size
 
@@ -123,9 +124,9 @@ def write_video(
       UserError: The suffix, the frames or the rate cannot be written, or the folder holds
         something other than frames.
     """
-    path = Path(path)
     check_frames(frames, "frames")
     check_output(path)
+    path = Path(path)
     with replacing(path) as scratch:
         if _is_folder(path):
             _write_folder(scratch, frames)
@@ -141,24 +142,26 @@ def check_output(path: str | Path) -> None:
     """Checks in advance whether `write_video` can write a path.
 
     Raises:
-      UserError: The suffix is unknown, the folder contains something other than frames, or a file
-        has the name of the folder.
+      UserError: The suffix is unknown, the folder contains something other than frames, a file has
+        the name of the folder, or the path is not writable.
     """
-    path = Path(path)
-    if not _is_folder(path):
-        if path.suffix.lower() not in (".mp4", ".npy"):
+    if not str(path) or not _is_folder(Path(path)):
+        check_file(path)
+        if Path(path).suffix.lower() not in (".mp4", ".npy"):
             raise UserError(
                 f"cannot write {path}: expected .mp4, .npy, or no suffix for a folder of PNGs"
             )
-    elif path.is_dir():
-        if others := [file.name for file in path.iterdir() if not file.match("frame_*.png")]:
-            raise UserError(f"{path} holds {others[0]}: give an empty folder or a new one")
-    elif path.exists():
+        return
+    if os.path.lexists(path) and not is_folder(path):
         raise UserError(f"{path} is a file: give a folder, or a name that ends in .mp4 or .npy")
+    check_folder(path)
+    there = Path(path).iterdir() if is_folder(path) else ()
+    if others := [file.name for file in there if not file.match("frame_*.png")]:
+        raise UserError(f"{path} holds {others[0]}: give an empty folder or a new one")
 
 
 def _is_folder(path: Path) -> bool:
-    return not path.suffix or path.is_dir()
+    return not path.suffix or is_folder(path)
 
 
 def _write_folder(path: Path, frames: np.ndarray) -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from flashmotion_jax.cli import main as cli
-from flashmotion_jax.runtime.atomic import check_file, replacing
+from flashmotion_jax.media.videos import check_output
+from flashmotion_jax.runtime.atomic import check_file, check_folder, replacing
+from flashmotion_jax.runtime.errors import UserError
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
@@ -34,6 +38,21 @@ def test_check_file_raises_for_unwritable_paths(tmp_path):
         check_file(tmp_path)
     with pytest.raises(ValueError, match="not a folder"):
         check_file(tmp_path / "file" / "file.json")
+
+
+@pytest.mark.parametrize("check", [check_file, check_folder, check_output])
+@pytest.mark.parametrize("inside", ["out.mp4", "new/out.mp4"])
+def test_folders_without_permission_are_told(tmp_path, check, inside):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    user = os.geteuid()
+    if user == 0:  # nothing is forbidden to root
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UserError, match="not a folder that this user can write to"):
+            check(folder / inside)
+    finally:
+        os.seteuid(user)
 
 
 @pytest.mark.parametrize("words", [["bench"], ["plan", "--sample", "--topology", "h200:1"]])
