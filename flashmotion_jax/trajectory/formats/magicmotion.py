@@ -22,8 +22,9 @@ from flashmotion_jax.trajectory.formats.base import (
     zip_folder,
 )
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
-from flashmotion_jax.trajectory.masks import Mask, bounding_box
-from flashmotion_jax.trajectory.palette import PALETTE
+from flashmotion_jax.trajectory.map_boxes import boxes_of_label
+from flashmotion_jax.trajectory.masks import Mask
+from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.quantize import exact_maps, label_maps
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
@@ -37,10 +38,9 @@ def read_magicmotion(
 ) -> Trajectory:
     """Reads a map video: its masks become the objects' masks, its outlines their boxes.
 
-    An object in a color of MagicData's palette gets that color's id. Where an edge of a box lies
-    outside the image, the box keeps its last visible size; an object that has left keeps its last
-    velocity. Frames that are all black make the trajectory sparse. Objects that enter after frame 0
-    are not found.
+    An object in the default color of an id gets that id. Boxes are completed where other objects or
+    the edge of the image hide parts of them, see `boxes_of_label`. Frames that are all black make
+    the trajectory sparse. Objects that enter after frame 0 are not found.
 
     Args:
       path: A video (lossy or not) or a folder of PNGs; the canvas gets its size.
@@ -61,16 +61,18 @@ def read_magicmotion(
     shown = np.flatnonzero(drawn_F)
     size = np.array([width, height] * 2)
     radius = stroke_radius(height, width)
+    # Frame 0 shows masks.
+    radius_F = np.where((shown > 0) & (map_kind == "box"), radius, -1)
+    identities = list(_identities(colors_C3))
+    ids = np.array([object_id for object_id, _ in identities])
     objects = []
-    for label, (object_id, color) in enumerate(_identities(colors_C3), start=1):
-        pixels_FHW = labels_FHW[shown] == label
-        boxes_F4 = (
-            _outlined_boxes(pixels_FHW, radius) if map_kind == "box" else _extents(pixels_FHW)
-        )
+    for label, (object_id, color) in enumerate(identities, start=1):
+        covering = 1 + np.flatnonzero(ids > object_id)
+        boxes_F4 = boxes_of_label(labels_FHW[shown], label, shown, radius_F, covering)
         # Where an object has left for good it may have gone further than the format allows.
         boxes_F4 = np.clip(boxes_F4 / size, -10, 11)
         keyframes = keyframes_from_boxes(shown, boxes_F4, tolerance / size)
-        mask = Mask.from_array(pixels_FHW[0])
+        mask = Mask.from_array(labels_FHW[0] == label)
         objects.append(TrackedObject(object_id, keyframes, f"object {object_id}", color, mask))
     return Trajectory(
         canvas=Canvas(width, height),
@@ -93,53 +95,12 @@ def write_magicmotion(trajectory: Trajectory, path: str | Path, map_kind: MapKin
 
 
 def _identities(colors_C3: np.ndarray) -> Iterator[tuple[int, str | None]]:
-    """An id and, where it is not the palette's, a color for each object."""
-    ids = {tuple(color): row or len(PALETTE) for row, color in enumerate(PALETTE.tolist())}
+    """An id and, where it is not the default one, a color for each object."""
+    ids = {palette_color(object_id): object_id for object_id in range(1, 300)}
     named = [ids.get(tuple(color)) for color in colors_C3.tolist()]
     free = (number for number in count(1) if number not in named)
     for object_id, color in zip(named, colors_C3.tolist(), strict=True):
         yield (object_id, None) if object_id else (next(free), "#" + bytes(color).hex())
-
-
-def _extents(pixels_FHW: np.ndarray) -> np.ndarray:
-    """The bounding boxes of an object's pixels, float64 [F, 4], extrapolated where it has none."""
-    boxes_F4 = np.empty((len(pixels_FHW), 4))
-    for frame, pixels_HW in enumerate(pixels_FHW):
-        extent = bounding_box(pixels_HW)
-        boxes_F4[frame] = extent or _continued(boxes_F4[:frame])
-    return boxes_F4
-
-
-def _continued(boxes_F4: np.ndarray) -> np.ndarray:
-    return boxes_F4[-1] + (boxes_F4[-1] - boxes_F4[-2:][0])
-
-
-def _outlined_boxes(pixels_FHW: np.ndarray, radius: int) -> np.ndarray:
-    """The boxes whose outlines an object's pixels are (on frame 0, its mask), float64 [F, 4]."""
-    height, width = pixels_FHW.shape[1:]
-    boxes_F4 = np.empty((len(pixels_FHW), 4))
-    for frame, pixels_HW in enumerate(pixels_FHW):
-        extent = bounding_box(pixels_HW)
-        if frame == 0 or extent is None:
-            boxes_F4[frame] = extent or _continued(boxes_F4[:frame])
-            continue
-        known_width, known_height = boxes_F4[frame - 1, 2:] - boxes_F4[frame - 1, :2]
-        x0, x1 = _edges(extent[0], extent[2], radius, width, known_width)
-        y0, y1 = _edges(extent[1], extent[3], radius, height, known_height)
-        boxes_F4[frame] = x0, y0, x1, y1
-    return boxes_F4
-
-
-def _edges(first: int, last: int, radius: int, length: int, known: float) -> tuple[float, float]:
-    """The middles of the two strokes of an outline that covers pixels first..last (exclusive)."""
-    start, end = first + radius, last - 1 - radius
-    if first == 0 and last == length:
-        return 0, length
-    if first == 0:
-        start = end - known
-    elif last == length:
-        end = start + known
-    return start, max(start, end)
 
 
 def is_map_array(file: Path) -> bool:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.videos import read_video, write_video
 from flashmotion_jax.trajectory import (
     PALETTE,
@@ -77,6 +78,78 @@ def test_mask_videos_and_colors_outside_the_palette(tmp_path: Path):
     np.testing.assert_array_equal(render(imported, 60, 80, "mask"), frames)
     pixels = imported.boxes()[1] * [80, 60, 80, 60]
     np.testing.assert_allclose(pixels[:, 0], [5, 15, 25], atol=0.45)
+
+
+def pixels(trajectory: Trajectory, k: int) -> np.ndarray:
+    """The boxes of an object, [F, 4], in pixels."""
+    canvas = trajectory.canvas
+    return trajectory.boxes()[k] * ([canvas.width, canvas.height] * 2)
+
+
+def test_an_object_behind_another_keeps_its_size_and_moves_on(tmp_path: Path):
+    frames = np.zeros((40, 96, 160, 3), np.uint8)
+    x = 4 * np.arange(40)
+    for frame in range(40):
+        frames[frame, 30:70, x[frame] : x[frame] + 24] = PALETTE[1]
+        frames[frame, 10:90, 80:130] = PALETTE[2]
+    write_video(tmp_path / "maps", frames)
+    imported = read_magicmotion(tmp_path / "maps", map_kind="mask")
+    expected = np.stack([x, 0 * x + 30, x + 24, 0 * x + 70], axis=1)
+    np.testing.assert_allclose(pixels(imported, 0), expected, atol=1)
+    np.testing.assert_allclose(pixels(imported, 1), [[80, 10, 130, 90]] * 40, atol=1e-9)
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_an_object_that_vanishes_keeps_its_size(tmp_path: Path, returns: bool):
+    """A disc that shrinks to nothing, and one that jumps behind a wall and may come back."""
+    frames = np.zeros((30, 96, 160, 3), np.uint8)
+    for frame in range(30):
+        radius = max(20 - frame, 10 if returns else 0)
+        if radius and not 20 <= frame < 26:
+            cv2.circle(frames[frame], (40 + frame, 48), radius, PALETTE[1].tolist(), -1)
+        frames[frame, 10:20, 80:130] = PALETTE[2]
+    write_video(tmp_path / "maps", frames)
+    boxes = pixels(read_magicmotion(tmp_path / "maps", map_kind="mask"), 0)
+    last = boxes[19]
+    assert (boxes[20:26, 2:] - boxes[20:26, :2] >= last[2:] - last[:2] - 1).all()
+    np.testing.assert_allclose(np.diff(boxes[20:26, ::2].mean(axis=1)), 1, atol=0.3)
+
+
+@pytest.mark.parametrize("map_kind", ["box", "filled_box", "mask"])
+def test_an_own_map_whose_object_shrinks_and_leaves_comes_back(tmp_path: Path, map_kind: MapKind):
+    boxes = {0: (0.1, 0.1, 0.6, 0.8), 10: (0.9, 0.4, 1.0, 0.5), 14: (1.1, 0.45, 1.15, 0.5)}
+    keyframes = tuple(Keyframe(frame, box) for frame, box in boxes.items())
+    leaving = TrackedObject(1, (*keyframes, Keyframe(39, boxes[14])))
+    still = TrackedObject(2, (Keyframe(0, (0.2, 0.2, 0.4, 0.5)),))
+    original = Trajectory(Canvas(160, 96), 40, 24.0, (leaving, still))
+    write_magicmotion(original, tmp_path / "maps.mp4", map_kind)
+    imported = read_magicmotion(tmp_path / "maps.mp4", map_kind)
+    np.testing.assert_allclose(pixels(imported, 0)[:10], pixels(original, 0)[:10], atol=1)
+    np.testing.assert_allclose(pixels(imported, 1), pixels(original, 1), atol=1)
+    assert (pixels(imported, 0)[12:, 0] >= 160).all()
+    if map_kind == "box":
+        maps = [render(one, 96, 160) for one in (imported, original)]
+        np.testing.assert_array_equal(*maps)
+
+
+def test_every_random_clip_can_be_read(tmp_path: Path):
+    """Discs that walk, shrink and cover each other, with and without outlines."""
+    rng = np.random.default_rng(0)
+    for trial in range(40):
+        frames = np.zeros((12, 48, 64, 3), np.uint8)
+        start, step = rng.uniform(0, 64, (4, 2)), rng.normal(0, 4, (4, 2))
+        radius, growth = rng.uniform(3, 12, 4), rng.normal(0, 1, 4)
+        for frame in range(12):
+            for k in rng.permutation(4) if trial % 2 else range(4):
+                x, y = np.rint(start[k] + frame * step[k]).astype(int).tolist()
+                size = round(radius[k] + frame * growth[k])
+                fill = -1 if frame == 0 or trial % 3 else 1
+                if size > 0:
+                    cv2.circle(frames[frame], (x, y), size, PALETTE[k + 1].tolist(), fill)
+        if frames[0].any():
+            write_video(tmp_path / "maps.npy", frames)
+            for map_kind in ("box", "mask"):
+                read_magicmotion(tmp_path / "maps.npy", map_kind)
 
 
 def test_no_objects(tmp_path: Path):
