@@ -37,9 +37,9 @@ def main():
     write_source(source)
     small_checkpoint.write_small_adapter(folder / "adapter.safetensors")
     python = [sys.executable, "-m"]
-    run("convert", [*python, "converters", "wan22", source, checkpoint])
+    run("convert", [*python, "converters", "import", source, checkpoint])
     adapter = folder / "adapter.safetensors"
-    run("add adapter", [*python, "converters", "flashmotion", adapter, checkpoint])
+    run("add adapter", [*python, "converters", "import", adapter, checkpoint])
     sample = [*python, "flashmotion_jax.cli", "sample", "--model", checkpoint]
     sample += ["--dtype", "bfloat16", "--sampler", "few_step", "--height", "128", "--width", "128"]
     sample += ["--num-frames", "9", "--prompt", "a dog", "--out", folder / "video.mp4"]

@@ -1,4 +1,4 @@
-"""Plot the FLOPs of a video by its size and number of frames, stage by stage; nothing is run.
+"""Plots the FLOPs of a video by its size and number of frames, stage by stage; nothing is run.
 
 JAX_PLATFORMS=cpu PYTHONPATH=. python tools/measure_cost.py docs/cost.svg     # needs matplotlib
 """
@@ -36,7 +36,7 @@ def cost(folder: Path, adapter: str | None, size: VideoSize) -> dict[str, float]
 
 
 def plot(costs: dict[tuple[int, int], list[dict[str, float]]], peak: float, out: Path) -> None:
-    """Plot the stacked stages, a panel for each size, with seconds at an H200's peak at right."""
+    """Plots the stacked stages, a panel for each size, with seconds at an H200's peak at right."""
     import matplotlib
 
     matplotlib.use("svg")

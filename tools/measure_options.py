@@ -1,4 +1,4 @@
-"""Time a program of sampling with different XLA options, in one process.
+"""Times a program of sampling with different XLA options, in one process.
 
 PYTHONPATH=. python tools/measure_options.py "denoising step" xla_gpu_enable_triton_gemm=false
 PYTHONPATH=. python tools/measure_options.py "denoising step" a=true,b=2 c=false   # several sets

@@ -14,13 +14,15 @@ import numpy as np
 
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.models.layers import Policy
+from flashmotion_jax.runtime.tables import markdown_table
 from helpers import tiny
 
 BFLOAT16 = Policy(jnp.bfloat16, jnp.bfloat16)
 
 
 def load(name):
-    path = Path(__file__).parent / "models" / f"test_{name}.py"
+    """The comparisons of tests/models/test_NAME.py."""
+    path = Path(__file__).parents[1] / "tests" / "models" / f"test_{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -31,19 +33,19 @@ def row(what, actual, expected):
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     difference = actual - expected
     relative = np.linalg.norm(difference) / np.linalg.norm(expected)
-    print(f"| {what} | {np.abs(difference).max():.1e} | {relative:.1e} |", flush=True)
+    return [what, f"{np.abs(difference).max():.1e}", f"{relative:.1e}"]
 
 
 def measure_dit():
     dit = load("dit")
-    row("DiT, 3 layers of width 48, 18 tokens", *dit.live(tiny.DIT))
+    yield row("DiT, 3 layers of width 48, 18 tokens", *dit.live(tiny.DIT))
     shapes = {"batch": 1, "frames": 5, "height": 20, "width": 22, "tokens": 64}
     config = DiTConfig(num_layers=2)
-    row("DiT, 2 layers of width 3072, 550 tokens", *dit.live(config, **shapes))
+    yield row("DiT, 2 layers of width 3072, 550 tokens", *dit.live(config, **shapes))
     model, inputs = tiny.make_dit(config), tiny.dit_inputs(config=config, **shapes)
     exact = dit.forward(model, *inputs)
     rounded = tiny.make_dit(config, policy=BFLOAT16)
-    row("the same in bfloat16, compared with float32", dit.forward(rounded, *inputs), exact)
+    yield row("the same in bfloat16, compared with float32", dit.forward(rounded, *inputs), exact)
 
 
 def measure_vae():
@@ -55,22 +57,20 @@ def measure_vae():
         latents = vae.make_latents((frames + 3) // 4, height // 16, width // 16)
         encoded, decoded = vae.run_reference(reference, video, latents)
         size = f"{frames} x {height} x {width}"
-        row(f"VAE encode, {size}", vae.encode(model, video), encoded)
-        row(f"VAE decode, {size}", vae.decode(model, latents), decoded)
+        yield row(f"VAE encode, {size}", vae.encode(model, video), encoded)
+        yield row(f"VAE decode, {size}", vae.decode(model, latents), decoded)
     rounded = vae.make_vae(policy=BFLOAT16)
     exact = vae.decode(model, latents)
-    row("VAE decode in bfloat16, compared with float32", vae.decode(rounded, latents), exact)
+    yield row("VAE decode in bfloat16, compared with float32", vae.decode(rounded, latents), exact)
 
 
 def measure_text_encoder():
     text = load("text_encoder")
     output = text.make_encoder()(text.IDS, text.MASK)
-    row("UMT5, 3 layers, up to 300 tokens", output, text.reference_output())
+    yield row("UMT5, 3 layers, up to 300 tokens", output, text.reference_output())
 
 
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
-    print("| model | largest difference | relative |\n|---|---|---|")
-    measure_dit()
-    measure_vae()
-    measure_text_encoder()
+    rows = [*measure_dit(), *measure_vae(), *measure_text_encoder()]
+    print(markdown_table(["model", "largest difference", "relative"], rows), end="")

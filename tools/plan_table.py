@@ -1,4 +1,4 @@
-"""Write the table of docs/planning.md from the plans in docs/plans/.
+"""Writes the table of docs/planning.md from the plans in docs/plans/.
 
 PYTHONPATH=. python tools/plan_table.py
 """

@@ -78,7 +78,7 @@ class NewModelConfig(ModelsConfig):
 
 
 def init_checkpoint(path: str | Path, config: NewModelConfig, seed: int = 0) -> int:
-    """Write a checkpoint of untrained models in float32; a failure leaves no files.
+    """Writes a checkpoint of untrained models in float32; a failure leaves no files.
 
     Args:
       path: Folder of the checkpoint, which must not exist.
@@ -110,7 +110,7 @@ def init_checkpoint(path: str | Path, config: NewModelConfig, seed: int = 0) -> 
 
 @functools.partial(program, static_argnames=("kind", "config"))
 def init_component(kind: str, config: Any, seed: int) -> Any:
-    """Initialize a component in float32.
+    """Initializes a component in float32.
 
     Args:
       kind: A key of `FACTORS`.

@@ -14,7 +14,7 @@ from flashmotion_jax.runtime.errors import UserError
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command to those of `flashmotion`."""
+    """Adds the command to those of `flashmotion`."""
     parser = commands.add_parser(
         "bench",
         help="measure the speed of full-size models with random weights on this machine",
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print a table, and write the measurements.
+    """Measures, prints a table, and writes the measurements.
 
     Raises:
       UserError: An argument is wrong.

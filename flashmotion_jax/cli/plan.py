@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command to those of `flashmotion`."""
+    """Adds the command to those of `flashmotion`."""
     parser = commands.add_parser(
         "plan",
         help="compile a run ahead of time and report memory, FLOPs and a lower bound of its time",
@@ -68,7 +68,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, print the plan, and write it.
+    """Plans, prints the plan, and writes it.
 
     Returns:
       The exit status: 0 if the run fits, 1 if it does not.
@@ -117,7 +117,7 @@ def _video_size(args: argparse.Namespace) -> VideoSize | None:
 
 
 def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) -> None:
-    """Print a change with which the run fits, or that none was found."""
+    """Prints a change with which the run fits, or that none was found."""
     from flashmotion_jax.perf.plan import suggest
     from flashmotion_jax.runtime.devices import GIB
 

@@ -334,7 +334,7 @@ class TrainConfig:
 
 
 def differences(old: dict[str, Any], new: TrainConfig) -> list[str]:
-    """List the fields that differ between two runs and determine their numbers.
+    """Lists the fields that differ between two runs and determine their numbers.
 
     Args:
       old: `to_dict` of a `TrainConfig`, possibly read back from JSON.

@@ -1,4 +1,4 @@
-"""Measure the programs of sampling with each adapter, and the updates of training runs."""
+"""Measures the programs of sampling with each adapter, and the updates of training runs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run_bench(
     with_peer: bool,
     status: Status,
 ) -> Bench:
-    """Measure one group of programs after the other.
+    """Measures one group of programs after the other.
 
     Args:
       adapters: Kinds of adapters to sample with, "none" among them.
@@ -153,7 +153,7 @@ def _text_encoder(layers: int, on_cpu: bool) -> TextEncoderConfig:
 def _measure(
     bench: Bench, group: str, programs: list[PlannedProgram], repeat: int, status: Status
 ) -> None:
-    """Add a group; programs that do not depend on the adapter are measured once."""
+    """Adds a group; programs that do not depend on the adapter are measured once."""
     total, fits = 0.0, True
     known = {
         one.program.name: one.median for _, one in bench.measured if one.program.name not in ADAPTED
@@ -179,7 +179,7 @@ def _measure(
 def _measure_pipeline(
     bench: Bench, group: str, spec: SampleSpec, repeat: int, status: Status
 ) -> None:
-    """Add runs of the whole pipeline, if all programs fit and all models fit together."""
+    """Adds runs of the whole pipeline, if all programs fit and all models fit together."""
     if group not in bench.totals:
         return
     status(f"{group}: whole pipeline")

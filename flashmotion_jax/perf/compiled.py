@@ -1,4 +1,4 @@
-"""Compile one program ahead of time: its memory, its work, and a lower bound of its time."""
+"""Compiles one program ahead of time: its memory, its work, and a lower bound of its time."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Compiled:
 
 
 def compile_program(program: PlannedProgram, topology: Topology) -> Compiled | OutOfMemory:
-    """Compile a program for the current mesh.
+    """Compiles a program for the current mesh.
 
     Args:
       program: Program to compile.

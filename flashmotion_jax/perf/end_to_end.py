@@ -1,4 +1,4 @@
-"""Measure the whole pipeline on a video, with models loaded and programs compiled."""
+"""Measures the whole pipeline on a video, with models loaded and programs compiled."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PipelineRun:
 
 
 def measure_pipeline(spec: SampleSpec, repeat: int) -> PipelineRun:
-    """Generate videos from a prompt of full length and an image and maps of noise.
+    """Generates videos from a prompt of full length and an image and maps of noise.
 
     Args:
       spec: Models and size of the video.

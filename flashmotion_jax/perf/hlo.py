@@ -1,4 +1,4 @@
-"""Read the text of a compiled program: computations, instructions, shapes, trip counts of loops.
+"""Reads the text of a compiled program: computations, instructions, shapes, trip counts of loops.
 
 `compiled.as_text()` is the one description that every XLA backend gives. Only what counting needs
 is parsed.
@@ -141,7 +141,7 @@ class HloProgram:
 
 
 def parse_hlo(text: str) -> HloProgram:
-    """Parse a compiled program.
+    """Parses a compiled program.
 
     Args:
       text: Result of `jax.jit(f).lower(...).compile().as_text()`.

@@ -1,4 +1,4 @@
-"""Count FLOPs, collectives and kernels of a compiled program, with loops as often as they run.
+"""Counts FLOPs, collectives and kernels of a compiled program, with loops as often as they run.
 
 XLA's own `cost_analysis` counts the body of a scan once, whatever its length. `runtime/flops.py`
 counts the program as it was traced, for all devices; here it is what one device really does, after
@@ -61,7 +61,7 @@ class Counts:
 
 
 def count(program: HloProgram) -> Counts:
-    """Count a compiled program."""
+    """Counts a compiled program."""
     counts = Counts()
     seen: set[tuple[str, str, tuple[str, ...]]] = set()
     for execution in program.executions(_CALLERS):

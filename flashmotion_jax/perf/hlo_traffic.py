@@ -1,4 +1,4 @@
-"""Count the bytes that a compiled program moves between a device's memory and its compute units.
+"""Counts the bytes that a compiled program moves between a device's memory and its compute units.
 
 Each instruction counts as it stands after fusion: what it reads and what it writes. If a large
 array is read or written a slice at a time, as a scan does with stacked layers, only the slices

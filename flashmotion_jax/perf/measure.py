@@ -1,4 +1,4 @@
-"""Measure one program: compile it, run it on random arrays, time it.
+"""Measures one program: compiles it, runs it on random arrays, times it.
 
 The arrays are made from the program's abstract arguments, so no checkpoint is needed.
 """
@@ -57,7 +57,7 @@ class Measured:
 
 
 def measure(program: PlannedProgram, repeat: int) -> Measured | OutOfMemory:
-    """Compile a program for the current mesh, and run it.
+    """Compiles a program for the current mesh, and runs it.
 
     Args:
       program: Program to measure.

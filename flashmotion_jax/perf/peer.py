@@ -1,4 +1,4 @@
-"""Measure the same work in diffusers and transformers, with PyTorch on the same device.
+"""Measures the same work in diffusers and transformers, with PyTorch on the same device.
 
 Models have the same sizes and random weights; attention is PyTorch's SDPA, diffusers' default.
 """
@@ -86,7 +86,7 @@ class PeerWork:
 
 
 def require_peer() -> None:
-    """Check that PyTorch and diffusers are installed.
+    """Checks that PyTorch and diffusers are installed.
 
     Raises:
       ImportError: One of them is missing.
@@ -119,7 +119,7 @@ def measure_peer(
     repeat: int,
     status: Status,
 ) -> list[PeerResult]:
-    """Run the peer's models one after the other.
+    """Runs the peer's models one after the other.
 
     Call this before running ours: PyTorch returns a GPU's memory, JAX keeps what it has allocated.
 
@@ -151,7 +151,7 @@ def measure_peer(
 def compare(
     theirs: list[PeerResult], measured: list[tuple[str, Measured]], size: VideoSize, vae: VAEConfig
 ) -> list[Compared]:
-    """Compare our times with the peer's.
+    """Compares our times with the peer's.
 
     Args:
       theirs: Results of `measure_peer`.

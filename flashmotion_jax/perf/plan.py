@@ -1,4 +1,4 @@
-"""Plan a run: compile its programs for a topology, check whether they fit, and find what would."""
+"""Plans a run: compiles its programs for a topology and says whether they fit, or what would."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Plan:
 def plan_training(
     run: TrainConfig, topology: Topology, size: VideoSize | None, status: Status
 ) -> Plan:
-    """Compile all updates of a training run.
+    """Compiles all updates of a training run.
 
     Args:
       run: Training run; checkpoints that do not exist get the published sizes.
@@ -101,7 +101,7 @@ def plan_sampling(
     status: Status,
     devices: int = 1,
 ) -> Plan:
-    """Compile the programs that generate a video.
+    """Compiles the programs that generate a video.
 
     Args:
       folder: Checkpoint folder; empty for the published sizes.
@@ -132,7 +132,7 @@ def plan_sampling(
 
 @contextlib.contextmanager
 def _compiling(topology: Topology, mesh: jax.sharding.Mesh) -> Generator[None]:
-    """Compile for the devices of a topology, with the mesh set."""
+    """Compiles for the devices of a topology, with the mesh set."""
     with compiling_for(topology.kind.platform), target_cudnn(topology), jax.set_mesh(mesh):
         yield
 
@@ -161,7 +161,7 @@ def _check_mesh(run: TrainConfig, topology: Topology) -> None:
 def suggest(
     run: TrainConfig, topology: Topology, size: VideoSize | None, status: Status
 ) -> tuple[list[str], Plan] | None:
-    """Find the first change with which a run fits on the same devices, by compiling it.
+    """Finds the first change with which a run fits on the same devices, by compiling it.
 
     Args:
       run: Training run that does not fit.

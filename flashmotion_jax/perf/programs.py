@@ -48,7 +48,7 @@ class PlannedProgram:
     resident: int
 
     def lower(self) -> jax.stages.Lowered:
-        """Trace it for the current mesh."""
+        """Traces it for the current mesh."""
         return self.program.lower(*self.args, **self.options)
 
 
@@ -68,7 +68,7 @@ class OutOfMemory:
 
     @classmethod
     def from_message(cls, program: PlannedProgram, message: str) -> OutOfMemory:
-        """Read the message of an error; the TPU compiler's says "Used 20.73G of 15.75G hbm"."""
+        """Reads the message of an error; the TPU compiler's says "Used 20.73G of 15.75G hbm"."""
         found = re.search(r"[Uu]sed ([\d.]+)G of ([\d.]+)G hbm", message)
         if found:
             needed = int(float(found.group(1)) * GIB)

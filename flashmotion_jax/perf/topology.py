@@ -43,7 +43,7 @@ class Topology:
 
 
 def prepare_environment() -> None:
-    """Set the environment for ahead-of-time compilation; call this before importing JAX."""
+    """Sets the environment for ahead-of-time compilation; call this before importing JAX."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # otherwise a plugin looks for its devices and fails
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

@@ -1,4 +1,4 @@
-"""Run several processes as one: they join, and when one of them ends early, all do.
+"""Runs several processes as one: they join, and when one of them ends early, all do.
 
 On their own, JAX's processes wait for a lost process in a collective for up to 100 s and then
 abort, for one that raised for 5 minutes, and for one that was asked to stop forever. Here each
@@ -46,7 +46,7 @@ _ALIVE, _FAILED, _END = "flashmotion/alive", "flashmotion/failed", "flashmotion/
 def run_together(
     program: str, where: str, run: Callable[[], int], *, traceback: bool = False
 ) -> int:
-    """Run a command as one of several processes.
+    """Runs a command as one of several processes.
 
     Args:
       program: Name at the start of messages.
@@ -159,12 +159,12 @@ class _Heartbeat(threading.Thread):
         self._last_beats: dict[str, tuple[str, float]] = {}
 
     def stop(self) -> None:
-        """Stop checking, so that processes may exit."""
+        """Stops checking, so that processes may exit."""
         self._done.set()
         self.join()
 
     def report(self, reason: str) -> None:
-        """Tell the others that this process is about to exit."""
+        """Tells the others that this process is about to exit."""
         self._done.set()
         self._record_failure(self._index, reason)
 

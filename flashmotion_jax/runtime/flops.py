@@ -1,4 +1,4 @@
-"""Count the floating-point operations (FLOPs) of a traced program.
+"""Counts the floating-point operations (FLOPs) of a traced program.
 
 Model FLOPs utilization (MFU) is `count_flops(step) / (seconds * num_devices * peak_flops(device))`.
 FLOPs are counted in the jaxpr, where a scan still knows its length; XLA's own cost analysis counts
@@ -22,7 +22,7 @@ CUDNN_MATMULS = {
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> float:
-    """Count the FLOPs of matmuls, convolutions and attention kernels; a multiply-add is two.
+    """Counts the FLOPs of matmuls, convolutions and attention kernels; a multiply-add is two.
 
     Recomputation counts (`jax.checkpoint` inside a gradient), see `count_jaxpr_flops`. A `cond`
     counts as the mean of its branches, a `shard_map` as the work of all its devices. Convolution
@@ -42,7 +42,7 @@ def count_flops(function: Callable[..., Any], *args: Any) -> float:
 
 
 def count_jaxpr_flops(jaxpr: ClosedJaxpr, *, recomputed: bool = True) -> float:
-    """Count the FLOPs of a traced program, see `count_flops`.
+    """Counts the FLOPs of a traced program, see `count_flops`.
 
     Args:
       jaxpr: The program, for example `jax.jit(function).trace(*args).jaxpr`.

@@ -35,7 +35,7 @@ def backend() -> str:
 
 @contextlib.contextmanager
 def compiling_for(platform: str) -> Generator[None]:
-    """Trace and compile for devices that this process does not have.
+    """Traces and compiles for devices that this process does not have.
 
     Args:
       platform: What `backend` returns meanwhile.
@@ -65,15 +65,15 @@ class Program(Generic[P, T]):
         self._compiled: dict[str, Any] = {}  # by backend
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run the function, compiled for the shapes of its arguments."""
+        """Runs the function, compiled for the shapes of its arguments."""
         return self._jitted()(*args, **kwargs)
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Lowered:
-        """Trace the function for arguments that may be abstract, to compile without running it."""
+        """Traces the function for arguments that may be abstract, to compile without running it."""
         return self._jitted().lower(*args, **kwargs)
 
     def trace(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Traced:
-        """Trace the program for arguments that may be abstract; a call with the same reuses it."""
+        """Traces the program for arguments that may be abstract; a call with the same reuses it."""
         return self._jitted().trace(*args, **kwargs)
 
     def _jitted(self) -> Any:
@@ -91,7 +91,7 @@ def program(
     static_argnames: tuple[str, ...] = (),
     donate_argnames: tuple[str, ...] = (),
 ) -> Program[P, T]:
-    """Compile a function with the options of the current backend.
+    """Compiles a function with the options of the current backend.
 
     Args:
       function: Traceable function. Modules are arguments, never closures: weights that it closes

@@ -9,7 +9,7 @@ import jax
 
 
 def private_module(name: str, attribute: str, purpose: str) -> ModuleType:
-    """Import a private module of JAX and check that it still has what is needed of it.
+    """Imports a private module of JAX and checks that it still has what is needed of it.
 
     Args:
       name: Name of the module.

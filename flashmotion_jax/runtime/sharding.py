@@ -41,7 +41,7 @@ BATCH = PartitionSpec(("data", "fsdp"))
 def make_mesh(
     data: int = 1, fsdp: int = 1, context: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """Make a mesh of the first `data * fsdp * context` devices, in explicit sharding mode.
+    """Makes a mesh of the first `data * fsdp * context` devices, in explicit sharding mode.
 
     On a TPU, neighbors in the mesh are neighbors in the torus, as far as the sides of the torus can
     be factored into those of the mesh.
@@ -126,7 +126,7 @@ def place(module: Module, mesh: Mesh) -> Module:
 
 
 def replicate(tree: Any) -> Any:
-    """Copy host arrays to all devices of the mesh; without a mesh, to the default device."""
+    """Copies host arrays to all devices of the mesh; without a mesh, to the default device."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return jax.device_put(tree)

@@ -16,7 +16,7 @@ from flashmotion_jax.training.train_state import TrainState, create_train_state
 
 
 def with_shardings(module: Any) -> Any:
-    """Add the sharding of each parameter on the current mesh to an abstract module."""
+    """Adds the sharding of each parameter on the current mesh to an abstract module."""
     return jax.tree.map(
         lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
         module,

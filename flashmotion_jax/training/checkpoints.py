@@ -84,7 +84,7 @@ class Checkpoints:
         self._uncommitted: dict[int, dict[str, list[int]]] = {}  # step to shapes of its arrays
 
     def save(self, step: int, snapshot: Snapshot, metrics: Mapping[str, float]) -> list[int]:
-        """Start writing a checkpoint; when this returns, the arrays may be donated.
+        """Starts writing a checkpoint; when this returns, the arrays may be donated.
 
         Args:
           step: Number of completed steps.
@@ -123,7 +123,7 @@ class Checkpoints:
         return committed
 
     def commit(self) -> list[int]:
-        """Write the manifests of checkpoints that are complete, without waiting; return the steps.
+        """Writes the manifests of complete checkpoints, without waiting; returns their steps.
 
         Raises:
           OSError: One could not be written.
@@ -133,7 +133,7 @@ class Checkpoints:
         return self.wait()
 
     def wait(self) -> list[int]:
-        """Wait until all checkpoints are complete, write their manifests, and return the steps.
+        """Waits until all checkpoints are complete, writes their manifests, and returns the steps.
 
         Raises:
           OSError: One could not be written.
@@ -161,7 +161,7 @@ class Checkpoints:
     def restore(
         self, states: Mapping[str, Any], message: Callable[[str], None]
     ) -> tuple[int, Snapshot] | None:
-        """Restore the latest intact checkpoint.
+        """Restores the latest intact checkpoint.
 
         Damaged ones are moved to `damaged/`, so that their steps can be written again.
 
@@ -191,12 +191,12 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Wait until all checkpoints are complete, and end orbax's threads."""
+        """Waits until all checkpoints are complete, and ends orbax's threads."""
         self.wait()
         self._manager.close()
 
     def _try_restore(self, step: int, states: Mapping[str, Any]) -> Snapshot | str:
-        """Return the snapshot, or what is wrong with the checkpoint."""
+        """Returns the snapshot, or what is wrong with the checkpoint."""
         # One process reads all files again; every process has to take the same checkpoint.
         found = self._find_damage(step) if jax.process_index() == 0 else 0
         if damage := _DAMAGE[int(multihost_utils.broadcast_one_to_all(np.int32(found)))]:
@@ -217,7 +217,7 @@ class Checkpoints:
         return Snapshot(tree["states"], jax.random.wrap_key_data(tree["key"]), restored.data)
 
     def _find_damage(self, step: int) -> int:
-        """Return the index in `_DAMAGE` of what is wrong with the files of a checkpoint."""
+        """Returns the index in `_DAMAGE` of what is wrong with the files of a checkpoint."""
         try:
             manifest = read_json(self._manifest(step))
         except FileNotFoundError:
@@ -245,13 +245,13 @@ class Checkpoints:
 
 
 def _flat(tree: Any) -> dict[str, Any]:
-    """Map the dotted path of every leaf to it, whatever the types of the nodes."""
+    """Maps the dotted path of every leaf to it, whatever the types of the nodes."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def _require_finite(step: int, arrays: dict[str, jax.Array]) -> None:
-    """Raise FloatingPointError for NaN or infinity; an update may overflow with finite losses."""
+    """Raises FloatingPointError for NaN or infinity; an update may overflow with finite losses."""
     finite = jax.device_get(_are_finite(arrays))
     invalid = [name for name, is_finite in finite.items() if not is_finite]
     if invalid:

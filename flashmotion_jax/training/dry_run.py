@@ -28,7 +28,7 @@ GB = 1e9
 
 
 def describe(config: TrainConfig) -> Iterator[str]:
-    """Describe a run: configuration, parameters by group, batch shapes, FLOPs and memory.
+    """Describes a run: configuration, parameters by group, batch shapes, FLOPs and memory.
 
     The steps are compiled for the devices of this machine, but no weights are read.
 

@@ -33,11 +33,11 @@ class AbstractInputs(Protocol):
     """Shapes of what a run reads: enough to compile it."""
 
     def abstract_batch(self) -> Any:
-        """Return a batch with shapes, dtypes and shardings in place of arrays."""
+        """Returns a batch with shapes, dtypes and shardings in place of arrays."""
         ...
 
     def constants(self) -> dict[str, jax.Array]:
-        """Return what loss functions need besides models and batch, by role."""
+        """Returns what loss functions need besides models and batch, by role."""
         ...
 
 
@@ -45,16 +45,16 @@ class Inputs(AbstractInputs, Protocol):
     """What a run reads."""
 
     def batches(self, mesh: Mesh) -> Batches[Any]:
-        """Return the batches, starting at step 0."""
+        """Returns the batches, starting at step 0."""
         ...
 
     def sampler(self, export: ExportSpec) -> Sampler:
-        """Return what makes the run's sample videos."""
+        """Returns what makes the run's sample videos."""
         ...
 
 
 def open_inputs(run: TrainConfig, stage: Stage) -> Inputs:
-    """Open what a stage reads.
+    """Opens what a stage reads.
 
     Raises:
       UserError: The data is missing or damaged.
@@ -145,7 +145,7 @@ class PixelInputs:
 
 
 def open_videos(stage: AutoencoderConfig) -> MagicData | DrawnSprites:
-    """Open the videos that an autoencoder is trained on.
+    """Opens the videos that an autoencoder is trained on.
 
     Raises:
       UserError: See `open_examples`.

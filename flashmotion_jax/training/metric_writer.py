@@ -51,7 +51,7 @@ class MetricWriter:
         quiet: bool = False,
         bounds: Mapping[str, tuple[float, float]] | None = None,
     ):
-        """Open the log.
+        """Opens the log.
 
         Args:
           workdir: Folder of the run; created if it does not exist.
@@ -98,7 +98,7 @@ class MetricWriter:
         )
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of one step; on every `every`-th step, write the averages.
+        """Records the metrics of one step; on every `every`-th step, writes the averages.
 
         Args:
           step: Counted from 0; each step is recorded once.
@@ -116,12 +116,12 @@ class MetricWriter:
             self._write()
 
     def message(self, text: str) -> None:
-        """Write a line to standard error without breaking the progress bar."""
+        """Writes a line to standard error without breaking the progress bar."""
         if not self._is_quiet:
             tqdm.write(text, file=sys.stderr)
 
     def video(self, step: int, name: str, frames: np.ndarray, fps: float) -> Path:
-        """Write a sample video.
+        """Writes a sample video.
 
         Args:
           step: Number of completed steps.
@@ -141,7 +141,7 @@ class MetricWriter:
         return path
 
     def close(self) -> None:
-        """Write the averages of the remaining steps and close all files."""
+        """Writes the averages of the remaining steps and close all files."""
         if not self._is_writer:
             return
         self._write()
@@ -223,7 +223,7 @@ class _Progress:
 
 
 def _drop_lines(path: Path, start_step: int) -> None:
-    """Drop the lines of `start_step` and later, and a last line that a kill truncated."""
+    """Drops the lines of `start_step` and later, and a last line that a kill truncated."""
     lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
     kept = [f"{line}\n" for line in lines if _is_before(line, start_step, path)]
     with replacing(path) as scratch:

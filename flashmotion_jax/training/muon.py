@@ -63,7 +63,7 @@ def muon(
 
 
 def dimension_numbers(variable: nnx.Variable) -> MuonDimensionNumbers | None:
-    """Return which axes of a parameter are inputs and outputs of a matrix; None for no matrix.
+    """Returns which axes of a parameter are inputs and outputs of a matrix; None for no matrix.
 
     The taps of a convolution count as inputs. Each layer of a stack is a matrix of its own.
     """

@@ -50,7 +50,7 @@ class Profiler:
         return self._is_running and len(self._steps) >= self._num_steps
 
     def stop(self) -> str:
-        """Write the profile; the devices should have finished its steps. Returns a message."""
+        """Writes the profile; the devices should have finished its steps. Returns a message."""
         self._is_running = False
         jax.profiler.stop_trace()
         return (
@@ -59,7 +59,7 @@ class Profiler:
         )
 
     def close(self) -> str | None:
-        """Stop a profile that the end of the run cuts short; returns a message if there is one."""
+        """Stops a profile that the end of the run cuts short; returns a message if there is one."""
         if self._is_running:
             return self.stop()
         if self._folder is not None and not self._steps:

@@ -42,7 +42,7 @@ class LatentSampler:
         components.read_component(export.base, "vae")
 
     def __call__(self, models: Models) -> Iterator[np.ndarray]:
-        """Sample and decode.
+        """Samples and decodes.
 
         Args:
           models: By role; a moving average replaces the model that it belongs to.
@@ -94,7 +94,7 @@ class ReconstructionSampler:
         self._export, self._videos = export, videos
 
     def __call__(self, models: Models) -> Iterator[np.ndarray]:
-        """Yield each video to the left of its reconstruction, uint8 `[F, H, 2 W, 3]`."""
+        """Yields each video to the left of its reconstruction, uint8 `[F, H, 2 W, 3]`."""
         vae = _latest(models, self._export.model)
         for video in self._videos:
             reconstruction = to_uint8(np.asarray(reconstruct(vae, jnp.asarray(video)[None])))
@@ -103,7 +103,7 @@ class ReconstructionSampler:
 
 @program
 def reconstruct(vae: VAE, video: jax.Array) -> jax.Array:
-    """Encode and decode uint8 `[B, F, H, W, 3]`; returns float32 in [-1, 1]."""
+    """Encodes and decodes uint8 `[B, F, H, W, 3]`; returns float32 in [-1, 1]."""
     return vae.decode(vae.encode(to_float(video)))
 
 

@@ -45,17 +45,17 @@ class ComponentRef:
     kind: str
 
     def read(self) -> components.Component:
-        """Read its configuration and the digest of its weights."""
+        """Reads its configuration and the digest of its weights."""
         # Its errors about the whole folder are clearer than those about one component.
         components.read_sampling(self.path)
         return components.read_component(self.path, self.kind)
 
     def load(self, policy: Policy) -> Any:
-        """Load the module with its weights onto the current mesh."""
+        """Loads the module with its weights onto the current mesh."""
         return components.load_component(self.path, self.kind, policy)
 
     def abstract(self, policy: Policy) -> nnx.Module:
-        """Build the module with shapes and dtypes in place of arrays."""
+        """Builds the module with shapes and dtypes in place of arrays."""
         component = self.read()
         return components.abstract_module(self.kind, component.config, policy, component.dit_config)
 
@@ -77,7 +77,7 @@ class InitSpec:
     source: ComponentRef | None
 
     def create_train_state(self) -> TrainState:
-        """Create the state before the first update."""
+        """Creates the state before the first update."""
         return program(functools.partial(create_train_state, config=self.optimizer))(self.load())
 
 
@@ -142,7 +142,7 @@ def trained_policy(run: TrainConfig) -> Policy:
 def from_component(
     run: TrainConfig, component: ComponentRef, optimizer: OptimizerConfig
 ) -> InitSpec:
-    """Initialize a model from a component on disk."""
+    """Initializes a model from a component on disk."""
     policy = trained_policy(run)
     return InitSpec(
         component.abstract(policy), functools.partial(component.load, policy), optimizer, component
@@ -152,7 +152,7 @@ def from_component(
 def from_scratch(
     run: TrainConfig, build: Callable[[Policy, nnx.Rngs], nnx.Module], optimizer: OptimizerConfig
 ) -> InitSpec:
-    """Initialize a model at random from the run's seed, as its layers define."""
+    """Initializes a model at random from the run's seed, as its layers define."""
 
     def make() -> nnx.Module:
         return build(trained_policy(run), nnx.Rngs(run.seed))
@@ -167,7 +167,7 @@ def from_dit(
     dit: ComponentRef,
     optimizer: OptimizerConfig,
 ) -> InitSpec:
-    """Initialize a model as a copy of a DiT, by its method `copy_from_dit`."""
+    """Initializes a model as a copy of a DiT, by its method `copy_from_dit`."""
     scratch = from_scratch(run, build, optimizer)
 
     def load() -> Any:
@@ -177,7 +177,7 @@ def from_dit(
 
 
 def require_made_for(adapter: ComponentRef, generator: ComponentRef) -> None:
-    """Check that an adapter fits a generator.
+    """Checks that an adapter fits a generator.
 
     Raises:
       UserError: The adapter was made for a DiT of another configuration.
@@ -190,7 +190,7 @@ def require_made_for(adapter: ComponentRef, generator: ComponentRef) -> None:
 
 
 def export_generator(dit: ComponentRef, sampling: SamplingConfig) -> ExportSpec:
-    """Export the trained "generator" in the checkpoint that it started from."""
+    """Exports the trained "generator" in the checkpoint that it started from."""
     return ExportSpec(
         model="generator",
         kind="dit",
@@ -204,7 +204,7 @@ def export_generator(dit: ComponentRef, sampling: SamplingConfig) -> ExportSpec:
 def export_adapter(
     kind: str, config: Any, generator: str, dit: ComponentRef, sampling: SamplingConfig
 ) -> ExportSpec:
-    """Export the trained "adapter" in the checkpoint of its generator.
+    """Exports the trained "adapter" in the checkpoint of its generator.
 
     Args:
       kind: The adapter's component.

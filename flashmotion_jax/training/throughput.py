@@ -42,7 +42,7 @@ class Throughput:
         self._waited += time.perf_counter() - started
 
     def count_flops(self, model: str, train_step: Program, args: tuple[Any, ...]) -> None:
-        """Count the FLOPs of a model's update the first time that it runs.
+        """Counts the FLOPs of a model's update the first time that it runs.
 
         The trace is that of the step which then runs: jax keeps it.
         """
@@ -51,7 +51,7 @@ class Throughput:
             self._flops[model] = count_jaxpr_flops(jaxpr, recomputed=False)
 
     def measure(self, step: int, updated: Iterable[str]) -> dict[str, float]:
-        """Count a step whose metrics have just been read.
+        """Counts a step whose metrics have just been read.
 
         Args:
           step: Counted from 0.

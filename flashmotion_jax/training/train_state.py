@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
 
 
 def create_train_state(module: nnx.Module, config: OptimizerConfig) -> TrainState:
-    """Create the state before the first update; `jax.eval_shape` gives its shapes and shardings.
+    """Creates the state before the first update; `jax.eval_shape` gives its shapes and shardings.
 
     Raises:
       UserError: See `make_optimizer`.
@@ -56,7 +56,7 @@ def create_train_state(module: nnx.Module, config: OptimizerConfig) -> TrainStat
 def apply_gradients(
     state: TrainState, gradients: nnx.Module, config: OptimizerConfig, step: jax.Array
 ) -> TrainState:
-    """Update the parameters and their moving average.
+    """Updates the parameters and their moving average.
 
     Args:
       state: The state before the update.
@@ -79,7 +79,7 @@ def apply_gradients(
 def make_optimizer(
     config: OptimizerConfig, module: nnx.Module
 ) -> optax.GradientTransformationExtraArgs:
-    """Clip by the norm of the whole gradient, then apply AdamW or Muon with a rate per group.
+    """Clips by the norm of the whole gradient, then applies AdamW or Muon with a rate per group.
 
     Args:
       config: Kind, learning rates, moments, groups.
@@ -114,7 +114,7 @@ def make_optimizer(
 
 
 def group_of_path(prefixes: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
-    """Find the group of each parameter: the longest prefix of its path.
+    """Finds the group of each parameter: the longest prefix of its path.
 
     Raises:
       UserError: A parameter has no group, or a group has no parameter.
@@ -154,12 +154,12 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
 
 
 def to_arrays(module: nnx.Module) -> dict[str, jax.Array]:
-    """Map the dotted path of every parameter to its array."""
+    """Maps the dotted path of every parameter to its array."""
     return {path: variable.get_value() for path, variable in flat_parameters(module).items()}
 
 
 def from_arrays(module: Module, arrays: dict[str, jax.Array]) -> Module:
-    """Return a copy of the module with other arrays, given by dotted path."""
+    """Returns a copy of the module with other arrays, given by dotted path."""
     new = nnx.clone(module)
     for path, variable in flat_parameters(new).items():
         variable.set_value(arrays[path])

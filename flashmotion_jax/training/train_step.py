@@ -56,7 +56,7 @@ class Keys(NamedTuple):
     videos: jax.Array
 
     def split(self, count: int) -> list[Keys]:
-        """Return `count` independent sets of keys."""
+        """Returns `count` independent sets of keys."""
         return [
             Keys(
                 jax.random.fold_in(self.shared, index),
@@ -100,7 +100,7 @@ class Update:
 
 
 def make_train_step(update: Update, config: OptimizerConfig) -> TrainStep:
-    """Compile an update: gradients of the loss, then one step of the optimizer.
+    """Compiles an update: gradients of the loss, then one step of the optimizer.
 
     Args:
       update: The model and its loss.
@@ -136,7 +136,7 @@ def make_train_step(update: Update, config: OptimizerConfig) -> TrainStep:
 
 
 def split_keys(key: jax.Array, batch: Batch) -> Keys:
-    """Split a key into those of a batch; the videos' keys are sharded as the videos are."""
+    """Splits a key into those of a batch; the videos' keys are sharded as the videos are."""
     shared, videos = jax.random.split(key)
     first = jax.tree.leaves(batch)[0]
     keys = jax.random.split(videos, first.shape[0])
@@ -149,7 +149,7 @@ def split_keys(key: jax.Array, batch: Batch) -> Keys:
 def draw_noise_and_timesteps(
     config: TimestepsConfig, latents: jax.Array, keys: Keys
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw noise of the latents' shape `[B, T, h, w, C]` and one timestep per video `[B]`."""
+    """Draws noise of the latents' shape `[B, T, h, w, C]` and one timestep per video `[B]`."""
     noise_keys, timestep_keys = keys.split(2)
     timesteps = draw_timesteps(
         timestep_keys.videos, shift=config.shift, low=config.low, high=config.high
@@ -158,7 +158,7 @@ def draw_noise_and_timesteps(
 
 
 def broadcast_text(text_SD: jax.Array, text_BSD: jax.Array) -> jax.Array:
-    """Repeat one text for all videos of a batch, sharded as their own texts are."""
+    """Repeats one text for all videos of a batch, sharded as their own texts are."""
     return split_batch_like(jnp.broadcast_to(text_SD, text_BSD.shape), text_BSD)
 
 

@@ -68,7 +68,7 @@ def train(
     quiet: bool = False,
     profile: str | Path | None = None,
 ) -> TrainResult:
-    """Train a stage, from the beginning or from the latest checkpoint.
+    """Trains a stage, from the beginning or from the latest checkpoint.
 
     SIGTERM and the first Ctrl-C stop the run after the current step, which is saved.
 
@@ -152,7 +152,7 @@ class Trainer:
         return 0, Snapshot(states, jax.random.key(self._config.seed), {})
 
     def run(self) -> TrainResult:
-        """Train until the last step, or until the run is asked to stop."""
+        """Trains until the last step, or until the run is asked to stop."""
         config = self._config
         with _stop_signals() as stop:
             while self._step < config.num_train_steps:
@@ -170,7 +170,7 @@ class Trainer:
         return TrainResult(self._workdir, self._step, model)
 
     def _run_step(self) -> None:
-        """Run all updates that are due on a step, in order."""
+        """Runs all updates that are due on a step, in order."""
         with self._throughput.waiting():
             batch = next(self._batches)
         # An implicit transfer would make the host wait for the device, or the device for the host.
@@ -191,7 +191,7 @@ class Trainer:
             self._writer.message(self._profiler.stop())
 
     def _update(self, index: int, batch: Any, key: jax.Array, step: jax.Array) -> Metrics:
-        """Run one update; while it runs, its model's state is donated."""
+        """Runs one update; while it runs, its model's state is donated."""
         name, train_step = self._stage.updates[index].model, self._train_steps[index]
         state = self._states.pop(name)
         args = (state, self.models(), batch, key, step)
@@ -200,7 +200,7 @@ class Trainer:
         return metrics
 
     def models(self) -> dict[str, Any]:
-        """Return all models by role, except one whose state has been donated."""
+        """Returns all models by role, except one whose state has been donated."""
         models = dict(self._frozen)
         for name, state in self._states.items():
             models[name] = state.params
@@ -209,7 +209,7 @@ class Trainer:
         return models
 
     def _record(self, keep: int) -> None:
-        """Read the metrics of all steps but the last `keep`.
+        """Reads the metrics of all steps but the last `keep`.
 
         Raises:
           FloatingPointError: A metric is not finite.

@@ -26,7 +26,7 @@ from flashmotion_jax.training.train_state import TrainState
 
 
 def open_workdir(config: TrainConfig, stage: Stage, resume: str) -> Path:
-    """Create the folder of a new run, or check that an existing run is the same.
+    """Creates the folder of a new run, or checks that an existing run is the same.
 
     Args:
       config: The run.
@@ -79,7 +79,7 @@ def _require_same(file: Path, config: TrainConfig, weights: dict[str, str]) -> N
 
 
 def export_model(workdir: Path, export: ExportSpec, state: TrainState) -> Path:
-    """Write the result of a run as a checkpoint; components that were not trained are links.
+    """Writes the result of a run as a checkpoint; components that were not trained are links.
 
     Args:
       workdir: Folder of the run.
@@ -123,7 +123,7 @@ def export_model(workdir: Path, export: ExportSpec, state: TrainState) -> Path:
 
 
 def _gather(variable: nnx.Variable) -> np.ndarray:
-    """Gather a parameter from all processes into host memory."""
+    """Gathers a parameter from all processes into host memory."""
     array = variable.get_value()
     replicated = PartitionSpec(*[None] * array.ndim)
     return np.asarray(jax.jit(lambda x: jax.sharding.reshard(x, replicated))(array))

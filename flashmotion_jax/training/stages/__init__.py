@@ -43,7 +43,7 @@ STAGES: Mapping[type, Callable[[TrainConfig, Any], Stage]] = {
 
 
 def build_stage(run: TrainConfig) -> Stage:
-    """Build the stage of a run; reads the sizes in its checkpoints, but no weights.
+    """Builds the stage of a run; reads the sizes in its checkpoints, but no weights.
 
     Raises:
       UserError: A checkpoint is missing or does not fit.

@@ -43,7 +43,7 @@ STATISTICS_VIDEOS = 256
 
 
 def build(run: TrainConfig, config: AutoencoderConfig) -> Stage:
-    """Build the stage; at the end of the run, the latents are measured for their normalization."""
+    """Builds the stage; at the end of the run, the latents are measured for their normalization."""
     component = ComponentRef(config.autoencoder, "vae")
     initial = component.read().config
 
@@ -119,7 +119,7 @@ def adversarial_loss(config: AutoencoderConfig) -> LossFn:
 def _reconstruct(
     config: AutoencoderConfig, vae: VAE, batch: PixelBatch, keys: Keys
 ) -> tuple[jax.Array, jax.Array, dict[str, LossTerm]]:
-    """Draw windows and reconstruct them; the prior is a loss unless the encoder is frozen."""
+    """Draws windows and reconstructs them; the prior is a loss unless the encoder is frozen."""
     window_keys, latent_keys = keys.split(2)
     windows = [
         _draw_window(config, batch, part) for part in window_keys.split(config.windows_per_video)
@@ -176,7 +176,7 @@ def _merge_windows(x_BN: jax.Array) -> jax.Array:
 
 
 def _draw_window(config: AutoencoderConfig, batch: PixelBatch, keys: Keys) -> jax.Array:
-    """Draw one window of each item, of its video or of its maps, at the same frames for all."""
+    """Draws one window of each item, of its video or of its maps, at the same frames for all."""
     # [0, 1 - map_fraction) selects the video; the rest is shared equally by boxes and masks.
     draw_B = jax.vmap(jax.random.uniform)(keys.videos)[:, None, None, None, None]
     maps = jnp.where(draw_B < 1 - config.map_fraction / 2, batch.masks, batch.boxes)

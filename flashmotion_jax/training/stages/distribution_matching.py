@@ -133,7 +133,7 @@ def sample_student(
     config: FewStepConfig,
     keys: Keys,
 ) -> jax.Array:
-    """Run the few-step sampler from noise to a step drawn for the whole batch.
+    """Runs the few-step sampler from noise to a step drawn for the whole batch.
 
     Args:
       student: `(dit, adapter)`.

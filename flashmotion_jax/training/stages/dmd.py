@@ -22,7 +22,7 @@ from flashmotion_jax.training.train_step import LossFn
 
 
 def build(run: TrainConfig, config: DMDConfig) -> Stage:
-    """Build the stage."""
+    """Builds the stage."""
     slow_generator, fast_generator, adapter = start_components(config)
     return Stage(
         trained={

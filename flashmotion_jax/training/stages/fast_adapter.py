@@ -61,7 +61,7 @@ from flashmotion_jax.training.train_step import (
 
 
 def build(run: TrainConfig, config: FastAdapterConfig) -> Stage:
-    """Build the stage; without the adversarial loss it has no discriminator."""
+    """Builds the stage; without the adversarial loss it has no discriminator."""
     slow_generator, fast_generator, adapter = start_components(config)
     backbone = slow_generator.read().config
     trained = {"adapter": from_component(run, adapter, config.optimizer)}
@@ -112,7 +112,7 @@ def start_components(
 def export_fast_adapter(
     fast_generator: ComponentRef, adapter: ComponentRef, student: FewStepConfig
 ) -> ExportSpec:
-    """Export the adapter in the FastGenerator's checkpoint."""
+    """Exports the adapter in the FastGenerator's checkpoint."""
     return export_adapter(
         adapter.kind,
         adapter.read().config,

@@ -28,7 +28,7 @@ from flashmotion_jax.training.train_step import LossFn
 
 
 def build(run: TrainConfig, config: FastGeneratorConfig) -> Stage:
-    """Build the stage."""
+    """Builds the stage."""
     component = ComponentRef(config.slow_generator, "dit")
     return Stage(
         trained={

@@ -32,7 +32,7 @@ from flashmotion_jax.training.train_step import (
 
 
 def build(run: TrainConfig, config: LCMConfig) -> Stage:
-    """Build the stage."""
+    """Builds the stage."""
     slow_generator, fast_generator, adapter = start_components(config)
     return Stage(
         trained={"adapter": from_component(run, adapter, config.optimizer)},

@@ -30,7 +30,7 @@ from flashmotion_jax.training.train_step import Keys, LossFn, LossTerm, Metrics,
 
 
 def build(run: TrainConfig, config: SlowAdapterConfig) -> Stage:
-    """Build the stage."""
+    """Builds the stage."""
     generator = ComponentRef(config.slow_generator, "dit")
     kind = f"adapters/{adapter_name(config.adapter)}"
     return Stage(

@@ -31,7 +31,7 @@ from flashmotion_jax.training.train_step import (
 
 
 def build(run: TrainConfig, config: SlowGeneratorConfig) -> Stage:
-    """Build the stage."""
+    """Builds the stage."""
     component = ComponentRef(config.slow_generator, "dit")
     return Stage(
         trained={"generator": from_component(run, component, config.optimizer)},
@@ -113,6 +113,6 @@ def image_dropout_loss(
 def drop_text(
     text_BSD: jax.Array, empty_SD: jax.Array, keys_B: jax.Array, probability: float
 ) -> jax.Array:
-    """Replace the text of some videos by that of an empty prompt, for classifier-free guidance."""
+    """Replaces the text of some videos by that of an empty prompt, for classifier-free guidance."""
     dropped_B = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys_B)
     return jnp.where(dropped_B[:, None, None], empty_SD[None], text_BSD)
