@@ -13,6 +13,7 @@ import numpy as np
 from flashmotion_jax.config import ADAPTERS, Grid, MapKind, SamplingConfig
 from flashmotion_jax.media.images import best_size, cover_crop, read_image
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.limits import check_video_size
 from flashmotion_jax.trajectory import Canvas, load_maps
 
 
@@ -89,6 +90,7 @@ def make_request(
     height, width = _size(height, width, images[0], sampling, grid)
     num_frames = sampling.num_frames if num_frames is None else num_frames
     grid.check(num_frames, height, width)
+    check_video_size(num_frames * len(prompts), height, width, "the video")
     shape = {"num_frames": num_frames, "height": height, "width": width}
     # Point tracks are in pixels of the image, before it is resized and cropped.
     canvas = None if images[0] is None else Canvas(images[0].shape[1], images[0].shape[0])

@@ -57,6 +57,8 @@ def open_image(path: str | Path) -> Generator[Image.Image, None, None]:
             yield image
     except UserError:
         raise
+    except Image.DecompressionBombError as error:  # the largest that Pillow opens, 179 million
+        raise UserError(f"{path} is too large ({error}): scale it down") from error
     except UNREADABLE as error:
         raise UserError(
             f"{path} is not a readable image ({error}): give a whole PNG, JPEG or WebP file"

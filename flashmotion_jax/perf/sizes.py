@@ -29,6 +29,7 @@ from flashmotion_jax.config import (
     with_overrides,
 )
 from flashmotion_jax.data.latent_cache import open_cache
+from flashmotion_jax.runtime.limits import check_video_size
 from flashmotion_jax.training.inputs import abstract_latents, abstract_pixels, dit_config
 from flashmotion_jax.training.stage import Stage
 
@@ -50,8 +51,14 @@ class VideoSize:
         return self.num_frames, self.height, self.width
 
     def override(self, **given: int | None) -> VideoSize:
-        """The same size with each field replaced that is given and is not None."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        """The same size with each field replaced that is given and is not None.
+
+        Raises:
+          UserError: The video would be larger than the active limits allow.
+        """
+        size = replace(self, **{name: value for name, value in given.items() if value is not None})
+        check_video_size(*size.shape, "the video")
+        return size
 
 
 @contextmanager

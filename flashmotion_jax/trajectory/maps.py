@@ -10,6 +10,7 @@ import numpy as np
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.images import cover_crop, cover_geometry
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.limits import check_video_size
 from flashmotion_jax.trajectory.formats import ImportOptions, find_format, read_trajectory
 from flashmotion_jax.trajectory.render import render, to_pixels
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
@@ -62,6 +63,7 @@ def load_maps(
         )
     if num_frames < 1:
         raise UserError(f"{num_frames=}, expected at least 1")
+    check_video_size(max(num_frames, len(source)), height, width, "maps")
     cropped = cover_crop(source, height, width, nearest=True)
     frames = np.rint(np.linspace(0, len(source) - 1, num_frames)).astype(int)
     frames[1:] = np.clip(frames[1:], 1, len(source) - 1) if len(source) > 1 else 0

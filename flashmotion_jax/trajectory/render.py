@@ -14,6 +14,7 @@ import numpy as np
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.images import cover_geometry
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.limits import check_video_size
 from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_radius
 from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.schema import Trajectory
@@ -54,10 +55,12 @@ def render(
       uint8 [F, height, width, 3].
 
     Raises:
-      UserError: The map kind, the size or the number of frames is invalid.
+      UserError: The map kind, the size or the number of frames is invalid, or the maps have more
+        pixels than the active limits allow.
       ValueError: `compat` is unknown.
     """
     _check_options(map_kind, compat, num_frames)
+    check_video_size(num_frames or trajectory.num_frames, height, width, "maps")
     canvas = trajectory.canvas
     order = sorted(range(len(trajectory.objects)), key=lambda k: trajectory.objects[k].id)
     objects = [trajectory.objects[k] for k in order]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.limits import check_image_size
 from flashmotion_jax.trajectory.keyframes import EASINGS
 from flashmotion_jax.trajectory.masks import read_mask_png
 from flashmotion_jax.trajectory.palette import palette_color
@@ -216,6 +217,12 @@ def _mask_problems(place: str, mask: Any, size: list[Any], folder: Path | None) 
             return
         mask = {"size": list(picture.size), "counts": list(picture.counts)}
     yield from _field_problems(place, mask, MASK)
+    if mask_size := _valid(mask, MASK, "size"):
+        try:
+            check_image_size(mask_size[0], mask_size[1], f"{place}.size")
+        except UserError as error:
+            yield str(error)
+            return
     mask_size, counts = _valid(mask, MASK, "size"), _valid(mask, MASK, "counts")
     if mask_size and counts is not None and sum(counts) != math.prod(mask_size):
         expected = f"{math.prod(mask_size)} = height * width of its size"

@@ -98,6 +98,8 @@ def test_a_profile_of_the_run(folder, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--num-frames", "6"], "num_frames=6; expected 4 n + 1"),
+        (["--num-frames", "1000000001"], "the video: 1000000001 frames of 32 x 64 pixels"),
+        (["--height", "16384", "--width", "16384"], "the video: 16384 x 16384 pixels"),
         (["--out", "video.gif"], "cannot write video.gif"),
         (["--out", ""], "'' cannot be the name of a file"),
         (["--out", "a\0.mp4"], "cannot be the name of a file"),

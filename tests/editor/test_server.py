@@ -280,6 +280,24 @@ def test_uploads_that_name_other_inputs_are_refused_at_once(client, name, text):
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [5_001, 13_000, 16_384])
+def test_large_images_and_masks_are_refused_and_take_no_memory(client, side):
+    buffer = io.BytesIO()
+    Image.new("1", (side, side)).save(buffer, "PNG")
+    mask = {"size": [side, side], "counts": [0, side**2]}
+    objects = [{**TRAJECTORY["objects"][0], "id": id, "mask": mask} for id in range(1, 21)]
+    data = {**TRAJECTORY, "canvas": {"width": side, "height": side}, "objects": objects}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for route in ("/api/image", "/api/select"):
+        answer = client.post(route, files={"image": ("a.png", buffer.getvalue())})
+        assert "scale it down" in answer.json()["error"]
+    assert "scale it down" in import_(client, ("a.png", buffer.getvalue()))["error"]
+    error = import_(client, ("trajectory.json", json.dumps(data).encode()))["error"]
+    assert f"{side} x {side} pixels" in error and "expected at most 25 million" in error
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
 def test_long_videos_are_refused_before_they_are_decoded(client, tmp_path):
     frames = np.broadcast_to(np.zeros(3, np.uint8), (150, 704, 1280, 3))
     write_video(tmp_path / "a.mp4", frames)
@@ -305,7 +323,9 @@ def test_invalid_exports_are_rejected(client):
     answer = export(client, "wan_move", trajectory=empty)
     assert "there is no object to export" in answer.json()["error"]
     answer = export(client, "magicmotion_mp4", height="16384", width="16384")
-    assert "more than 2 GB" in answer.json()["error"]
+    assert "maps: 16384 x 16384 pixels" in answer.json()["error"]
+    answer = export(client, "magicmotion_mp4", height="704", width="1280", num_frames="153")
+    assert "expected at most 134 million pixels in all" in answer.json()["error"]
 
 
 def test_a_click_and_a_box_select(client):

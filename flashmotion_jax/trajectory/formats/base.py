@@ -15,15 +15,12 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
 from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks
 
 #: The published model's own size, where neither the file nor the caller names one.
 _CANVAS = Canvas(1280, 704)
-#: Bytes of maps that one export may render.
-_MAX_MAP_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -102,13 +99,8 @@ class ExportRequest:
         """Renders the maps that the model would get, uint8 `[F, H, W, 3]`.
 
         Raises:
-          UserError: The maps would take more than 2 GB.
+          UserError: The maps have more pixels than the active limits allow.
         """
-        if self.num_frames * self.height * self.width * 3 > _MAX_MAP_BYTES:
-            raise UserError(
-                f"{self.num_frames} maps of {self.width} x {self.height} take more than 2 GB: "
-                "choose a smaller size, such as the model's"
-            )
         return render(
             self.trajectory, self.height, self.width, map_kind, num_frames=self.num_frames
         )
