@@ -85,6 +85,8 @@ def _tracks(value: Any, depth: int = 0) -> Iterator[list[Any]]:
     if isinstance(value, str):
         for document in _documents(value):
             yield from _tracks(document, depth + 1)
+    elif value == [] and depth <= 1:  # a document without tracks, not an empty track
+        return
     elif isinstance(value, list) and value and all(isinstance(one, list | str) for one in value):
         for one in value:
             yield from _tracks(one, depth + 1)
