@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
 
 import av
 import numpy as np
@@ -69,40 +69,47 @@ def _read_npy(path: Path) -> tuple[np.ndarray, float]:
 
 
 def _read_file(path: Path) -> tuple[np.ndarray, float]:
-    frames: list[Any] = []
     with open_video(path) as (container, stream):
         header = stream.codec_context
         # stream.frames is 0 if the header has no number of frames.
         check_video_size(stream.frames, header.height, header.width, path)
-        for frame in decode(container, stream, path):
-            check_video_size(len(frames) + 1, frame.shape[0], frame.shape[1], path)
-            frames.append(frame)
-        fps = float(stream.guessed_rate or FPS)
-    return _stack(frames, path), fps
+        frames = _stack(decode(container, stream, path), stream.frames, path)
+        return frames, float(stream.guessed_rate or FPS)
 
 
 def _read_folder(path: Path) -> np.ndarray:
-    frames: list[Any] = []
-    for file in sorted(path.glob("*.png")):
-        frame = read_image(file)
-        check_video_size(len(frames) + 1, frame.shape[0], frame.shape[1], path)
-        frames.append(frame)
-    if not frames:
+    files = sorted(path.glob("*.png"))
+    if not files:
         raise UserError(f"{path} holds no *.png: expected frames such as frame_00000.png")
-    return _stack(frames, path)
+    return _stack(map(read_image, files), len(files), path)
 
 
-def _stack(frames: list[Any], path: Path) -> np.ndarray:
-    """Stacks frames and empties the list, so that they are never in memory twice."""
-    if len(sizes := {frame.shape[:2] for frame in frames}) != 1:
-        raise UserError(
-            f"the frames of {path} have the sizes (height, width) {sorted(sizes)[:4]}: "
-            "all frames of a video need one size"
-        )
-    stacked = np.empty((len(frames), *frames[0].shape), np.uint8)
-    for target in stacked[::-1]:
-        target[:] = frames.pop()
-    return stacked
+def _stack(frames: Iterable[np.ndarray], expected: int, path: Path) -> np.ndarray:
+    """Stacks frames as they come, so that they are never in memory twice.
+
+    Args:
+      frames: uint8 [H, W, 3] each.
+      expected: Their number, or a guess.
+      path: Where they come from, in messages.
+    """
+    stacked, count = np.empty((0, 0, 0, 3), np.uint8), 0
+    for frame in frames:
+        check_video_size(max(count + 1, expected), frame.shape[0], frame.shape[1], path)
+        if not count:
+            stacked = np.empty((max(expected, 1), *frame.shape), np.uint8)
+        if frame.shape != stacked.shape[1:]:
+            sizes = sorted({frame.shape[:2], stacked.shape[1:3]})
+            raise UserError(
+                f"the frames of {path} have the sizes (height, width) {sizes}: all frames of a "
+                "video need one size"
+            )
+        if count == len(stacked):
+            stacked = np.concatenate([stacked, np.empty_like(stacked)])
+        stacked[count] = frame
+        count += 1
+    if not count:
+        raise UserError(f"{path} holds no frames: give a whole file")
+    return stacked[:count]
 
 
 def write_video(
