@@ -38,7 +38,7 @@ def boxes_of_label(
     label: int,
     times_F: np.ndarray,
     radius_F: np.ndarray,
-    covering: np.ndarray | None = None,
+    covering: np.ndarray,
 ) -> np.ndarray:
     """Finds the box of an object on each frame.
 
@@ -69,9 +69,9 @@ def boxes_of_label(
     axes = [_Axis(*seen[k].T) for k in range(2)]
     intervals = [_complete(axis, times_F) for axis in axes]
     boxes_F4 = np.stack([intervals[0][0], intervals[1][0], intervals[0][1], intervals[1][1]], 1)
-    is_cut_F = np.stack([np.isinf(a.low_slack_F) | np.isinf(a.high_slack_F) for a in axes])
+    is_cut_F = np.isinf([[a.low_slack_F, a.high_slack_F] for a in axes]).reshape(4, -1).max(axis=0)
     margin = int(radius_F.max()) + 2
-    _move_on(boxes_F4, ~np.isnan(axes[0].low_F), is_cut_F.any(axis=0), times_F, size, margin)
+    _move_on(boxes_F4, ~np.isnan(axes[0].low_F), is_cut_F, times_F, size, margin)
     return boxes_F4
 
 

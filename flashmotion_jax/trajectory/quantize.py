@@ -40,7 +40,7 @@ def label_maps(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     seen_C3, is_exact = _seen_colors(frames[0])
     if not len(seen_C3):
         raise UserError("frame 0 is black; the first frame of a map video must show colored masks")
-    labels = label_frames(frames, seen_C3)
+    labels = label_frames(frames, seen_C3, is_exact)
     named_C3 = _named(seen_C3, is_exact)
     colors_C3, merged_C = _distinct(named_C3)
     if len(colors_C3) < len(seen_C3):
@@ -83,7 +83,7 @@ def find_colors(frame_HW3: np.ndarray) -> np.ndarray:
     return _distinct(_named(*_seen_colors(frame_HW3)))[0]
 
 
-def label_frames(frames: np.ndarray, colors_C3: np.ndarray) -> np.ndarray:
+def label_frames(frames: np.ndarray, colors_C3: np.ndarray, is_exact: bool = False) -> np.ndarray:
     """Assigns each pixel to an object.
 
     Pixels close to a color get its label. Mixtures next to them get the label of the neighbor if
@@ -93,6 +93,8 @@ def label_frames(frames: np.ndarray, colors_C3: np.ndarray) -> np.ndarray:
     Args:
       frames: uint8 [F, H, W, 3].
       colors_C3: uint8, the colors in the frames.
+      is_exact: The frames are not lossy: other colors are those of objects that are not on frame 0,
+        and get label 0.
 
     Returns:
       Unsigned [F, H, W]: 0 for the background, 1 + index of the color for objects.
@@ -109,10 +111,10 @@ def label_frames(frames: np.ndarray, colors_C3: np.ndarray) -> np.ndarray:
         found_B8 = lookup[codes_B8]
         if not found_B8.all():
             new = np.unique(codes_B8[found_B8 == 0])
-            lookup[new] = _looked_up(_unpacked(new), table)
+            lookup[new] = _looked_up(_unpacked(new), table, is_exact)
             found_B8 = lookup[codes_B8]
         labels_P.reshape(-1, 8)[filled] = found_B8 >> _LABEL_SHIFT
-        if (found_B8 & _INEXACT).any():
+        if not is_exact and (found_B8 & _INEXACT).any():
             mixed = np.flatnonzero((found_B8 & _MIXED).ravel() != 0)
             brightness = _unpacked(codes_B8.ravel()[mixed]).max(axis=-1, initial=0)
             labels_HW = labels_P[:size].reshape(height, width)
@@ -160,10 +162,11 @@ def _unpacked(codes_P: np.ndarray) -> np.ndarray:
     return np.stack([codes_P & 255, codes_P >> 8 & 255, codes_P >> 16], axis=-1).astype(np.int16)
 
 
-def _looked_up(colors_P3: np.ndarray, table: np.ndarray) -> np.ndarray:
+def _looked_up(colors_P3: np.ndarray, table: np.ndarray, is_exact: bool) -> np.ndarray:
     """The values of the lookup table for colors, uint16 [P]."""
     apart = np.abs(table[:, None] - table).max(axis=-1)
-    reach = min(2 * _DARK, int(apart[apart > 0].min(initial=255)) // 2)
+    most = _SNAP_EXACT if is_exact else 2 * _DARK
+    reach = min(most, int(apart[apart > 0].min(initial=255)) // 2)
     nearest, distance = np.zeros(len(colors_P3), np.uint16), colors_P3.max(axis=-1)
     for label, color in enumerate(table[1:], start=1):
         to_color = np.abs(colors_P3 - color).max(axis=-1)
