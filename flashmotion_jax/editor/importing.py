@@ -57,11 +57,3 @@ def import_files(folder: Path, options: ImportOptions) -> dict[str, Any]:
         "prompt": imported.prompt,
         "notices": list(imported.notices),
     }
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not file.name.startswith(".") and "__MACOSX" not in file.parts
-    )

@@ -72,8 +72,9 @@ def _prepare_heif(path: Path) -> None:
       UserError: The file is one, and the extra `heic` is not installed.
     """
     with path.open("rb") as file:
-        head = file.read(12)
-    if head[4:8] != b"ftyp" or head[8:] not in _HEIF_BRANDS or "HEIF" in Image.OPEN:
+        head = file.read(64)
+    is_heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and b"avif" not in head
+    if not is_heif or "HEIF" in Image.OPEN:
         return
     try:
         import pillow_heif
