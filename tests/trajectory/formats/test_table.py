@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flashmotion_jax.editor.importing import import_files
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import (
     Canvas,
@@ -118,3 +119,14 @@ def test_exports_that_cannot_be_written_are_refused(tmp_path: Path):
         write_trajectory("spline", request(trajectory=empty), tmp_path)
     with pytest.raises(UserError, match="maps: 16384 x 16384 pixels"):
         write_trajectory("magicmotion_mp4", request(height=16384, width=16384), tmp_path)
+
+
+def test_what_a_label_image_leaves_out_is_told(tmp_path: Path):
+    labels = np.zeros((40, 60), np.uint8)
+    labels[5:20, 5:20], labels[30:, :] = 1, 255
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    notice = "label 255 marks pixels of no object and is left out"
+    assert read_trajectory(tmp_path / "labels.png").notices == (notice,)
+    assert import_files(tmp_path, ImportOptions())["notices"] == [notice]
+    with pytest.warns(UserWarning, match=notice):
+        load_maps(tmp_path / "labels.png", num_frames=5, height=32, width=48)
