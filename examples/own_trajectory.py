@@ -15,8 +15,9 @@ import imageio.v3 as iio
 import numpy as np
 
 from flashmotion_jax import Pipeline, Trajectory
+from flashmotion_jax.cli.options import add_traceback
 from flashmotion_jax.runtime.atomic import replacing
-from flashmotion_jax.runtime.errors import add_traceback, exit_status
+from flashmotion_jax.runtime.errors import exit_status
 from flashmotion_jax.trajectory import Canvas, move, objects_from_label_png
 
 HERE = Path(__file__).parent

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import flashmotion_jax
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.cli.options import add_traceback
 from flashmotion_jax.runtime.atomic import replacing_folder
-from flashmotion_jax.runtime.errors import UserError, add_traceback, exit_status
+from flashmotion_jax.runtime.errors import UserError, exit_status
 
 RUNS = Path("runs/sprites")
 ADAPTERS = ("resnet", "controlnet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import inspect
 import re
 import subprocess
 import sys
@@ -86,6 +87,30 @@ def test_public_names_exist_and_are_documented(name):
     assert getattr(flashmotion_jax, name).__doc__
 
 
+def sections(function):
+    """Sections of Google's style that the docstring of a function or method should have."""
+    signature = inspect.signature(function)
+    if signature.parameters.keys() - {"self"}:
+        yield "Args:"
+    if signature.return_annotation != "None":
+        yield "Returns:"
+
+
+@pytest.mark.parametrize("name", flashmotion_jax.__all__)
+def test_public_names_document_their_arguments(name):
+    public = getattr(flashmotion_jax, name)
+    if inspect.isclass(public):
+        assert {"Args:", "Attributes:"} & set(public.__doc__.split())
+    else:
+        assert {*sections(public), "Raises:"} <= set(public.__doc__.split())
+
+
+@pytest.mark.parametrize("name", ["from_pretrained", "__call__", "request", "run"])
+def test_methods_of_the_pipeline_document_their_arguments(name):
+    method = getattr(flashmotion_jax.Pipeline, name)
+    assert set(sections(method)) <= set(method.__doc__.split())
+
+
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="has no attribute 'Pipe'"):
         _ = flashmotion_jax.Pipe
@@ -110,6 +135,12 @@ def test_imports_go_one_way(path):
     if path.name == "__main__.py":  # `python -m` runs the command
         allowed.add("cli")
     assert {room(name) for name in imported(path)} <= allowed
+
+
+@by_path("path", [path for path in SOURCES if room(module_name(path)) not in ("cli", None)])
+def test_only_commands_parse_arguments(path):
+    if path.name != "__main__.py":
+        assert "argparse" not in imported(path)
 
 
 def test_every_room_has_its_place():

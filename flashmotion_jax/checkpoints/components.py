@@ -91,7 +91,13 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Models:
-    """The models of a checkpoint, in memory."""
+    """The models of a checkpoint, in memory.
+
+    Attributes:
+      config: Configuration of the models, and how they are sampled.
+      dit, vae, text_encoder: The modules.
+      tokenizer: Tokenizer of the text encoder.
+    """
 
     config: ModelsConfig
     dit: DiT

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flashmotion_jax.config import ADAPTERS
-from flashmotion_jax.runtime.errors import UserError, add_traceback
+from flashmotion_jax.runtime.errors import UserError
 
 DTYPES = ("bfloat16", "float32")
 
@@ -22,6 +22,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         super().__init__(**options)
         add_traceback(self)
+
+
+def add_traceback(parser: argparse.ArgumentParser) -> None:
+    """Adds `--traceback`; `"traceback" in args` then says whether it was given."""
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        # A default would replace what an option before the name of a command has set.
+        default=argparse.SUPPRESS,
+        help="print the Python traceback of every error, not only of bugs",
+    )
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -191,8 +191,8 @@ def _enlarged(video: np.ndarray) -> np.ndarray:
 def _print_times(pipeline: Pipeline, write_seconds: float) -> None:
     """Prints a row per stage: seconds to load its model, and to compile and run."""
     print(f"{'stage':10}{'load s':>9}{'run s':>9}")
-    for stage, load, run in pipeline.stage_times:
-        print(f"{stage:10}{load:9.2f}{run:9.2f}")
-    total = write_seconds + sum(load + run for _, load, run in pipeline.stage_times)
+    for row in pipeline.stage_times:
+        print(f"{row.stage:10}{row.load:9.2f}{row.run:9.2f}")
+    total = write_seconds + sum(row.load + row.run for row in pipeline.stage_times)
     print(f"{'write':10}{'':9}{write_seconds:9.2f}")
     print(f"{'total':10}{'':9}{total:9.2f}")

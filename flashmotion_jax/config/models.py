@@ -210,25 +210,40 @@ class PatchDiscriminatorConfig:
 class SamplingConfig:
     """Sampling defaults of a checkpoint, stored with its weights; callers can override them.
 
+    Attributes:
+      sampler: The few-step sampler, or a solver for a model that is not distilled.
+      denoising_steps: Timesteps of "few_step", decreasing, in (0, 1000].
+      warp_denoising_steps: Whether `denoising_steps` are shifted like the noise levels.
+      solver_steps: Number of steps of "unipc" and "euler".
+      shift: Shift of the noise levels, equation (4) of `diffusion.flow`.
+      guidance_scale: Classifier-free guidance of "unipc" and "euler"; "few_step" has none.
+      negative_prompt: Prompt that guidance leads away from.
+      height: In pixels. An image keeps its aspect ratio and is resized to `height * width` pixels.
+      width: In pixels.
+      num_frames: 4 n + 1.
+      fps: Frames per second of the written video.
+      map_kind: Kind of trajectory map that the adapters were trained on.
+      map_colors: Colors of the maps that the adapters were trained on.
+
     Raises:
       UserError: `sampler`, `map_kind` or `map_colors` is unknown, or a value is out of range.
     """
 
     sampler: Literal["few_step", "unipc", "euler"] = "few_step"
-    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)  # for few_step
+    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
     # FlashMotion's generator is trained on the shifted steps (1000, 937.5, 833.3, 625). The
     # inference script of the base Turbo model uses the list as it is.
     warp_denoising_steps: bool = True
-    solver_steps: int = 50  # for unipc and euler
+    solver_steps: int = 50
     shift: float = 5.0
-    guidance_scale: float = 5.0  # for unipc and euler; few_step runs without guidance
+    guidance_scale: float = 5.0
     negative_prompt: str = wan22.NEGATIVE_PROMPT
-    height: int = 704  # an image keeps its aspect ratio and is resized to this area
+    height: int = 704
     width: int = 1280
     num_frames: int = 121
     fps: int = 24
-    map_kind: MapKind = "box"  # those that the adapters were trained on
-    map_colors: MapColors = "palette"  # likewise
+    map_kind: MapKind = "box"
+    map_colors: MapColors = "palette"
 
     def __post_init__(self) -> None:
         require(

@@ -7,13 +7,14 @@ training run is not part of it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 
-class Interval(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Interval:
     """A number with its interval.
 
     Attributes:
@@ -27,6 +28,10 @@ class Interval(NamedTuple):
     low: float
     high: float
     count: int
+
+    def scaled(self, scale: float) -> tuple[float, float, float]:
+        """Estimate, lower and upper end in another unit."""
+        return scale * self.estimate, scale * self.low, scale * self.high
 
 
 def interval(

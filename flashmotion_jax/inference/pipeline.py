@@ -12,13 +12,14 @@ Source: FlashMotion section 3; Wan2.2 `wan/textimage2video.py` for the image in 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.resources
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,8 @@ def shipped_model() -> Path:
     return folder
 
 
-class StageTime(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class StageTime:
     """Seconds that a stage took to load its model, and to run (including compilation)."""
 
     stage: str
@@ -166,9 +168,11 @@ class Pipeline:
           devices: See the class.
           prompt_cache: See the class.
 
+        Returns:
+          The pipeline, with default settings from the checkpoint.
+
         Raises:
-          UserError: The folder is not a checkpoint or lacks a component, or there are fewer
-            devices.
+          UserError: The folder is not a complete checkpoint, or there are fewer devices.
         """
         path = shipped_model() if path is None else path
         adapter = None if adapter == "none" else adapter
@@ -232,6 +236,16 @@ class Pipeline:
         self, image: Any, prompt: Any, trajectory: Any = None, seed: int = 0, **options: Any
     ) -> Request:
         """Checks arguments of `__call__` and converts them to arrays.
+
+        Args:
+          image: See `__call__`.
+          prompt: See `__call__`.
+          trajectory: See `__call__`.
+          seed: See `__call__`.
+          **options: See `__call__`.
+
+        Returns:
+          The request, for `run`.
 
         Raises:
           UserError: An argument is invalid.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -19,16 +18,6 @@ class UserError(ValueError):
     Command lines print it as one line. Everything else that is raised is a bug, or a failure of the
     machine; see `exit_status`.
     """
-
-
-def add_traceback(parser: argparse.ArgumentParser) -> None:
-    """Adds `--traceback`; `"traceback" in args` then says whether it was given."""
-    parser.add_argument(
-        "--traceback",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="print the Python traceback of every error, not only of bugs",
-    )
 
 
 def exit_status(program: str, run: Callable[[], int], *, traceback: bool = False) -> int:

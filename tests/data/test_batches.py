@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import socket
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -122,7 +122,8 @@ def test_batches_are_split_over_the_mesh(cache):
     assert_equal([jax.tree.map(np.asarray, split)], read(make(cache), 1))
 
 
-class Device(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Device:
     process_index: int
     row: int
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from flashmotion_jax.evaluation.features.weight_files import (
-    abstract_network,
-    parameters,
-    save_network,
-)
+from flashmotion_jax.checkpoints.components import flat_parameters
+from flashmotion_jax.evaluation.features.weight_files import abstract_network, save_network
 
 
 def write_network(folder, network, **sizes):
     """Writes random weights; `sizes` make the network narrow."""
     rng = np.random.default_rng(5)
     arrays = {}
-    for name, variable in parameters(abstract_network(network, **sizes)).items():
+    for name, variable in flat_parameters(abstract_network(network, **sizes)).items():
         noise = rng.standard_normal(variable.get_value().shape).astype(np.float32)
         if name.endswith("kernel"):
             noise *= np.sqrt(2 / np.prod(noise.shape[:-1]))

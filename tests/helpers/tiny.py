@@ -1,6 +1,6 @@
 """Models small enough for tests: the real classes, the real 48 latent channels, little else.
 
-Weights are drawn with numpy: initialisers would compile one program for each shape.
+Weights are drawn with numpy: initializers would compile one program for each shape.
 """
 
 from __future__ import annotations

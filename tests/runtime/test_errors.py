@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from flashmotion_jax.runtime.errors import UserError, add_traceback, exit_status
+from flashmotion_jax.cli.options import add_traceback
+from flashmotion_jax.runtime.errors import UserError, exit_status
 
 
 class InterruptedDestructor:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from flashmotion_jax.cli.options import add_traceback
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig, export, test_groups
-from flashmotion_jax.runtime.errors import add_traceback, exit_status
+from flashmotion_jax.runtime.errors import exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ uses max pooling.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ from flashmotion_jax.evaluation.features.feature_layers import FrozenConv, avera
 EPS = 1e-3
 
 
-class Step(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Step:
     """A convolution of a branch: its name in PyTorch, output channels, kernel, stride."""
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ def to_plain(rows: Rows) -> dict[str, dict[str, dict[str, float | None]]]:
     """The contents of `to_json`, as a part of a larger file."""
     return {
         system: {
-            name: {key: _finite(value) for key, value in number._asdict().items()}
+            name: {key: _finite(value) for key, value in dataclasses.asdict(number).items()}
             for name, number in numbers.items()
         }
         for system, numbers in rows.items()

@@ -64,9 +64,7 @@ def curves(title: str, lines: Mapping[str, Sequence[Interval]], scale: float = 1
       An `<svg>`; empty if no line has two points.
     """
     shown = {
-        name: [
-            (f, *(scale * value for value in one[:3])) for f, one in enumerate(values) if one.count
-        ]
+        name: [(f, *one.scaled(scale)) for f, one in enumerate(values) if one.count]
         for name, values in lines.items()
     }
     shown = {name: points for name, points in shown.items() if len(points) > 1}
@@ -109,7 +107,7 @@ def bars(title: str, numbers: Mapping[str, Interval], scale: float = 1) -> str:
       An `<svg>`; empty if no group has a number.
     """
     shown = {
-        name: (*(scale * value for value in one[:3]), one.count)
+        name: (*one.scaled(scale), one.count)
         for name, one in numbers.items()
         if one.count and np.isfinite(one.estimate)
     }

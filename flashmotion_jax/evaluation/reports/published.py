@@ -5,7 +5,7 @@ Source: FlashMotion (CVPR 2026), tables 1, 7 and 8.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
 
 #: The columns of `_PUBLISHED`: benchmarks, then groups of FlashBench by number of objects.
 _COLUMNS = ("flashbench", "magicbench", "davis", "1", "2", "3", "4", "5", "6+")
@@ -106,7 +106,8 @@ OUT_OF_MEMORY = {"LCM (ControlNet)": "DMD, GAN (ControlNet)"}
 BENCHES = ("flashbench", "magicbench", "davis")
 
 
-class Published(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Published:
     """The paper's numbers of a method on a benchmark or group; IoU in %."""
 
     fid: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,7 +89,7 @@ def cell(name: str, number: Interval | None, with_interval: bool = True) -> str:
     if number is None or not number.count or not np.isfinite(number.estimate):
         return "-"
     metric = METRICS[name]
-    estimate, low, high = (f"{metric.scale * value:.{metric.digits}f}" for value in number[:3])
+    estimate, low, high = (f"{value:.{metric.digits}f}" for value in number.scaled(metric.scale))
     if not with_interval:
         return estimate
     bounds = f" [{low}, {high}]" if np.isfinite(number.low) else ""
@@ -117,7 +118,9 @@ def _like_the_paper(
                 missing = (f"{published.OUT_OF_MEMORY[method]}, published", "out of memory")
                 body.append((*missing, *("",) * (len(header) - 2)))
         cells: Iterable[str] = (
-            value for column in columns for value in published.numbers_of(method, column)
+            value
+            for column in columns
+            for value in dataclasses.astuple(published.numbers_of(method, column))
         )
         cost = published.cost_of(method) if has_cost else ()
         body.append((f"{method}, published", *cells, *cost))
