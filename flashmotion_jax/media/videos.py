@@ -14,6 +14,7 @@ from av.video.reformatter import Colorspace
 from PIL import Image
 
 from flashmotion_jax.media.containers import decode, file_url, open_video
+from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.media.images import UNREADABLE, check_frames, read_image
 from flashmotion_jax.runtime.atomic import check_file, check_folder, is_folder, replacing
 from flashmotion_jax.runtime.errors import UserError
@@ -27,7 +28,7 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
     """Reads all frames of a video file, a folder of PNGs or an npy array.
 
     Args:
-      path: A video file (MP4, MOV, MKV, WebM, AVI or GIF), a folder whose `*.png` are the frames
+      path: A video file (MP4, MOV, MKV, WebM, AVI or GIF), a folder whose images are the frames
         in the order of their names, or an `.npy` file of uint8 [F, H, W, 3].
 
     Returns:
@@ -78,9 +79,9 @@ def _read_file(path: Path) -> tuple[np.ndarray, float]:
 
 
 def _read_folder(path: Path) -> np.ndarray:
-    files = sorted(path.glob("*.png"))
+    files = image_files(path)
     if not files:
-        raise UserError(f"{path} holds no *.png: expected frames such as frame_00000.png")
+        raise UserError(f"{path} holds no images: expected frames such as frame_00000.png")
     return _stack(map(read_image, files), len(files), path)
 
 

@@ -49,11 +49,14 @@ def label_maps(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def exact_maps(frames: np.ndarray) -> np.ndarray:
-    """Restores the exact colors of a lossy map video, uint8 [F, H, W, 3].
+    """Restores the exact colors of a lossy map video, uint8 [F, H, W, 3]; others are unchanged.
 
     Raises:
       UserError: Frame 0 shows no object.
     """
+    seen_C3, is_exact = _seen_colors(frames[0])
+    if is_exact and len(seen_C3):
+        return frames
     labels, colors_C3 = label_maps(frames)
     codes = np.concatenate([np.zeros(1, np.uint32), _packed(colors_C3)])
     num_frames, size = len(frames), frames[0, ..., 0].size

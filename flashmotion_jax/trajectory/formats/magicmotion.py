@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flashmotion_jax.config import MapKind
+from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.media.images import IMAGE_SUFFIXES
 from flashmotion_jax.media.videos import open_array, read_video, write_video
 from flashmotion_jax.runtime.errors import UserError
@@ -125,13 +126,15 @@ def _read_video(path: Path, options: ImportOptions) -> Imported:
 def _video_maps(path: Path) -> np.ndarray:
     """The frames of a map video; those of a lossy codec get their exact colors back."""
     file = files_of(path, _VIDEO_SUFFIXES)[0]
-    frames, _ = read_video(file)
-    if file.suffix.lower() == ".npy":
-        return frames
+    return read_video(file)[0] if file.suffix.lower() == ".npy" else _exact(file)
+
+
+def _exact(path: Path) -> np.ndarray:
+    frames, _ = read_video(path)
     try:
         return exact_maps(frames)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def _write_video(request: ExportRequest, folder: Path) -> Path:
@@ -146,7 +149,7 @@ def _is_folder_of_images(path: Path) -> bool:
 
 def _image_folder(path: Path) -> Path:
     """The folder that holds the frames: the path itself, or the first one below it."""
-    return path if any(path.glob("*.png")) else files_of(path, IMAGE_SUFFIXES)[0].parent
+    return path if image_files(path) else files_of(path, IMAGE_SUFFIXES)[0].parent
 
 
 def _read_images(path: Path, options: ImportOptions) -> Imported:
@@ -177,6 +180,6 @@ MAP_IMAGES = Format(
     recognizes=_is_folder_of_images,
     read=_read_images,
     write=_write_images,
-    read_maps=lambda path: read_video(_image_folder(path))[0],
+    read_maps=lambda path: _exact(_image_folder(path)),
     writes_maps=True,
 )

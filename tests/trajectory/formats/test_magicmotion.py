@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.videos import read_video, write_video
@@ -15,9 +17,10 @@ from flashmotion_jax.trajectory import (
     Mask,
     TrackedObject,
     Trajectory,
+    load_maps,
     render,
 )
-from flashmotion_jax.trajectory.formats import read_magicmotion, write_magicmotion
+from flashmotion_jax.trajectory.formats import find_format, read_magicmotion, write_magicmotion
 
 HEIGHT, WIDTH = 240, 320
 
@@ -150,6 +153,46 @@ def test_every_random_clip_can_be_read(tmp_path: Path):
             write_video(tmp_path / "maps.npy", frames)
             for map_kind in ("box", "mask"):
                 read_magicmotion(tmp_path / "maps.npy", map_kind)
+
+
+@pytest.mark.parametrize("name", ["{}.png", "f{:05d}.PNG", "frame {}.jpg", "{}.webp"])
+def test_folders_of_images_are_read_in_the_order_of_their_numbers(tmp_path: Path, name: str):
+    maps = render(trajectory(), HEIGHT, WIDTH)
+    for number, frame in enumerate(maps):
+        quality = {"lossless": True} if name.endswith("webp") else {"quality": 95}
+        Image.fromarray(frame).save(tmp_path / name.format(number), **quality)
+    assert find_format(tmp_path).name == "magicmotion_png"
+    loaded = load_maps(tmp_path, num_frames=len(maps), height=HEIGHT, width=WIDTH)
+    assert (loaded != maps).any(axis=-1).sum() <= 0.1 * maps.any(axis=-1).sum()
+    if "jpg" not in name:
+        np.testing.assert_array_equal(loaded, maps)
+    size = np.array([WIDTH, HEIGHT] * 2)
+    imported = read_magicmotion(tmp_path, tolerance=1.0)
+    assert np.abs((imported.boxes() - trajectory().boxes()) * size)[:, :5].max() <= 3
+
+
+@pytest.mark.parametrize("name", ["maps.gif", "maps.avi", "maps.mkv"])
+def test_other_containers_are_read(tmp_path: Path, name: str):
+    maps = render(trajectory(), HEIGHT, WIDTH)
+    if name.endswith("gif"):
+        first, *rest = map(Image.fromarray, maps)
+        first.save(tmp_path / name, save_all=True, append_images=rest, duration=125)
+    else:
+        encode(tmp_path / name, maps, "mpeg4" if name.endswith("avi") else "libx264")
+    imported = read_magicmotion(tmp_path / name, tolerance=1.0)
+    assert [item.id for item in imported.objects] == [2, 3]
+    loaded = load_maps(tmp_path / name, num_frames=len(maps), height=HEIGHT, width=WIDTH)
+    assert (loaded != maps).any(axis=-1).sum() <= 0.2 * maps.any(axis=-1).sum()
+
+
+def encode(path: Path, frames: np.ndarray, codec: str) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=8, bit_rate=8_000_000)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def test_no_objects(tmp_path: Path):

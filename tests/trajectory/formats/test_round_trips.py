@@ -133,10 +133,10 @@ def shown_edges(original: Trajectory, map_kind: MapKind) -> np.ndarray:
                     continue
                 if is_area:
                     beyond = other[start:end, at - 2 : at + 3]
-                    shown[k, f, edge] = own[start:end, at].mean() > 0.6 and not beyond.any()
+                    shown[k, f, edge] = own[start:end, at].mean() > 0.95 and not beyond.any()
                 else:
                     stroke = own[start:end, at - radius : at + radius + 1]
-                    shown[k, f, edge] = stroke.mean() > 0.7
+                    shown[k, f, edge] = stroke.mean() > 0.95
     return shown
 
 
