@@ -86,7 +86,7 @@ def open_folder(path: Path) -> Folder:
             if any(path.glob(f"{files.weights}*")) or any(path.glob(_shards(files))):
                 return Folder(path, layout)
     raise UserError(
-        f"{path} holds no Wan2.2 checkpoint; expected the files of Wan-AI/Wan2.2-TI2V-5B or of "
+        f"{path} is not a Wan2.2 checkpoint; expected the files of Wan-AI/Wan2.2-TI2V-5B or of "
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers. For a single file, give its path"
     )
 

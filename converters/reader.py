@@ -70,7 +70,7 @@ def _read_index(file: Path) -> StateDict:
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
-            raise UserError(f"{file} names {shard!r}, which is not a file beside it; refused")
+            raise UserError(f"{file} names {shard!r}, which is not a file beside it")
         if not (file.parent / shard).is_file():
             raise UserError(f"{file.parent / shard} is missing; download it again")
         tensors |= _read_safetensors(file.parent / shard)
@@ -138,8 +138,8 @@ def _read_torch(file: Path) -> StateDict:
         mapped = _Remapped(load)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{file} is refused: it is damaged, or holds more than tensors, which could run code; "
-            "ask its author for safetensors"
+            f"{file} is not loaded: it is damaged, or holds more than tensors, which could run "
+            "code; ask its author for safetensors"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"{file} is damaged or not a torch file; download it again") from error

@@ -120,6 +120,7 @@ def prepare(dit: Generator, adapter: Any, conditions: Conditions) -> Prepared:
     """
     text = conditions.text
     if conditions.negative_text is not None:
+        # One pass over 2 B videos instead of two over B: weights are read once.
         text = _interleave(text, conditions.negative_text)
     if adapter is None:
         return Prepared(dit.text_context(text), None)
@@ -150,6 +151,7 @@ def conditioned_velocity(
     shared = prepare(dit, adapter, conditions) if prepared is None else prepared
 
     def predict_velocity(latents: jax.Array, timestep: jax.Array) -> jax.Array:
+        # In every step: the sampler also changes frame 0, which the model must see clean.
         latents = inject_image(latents, conditions.image_latents)
         timesteps = _for_guidance(conditions, frame_timesteps(timestep, latents, has_image))
         latents = _for_guidance(conditions, latents)

@@ -51,6 +51,7 @@ def velocity_loss(
     Raises:
       UserError: The image is the only frame.
     """
+    # A mean squared error of velocities has the form of equation (2), frames excluded alike.
     target = velocity_target(x0.astype(jnp.float32), noise)
     return x0_loss(velocity, target, has_image)
 
@@ -95,6 +96,7 @@ def distribution_matching_loss(
       UserError: The image is the only frame.
     """
     x0, real_x0, fake_x0 = (_predicted(x, has_image) for x in (x0, real_x0, fake_x0))
+    # Per video: one whose real score is far away must not shrink the gradients of the others.
     normalizer = jnp.mean(jnp.abs(x0 - real_x0), axis=(1, 2, 3, 4), keepdims=True)
     gradient = (fake_x0 - real_x0) / normalizer
     gradient = jax.lax.stop_gradient(jnp.where(jnp.isfinite(gradient), gradient, 0.0))

@@ -203,7 +203,7 @@ class Editor:
         settings = read_settings(form.fields, self._generator.facts().adapters)
         trajectory = _read_trajectory(form)
         image = form.file("image")
-        # Inputs that do not fit are refused now, not when the job runs.
+        # Inputs that do not fit are rejected now, not when the job runs.
         self._generator.request(settings, image, trajectory)
         inputs = {}
         if trajectory is not None:

@@ -84,7 +84,7 @@ class Guard:
             return _error(403, f"this server answers to localhost, not to {host.hostname!r}")
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host.netloc:
-            return _error(403, f"requests from pages of {origin} are refused")
+            return _error(403, f"requests from pages of {origin} are not allowed")
         if self._token is not None and (answer := self._unauthorized(request, self._token)):
             return answer
         length = request.headers.get("content-length", "0")

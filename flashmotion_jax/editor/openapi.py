@@ -28,8 +28,8 @@ def document() -> dict[str, Any]:
 
 
 def _job_paths() -> dict[str, Any]:
-    job, no_job = _json("the job", "Job"), _refused("no such job")
-    ended = {"409": _refused("the job is in another state")}
+    job, no_job = _json("the job", "Job"), _failure("no such job")
+    ended = {"409": _failure("the job is in another state")}
     by_id = [_parameter("id", "path", "id of the job")]
     return {
         "/api/jobs": {
@@ -40,7 +40,7 @@ def _job_paths() -> dict[str, Any]:
             ),
             "post": _operation(
                 "Submits a job: image, prompt and trajectory to a video",
-                {"201": job, "400": _refused("an input does not fit the model"), **_too_large()},
+                {"201": job, "400": _failure("an input does not fit the model"), **_too_large()},
                 form=_SUBMIT,
             ),
         },
@@ -71,7 +71,7 @@ def _job_paths() -> dict[str, Any]:
                 "A file of the job: `result` is the video",
                 {
                     "200": _bytes("the file"),
-                    "404": _refused("the job has no such file, or not yet"),
+                    "404": _failure("the job has no such file, or not yet"),
                 },
                 [*by_id, _parameter("file", "path", "name of the file", [*FILES, "image"])],
             )
@@ -81,7 +81,7 @@ def _job_paths() -> dict[str, Any]:
 
 def _exchange_paths() -> dict[str, Any]:
     wrong = {
-        "400": _refused("the input is damaged, or does not fit the format"),
+        "400": _failure("the input is damaged, or does not fit the format"),
         **_too_large(),
     }
     return {
@@ -134,14 +134,14 @@ def _page_paths() -> dict[str, Any]:
         "/api/size": {
             "get": _operation(
                 "The size of the video of an image",
-                {"200": _json("the size", "Size"), "400": _refused("no size fits")},
+                {"200": _json("the size", "Size"), "400": _failure("no size fits")},
                 sides,
             )
         },
         "/api/start": {"get": _operation("First image of the page", {"200": _bytes("JSON")})},
         "/api/start/image": {
             "get": _operation(
-                "The image of --image", {"200": _bytes("the image"), "404": _refused("no --image")}
+                "The image of --image", {"200": _bytes("the image"), "404": _failure("no --image")}
             )
         },
     }
@@ -299,9 +299,9 @@ def _bytes(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"*/*": {"schema": _FILE}}}
 
 
-def _refused(description: str) -> dict[str, Any]:
+def _failure(description: str) -> dict[str, Any]:
     return _json(description, "Error")
 
 
 def _too_large() -> dict[str, Any]:
-    return {"413": _refused("the upload is too large")}
+    return {"413": _failure("the upload is too large")}

@@ -221,7 +221,7 @@ def _total(number: Mapping[str, Any] | None) -> tuple[float, float]:
 
 
 def _require_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Refuses results that were measured in different ways."""
+    """Raises for results that were measured in different ways."""
     differing = []
     for name in ("protocol", "presets", "weights"):
         a, b = first.get(name) or {}, second.get(name) or {}

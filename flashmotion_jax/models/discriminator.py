@@ -159,7 +159,7 @@ class Discriminator(nnx.Module):
         self.head = layers.FeedForward(
             (len(config.block_indices) * config.dim, config.dim, 1),
             layers.gelu_tanh,
-            policy=FLOAT32,
+            policy=FLOAT32,  # bfloat16 would round logits to two or three digits
             rngs=rngs,
         )
         # Logits start near 0, where softplus has a slope; at 0 the classifiers had no gradient.
@@ -203,6 +203,7 @@ class Discriminator(nnx.Module):
                     f"{latents.shape}"
                 )
         outputs_KBTPD = backbone.block_outputs(latents, timesteps, text, self.config.block_indices)
+        # Fixed: where a token is in the video, for queries that otherwise see an unordered set.
         positions_ND = self._positions(latents)
         semantic_BSD = self._semantic_tokens(image_latents, text)
         trajectory_BND = None

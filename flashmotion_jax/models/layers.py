@@ -230,6 +230,7 @@ def timestep_embedding(timesteps: jax.Array, dim: int) -> jax.Array:
     Source: Wan2.2 `wan/modules/model.py`, `sinusoidal_embedding_1d`.
     """
     half = dim // 2
+    # Float32 whatever the policy: bfloat16 does not distinguish neighboring timesteps near 1000.
     frequencies = jnp.exp(-math.log(10000.0) / half * jnp.arange(half, dtype=jnp.float32))
     angles = timesteps.astype(jnp.float32)[..., None]
     angles = angles * broadcast_to_rank(frequencies, angles.ndim)

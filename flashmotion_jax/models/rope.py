@@ -14,6 +14,7 @@ THETA = 10000.0
 
 def axis_dims(head_dim: int) -> tuple[int, int, int]:
     """Channels of a head for time, height and width: 44, 42 and 42 of 128."""
+    # Even numbers, as channels rotate in pairs; time takes the channels that are left over.
     spatial = 2 * (head_dim // 6)
     return head_dim - 2 * spatial, spatial, spatial
 
@@ -49,6 +50,7 @@ def apply_rope(x_BTPAE: jax.Array, table_TPE: jax.Array) -> jax.Array:
     Returns:
       float32, in the shape of `x_BTPAE`.
     """
+    # Neighbors are a pair, as in Wan2.2; other models pair channel i with i + E / 2.
     pairs = x_BTPAE.astype(jnp.float32).reshape(*x_BTPAE.shape[:-1], -1, 2)
     real, imaginary = pairs[..., 0], pairs[..., 1]
     cos, sin = table_TPE.real[None, ..., None, :], table_TPE.imag[None, ..., None, :]

@@ -104,6 +104,7 @@ class Block(nnx.Module):
     def __init__(self, config: TextEncoderConfig, *, policy: Policy, rngs: nnx.Rngs):
         self.norm1 = layers.rms_norm(config.dim, eps=config.eps, rngs=rngs)
         self.attn = Attention(config, policy=policy, rngs=rngs)
+        # In every block, unlike T5, where all blocks use the table of the first.
         self.pos_embedding = layers.embedding(
             config.num_buckets, config.num_heads, (None, "heads"), policy=FLOAT32, rngs=rngs
         )

@@ -42,7 +42,7 @@ class Bench:
       layers: Number of layers of the DiT.
       size: Size of the videos.
       measured: Measured programs with their groups.
-      refused: Programs that did not fit into memory, with their groups.
+      out_of_memory: Programs that did not fit into memory, with their groups.
       totals: Seconds per video or training step, by group; only groups that fit as a whole.
       pipeline: Runs of the whole pipeline, by group; only those that fit.
       compared: Comparison with the peer, if requested.
@@ -54,7 +54,7 @@ class Bench:
     layers: int
     size: VideoSize
     measured: list[tuple[str, Measured]] = dataclasses.field(default_factory=list)
-    refused: list[tuple[str, OutOfMemory]] = dataclasses.field(default_factory=list)
+    out_of_memory: list[tuple[str, OutOfMemory]] = dataclasses.field(default_factory=list)
     totals: dict[str, float] = dataclasses.field(default_factory=dict)
     pipeline: dict[str, PipelineRun] = dataclasses.field(default_factory=dict)
     compared: list[Compared] = dataclasses.field(default_factory=list)
@@ -166,7 +166,7 @@ def _measure(
         result = measure(program, repeat)
         if isinstance(result, OutOfMemory):
             status(f"{group}: {program.name} does not fit")
-            bench.refused.append((group, result))
+            bench.out_of_memory.append((group, result))
             fits = False
             continue
         status(f"{group}: {program.name} took {result.median:.4f} s")

@@ -30,8 +30,8 @@ def to_lines(bench: Bench) -> Iterator[str]:
             f"{one.compile_seconds:11.1f}{one.median:10.4f}{one.memory / GB:8.2f}"
             f"{one.rate / TERA:10.2f}{one.rate / bench.matmul:11.1%}"
         )
-    for group, refused in bench.refused:
-        yield f"{group}: {refused.program.name} does not fit: {refused.reason}"
+    for group, failed in bench.out_of_memory:
+        yield f"{group}: {failed.program.name} does not fit: {failed.reason}"
     for group, seconds in bench.totals.items():
         yield f"{group}, total: {seconds:.3f} s"
     for group, run in bench.pipeline.items():
@@ -77,7 +77,7 @@ def to_json(bench: Bench, command: str) -> dict[str, Any]:
         ],
         "out_of_memory": [
             {"group": group, "name": one.program.name, "reason": one.reason}
-            for group, one in bench.refused
+            for group, one in bench.out_of_memory
         ],
         "total_seconds": bench.totals,
         "pipeline": {group: dataclasses.asdict(one) for group, one in bench.pipeline.items()},

@@ -68,7 +68,7 @@ def make_mesh(
             f"a mesh of data={data} x fsdp={fsdp} x context={context} needs {size} devices; "
             f"found {len(devices)}"
         )
-    # `jax.make_mesh` does not split a side of a torus: it would refuse data=4 x fsdp=64 on 16 x 16.
+    # `jax.make_mesh` does not split a side of a torus: it raises for data=4 x fsdp=64 on 16 x 16.
     placed = mesh_utils.create_device_mesh(shape, devices[:size], allow_split_physical_axes=True)
     return Mesh(placed, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 

@@ -74,7 +74,7 @@ def train(
 
     Args:
       config: The run.
-      resume: "auto" resumes the run in the workdir, if there is one; "never" refuses to.
+      resume: "auto" resumes the run in the workdir, if there is one; "never" raises instead.
       quiet: Write nothing to standard error.
       profile: Folder for a profile of a few steps after warm-up, to be opened with TensorBoard.
 

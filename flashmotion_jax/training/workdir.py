@@ -31,7 +31,7 @@ def open_workdir(config: TrainConfig, stage: Stage, resume: str) -> Path:
     Args:
       config: The run.
       stage: The stage built from it.
-      resume: "auto" resumes an existing run; "never" refuses to.
+      resume: "auto" resumes an existing run; "never" raises instead.
 
     Returns:
       The folder.

@@ -166,7 +166,7 @@ def test_failed_write_leaves_what_was_there(folder):
     assert not list(folder.glob(".*"))
 
 
-def test_names_that_are_not_the_modules_are_refused(tmp_path):
+def test_names_of_another_module_raise(tmp_path):
     readers = dict(components.parameter_readers(tiny.make_dit()))
     readers["extra"] = readers.pop("head.modulation")
     with pytest.raises(ValueError, match=r"missing head\.modulation; unknown extra"):

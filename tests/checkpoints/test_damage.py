@@ -42,7 +42,7 @@ def small(tmp_path_factory):
     return folder
 
 
-def test_a_flipped_bit_in_any_file_is_refused(small, tmp_path):
+def test_a_flipped_bit_in_any_file_raises(small, tmp_path):
     require_all_flips_found(shutil.copytree(small, tmp_path / "model"), None)
 
 
@@ -83,5 +83,5 @@ def test_a_checkpoint_of_an_earlier_version_has_no_checksums_and_loads(small, tm
 
 
 @pytest.mark.slow
-def test_200_flipped_bits_of_the_shipped_model_are_refused(tmp_path):
+def test_200_flipped_bits_of_the_shipped_model_raise(tmp_path):
     require_all_flips_found(shutil.copytree(shipped_model(), tmp_path / "model"), 200)

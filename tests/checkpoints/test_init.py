@@ -142,7 +142,7 @@ def test_what_fails_leaves_nothing_behind(tmp_path):
         ),
     ],
 )
-def test_sizes_that_do_not_belong_together_are_refused(changes, message):
+def test_inconsistent_sizes_raise(changes, message):
     with pytest.raises(ValueError, match=re.compile(message)):
         dataclasses.replace(CONFIG, **changes)
 

@@ -123,7 +123,7 @@ def test_bad_arguments_are_status_2(capsys):
     assert "--height: invalid int value: 'big'" in capsys.readouterr().err
 
 
-def test_a_disk_that_refuses_is_status_1(folder, inputs, tmp_path, capsys, monkeypatch):
+def test_a_failing_disk_is_status_1(folder, inputs, tmp_path, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
@@ -207,7 +207,7 @@ def test_new_writes_the_model_of_a_configuration(tmp_path, capsys, monkeypatch):
         (["--config", f"{CONFIGS}/stage2.py"], "builds a TrainConfig; expected a NewModelConfig"),
     ],
 )
-def test_new_refuses_with_status_2(tmp_path, capsys, arguments, message):
+def test_new_with_bad_arguments_is_status_2(tmp_path, capsys, arguments, message):
     config = ["--config", f"{CONFIGS}/sprites/model.py"]
     assert main(["new", str(tmp_path), *config, *arguments]) == 2
     assert message in capsys.readouterr().err

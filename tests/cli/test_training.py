@@ -1,4 +1,4 @@
-"""`flashmotion cache` and `flashmotion train`: what they print, refuse and return."""
+"""`flashmotion cache` and `flashmotion train`: what they print, reject and return."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def test_a_file_that_is_not_a_configuration(tmp_path, text, message):
         load_config(str(file), TrainConfig)
 
 
-def test_values_that_a_configuration_refuses_keep_their_message(tmp_path):
-    file = tmp_path / "refused.py"
+def test_values_that_a_configuration_rejects_keep_their_message(tmp_path):
+    file = tmp_path / "rejected.py"
     file.write_text(
         "from flashmotion_jax import SamplingConfig\n"
         "get_config = lambda: SamplingConfig(guidance_scale=0)"

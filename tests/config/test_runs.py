@@ -63,7 +63,7 @@ def test_where_and_how_long_may_differ(run):
         ({"groups": {}}, "groups={}"),
     ],
 )
-def test_an_optimizer_refuses(values, message):
+def test_invalid_optimizers_raise(values, message):
     with pytest.raises(ValueError) as caught:
         OptimizerConfig(**{"learning_rate": 1.0} | values)
     assert message in str(caught.value)

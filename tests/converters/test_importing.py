@@ -307,4 +307,4 @@ def test_source_that_is_nothing(tmp_path, capsys):
     assert "does not exist; expected a file, a folder" in capsys.readouterr().err
     small_checkpoint.write_tokenizer(tmp_path / "tokenizer")
     assert convert(tmp_path / "tokenizer", tmp_path / "model") == 2
-    assert "holds no Wan2.2 checkpoint" in capsys.readouterr().err
+    assert "is not a Wan2.2 checkpoint" in capsys.readouterr().err

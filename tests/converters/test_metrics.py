@@ -70,7 +70,7 @@ def test_all_problems_are_told_and_nothing_is_written(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_another_network_is_refused(tmp_path, capsys):
+def test_another_network_is_an_error(tmp_path, capsys):
     path = written(tmp_path, {"layer1.weight": np.ones(3, np.float32)}, ".safetensors")
     assert main(["metrics", str(path), str(tmp_path / "out")]) == 2
     assert "the file holds layer1.weight; expected the weights of" in capsys.readouterr().err

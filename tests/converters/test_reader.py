@@ -103,7 +103,7 @@ def test_index_stays_in_its_folder(tmp_path, write_safetensors, name):
     (tmp_path / "inner" / "sub").mkdir(parents=True)
     write_safetensors(tmp_path / "secret.safetensors", TENSORS)
     write_safetensors(tmp_path / "inner" / "sub" / "x.safetensors", TENSORS)
-    with pytest.raises(ValueError, match="refused"):
+    with pytest.raises(ValueError, match="which is not a file beside it"):
         read_file(write_index(tmp_path / "inner", {"a.weight": name}))
 
 
@@ -144,24 +144,24 @@ class Malicious:
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-def test_malicious_pickle_is_refused_and_does_not_run(tmp_path, is_zip):
+def test_a_malicious_pickle_raises_and_does_not_run(tmp_path, is_zip):
     torch = pytest.importorskip("torch")
     proof = tmp_path / "proof"
     file = tmp_path / "x.pt"
     content = {"a": torch.zeros(2), "b": Malicious(proof)}
     torch.save(content, file, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(ValueError, match=r"refused.*could run code"):
+    with pytest.raises(ValueError, match=r"is not loaded.*could run code"):
         read_file(file)
     assert not proof.exists()
     torch.load(file, weights_only=False)  # it would have
     assert proof.exists()
 
 
-def test_plain_malicious_pickle_is_refused(tmp_path):
+def test_a_plain_malicious_pickle_raises(tmp_path):
     pytest.importorskip("torch")
     file = tmp_path / "x.pth"
     file.write_bytes(pickle.dumps(Malicious(tmp_path / "proof"), protocol=2))
-    with pytest.raises(ValueError, match="refused"):
+    with pytest.raises(ValueError, match="is not loaded"):
         read_file(file)
     assert not (tmp_path / "proof").exists()
 

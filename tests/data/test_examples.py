@@ -60,6 +60,6 @@ def test_maps_of_a_folder_have_the_colors_that_they_have(tmp_path):
         opened("magicdata", tmp_path, map_colors="image")
 
 
-def test_wrong_sizes_are_refused():
+def test_wrong_sizes_raise():
     with pytest.raises(UserError, match="height=16"):
         opened("sprites", height=16)

@@ -75,7 +75,7 @@ def test_the_page_loads_nothing_from_other_sites(client):
         ({"origin": "null"}, "requests from pages of null"),
     ],
 )
-def test_other_hosts_and_pages_of_other_sites_are_refused(client, headers, message):
+def test_other_hosts_and_pages_of_other_sites_are_rejected(client, headers, message):
     answer = client.get("/api/jobs", headers=headers)
     assert answer.status_code == 403 and message in answer.json()["error"]
     assert client.get("/api/jobs", headers={"origin": "http://127.0.0.1"}).status_code == 200
@@ -274,7 +274,7 @@ def test_files_that_cannot_be_imported_are_named(client, name, content, message)
         ("a.mkv", "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n"),
     ],
 )
-def test_uploads_that_name_other_inputs_are_refused_at_once(client, name, text):
+def test_uploads_that_name_other_inputs_are_rejected_at_once(client, name, text):
     start = time.perf_counter()
     assert "not a readable video" in import_(client, (name, text.encode()))["error"]
     assert time.perf_counter() - start < 5
@@ -282,7 +282,7 @@ def test_uploads_that_name_other_inputs_are_refused_at_once(client, name, text):
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [5_001, 13_000, 16_384])
-def test_large_images_and_masks_are_refused_and_take_no_memory(client, side):
+def test_large_images_and_masks_are_rejected_and_take_no_memory(client, side):
     buffer = io.BytesIO()
     Image.new("1", (side, side)).save(buffer, "PNG")
     mask = {"size": [side, side], "counts": [0, side**2]}
@@ -298,7 +298,7 @@ def test_large_images_and_masks_are_refused_and_take_no_memory(client, side):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
-def test_long_videos_are_refused_before_they_are_decoded(client, tmp_path):
+def test_long_videos_are_rejected_before_they_are_decoded(client, tmp_path):
     frames = np.broadcast_to(np.zeros(3, np.uint8), (150, 704, 1280, 3))
     write_video(tmp_path / "a.mp4", frames)
     error = import_(client, ("a.mp4", (tmp_path / "a.mp4").read_bytes()))["error"]

@@ -62,12 +62,12 @@ def test_float32_features_are_computed_in_float64():
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (1, 4), (4,)])
-def test_features_of_other_shapes_are_refused(shape):
+def test_features_of_other_shapes_raise(shape):
     with pytest.raises(ValueError, match=r"expected \[N, D\] and \[M, D\]"):
         frechet_distance(np.zeros(shape), np.zeros((5, 4)))
 
 
-def test_features_that_are_not_finite_are_refused():
+def test_features_that_are_not_finite_raise():
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance(np.full((3, 2), np.nan), np.zeros((3, 2)))
 

@@ -102,6 +102,6 @@ def test_masks_can_be_scored(tmp_path, model):
     assert np.isfinite(found.values["mask_iou"]).all()
 
 
-def test_other_folders_are_refused(tmp_path):
+def test_other_folders_raise(tmp_path):
     with pytest.raises(ValueError, match="no Sam2VideoModel at"):
         sam2(tmp_path)

@@ -117,7 +117,7 @@ def test_averages_follow_the_protocol():
     assert estimate(count_frame_0=True) == pytest.approx((4.5 / 7 + 1) / 2)
 
 
-def test_contradicting_protocols_are_refused():
+def test_contradicting_protocols_raise():
     with pytest.raises(ValueError, match="only the colors of sprites are known"):
         Protocol("davis", "colors")
     with pytest.raises(ValueError, match="expected at least 2"):

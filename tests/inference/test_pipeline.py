@@ -85,7 +85,7 @@ def test_devices_share_a_video(folder, image, adapter):
         assert np.abs(video - expected).max() <= 1
 
 
-def test_more_devices_than_there_are_are_refused(folder):
+def test_more_devices_than_available_raise(folder):
     with pytest.raises(ValueError, match="needs 9 devices; found 8"):
         Pipeline.from_pretrained(folder, "resnet", devices=9)
 
@@ -266,7 +266,7 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
         ({"height": 0, "width": 64}, "height=0, width=64"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_loads(folder, image, change, message):
+def test_wrong_arguments_raise_before_anything_loads(folder, image, change, message):
     pipe = Pipeline.from_pretrained(folder, "resnet")
     pipe._components = dict.fromkeys(pipe._components, pytest.fail)
     arguments = {"image": image, "prompt": "a dog", "trajectory": trajectory()} | change
@@ -286,7 +286,7 @@ def test_an_adapter_of_ones_own_as_in_the_docs(folder, image):
     assert (pipe(image, "a dog", trajectory()) != plain).any()
 
 
-def test_a_trajectory_without_an_adapter_is_refused(folder, image):
+def test_a_trajectory_without_an_adapter_raises(folder, image):
     with pytest.raises(ValueError, match="a trajectory without an adapter"):
         Pipeline.from_pretrained(folder, None)(image, "a dog", trajectory())
 
@@ -303,7 +303,7 @@ def test_no_path_is_the_model_that_comes_with_the_package(folder, tmp_path, monk
     )
 
 
-def test_a_folder_without_the_adapter_is_refused(folder, tmp_path):
+def test_a_folder_without_the_adapter_raises(folder, tmp_path):
     with pytest.raises(ValueError, match="adapters/sparsectrl"):
         Pipeline.from_pretrained(folder, "sparsectrl")
     with pytest.raises(ValueError, match="does not exist"):

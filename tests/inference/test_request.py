@@ -62,7 +62,7 @@ def test_an_image_takes_its_aspect_ratio_within_the_grid_and_the_area():
         ({"image": np.zeros((1, 5000, 3), np.uint8)}, "in multiples of 8 x 16: crop it"),
     ],
 )
-def test_what_does_not_fit_the_grid_is_refused(options, message):
+def test_sizes_off_the_grid_raise(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
 

@@ -119,7 +119,7 @@ def test_a_copied_controlnet_runs_the_dits_own_blocks(kind):
     np.testing.assert_allclose(stream.carry, dit.embed_patches(latents), atol=1e-6)
 
 
-def test_unknown_controlnet_input_is_refused():
+def test_unknown_controlnet_input_raises():
     with pytest.raises(ValueError, match="input='latents' is unknown"):
         ControlNet(ControlNetConfig(input="latents"), tiny.DIT, rngs=nnx.Rngs(0))
 

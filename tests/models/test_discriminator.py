@@ -182,7 +182,7 @@ def test_sharded_with_remat_equals_unsharded_without():
         models = sharding.place(models, mesh)
         inputs = jax.device_put(inputs, NamedSharding(mesh, sharding.BATCH))
         actual = jax.tree.leaves(classifiers_gradient(*models, *inputs))
-        # That of the adapter's loss: a layout that does not fit would be refused when traced.
+        # That of the adapter's loss: a layout that does not fit would raise when traced.
         by_latents = jax.eval_shape(
             jax.grad(lambda latents: jnp.mean(models[0](models[1], latents, *inputs[1:]))),
             inputs[0],
@@ -340,7 +340,7 @@ def test_training_the_classifiers_keeps_nothing_of_the_backbone():
         ((2, 1, 4, 6, 48), (2, 3, 4, 6, 16), r"expected \(2, 3, 4, 6, 48\) for latents of shape"),
     ],
 )
-def test_wrong_shapes_are_refused(image_shape, trajectory_shape, message):
+def test_wrong_shapes_raise(image_shape, trajectory_shape, message):
     latents, timesteps, text = tiny.dit_inputs()
     with pytest.raises(ValueError, match=message):
         make_discriminator()(
@@ -353,7 +353,7 @@ def test_wrong_shapes_are_refused(image_shape, trajectory_shape, message):
         )
 
 
-def test_taps_that_the_backbone_has_not_are_refused():
+def test_block_indices_beyond_the_backbone_raise():
     discriminator = make_discriminator(dataclasses.replace(CONFIG, block_indices=(13, 21, 29)))
     with pytest.raises(ValueError, match=r"outputs of blocks \(13, 21, 29\); expected .* 0 to 2"):
         discriminator(tiny.make_dit(), *make_inputs())

@@ -213,7 +213,7 @@ def test_timestep_sinusoid_has_cosines_first_and_full_precision():
         ((1, 3, 5, 6, 48), (1, 3), "h=5; expected a multiple of 2"),
     ],
 )
-def test_wrong_shapes_are_refused(shape, timesteps, message):
+def test_wrong_shapes_raise(shape, timesteps, message):
     dit = tiny.make_dit()
     with pytest.raises(ValueError, match=message):
         dit(jnp.zeros(shape), jnp.zeros(timesteps), jnp.zeros((1, 4, 32)))
@@ -256,12 +256,12 @@ def test_taps_and_their_gradient_equal_hidden_states_of_diffusers():
 
 
 @pytest.mark.parametrize("block_indices", [(), (3,), (-1,), (0, 1, 7)])
-def test_taps_at_blocks_that_do_not_exist_are_refused(block_indices):
+def test_outputs_of_missing_blocks_raise(block_indices):
     with pytest.raises(ValueError, match="expected one or more of 0 to 2, the blocks of this DiT"):
         tiny.make_dit().block_outputs(*tiny.dit_inputs(), block_indices)
 
 
-def test_unknown_remat_is_refused():
+def test_unknown_remat_raises():
     with pytest.raises(ValueError, match=r"remat='half' is unknown; use one of \['none', 'full'"):
         Policy(remat="half")
 

@@ -251,7 +251,7 @@ def test_memory_does_not_grow_with_layers():
     assert scratch_bytes(24) - scratch_bytes(2) < scores / 10
 
 
-def test_unequal_shapes_are_refused(encoder):
+def test_unequal_shapes_raise(encoder):
     with pytest.raises(ValueError, match=r"ids have shape \(4, 300\) and mask \(4, 299\)"):
         encoder(IDS, MASK[:, 1:])
 

@@ -252,12 +252,12 @@ def test_latents_are_normalized_and_the_video_is_clipped():
         ((1, 3, 5, 32, 32), r"expected \[B, F, H, W, 3\]"),
     ],
 )
-def test_wrong_videos_are_refused(shape, message):
+def test_wrong_videos_raise(shape, message):
     with pytest.raises(ValueError, match=message):
         make_vae().encode(jnp.zeros(shape))
 
 
-def test_wrong_latents_are_refused():
+def test_wrong_latents_raise():
     with pytest.raises(ValueError, match="channels last"):
         make_vae().decode(jnp.zeros((1, 48, 2, 2, 2)))
 

@@ -136,6 +136,6 @@ def test_shapes():
     assert size_in_bytes("(bf16[4,8]{1,0:T(8,128)}, pred[3], f8e4m3fn[5], u4[6])") == 64 + 3 + 5 + 3
 
 
-def test_other_text_is_refused():
+def test_other_text_raises():
     with pytest.raises(ValueError, match="has no ENTRY"):
         count("module @jit_f {}")

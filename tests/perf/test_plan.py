@@ -69,7 +69,7 @@ def test_a_plan_as_text_json_and_row(planned):
     assert all(row)
 
 
-def test_what_does_not_fit_is_refused_with_the_reason(planned):
+def test_runs_that_do_not_fit_give_the_reason(planned):
     small = dataclasses.replace(planned, topology=devices(1000))
     (problem,) = small.problems
     assert re.fullmatch(r"adapter update needs [\d.]+ of 0\.0 GiB", problem)
@@ -126,18 +126,18 @@ def test_devices_that_share_a_video_trade_tokens_for_heads(prepared):
         plan.plan_sampling(*given, devices=3)
 
 
-def test_a_mesh_that_leaves_devices_over_is_refused(prepared):
+def test_a_mesh_of_fewer_devices_raises(prepared):
     run = config(prepared, "mesh.data=1")
     with pytest.raises(ValueError, match="does not use all 8 devices of test:8; for instance"):
         plan.plan_training(run, devices(GIB), None, lambda text: None)
 
 
-def test_what_a_compiler_of_tpus_says_is_understood(planned):
+def test_memory_errors_of_the_tpu_compiler_are_parsed(planned):
     message = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
     message += "space hbm. Used 20.73G of 15.75G hbm. Exceeded hbm capacity by 4.98G."
-    refused = OutOfMemory.from_message(planned.compiled[0].program, message)
-    assert refused.needed == int(20.73 * GIB)
-    assert dataclasses.replace(planned, programs=[refused]).problems == [
+    failed = OutOfMemory.from_message(planned.compiled[0].program, message)
+    assert failed.needed == int(20.73 * GIB)
+    assert dataclasses.replace(planned, programs=[failed]).problems == [
         "adapter update needs 20.73 of 15.75 GiB"
     ]
 
@@ -186,7 +186,7 @@ def command(planned, prepared, monkeypatch, tmp_path):
     return run
 
 
-def test_the_command_refuses_and_says_what_would_fit(command, capsys):
+def test_the_command_fails_and_suggests_what_would_fit(command, capsys):
     status, values = command()
     assert status == 1 and not values["fits"]
     out = capsys.readouterr().out

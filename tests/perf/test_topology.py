@@ -14,7 +14,7 @@ GPUS = [name for name, target in COMPILE_TARGETS.items() if target.gpu]
 
 
 @pytest.mark.parametrize("name", ["v5p", "v5p:", "v9:2x2", "v5p:2xa", "h200:8:8", "8"])
-def test_a_name_that_is_none_is_refused_with_examples(name):
+def test_unknown_names_raise_with_examples(name):
     with pytest.raises(ValueError, match=r"for instance v5p:4x4x4, v6e:8x8, h200:8 or a100:16"):
         open_topology(name)
 
@@ -27,7 +27,7 @@ def test_a_name_that_is_none_is_refused_with_examples(name):
         ("a100:2x2x2", "hosts x GPUs per host"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(name, message):
+def test_invalid_numbers_raise(name, message):
     with pytest.raises(ValueError, match=message):
         open_topology(name)
 

@@ -138,7 +138,7 @@ def test_processes_that_cannot_join_say_why(monkeypatch, capsys, error, status, 
 
 
 @pytest.mark.parametrize("where", ["2/2@host:1", "1@host:1", "host:1", "0/2@host"])
-def test_a_place_that_is_none_is_refused(where, capsys):
+def test_invalid_places_are_status_2(where, capsys):
     words = ["train", "--config", "configs/stage2.py", "--distributed", where]
     assert cli.main(words) == 2
     assert "expected 'auto', or PROCESS/COUNT@HOST:PORT" in capsys.readouterr().err

@@ -153,6 +153,6 @@ def test_too_few_devices_are_named():
         sharding.make_mesh(4, 4)
 
 
-def test_an_axis_without_devices_is_refused():
+def test_an_axis_without_devices_raises():
     with pytest.raises(ValueError, match="context=0; expected at least 1"):
         sharding.make_mesh(context=0)

@@ -11,6 +11,6 @@ def test_rows_under_a_header():
     )
 
 
-def test_a_row_of_another_length_is_refused():
+def test_a_row_of_another_length_raises():
     with pytest.raises(ValueError, match="a row of 1 cells; expected 2"):
         markdown_table(("run", "seconds"), [("a",)])

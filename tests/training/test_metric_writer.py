@@ -107,11 +107,11 @@ def test_values_that_are_not_finite_stay_valid_json(run, tmp_path, capsys):
     for step, loss in enumerate((math.nan, math.inf, 1.0)):
         writer.record(step, {"adapter/loss": loss})
 
-    def refuse(constant):
+    def reject(constant):
         raise AssertionError(constant)
 
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    lines = [json.loads(line, parse_constant=refuse) for line in lines]
+    lines = [json.loads(line, parse_constant=reject) for line in lines]
     assert [line["adapter/loss"] for line in lines if "time" in line] == [None, None, 1.0]
     assert lines[1] == {"step": 0, "warning": "adapter/loss is nan; expected a finite number"}
     assert len(lines) == 4

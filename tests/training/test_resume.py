@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, resumed and refused, as processes with tiny models."""
+"""Runs that are killed, stopped, resumed and rejected, as processes with tiny models."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_other_weights_at_the_same_path_are_an_error(prepared, tmp_path):
         open_workdir(config, build_stage(config), "auto")
 
 
-def test_never_refuses_to_resume(opened, tmp_path):
+def test_an_existing_run_is_an_error_with_resume_never(opened, tmp_path):
     with pytest.raises(ValueError, match=r"run holds a run; choose another workdir, delete it, or"):
         opened(resume="never")
 

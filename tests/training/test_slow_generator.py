@@ -63,7 +63,7 @@ def test_without_their_images_videos_are_generated_from_text():
 
 
 @pytest.mark.parametrize("name", ["text_dropout", "image_dropout"])
-def test_probabilities_out_of_range_are_refused(name):
+def test_probabilities_out_of_range_raise(name):
     with pytest.raises(ValueError, match=f"{name}=2; expected 0 to 1"):
         SlowGeneratorConfig(
             slow_generator="", optimizer=OptimizerConfig(learning_rate=1.0), **{name: 2}

@@ -1,7 +1,7 @@
 """Weights of the networks of FID and FVD: `<network>-<sha256>.npz`.
 
 The name holds the SHA-256 of the file, so that a result can name its weights, and a damaged or
-renamed file is refused.
+renamed file is rejected.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def load_network(path: str | Path, network: Network, **options: Any) -> nnx.Modu
     with np.load(file, allow_pickle=False) as stored:
         name, width = _WIDTHS[network]
         if name not in stored:
-            raise UserError(f"{file} holds no {network}: {name} is missing; convert it again")
+            raise UserError(
+                f"{file} is not a file of {network}: {name} is missing; convert it again"
+            )
         sizes = {"divide": width // stored[name].shape[-1]}
         if network == "i3d":
             sizes["classes"] = stored["logits.bias"].shape[0]

@@ -42,6 +42,7 @@ class ControlNet(Trunk):
         super().__init__(trunk_config, policy=policy, rngs=rngs)
         self.adapter_config = config
         dim = dit_config.dim
+        # Zero, so that training starts from the generator without an adapter.
         self.projections = layers.stack(
             lambda rngs: layers.linear(
                 dim, dim, ("heads", "embed"), policy=policy, rngs=rngs, zero=True
@@ -65,6 +66,7 @@ class ControlNet(Trunk):
     ) -> ResidualStream:
         """Runs its blocks inside the DiT's scan; the carry is its own residual stream."""
         trajectory, context = prepared
+        # In every step, unlike the ResNet adapter: its blocks depend on the noise level.
         if self.adapter_config.input == "latents+trajectory":
             trajectory = jnp.concatenate([latents, trajectory], axis=-1)
         # Its own timestep embedding: it starts as a copy of the DiT's and is trained.
@@ -90,6 +92,7 @@ class ControlNet(Trunk):
           A new module with the projections of this one; neither module changes.
         """
         new = nnx.clone(self)
+        # An adapter ends in projections; it has no head that predicts velocities.
         copied = {
             path: param for path, param in nnx.to_flat_state(nnx.state(dit)) if path[0] != "head"
         }

@@ -26,6 +26,7 @@ class ResNetBlock(nnx.Module):
         self.conv1 = layers.conv2d(width, width, 3, policy=policy, rngs=rngs)
         self.norm2 = layers.rms_norm(width, eps=1e-6, rngs=rngs)
         self.conv2 = layers.conv2d(width, width, 3, policy=policy, rngs=rngs)
+        # Zero, so that training starts from the generator without an adapter.
         self.projection = layers.linear(
             width, dit_dim, (None, "embed"), policy=policy, rngs=rngs, zero=True
         )
@@ -75,7 +76,7 @@ class ResNetAdapter(nnx.Module):
     @jax.named_scope("adapter")
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> jax.Array:
         """Features of every block, `[L, B, T, P, width]`; 210 MB for 121 frames in 720p."""
-        del text
+        del text  # part of the interface: the ControlNet attends to it
         width = trajectory.shape[3] // self.patch_size[1]
         x = self.stem(layers.patchify(trajectory, self.patch_size)).astype(jnp.float32)
 
@@ -103,6 +104,7 @@ class ResNetAdapter(nnx.Module):
             carry: tuple[()], layer: tuple[nnx.Linear, jax.Array]
         ) -> tuple[tuple[()], jax.Array]:
             projection, features_BTPC = layer
+            # The scale is applied in float32, next to the float32 residual stream.
             return carry, scale * gather(projection)(features_BTPC).astype(jnp.float32)
 
         return ResidualStream((), (self.blocks.projection, prepared), step)

@@ -98,12 +98,15 @@ def distribution_matching_losses(
         conditions = get_conditions(batch)
         sample_keys, score_keys = keys.split(2)
         x0 = sample_student(roles.student(models), conditions, batch, config.student, sample_keys)
+        # The scores are functions of x0 in equation (1), not paths for its gradient.
         noisy, timesteps = _add_random_noise(jax.lax.stop_gradient(x0), config, score_keys)
         guided = conditions._replace(
             negative_text=broadcast_text(models["negative_text"], batch.text),
+            # `real_guidance` is w of c + w (c - u), which is u + (1 + w) (c - u).
             guidance_scale=1.0 + config.real_guidance,
         )
         real_x0 = _predict_x0(roles.real_score(models), guided, noisy, timesteps)
+        # Without guidance: the fake score has to match the student's videos as they are.
         fake_x0 = _predict_x0(roles.fake_score(models), conditions, noisy, timesteps)
         loss = distribution_matching_loss(x0, real_x0, fake_x0, has_image=True)
         # Nearly zero when the student copies its first frame, the known way for DMD to fail.
@@ -152,6 +155,7 @@ def sample_student(
         conditioned_velocity(*student, conditions),
         draw_noise(noise_keys.videos, batch.latents.shape[1:]),
         sigmas,
+        # One step for the batch: a scan skips a step only where all videos skip it.
         jax.random.randint(keys.shared, (), 0, len(sigmas)),
         step_keys.videos,
     )

@@ -135,6 +135,7 @@ def adapter_loss(config: FastAdapterConfig) -> LossFn:
         if not config.adversarial:
             return terms, {}
         noise, timesteps = draw_noise_and_timesteps(config.timesteps, batch.latents, logit_keys)
+        # The frozen SlowGenerator sees noisy videos, which it was trained on, not clean ones.
         logits = _logits(models, batch, fake_x0, noise, timesteps)
         terms["adversarial"] = LossTerm(generator_adversarial_loss(logits))
         return terms, {"fake_logits": logits.mean()}
@@ -150,6 +151,7 @@ def adversarial_loss(config: FastAdapterConfig) -> LossFn:
     ) -> tuple[dict[str, LossTerm], Metrics]:
         del step
         fake_keys, logit_keys, penalty_keys = keys.split(3)
+        # The adapter is not trained here: no activations of its four steps are kept.
         fake_x0 = jax.lax.stop_gradient(_fake_videos(config, models, batch, fake_keys))
         # Real and fake videos share noise and timestep, so that they differ in nothing else.
         noise, timesteps = draw_noise_and_timesteps(config.timesteps, batch.latents, logit_keys)
@@ -164,6 +166,7 @@ def adversarial_loss(config: FastAdapterConfig) -> LossFn:
             ("fake_penalty", config.fake_penalty, fake_x0, fake),
         ):
             if weight:
+                # The same noise and timestep as `logits`, which therefore need no second pass.
                 perturbed = _logits(models, batch, x0, noise, timesteps, perturbation)
                 terms[name] = LossTerm(approximate_gradient_penalty(logits, perturbed), weight)
         accuracy = (jnp.mean(real > 0) + jnp.mean(fake < 0)) / 2

@@ -101,12 +101,14 @@ def image_dropout_loss(
     is_later_T = jnp.arange(batch.latents.shape[1]) > 0
     # 1 where a latent frame is predicted, 0 where it is the image.
     predicted_BT = 1.0 * (is_later_T[None] | is_dropped(image_keys.videos)[:, None])
+    # Timestep 0 tells the model which frame is given, as in sampling.
     timesteps_BT = timesteps[:, None] * predicted_BT
     noisy = add_noise(batch.latents, noise, timesteps_BT / TIMESTEP_SCALE)
     generator = models["generator"]
     velocity = generator(noisy, timesteps_BT, generator.text_context(text))
     error = velocity - velocity_target(batch.latents, noise)
     error_BT = jnp.mean(error.astype(jnp.float32) ** 2, axis=(2, 3, 4))
+    # A mean per video first: videos without an image have one more frame, not more weight.
     return jnp.mean(jnp.sum(error_BT * predicted_BT, axis=1) / jnp.sum(predicted_BT, axis=1))
 
 

@@ -95,7 +95,7 @@ def test_groups_match_the_paper(count, group):
     assert Item("x", "", (), tuple(range(1, count + 1))).group == group
 
 
-def test_other_folders_are_refused(tmp_path):
+def test_other_folders_raise(tmp_path):
     with pytest.raises(ValueError, match="expected one of flashbench"):
         read_benchmark("vbench", tmp_path)
     with pytest.raises(ValueError, match="no folder"):

@@ -168,7 +168,7 @@ def test_systems_are_compared_clip_by_clip(clips):
     assert found["background_psnr"].count == sum(not clip.camera_moves for clip in clips)
 
 
-def test_wrong_videos_and_colors_are_refused(clips):
+def test_wrong_videos_and_colors_raise(clips):
     clip = clips[0]
     with pytest.raises(ValueError, match="expected equal shapes"):
         score(clip.video[:-1], clip)

@@ -95,7 +95,7 @@ def test_features_match_a_convolution_of_torch():
     np.testing.assert_allclose(network.video_features(videos), expected, atol=1e-4)
 
 
-def test_other_shapes_are_refused():
+def test_other_shapes_raise():
     network = RandomNetwork()
     for videos in (np.zeros((1, 4, 8, 8, 3)), np.zeros((4, 8, 8, 3), np.uint8)):
         with pytest.raises(ValueError, match=r"expected uint8 \[N, F, H, W, 3\]"):

@@ -61,6 +61,6 @@ def test_the_same_size_changes_nothing():
         np.testing.assert_allclose(resize(source), source, atol=1e-4)
 
 
-def test_other_shapes_are_refused():
+def test_other_shapes_raise():
     with pytest.raises(ValueError, match=r"expected uint8 \[H, W, 3\]"):
         Resize(48)(np.zeros((4, 4, 3)))

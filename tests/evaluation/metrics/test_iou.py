@@ -69,11 +69,11 @@ def test_objects_and_frames_are_independent():
 
 @pytest.mark.parametrize("pred", [TRUE[0], TRUE[..., 1:], TRUE.astype(np.uint8)])
 @pytest.mark.parametrize("measure", [mask_iou, centroid_error])
-def test_other_masks_are_refused(measure, pred):
+def test_other_masks_raise(measure, pred):
     with pytest.raises(ValueError, match=r"expected bool of one shape \[K, F, H, W\]"):
         measure(pred, TRUE)
 
 
-def test_other_boxes_are_refused():
+def test_other_boxes_raise():
     with pytest.raises(ValueError, match=r"expected one shape \[K, F, 4\]"):
         box_iou(np.zeros((2, 4)), np.zeros((2, 4)))

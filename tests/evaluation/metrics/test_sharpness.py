@@ -29,6 +29,6 @@ def test_pixels_do_not_wrap_around():
 
 @pytest.mark.parametrize("measure", [gradient_energy, temporal_variance])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (4, 4, 4), (4, 4, 4, 1)])
-def test_other_shapes_are_refused(measure, shape):
+def test_other_shapes_raise(measure, shape):
     with pytest.raises(ValueError, match=r"expected \[F, H, W, 3\]"):
         measure(np.zeros(shape))
