@@ -92,7 +92,6 @@ class SelfAttention(Attention):
     def __call__(self, x_BTPD: jax.Array, rope_TPE: jax.Array) -> jax.Array:
         """Attends to all tokens that have a rotation in `rope_TPE`; the others are padding."""
         rope = pad_tokens(rope_TPE[None], x_BTPD.shape[2])[0]
-        # Norms before heads and rotations, which are computed in float32; only then the cast.
         q_BTPAE = apply_rope(self.heads(self.norm_q(self.q(x_BTPD))), rope)
         k_BTPAE = apply_rope(self.heads(self.norm_k(self.k(x_BTPD))), rope)
         v_BTPAE = self.heads(self.v(x_BTPD))
@@ -158,8 +157,7 @@ class Block(nnx.Module):
         rows = jnp.split(rows_BT6D, 6, axis=2)  # [B, T, 1, D] each
         shift1, scale1, gate1, shift2, scale2, gate2 = rows
 
-        # 1 + scale, so that a modulation of zero is the identity. Cross-attention is not modulated
-        # and has no gate, as in Wan2.2.
+        # At 1 + scale, zero is the identity. Cross-attention has neither modulation nor gate.
         modulated = self.norm1(x_BTPD) * (1 + scale1) + shift1
         x_BTPD = x_BTPD + gate1 * self.self_attn(modulated, rope_TPE)
         x_BTPD = x_BTPD + self.cross_attn(self.norm3(x_BTPD), text)
