@@ -58,7 +58,7 @@ def run_reference(reference, video, latents):
     mean, std = (np.array(x, np.float32) for x in (CONFIG.latents_mean, CONFIG.latents_std))
     with torch.no_grad():
         encoded = reference.encode(channels_first(video)).latent_dist.mode()
-        decoded = reference.decode(channels_first(latents * std + mean)).sample
+        decoded = reference.decode(channels_first(np.asarray(latents) * std + mean)).sample
     return (channels_last(encoded) - mean) / std, channels_last(decoded)
 
 
