@@ -251,8 +251,9 @@ def read_names(file: Path) -> Names:
         if not all(isinstance(key, str) for key in keys.values()):
             raise TypeError("a key is not a string")
     except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f'{file} is not a table of names ({error}); expected JSON such as {{"stem.bias": '
+            f'{file} is not a table of names ({reason}); expected JSON such as {{"stem.bias": '
             '"conv_in.bias", "ignore": ["freqs"]}'
         ) from error
     return Names(keys, ignore)

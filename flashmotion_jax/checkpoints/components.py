@@ -334,7 +334,8 @@ def read_sampling(path: str | Path) -> SamplingConfig:
     path = Path(path)
     file = path / "model.json"
     if not file.is_file():
-        reason = "has no model.json" if path.is_dir() else "does not exist"
+        reason = "is not a folder" if path.exists() else "does not exist"
+        reason = "has no model.json" if path.is_dir() else reason
         raise UserError(
             f"{path} {reason}; expected a checkpoint of this project, made with "
             "`flashmotion convert import SRC DST`"

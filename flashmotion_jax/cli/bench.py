@@ -33,7 +33,8 @@ def add_parser(commands: Any) -> None:
         "--train",
         action="append",
         default=[],
-        metavar="F.py",
+        type=options.path_text,
+        metavar="NAME|F.py",
         help="also time the updates of this training configuration; repeatable",
     )
     options.add_overrides(parser, "batch_size=1")
@@ -78,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     from flashmotion_jax.perf.bench_report import to_json, to_lines
     from flashmotion_jax.runtime.atomic import replacing
 
+    if args.layers is not None and args.layers < 1:
+        raise UserError(f"--layers {args.layers}; expected 1 or more")
     if args.repeat < 1:
         raise UserError(f"--repeat {args.repeat}; expected 1 or more")
     adapters = args.adapter or ([] if args.train else ["none", *ADAPTERS])

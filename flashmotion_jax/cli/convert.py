@@ -67,6 +67,7 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
     add = parser.add_argument
     add(
         "source",
+        type=options.path_text,
         metavar="SRC",
         help="folder in the original or diffusers layout; .pt, .pth or .safetensors file; or "
         "owner/name or owner/name/file on Hugging Face",
@@ -98,7 +99,7 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
 def _add_export(commands: Any) -> None:
     parser = commands.add_parser("export", help="write a checkpoint in a PyTorch layout")
     add = parser.add_argument
-    add("source", type=Path, metavar="DIR", help="checkpoint of this project")
+    add("source", type=options.path, metavar="DIR", help="checkpoint of this project")
     add("destination", metavar="DST", help="new folder, or .safetensors file")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -116,7 +117,12 @@ def _add_inspect(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect", help="list keys, shapes and dtypes, the recognized component and unknown keys"
     )
-    parser.add_argument("source", metavar="SRC", help="file or folder, or a Hugging Face name")
+    parser.add_argument(
+        "source",
+        type=options.path_text,
+        metavar="SRC",
+        help="file or folder, or a Hugging Face name",
+    )
     _add_names(parser)
     parser.set_defaults(run=_inspect)
 
@@ -125,7 +131,9 @@ def _add_verify(commands: Any) -> None:
     parser = commands.add_parser(
         "verify", help="compare the weights of a checkpoint with their stored digests"
     )
-    parser.add_argument("source", type=Path, metavar="DIR", help="checkpoint of this project")
+    parser.add_argument(
+        "source", type=options.path, metavar="DIR", help="checkpoint of this project"
+    )
     parser.set_defaults(run=_verify)
 
 
@@ -133,7 +141,9 @@ def _add_metrics(commands: Any) -> None:
     parser = commands.add_parser(
         "metrics", help="convert Inception and I3D, the networks of FID and FVD"
     )
-    parser.add_argument("source", metavar="SRC", help=".pth, .pt or .safetensors file")
+    parser.add_argument(
+        "source", type=options.path_text, metavar="SRC", help=".pth, .pt or .safetensors file"
+    )
     parser.add_argument("destination", metavar="DST", help="output folder")
     options.set_outputs(parser, folders=("destination",))
     parser.set_defaults(run=_metrics)
@@ -156,7 +166,7 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--map",
-        type=Path,
+        type=options.path,
         metavar="FILE",
         help="JSON file that renames keys, see docs/checkpoints.md",
     )

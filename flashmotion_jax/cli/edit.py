@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
     """Adds the command to those of `flashmotion`."""
     parser = commands.add_parser("edit", help="draw trajectories and generate videos in a browser")
     add = parser.add_argument
-    add("--image", metavar="F", help="image to start with (default: none)")
+    add("--image", type=options.path_text, metavar="F", help="image to start with (default: none)")
     add("--port", type=int, metavar="N", help=f"port (default: {PORT}, or another free one)")
     add(
         "--host",

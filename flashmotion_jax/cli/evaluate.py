@@ -36,10 +36,15 @@ def add_parser(commands: Any) -> None:
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bench", choices=LAYOUTS, help="benchmark, which decides how many frames are compared")
-    add("--root", metavar="DIR", help="folder of the benchmark")
-    add("--pred", metavar="DIR", help="generated videos: <id>.mp4, or <id>/ of images")
+    add("--root", type=options.path_text, metavar="DIR", help="folder of the benchmark")
+    add(
+        "--pred",
+        metavar="DIR",
+        help="generated videos: <id>.mp4, or <id>/ of images",
+    )
     add(
         "--masks",
+        type=options.path_text,
         metavar="DIR",
         help="<id>/ with a label image for each generated frame, with the benchmark's labels "
         "(default: sprites are found by their colors; other benchmarks need it, or --sam2)",
@@ -48,27 +53,36 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--sam2",
         nargs="?",
         const="facebook/sam2-hiera-large",
+        type=options.path_text,
         metavar="MODEL",
         help="segment with SAM 2, starting from the benchmark's masks of frame 0: a folder or a "
         "name on Hugging Face (facebook/sam2-hiera-large without MODEL)",
     )
     add(
         "--tracks",
+        type=options.path_text,
         metavar="DIR",
         help="<id>_tracks.npy of points in the generated videos, for the end-point error",
     )
     add(
         "--requested",
+        type=options.path_text,
         metavar="DIR",
         help="<id>.json with the requested boxes (default: ROOT/trajectories)",
     )
     add(
         "--weights",
+        type=options.path_text,
         metavar="DIR",
         help="weights of Inception and I3D from `flashmotion convert metrics`; measures FID and "
         "FVD",
     )
-    add("--out", default="evaluation", metavar="DIR", help="results (default: evaluation)")
+    add(
+        "--out",
+        default="evaluation",
+        metavar="DIR",
+        help="results (default: evaluation)",
+    )
 
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +123,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=16,
         metavar="N",
-        help="frames that go through Inception together (default: 16)",
+        help="number of frames in a batch of Inception (default: 16)",
     )
 
 
@@ -134,23 +148,41 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
 
 def _add_compare(commands: Any) -> None:
     parser = commands.add_parser(
-        "compare", help="which differences between two results are significant"
+        "compare", help="test which differences between two results are significant"
     )
     add = parser.add_argument
-    add("first", metavar="A.json", help="result.json of an evaluation, or its folder")
-    add("second", metavar="B.json", help="another one, of the same protocol")
+    add(
+        "first",
+        type=options.path_text,
+        metavar="A.json",
+        help="result.json of an evaluation, or its folder",
+    )
+    add(
+        "second", type=options.path_text, metavar="B.json", help="another one, of the same protocol"
+    )
     add("--json", metavar="F.json", help="also write the comparison to this file")
     options.set_outputs(parser, files=("json",))
     parser.set_defaults(run=_compare)
 
 
 def _add_export(commands: Any) -> None:
-    parser = commands.add_parser("export", help="write the inputs of another method")
+    parser = commands.add_parser("export", help="write the inputs that another method needs")
     add = parser.add_argument
     add("--method", required=True, choices=METHODS, help="the method")
     add("--bench", required=True, choices=LAYOUTS, help="the benchmark")
-    add("--root", required=True, metavar="DIR", help="folder of the benchmark")
-    add("--out", required=True, metavar="DIR", help="output, with a folder <id>/ for each video")
+    add(
+        "--root",
+        required=True,
+        type=options.path_text,
+        metavar="DIR",
+        help="folder of the benchmark",
+    )
+    add(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="output, with a folder <id>/ for each video",
+    )
     add("--num-frames", type=int, metavar="N", help="frames of the method (default: as published)")
     options.set_outputs(parser, folders=("out",))
     parser.set_defaults(run=_export)
@@ -164,7 +196,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     missing = [f"--{name}" for name in ("bench", "root", "pred") if getattr(args, name) is None]
     if missing:
-        raise UserError(f"{' and '.join(missing)} missing: see flashmotion evaluate --help")
+        raise UserError(f"missing {', '.join(missing)}; see flashmotion evaluate --help")
     if args.generate:
         check_folder(args.pred)
     names = [field.name for field in dataclasses.fields(EvaluateConfig)]

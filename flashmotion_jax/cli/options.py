@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flashmotion_jax.config import ADAPTERS
 from flashmotion_jax.runtime.errors import UserError
@@ -17,11 +17,15 @@ DTYPES = ("bfloat16", "float32")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose commands, at every level, take `--traceback`."""
+    """A parser whose commands, at every level, take `--traceback` and report errors in one line."""
 
     def __init__(self, **options: Any):
         super().__init__(**options)
         add_traceback(self)
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with status 2; argparse would print the whole usage before the message."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def add_traceback(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +44,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         required=True,
+        type=path_text,
         metavar="NAME|F.py",
         help="name of a configuration or path of a file, for instance stage3 or my.py; text after "
         "a colon is passed to its get_config, as in stage3:ADAPTER",
@@ -62,6 +67,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds `--model`."""
     parser.add_argument(
         "--model",
+        type=path_text,
         metavar="DIR",
         help="checkpoint folder (default: the included small 64x64 model)",
     )
@@ -118,6 +124,34 @@ def check_outputs(args: argparse.Namespace) -> None:
             if Path(path).absolute() in given:
                 raise UserError(f"{path} is given for two outputs; choose another name for one")
             given.add(Path(path).absolute())
+
+
+def path_text(text: str) -> str:
+    """Parses the path of a file or folder, or the name of a model on Hugging Face.
+
+    Raises:
+      argparse.ArgumentTypeError: the text is empty, which often is an unset variable of a shell, or
+        contains a null character.
+    """
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a path")
+    return text
+
+
+def path(text: str) -> Path:
+    """Parses a path, as `path_text` does."""
+    return Path(path_text(text))
+
+
+def positive(text: str) -> int:
+    """Parses a number of things.
+
+    Raises:
+      argparse.ArgumentTypeError: the text is not a whole number, or below 1.
+    """
+    if not (text.strip().isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, at least 1")
+    return int(text)
 
 
 def part(text: str) -> tuple[int, int]:

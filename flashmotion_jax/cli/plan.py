@@ -26,7 +26,12 @@ def add_parser(commands: Any) -> None:
     )
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", metavar="F.py", help="configuration of a training run")
+    what.add_argument(
+        "--config",
+        type=options.path_text,
+        metavar="NAME|F.py",
+        help="configuration of a training run",
+    )
     what.add_argument(
         "--sample",
         nargs="?",
@@ -38,7 +43,7 @@ def add_parser(commands: Any) -> None:
     options.add_adapter(parser, None, f"kind of adapter, for --sample (default: {DEFAULT_ADAPTER})")
     add(
         "--devices",
-        type=int,
+        type=options.positive,
         default=1,
         metavar="N",
         help="number of devices that share a video, for --sample (default: 1)",
@@ -85,9 +90,11 @@ def run(args: argparse.Namespace) -> int:
     from flashmotion_jax.perf.plan_report import to_json, to_lines
     from flashmotion_jax.runtime.atomic import replacing
 
-    topology, size, config = open_topology(args.topology), _video_size(args), None
+    size, config = _video_size(args), None
     if args.config:
         config = with_overrides(load_config(args.config, TrainConfig), args.set)
+    topology = open_topology(args.topology)
+    if config:
         plan = plan_training(config, topology, size, _say)
     else:
         kind = args.adapter or DEFAULT_ADAPTER
@@ -113,7 +120,11 @@ def _video_size(args: argparse.Namespace) -> VideoSize | None:
     from flashmotion_jax.perf.sizes import VideoSize
 
     given = {name: getattr(args, name) for name in ("height", "width", "num_frames")}
-    return VideoSize().override(**given) if any(given.values()) else None
+    return (
+        VideoSize().override(**given)
+        if any(value is not None for value in given.values())
+        else None
+    )
 
 
 def _suggest(config: TrainConfig, topology: Topology, size: VideoSize | None) -> None:

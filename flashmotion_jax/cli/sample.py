@@ -41,10 +41,16 @@ def add_parser(commands: Any) -> None:
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--image", metavar="F", help="first frame (default: none, text-to-video)")
+    add(
+        "--image",
+        type=options.path_text,
+        metavar="F",
+        help="first frame (default: none, text-to-video)",
+    )
     add("--prompt", default="", metavar="TEXT", help="description of the video (default: empty)")
     add(
         "--trajectory",
+        type=options.path_text,
         metavar="F.json|F.mp4|DIR",
         help="trajectory.json, maps (video or PNG files), or another format: docs/trajectories.md",
     )
@@ -98,12 +104,16 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     options.add_dtype(parser)
     add(
         "--devices",
-        type=int,
+        type=options.positive,
         default=1,
         metavar="N",
         help="number of devices that share the video; each holds all weights (default: 1)",
     )
-    add("--prompt-cache", metavar="DIR", help="folder for caching prompt embeddings between runs")
+    add(
+        "--prompt-cache",
+        metavar="DIR",
+        help="folder for caching prompt embeddings between runs",
+    )
     add(
         "--profile",
         metavar="DIR",

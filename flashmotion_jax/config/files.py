@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import itertools
 import sys
 import traceback
@@ -38,6 +39,8 @@ def load_config(name: str, kind: type[Config]) -> Config:
         get_config = getattr(_run(path), "get_config", None)
         if not callable(get_config):
             raise UserError(f"{name} is not a configuration: {path} defines no function get_config")
+        if argument and not inspect.signature(get_config).parameters:
+            raise UserError(f"{name}: this configuration takes no text after a colon; leave it out")
         config = get_config(argument) if argument else get_config()
     except UserError:
         raise

@@ -7,6 +7,7 @@ configuration files or tensor shapes, and store them as JSON next to the weights
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 from flashmotion_jax.config import wan22
@@ -260,8 +261,13 @@ class SamplingConfig:
             f"sampler={self.sampler!r} is unknown; use few_step, unipc or euler",
         )
         require(
-            self.guidance_scale >= 1,
-            f"guidance_scale={self.guidance_scale} is below 1; use 1 for no guidance",
+            1 <= self.guidance_scale < math.inf,
+            f"guidance_scale={self.guidance_scale}; expected a number of at least 1, where 1 is no "
+            "guidance",
+        )
+        require(
+            0 < self.shift < math.inf,
+            f"shift={self.shift}; expected a positive number, 5 for Wan2.2-TI2V-5B",
         )
 
     @property

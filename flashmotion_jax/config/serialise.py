@@ -143,5 +143,5 @@ def _field_names(cls: Any) -> list[str]:
 
 def _unknown(key: str, names: Iterable[str], owner: str) -> str:
     nearest = difflib.get_close_matches(key, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {list(names)}"
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {', '.join(names)}"
     return f"unknown key {key!r} for {owner}{hint}"

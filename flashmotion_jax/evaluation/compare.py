@@ -160,7 +160,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
         if not all("metrics" in video for video in result["videos"]) or "protocol" not in result:
             raise UserError("it has an older format; evaluate again")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a result of `flashmotion evaluate`: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{file} is not a result of `flashmotion evaluate`: {reason}") from error
     return result
 
 

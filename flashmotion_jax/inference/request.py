@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def make_request(
     num_frames = sampling.num_frames if num_frames is None else num_frames
     grid.check(num_frames, height, width)
     check_video_size(num_frames * len(prompts), height, width, "the video")
+    if not math.isfinite(adapter_scale):
+        raise UserError(f"adapter_scale={adapter_scale}; expected a finite number, for instance 1")
     shape = {"num_frames": num_frames, "height": height, "width": width}
     # Point tracks are in pixels of the image, before it is resized and cropped.
     canvas = None if images[0] is None else Canvas(images[0].shape[1], images[0].shape[0])
@@ -196,7 +199,7 @@ def _maps(
     if not has_adapter:
         if trajectory is not None:
             kinds = " or ".join(ADAPTERS)
-            raise UserError(f"a trajectory without an adapter; load one: {kinds}")
+            raise UserError(f"a trajectory without an adapter; use {kinds}, or omit the trajectory")
         return None
     trajectories = _one_each("trajectory", trajectory, count)
     if any(item is None for item in trajectories):

@@ -30,8 +30,9 @@ def exit_status(program: str, run: Callable[[], int], *, traceback: bool = False
 
     Returns:
       The status of `run`; 2 and one line for bad input (`UserError`); 1 and one line for a failure
-      of the machine (disk, permission, network, a missing package) or of training (a loss that is
-      not finite); 130 if interrupted; 1 and a traceback for any other exception, which is a bug.
+      of the machine (disk, memory, permission, network, a missing package) or of training (a loss
+      that is not finite); 130 if interrupted; 1 and a traceback for any other exception, which is a
+      bug.
     """
     try:
         with _interrupts_raised_again():
@@ -54,7 +55,7 @@ def exit_status(program: str, run: Callable[[], int], *, traceback: bool = False
 def _is_of_the_machine(error: Exception) -> bool:
     if isinstance(error, ImportError):  # a name that this package itself lacks is a bug
         return not (error.name or "").startswith("flashmotion_jax")
-    return isinstance(error, OSError | FloatingPointError)
+    return isinstance(error, OSError | MemoryError | FloatingPointError)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.models.text_encoder import TextEncoder
-from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.atomic import check_folder, replacing
 from flashmotion_jax.runtime.jit import program
 
 #: Token counts are rounded up to a multiple of this, so that few programs are compiled.
@@ -41,6 +41,9 @@ class PromptEncoder:
       text_len: Length that embeddings are zero-padded to, in tokens.
       cache_dir: Folder for embeddings on disk, created when needed; None keeps them in memory only.
       cache_key: Identifies the encoder's weights, so that embeddings of other weights are not used.
+
+    Raises:
+      UserError: `cache_dir` is not a folder, or cannot be written to.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
         self._text_len = text_len
+        if cache_dir is not None:
+            check_folder(cache_dir)
         self._cache_dir = cache_dir
         self._cache_key = cache_key
         self._memory: dict[str, np.ndarray] = {}

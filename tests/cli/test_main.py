@@ -106,21 +106,59 @@ def test_a_profile_of_the_run(folder, tmp_path, capsys):
         (["--image", "missing.png"], "no image at missing.png"),
         (["--trajectory", "missing.json"], "missing.json"),
         (["--model", "missing"], "missing does not exist"),
+        (["--model", __file__], "test_main.py is not a folder; expected a checkpoint"),
         (["--adapter", "none"], "a trajectory without an adapter"),
+        (["--shift", "nan"], "shift=nan; expected a positive number"),
+        (["--adapter-scale", "nan"], "adapter_scale=nan; expected a finite number"),
     ],
 )
 def test_bad_input_is_status_2_and_one_readable_line(folder, inputs, capsys, arguments, message):
     assert main(["sample", "--model", str(folder), *inputs, *arguments]) == 2
     printed = capsys.readouterr()
     assert message in printed.err and "Traceback" not in printed.err
-    assert printed.err.startswith("flashmotion: ")
+    assert printed.err.startswith("flashmotion: ") and printed.err.count("\n") == 1
 
 
 def test_bad_arguments_are_status_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["sample", "--model", "x", "--height", "big"])
     assert stop.value.code == 2
-    assert "--height: invalid int value: 'big'" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "--height: invalid int value: 'big'; see flashmotion sample --help" in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sample", "--image", ""],
+        ["sample", "--trajectory", " "],
+        ["sample", "--model", ""],
+        ["sample", "--image", "a\0b"],
+        ["convert", "inspect", ""],
+        ["convert", "import", "", "out"],
+        ["convert", "verify", ""],
+        ["train", "--config", ""],
+        ["evaluate", "--root", ""],
+        ["evaluate", "compare", "", "a"],
+        ["bench", "--train", ""],
+        ["edit", "--image", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2 and "; expected a path; see flashmotion" in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", "many"])
+def test_a_number_of_devices_is_at_least_1(count, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", "--devices", count])
+    assert stop.value.code == 2
+    assert f"--devices: '{count}'; expected a whole number, at least 1" in capsys.readouterr().err
 
 
 def test_a_failing_disk_is_status_1(folder, inputs, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -53,8 +54,14 @@ def test_invalid_values_raise():
         ValueError, match="map_kind='line' is unknown; use one of box, filled_box, mask"
     ):
         SamplingConfig(map_kind="line")
-    with pytest.raises(ValueError, match=r"guidance_scale=0\.5 is below 1"):
+    with pytest.raises(ValueError, match=r"guidance_scale=0\.5; expected a number of at least 1"):
         SamplingConfig(guidance_scale=0.5)
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"guidance_scale={value}; expected"):
+            SamplingConfig(guidance_scale=value)
+    for value in (math.nan, math.inf, 0, -1):
+        with pytest.raises(ValueError, match=f"shift={value}; expected a positive number"):
+            SamplingConfig(shift=value)
 
 
 @pytest.mark.parametrize("multipliers", [(1, 3, 4), (4, 1, 16), (3, 4, 4)])

@@ -74,7 +74,7 @@ def test_verify(tmp_path, capsys):
         str(folder),
     ]
     assert flashmotion(["convert", "verify", str(tmp_path)]) == 2
-    assert "has no model.json" in capsys.readouterr().err
+    assert "is not a folder with a model.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,8 @@ def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert "error:" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert printed.endswith(" --help\n") and printed.count("\n") == 1
 
 
 def test_interrupt(monkeypatch, capsys):

@@ -225,7 +225,7 @@ def test_videos_of_the_pipeline_are_scored(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--root", "x"], "--bench and --pred missing"),
+        (["--root", "x"], "missing --bench, --pred; see flashmotion evaluate --help"),
         (["--bench", "davis", "--root", "x", "--pred", "."], "needs masks"),
         (
             [

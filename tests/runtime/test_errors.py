@@ -61,6 +61,7 @@ def test_the_status_of_the_command_is_returned(status, capsys):
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 1),
         (ImportError("the editor needs uvicorn: pip install ..."), 1),
         (FloatingPointError("the loss is nan"), 1),
+        (MemoryError("Unable to allocate 1.12 TiB"), 1),
     ],
 )
 def test_input_and_the_machine_are_one_line(error, status, capsys):
