@@ -334,8 +334,7 @@ def read_sampling(path: str | Path) -> SamplingConfig:
     path = Path(path)
     file = path / "model.json"
     if not file.is_file():
-        reason = "is not a folder" if path.exists() else "does not exist"
-        reason = "has no model.json" if path.is_dir() else reason
+        reason = "is not a folder with a model.json" if path.exists() else "does not exist"
         raise UserError(
             f"{path} {reason}; expected a checkpoint of this project, made with "
             "`flashmotion convert import SRC DST`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -171,7 +171,7 @@ def test_evaluate_is_a_library_call(tmp_path):
     calls = []
     results = fm.evaluate(config, lambda *call: calls.append(call))
     assert calls == [("evaluate", 1, 2), ("evaluate", 2, 2)]
-    assert tuple(results.groups["all"]["mask_iou"]) == (1, 1, 1, 2)
+    assert astuple(results.groups["all"]["mask_iou"]) == (1, 1, 1, 2)
     assert result(out) == json.loads(json.dumps(results.to_dict()))
     with pytest.raises(MissingPartsError, match="1 videos of other parts"):
         fm.evaluate(replace(config, out=tmp_path / "parts", part=(1, 2)))
