@@ -106,7 +106,10 @@ def test_a_profile_of_the_run(folder, tmp_path, capsys):
         (["--image", "missing.png"], "no image at missing.png"),
         (["--trajectory", "missing.json"], "missing.json"),
         (["--model", "missing"], "missing does not exist"),
-        (["--model", __file__], "test_main.py is not a folder with a model.json; expected a checkpoint"),
+        (
+            ["--model", __file__],
+            "test_main.py is not a folder with a model.json; expected a checkpoint",
+        ),
         (["--adapter", "none"], "a trajectory without an adapter"),
         (["--shift", "nan"], "shift=nan; expected a positive number"),
         (["--adapter-scale", "nan"], "adapter_scale=nan; expected a finite number"),

@@ -50,17 +50,13 @@ def test_a_file_that_is_not_a_configuration(tmp_path, text, message):
         load_config(str(file), TrainConfig)
 
 
-def test_values_that_a_configuration_rejects_keep_their_message(tmp_path):
-    file = tmp_path / "rejected.py"
-
-
-def test_a_configuration_without_an_argument_refuses_one():
+def test_a_configuration_without_an_argument_rejects_one():
     with pytest.raises(UserError, match="stage2:resnet: this configuration takes no text after"):
         load_config("stage2:resnet", TrainConfig)
 
 
-def test_values_that_a_configuration_refuses_keep_their_message(tmp_path):
-    file = tmp_path / "refused.py"
+def test_values_that_a_configuration_rejects_keep_their_message(tmp_path):
+    file = tmp_path / "rejected.py"
 
     file.write_text(
         "from flashmotion_jax import SamplingConfig\n"
