@@ -129,7 +129,7 @@ def _add_inspect(commands: Any) -> None:
 
 def _add_verify(commands: Any) -> None:
     parser = commands.add_parser(
-        "verify", help="compare the weights of a checkpoint with their stored digests"
+        "verify", help="compare the files and weights of a checkpoint with their checksums"
     )
     parser.add_argument(
         "source", type=options.path, metavar="DIR", help="checkpoint of this project"

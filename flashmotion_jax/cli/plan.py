@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
         const="",
         metavar="DIR",
         help="plan sampling from a checkpoint folder (default: the published sizes), with one "
-        "video for every --devices devices",
+        "video per group of --devices devices",
     )
     options.add_adapter(parser, None, f"kind of adapter, for --sample (default: {DEFAULT_ADAPTER})")
     add(

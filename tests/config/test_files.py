@@ -57,7 +57,6 @@ def test_a_configuration_without_an_argument_rejects_one():
 
 def test_values_that_a_configuration_rejects_keep_their_message(tmp_path):
     file = tmp_path / "rejected.py"
-
     file.write_text(
         "from flashmotion_jax import SamplingConfig\n"
         "get_config = lambda: SamplingConfig(guidance_scale=0)"
