@@ -16,6 +16,8 @@ os.environ["XLA_FLAGS"] = (
 )
 # Arrays of different rank in one operation are more often a mistake than a broadcast.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Modules are trees without shared parameters: checkpoints, sharding and `lax.scan` rely on it.
+os.environ["NNX_GRAPH_MODE"] = "false"
 # Tests do not depend on earlier runs, and do not write into the user's cache.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
