@@ -61,7 +61,7 @@ def open_image(path: str | Path) -> Generator[Image.Image, None, None]:
         raise UserError(f"{path} is too large ({error}): scale it down") from error
     except UNREADABLE as error:
         raise UserError(
-            f"{path} is not a readable image ({error}): give a whole PNG, JPEG or WebP file"
+            f"{path} is not a readable image ({error}): expected a complete PNG, JPEG or WebP file"
         ) from error
 
 

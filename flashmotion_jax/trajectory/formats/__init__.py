@@ -96,7 +96,13 @@ def read_trajectory(path: str | Path, options: ImportOptions | None = None) -> I
     """
     read = find_format(path).read
     assert read is not None  # `find_format` gives readable formats only
-    return read(Path(path), options or ImportOptions())
+    try:
+        return read(Path(path), options or ImportOptions())
+    except UserError as error:
+        name = Path(path).name  # of an upload, the folder means nothing to its sender
+        if name in str(error):
+            raise
+        raise UserError(f"{name}: {error}") from error
 
 
 def write_trajectory(name: str, request: ExportRequest, folder: str | Path) -> Path:

@@ -130,3 +130,11 @@ def test_what_a_label_image_leaves_out_is_told(tmp_path: Path):
     assert import_files(tmp_path, ImportOptions())["notices"] == [notice]
     with pytest.warns(UserWarning, match=notice):
         load_maps(tmp_path / "labels.png", num_frames=5, height=32, width=48)
+
+
+@pytest.mark.parametrize("text", ["{", "[[1", '[{"x": 1}]'])
+def test_errors_name_the_file(tmp_path, text):
+    file = tmp_path / "broken.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"broken\.json"):
+        read_trajectory(file)
