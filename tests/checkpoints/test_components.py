@@ -219,7 +219,7 @@ def test_missing_folder(tmp_path):
 
 
 def test_folder_that_is_no_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match=r"has no model\.json"):
+    with pytest.raises(ValueError, match=r"is not a folder with a model\.json"):
         components.load_component(tmp_path, "dit")
 
 
