@@ -88,6 +88,10 @@ class VAEConfig:
                 f"{name} has {len(getattr(self, name))} values; expected "
                 f"latent_channels={self.latent_channels}",
             )
+        for value in self.latents_mean:
+            require(math.isfinite(value), f"latents_mean has {value}; expected finite numbers")
+        for value in self.latents_std:
+            require(0 < value < math.inf, f"latents_std has {value}; expected positive numbers")
         for name, halved in (
             ("temporal_downsample", self.temporal_downsample),
             ("spatial_downsample", self.halves_space),

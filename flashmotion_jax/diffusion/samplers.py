@@ -86,6 +86,25 @@ def few_step_schedule(sigmas: np.ndarray) -> FewStep[np.ndarray]:
     return FewStep(np.arange(len(sigmas), dtype=np.int32), levels[:-1], levels[1:])
 
 
+def noise_keys(seeds: Sequence[int]) -> jax.Array:
+    """Makes the random key of each video from all 64 bits of its seed.
+
+    Args:
+      seeds: One per video; negative ones count as their two's complement.
+
+    Returns:
+      Random keys, [B]. Those of seeds from 0 to 2^32 - 1 are `jax.random.key(seed)`.
+    """
+
+    def key(seed: int) -> jax.Array:
+        # Without 64-bit types, `jax.random.key` drops the upper half of a seed.
+        upper, lower = divmod(seed % 2**64, 2**32)
+        key = jax.random.key(np.uint32(lower))
+        return jax.random.fold_in(key, np.uint32(upper)) if upper else key
+
+    return jnp.stack([key(seed) for seed in seeds])
+
+
 def draw_noise(keys: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Draws unit Gaussian noise for each video from its own key.
 

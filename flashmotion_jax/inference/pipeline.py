@@ -28,6 +28,7 @@ import numpy as np
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DEFAULT_ADAPTER, DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
+from flashmotion_jax.diffusion.samplers import noise_keys
 from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
 from flashmotion_jax.inference.request import Request, make_request
 from flashmotion_jax.models.adapters import Adapter
@@ -320,15 +321,14 @@ class Pipeline:
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
         with self._use("dit") as dit, self._use("adapter") as adapter:
+            shape = self._vae_config.latent_shape(request.num_frames, request.height, request.width)
             latents = generate_latents(
                 dit,
                 adapter,
                 conditions,
                 make_schedule(request.sampling),
-                jnp.stack([jax.random.key(seed) for seed in request.seeds]),
-                shape=self._vae_config.latent_shape(
-                    request.num_frames, request.height, request.width
-                ),
+                noise_keys(request.seeds),
+                shape=shape,
                 progress=self._steps,
             )
             return jax.block_until_ready(latents)

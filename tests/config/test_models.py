@@ -114,3 +114,12 @@ def test_configurations_are_frozen_and_hashable(cls):
 
 def test_latent_shape_of_a_full_size_video():
     assert VAEConfig().latent_shape(121, 704, 1280) == (31, 44, 80, 48)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_latent_statistics_are_finite_numbers(value):
+    with pytest.raises(ValueError, match=f"latents_std has {value}; expected"):
+        VAEConfig(latents_std=(value,) * 48)
+    if not math.isfinite(value):
+        with pytest.raises(ValueError, match=f"latents_mean has {value}; expected"):
+            VAEConfig(latents_mean=(value,) * 48)

@@ -270,6 +270,15 @@ def test_progress_counts_steps_and_can_cancel():
     assert few == [1, 2]
 
 
+def test_all_64_bits_of_a_seed_count():
+    seeds = [0, 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**63 - 1, -1, -(2**63)]
+    data = jax.random.key_data(samplers.noise_keys(seeds))
+    assert len({tuple(row.tolist()) for row in data}) == len(seeds)
+    small = [0, 1, 2**31 - 1]
+    expected = [jax.random.key_data(jax.random.key(seed)) for seed in small]
+    np.testing.assert_array_equal(jax.random.key_data(samplers.noise_keys(small)), expected)
+
+
 if __name__ == "__main__":
     GOLDEN.parent.mkdir(exist_ok=True)
     numbers = {name: live(name) for name in ["few_step", *MULTI_STEP]}

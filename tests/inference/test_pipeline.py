@@ -278,7 +278,7 @@ def test_an_adapter_of_ones_own_as_in_the_docs(folder, image):
     guide = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
     scope = {}
     exec(guide.split("```python\n")[1].split("```")[0], scope)
-    adapter = scope["BiasAdapter"](tiny.DIT.num_layers, tiny.DIT.dim)
+    adapter = scope["BiasAdapter"](None, tiny.DIT)
     plain = Pipeline.from_pretrained(folder, None)(image, "a dog")
     pipe = Pipeline.from_pretrained(folder, adapter)
     np.testing.assert_array_equal(pipe(image, "a dog", trajectory()), plain)

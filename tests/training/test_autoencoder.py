@@ -246,3 +246,17 @@ def test_the_chunk_size_does_not_change_the_result():
     np.testing.assert_allclose(short, long, atol=2e-5)
     first, second = (vae.reconstruct(short, chunk=chunk) for chunk in (1, 2))
     np.testing.assert_allclose(first, second, atol=2e-5)
+
+
+def test_statistics_of_latents_far_from_zero():
+    """The mean square minus the squared mean would give a deviation of 0 here, in float32."""
+
+    class Shifted(nnx.Module):
+        def moments(self, video):
+            return 100 + 0.02 * video[..., :2], None
+
+    videos = np.random.default_rng(0).integers(0, 256, (3, 2, 16, 16, 3), np.uint8)
+    mean, std = autoencoder.latent_statistics(Shifted(), videos)
+    latents = 100 + 0.02 * (videos[..., :2] / 127.5 - 1)
+    np.testing.assert_allclose(mean, latents.mean((0, 1, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(std, latents.std((0, 1, 2, 3)), rtol=2e-3)

@@ -9,7 +9,6 @@ Source: Kingma and Welling, arXiv:1312.6114; Rombach et al., arXiv:2112.10752, f
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -155,19 +154,22 @@ def latent_statistics(
       vae: The autoencoder.
       videos: uint8 `[F, H, W, 3]` each.
     """
-    sums = [_sums(vae, jnp.asarray(video)[None]) for video in videos]
-    first, second, count = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), sums)
-    mean = first / count
-    std = jnp.sqrt(second / count - mean**2)
-    return tuple(map(float, mean)), tuple(map(float, std))
+    moments = [_moments(vae, jnp.asarray(video)[None]) for video in videos]
+    columns = zip(*moments, strict=True)
+    means, variances, counts = (np.array(column, np.float64) for column in columns)
+    # Variance within the videos and between them: the mean square minus the squared mean would
+    # cancel to nothing where the mean is large.
+    mean = np.average(means, axis=0, weights=counts)
+    variance = np.average(variances + (means - mean) ** 2, axis=0, weights=counts)
+    return tuple(map(float, mean)), tuple(map(float, np.sqrt(variance)))
 
 
 @program
-def _sums(vae: VAE, video: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Sum, sum of squares and number of the latents, by channel."""
-    mean, _ = vae.moments(to_float(video))
+def _moments(vae: VAE, video: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean, variance and number of the latents of a video, by channel."""
+    latents, _ = vae.moments(to_float(video))
     axes = (0, 1, 2, 3)
-    return mean.sum(axes), (mean**2).sum(axes), jnp.float32(mean[..., 0].size)
+    return latents.mean(axes), latents.var(axes), jnp.float32(latents[..., 0].size)
 
 
 def _merge_windows(x_BN: jax.Array) -> jax.Array:
