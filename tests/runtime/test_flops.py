@@ -60,7 +60,7 @@ def loop(length, x, w):
         (with_own_gradient, 1),
         (jax.grad(lambda x, w: with_own_gradient(x, w).sum(), (0, 1)), 3),
         (lambda x, w: jax.lax.while_loop(lambda x: x[0, 0] < 9, jnp.exp, x) @ w, 1),
-        (lambda x, w: jnp.sort(jnp.tanh(x)) * w[0], 0),
+        (lambda x, w: jnp.sort(jnp.tanh(x)) * w[:1], 0),
     ],
 )
 def test_programs_inside_programs(function, matmuls):
