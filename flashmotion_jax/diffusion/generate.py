@@ -204,6 +204,11 @@ def generate_latents(
     Returns:
       float32 `[B, T, h, w, C]`.
     """
+    # Python numbers, the defaults, would be transferred in every step.
+    conditions = conditions._replace(
+        adapter_scale=jnp.float32(conditions.adapter_scale),
+        guidance_scale=jnp.float32(conditions.guidance_scale),
+    )
     prepared, noise, step_keys = start_denoising(dit, adapter, conditions, keys, shape=shape)
 
     def advance(state: State, row: FewStep[jax.Array] | Solver[jax.Array]) -> State:

@@ -118,6 +118,19 @@ def test_latents_of_the_result_are_normalized(folder, run):
     np.testing.assert_allclose(latents.std((0, 1, 2, 3)), 1, atol=1e-3)
 
 
+def moved_parts(*paths):
+    """The parts of the autoencoder whose parameters differ between two checkpoints."""
+    before, after = (
+        components.flat_parameters(components.load_component(path, "vae", "float32"))
+        for path in paths
+    )
+    return {
+        name.split(".")[0]
+        for name, variable in after.items()
+        if (np.asarray(variable.get_value()) != np.asarray(before[name].get_value())).any()
+    }
+
+
 def test_decoder_only_does_not_change_the_latents(folder):
     config = TrainConfig(
         stage=stage(folder, decoder_only=True, map_fraction=0.0),
@@ -133,16 +146,7 @@ def test_decoder_only_does_not_change_the_latents(folder):
         components.read_component(path, "vae").config for path in (folder / "base", result.model)
     ]
     assert read[0] == read[1]
-    before, after = (
-        components.flat_parameters(components.load_component(path, "vae", "float32"))
-        for path in (folder / "base", result.model)
-    )
-    moved = {
-        name.split(".")[0]
-        for name, variable in after.items()
-        if (np.asarray(variable.get_value()) != np.asarray(before[name].get_value())).any()
-    }
-    assert moved == {"conv2", "decoder"}
+    assert moved_parts(folder / "base", result.model) == {"conv2", "decoder"}
 
 
 def test_the_adversarial_loss_trains_decoder_and_discriminator(folder):
@@ -170,16 +174,7 @@ def test_the_adversarial_loss_trains_decoder_and_discriminator(folder):
     lines = [json.loads(line) for line in (result.workdir / "log.jsonl").read_text().splitlines()]
     assert {"autoencoder/gradient_norm/adversarial", "discriminator/accuracy"} <= lines[0].keys()
     assert lines[0]["autoencoder/weight/adversarial"] == pytest.approx(0.1)
-    before, after = (
-        components.flat_parameters(components.load_component(path, "vae", "float32"))
-        for path in (folder / "base", result.model)
-    )
-    moved = {
-        name.split(".")[0]
-        for name, variable in after.items()
-        if (np.asarray(variable.get_value()) != np.asarray(before[name].get_value())).any()
-    }
-    assert moved == {"conv2", "decoder"}
+    assert moved_parts(folder / "base", result.model) == {"conv2", "decoder"}
 
 
 def test_an_adversarial_loss_needs_an_optimizer(folder):

@@ -394,7 +394,7 @@ def test_a_failed_write_is_not_reported_as_saved(tmp_path):
 def test_non_finite_arrays_are_not_saved(tmp_path):
     snapshot = make_snapshot(2)
     kernel = snapshot.states["net"].params.kernel
-    kernel.set_value(kernel[...] + jnp.where(jnp.arange(4) == 2, jnp.inf, 0.0))
+    kernel.set_value(kernel[...] + jnp.where(jnp.arange(4) == 2, jnp.inf, 0.0)[None, None])
     checkpoints = Checkpoints(tmp_path, 2)
     fault = r"after step 2, 1 arrays are not finite, for example states\.net\.params\.kernel"
     with pytest.raises(FloatingPointError, match=fault):

@@ -97,9 +97,9 @@ def test_stage_1(world):
     # Two sample videos of 9 frames, the map to the left.
     from flashmotion_jax import read_video
 
-    names = sorted(file.name for file in (outcome.folder / "samples").iterdir())
+    names = sorted(file.name for file in (outcome.workdir / "samples").iterdir())
     assert names == ["step_000050_0.mp4", "step_000050_1.mp4"]
-    frames, fps = read_video(outcome.folder / "samples" / names[0])
+    frames, fps = read_video(outcome.workdir / "samples" / names[0])
     assert (frames.shape, fps) == ((9, 64, 192, 3), 12.0)
 
 
@@ -114,7 +114,7 @@ def test_stage_2(world):
     outcome, lines = run(world, stage)
     losses = values(lines, "fake_score/loss/diffusion")
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
-    assert len(values(lines, "generator/loss/matching")) == len(lines)
+    assert len(values(lines, "generator/loss/distribution_matching")) == len(lines)
     assert all(np.isfinite(values(lines, "generator/temporal_variance")))
     after = arrays(outcome.model, "dit")
     assert all(np.any(after[path] != before[path]) for path in before)
@@ -150,10 +150,10 @@ def test_stage_3(world):
 
 def test_frozen_models_are_bit_identical_in_memory(world, monkeypatch):
     """Steps receive the frozen arrays themselves: none may be donated or overwritten."""
-    from flashmotion_jax.training import loop
+    from flashmotion_jax.training import trainer
 
     seen = []
-    models_of = loop.Trainer.models
+    models_of = trainer.Trainer.models
 
     def models(self):
         found = models_of(self)
@@ -162,7 +162,7 @@ def test_frozen_models_are_bit_identical_in_memory(world, monkeypatch):
         )
         return found
 
-    monkeypatch.setattr(loop.Trainer, "models", models)
+    monkeypatch.setattr(trainer.Trainer, "models", models)
     stage = SlowAdapterConfig(slow_generator=str(world), adapter=ADAPTER, optimizer=OPTIMIZER)
     config = TrainConfig(
         stage=stage,

@@ -70,7 +70,7 @@ def _motion(sprite: Sprite, scene: Scene) -> str:
         return " and ".join(crossings)
     if sprite.is_still:
         return "stands still"
-    x, y = (sprite.centre_F2[-1] - sprite.centre_F2[0]).tolist()
+    x, y = (sprite.center_F2[-1] - sprite.center_F2[0]).tolist()
     if np.hypot(x, y) < _MOVES * scene.config.unit:
         return "moves around"
     vertical = [("up" if y < 0 else "down")] if abs(y) > _DIAGONAL * abs(x) else []

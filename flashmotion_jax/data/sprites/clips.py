@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -28,7 +29,8 @@ VERSION = 3
 _DOMAINS = {"train": 0, "test": 1}
 
 
-class Clip(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Clip:
     """A clip and its exact annotations.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
@@ -15,7 +15,8 @@ _DARK = 0.62
 _PERIOD = 0.8
 
 
-class Drawing(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Drawing:
     """A drawn scene.
 
     Attributes:
@@ -81,9 +82,9 @@ def _draw_sprite(sprite: Sprite, rows: slice, columns: slice) -> tuple[np.ndarra
         values_F.astype(np.float32)[:, None, None]
         for values_F in (sprite.radius_F, np.cos(sprite.angle_F), np.sin(sprite.angle_F))
     )
-    centre_x, centre_y = sprite.centre_F2.T.astype(np.float32)[:, :, None, None]
-    x = (np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5 - centre_x) / radius
-    y = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + 0.5 - centre_y) / radius
+    center_x, center_y = sprite.center_F2.T.astype(np.float32)[:, :, None, None]
+    x = (np.arange(columns.start, columns.stop, dtype=np.float32) + 0.5 - center_x) / radius
+    y = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + 0.5 - center_y) / radius
     own_x, own_y = x * cos + y * sin, y * cos - x * sin
     distance = SHAPES[sprite.shape].distance(own_x, own_y)
     cover = np.clip(0.5 - distance * radius, 0, 1)

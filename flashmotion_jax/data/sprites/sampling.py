@@ -151,8 +151,8 @@ def _sample_looks(
         turn = 0.0
     angle_F = rng.uniform(-0.35, 0.35) + turn * np.linspace(0, 1, config.num_frames)
     middle_2 = np.array([config.width, config.height]) / 2
-    centre_F2 = middle_2 + camera.zoom_F[:, None] * (path_F2 - middle_2 - camera.offset_F2)
-    return Sprite(shape, color, texture, centre_F2, radius_F * camera.zoom_F, angle_F, is_still)
+    center_F2 = middle_2 + camera.zoom_F[:, None] * (path_F2 - middle_2 - camera.offset_F2)
+    return Sprite(shape, color, texture, center_F2, radius_F * camera.zoom_F, angle_F, is_still)
 
 
 def _sample_start(

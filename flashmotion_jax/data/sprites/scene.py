@@ -125,7 +125,7 @@ class Sprite:
       shape: key of `SHAPES`.
       color: key of `PALETTE`.
       texture: one of `TEXTURES`.
-      centre_F2: (x, y) in pixels; a pixel's centre is at one half.
+      center_F2: (x, y) in pixels; a pixel's center is at one half.
       radius_F: in pixels, of the circle around it.
       angle_F: in radians, clockwise.
       is_still: Whether the sprite does not move relative to the world.
@@ -134,14 +134,14 @@ class Sprite:
     shape: str
     color: str
     texture: str
-    centre_F2: np.ndarray
+    center_F2: np.ndarray
     radius_F: np.ndarray
     angle_F: np.ndarray
     is_still: bool
 
     def boxes(self) -> np.ndarray:
         """Around the whole outline, seen or not: float64 [F, 4], (x0, y0, x1, y1) in pixels."""
-        return SHAPES[self.shape].boxes(self.centre_F2, self.radius_F, self.angle_F)
+        return SHAPES[self.shape].boxes(self.center_F2, self.radius_F, self.angle_F)
 
 
 @dataclass(frozen=True)

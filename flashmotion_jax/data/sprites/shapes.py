@@ -57,11 +57,11 @@ class Shape:
             distance = np.abs(distance + self.wall / 2) - self.wall / 2
         return distance
 
-    def boxes(self, centre_F2: np.ndarray, radius_F: np.ndarray, angle_F: np.ndarray) -> np.ndarray:
+    def boxes(self, center_F2: np.ndarray, radius_F: np.ndarray, angle_F: np.ndarray) -> np.ndarray:
         """Returns the box of the outline at each pose.
 
         Args:
-          centre_F2: (x, y) in pixels.
+          center_F2: (x, y) in pixels.
           radius_F: in pixels.
           angle_F: in radians, clockwise.
 
@@ -74,7 +74,7 @@ class Shape:
         low_F2 = turned_F2N.min(axis=2) - self.rounding
         high_F2 = turned_F2N.max(axis=2) + self.rounding
         boxes_F4 = np.concatenate([low_F2, high_F2], axis=1) * radius_F[:, None]
-        return boxes_F4 + np.tile(centre_F2, 2)
+        return boxes_F4 + np.tile(center_F2, 2)
 
 
 #: Rounding of corners, relative to the radius.

@@ -26,7 +26,7 @@ def make_sprite():
             "shape": "square",
             "color": "red",
             "texture": "plain",
-            "centre_F2": np.linspace(start, end, FRAMES),
+            "center_F2": np.linspace(start, end, FRAMES),
             "radius_F": np.full(FRAMES, 8.0),
             "angle_F": np.zeros(FRAMES),
             "is_still": start == end,

@@ -55,7 +55,7 @@ def test_said_directions_are_those_of_the_boxes():
                 said = [DIRECTIONS[word] for word in re.findall("left|right|up|down", text)]
                 cosine = np.sum(said, axis=0) @ way_2 / np.hypot(*way_2) / len(said) ** 0.5
                 assert len(said) in (1, 2)
-                # Sectors of 45 degrees, and a turning outline's middle is not its centre.
+                # Sectors of 45 degrees, and a turning outline's middle is not its center.
                 assert cosine > np.cos(np.deg2rad(35))
                 checked += 1
     assert checked > 150

@@ -18,7 +18,7 @@ def alone(scene, sprite, margin=96):
     fourth = slice(None, None, 4)
     moved = replace(
         sprite,
-        centre_F2=sprite.centre_F2[fourth] + margin,
+        center_F2=sprite.center_F2[fourth] + margin,
         radius_F=sprite.radius_F[fourth],
         angle_F=sprite.angle_F[fourth],
     )

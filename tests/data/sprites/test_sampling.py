@@ -63,7 +63,7 @@ def test_colors_differ_and_motion_is_smooth(scenes):
         colors = [sprite.color for sprite in scene.sprites]
         assert len(set(colors)) == len(colors)
         for sprite in scene.sprites:
-            velocity_F2 = np.diff(sprite.centre_F2, axis=0)
+            velocity_F2 = np.diff(sprite.center_F2, axis=0)
             speeds.append(np.hypot(*velocity_F2.T))
             assert np.hypot(*np.diff(velocity_F2, axis=0).T).max() < 3
             assert np.abs(np.diff(sprite.angle_F)).max() <= 0.15 + 1e-9
@@ -81,7 +81,7 @@ def test_other_sizes_scale_the_scene():
         a = Sprites(20, config=small).scene(index)
         b = Sprites(20, config=large).scene(index)
         for one, other in zip(a.sprites, b.sprites, strict=True):
-            np.testing.assert_allclose(other.centre_F2[::2], 2 * one.centre_F2, atol=1e-9)
+            np.testing.assert_allclose(other.center_F2[::2], 2 * one.center_F2, atol=1e-9)
             np.testing.assert_allclose(other.boxes()[::2], 2 * one.boxes(), atol=1e-9)
 
 

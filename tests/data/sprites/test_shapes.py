@@ -42,12 +42,12 @@ def test_shapes_fill_the_circle_of_radius_1_and_stay_inside(name):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_boxes_are_tight_around_the_outline_at_any_pose(name):
-    centre_F2, radius_F = np.array([[3.0, -1.5], [0.0, 40.25]]), np.array([7.5, 20.0])
+    center_F2, radius_F = np.array([[3.0, -1.5], [0.0, 40.25]]), np.array([7.5, 20.0])
     angle_F = np.array([0.4, -2.0])
-    boxes_F4 = SHAPES[name].boxes(centre_F2, radius_F, angle_F)
-    for box, centre, radius, angle in zip(boxes_F4, centre_F2, radius_F, angle_F, strict=True):
+    boxes_F4 = SHAPES[name].boxes(center_F2, radius_F, angle_F)
+    for box, center, radius, angle in zip(boxes_F4, center_F2, radius_F, angle_F, strict=True):
         own = GRID[distances(name) <= 0]
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        points = own @ turn * radius + centre
+        points = own @ turn * radius + center
         expected = np.concatenate([points.min(axis=0), points.max(axis=0)])
         np.testing.assert_allclose(box, expected, atol=0.025 * radius)
