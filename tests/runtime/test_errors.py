@@ -56,7 +56,7 @@ def test_the_status_of_the_command_is_returned(status, capsys):
     [
         (UserError("steps=0; expected 1 or more"), 2),
         (OSError(28, "No space left on device"), 1),
-        (PermissionError(13, "Permission denied", "/root/x"), 1),
+        (PermissionError(13, "Permission denied", "/etc/x"), 1),
         (ConnectionError("the hub cannot be reached"), 1),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 1),
         (ImportError("the editor needs uvicorn: pip install ..."), 1),
