@@ -13,7 +13,10 @@ class RequestedCentroidError(VideoMetric):
 
     name = "requested_centroid_error"
     heading = "requested center (%)"
-    about = "distance between the centers of these two boxes, in percent of the frame's diagonal"
+    about = (
+        "distance between the centers of the box around the found mask and of the requested box, "
+        "in percent of the frame's diagonal"
+    )
     scale = 100
     better = "lower"
     needs = ("masks", "requested_boxes")
