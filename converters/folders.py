@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.file_formats import require_format
 
 from .reader import StateDict, read_file
 
@@ -150,9 +151,10 @@ def _shards(files: Files) -> str:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"{file} is missing; download it again")
+    require_format(file, ("json",), "a JSON object")
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UserError(f"{file} is missing; download it again") from error
     except (ValueError, TypeError) as error:
         raise UserError(f"{file} is not a JSON object; download it again") from error

@@ -22,6 +22,7 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import ADAPTERS, DiTConfig, SamplingConfig
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.file_formats import require_format
 
 from . import adapters, dit, text_encoder, vae
 from .folders import Folder, locate, open_folder
@@ -130,9 +131,7 @@ def convert_wan22(
     _require_free(destination, kinds, overwrite)
     folder = open_folder(locate(source, kinds))
     tokenizer = folder.tokenizer if "text_encoder" in kinds else None
-    problems = []
-    if tokenizer and not (tokenizer / "tokenizer.json").is_file():
-        problems.append(f"tokenizer: {tokenizer / 'tokenizer.json'} is missing")
+    problems = _tokenizer_problems(tokenizer) if tokenizer else []
     plans = []
     for kind in kinds:
         try:
@@ -285,6 +284,17 @@ def _plan(
     is_guess = dit_config is not None
     entries = make_entries(parameters, rows, source if is_guess else None)
     return Plan(kind, config, dit_config, dtype, entries, source)
+
+
+def _tokenizer_problems(folder: Path) -> list[str]:
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return [f"tokenizer: {file} is missing"]
+    try:
+        require_format(file, ("json",), "the table of a tokenizer")
+    except UserError as error:
+        return [f"tokenizer: {error}"]
+    return []
 
 
 def _require_no_problems(problems: list[str], plans: Sequence[Plan]) -> None:

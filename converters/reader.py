@@ -19,6 +19,7 @@ import jax  # noqa: F401  # teaches numpy the name "bfloat16"
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.file_formats import require_format
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -55,14 +56,17 @@ def read_file(file: Path) -> StateDict:
     """
     if not file.is_file():
         raise UserError(f"{file} does not exist; expected a file of weights")
-    if file.name.endswith(".index.json"):
+    if file.suffix == ".json":
         return _read_index(file)
-    if file.suffix == ".safetensors":
+    # By its content: safetensors are also found as .sft, .ckpt or .bin. But torch goes by the name.
+    formats = ("safetensors", *(() if file.suffix == ".safetensors" else ("torch", "pickle")))
+    if require_format(file, formats, "weights") == "safetensors":
         return _read_safetensors(file)
     return _read_torch(file)
 
 
 def _read_index(file: Path) -> StateDict:
+    require_format(file, ("json",), "an index of safetensors")
     try:
         weight_map = dict(json.loads(file.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
@@ -73,6 +77,7 @@ def _read_index(file: Path) -> StateDict:
             raise UserError(f"{file} names {shard!r}, which is not a file beside it")
         if not (file.parent / shard).is_file():
             raise UserError(f"{file.parent / shard} is missing; download it again")
+        require_format(file.parent / shard, ("safetensors",), "weights")
         tensors |= _read_safetensors(file.parent / shard)
     if missing := sorted(weight_map.keys() - tensors.keys()):
         raise UserError(f"{file} names tensors that no file holds: {', '.join(missing)}")
@@ -125,9 +130,6 @@ def _read_torch(file: Path) -> StateDict:
         ) from error
 
     is_zip = zipfile.is_zipfile(file)
-    with file.open("rb") as stream:
-        if not is_zip and stream.read(2) == b"PK":
-            raise UserError(f"{file} is truncated; download it again")
 
     def load() -> dict[str, torch.Tensor]:
         # Files from before torch 1.6 are not zip files and cannot be mapped.

@@ -10,6 +10,7 @@ import pytest
 
 from flashmotion_jax.converters import reader
 from flashmotion_jax.converters.reader import read_file
+from flashmotion_jax.runtime.errors import UserError
 
 TENSORS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -52,7 +53,7 @@ def test_safetensors_cut_off(tmp_path, write_safetensors, length):
     file = tmp_path / "x.safetensors"
     write_safetensors(file, TENSORS)
     file.write_bytes(file.read_bytes()[:length])
-    with pytest.raises(ValueError, match=r"truncated|[\d,]+ of [\d,]+ bytes"):
+    with pytest.raises(ValueError, match=r"empty|no known format|truncated|[\d,]+ of [\d,]+ bytes"):
         read_file(file)
 
 
@@ -60,7 +61,6 @@ def test_safetensors_cut_off(tmp_path, write_safetensors, length):
     "header",
     [
         b"{not json",
-        b"[]",
         b'{"a": 3}',
         b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}',
         b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}',
@@ -175,27 +175,32 @@ def test_torch_file_cut_off(tmp_path):
         read_file(file)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello world", bytes(100)], ids=["empty", "text", "zeros"]
-)
-def test_file_that_is_no_torch_file(tmp_path, content):
-    pytest.importorskip("torch")
-    file = tmp_path / "x.pt"
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged"):
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors", "x.safetensors.index.json"])
+def test_a_file_that_is_something_else_is_named(tmp_path, name):
+    file = tmp_path / name
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match=f"{name} is a Git LFS pointer, not .*: run `git lfs pull`"):
         read_file(file)
 
 
-def test_zip_that_is_no_torch_file(tmp_path):
-    pytest.importorskip("torch")
-    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
-        archive.writestr("hello.txt", "world")
-    with pytest.raises(ValueError, match="damaged"):
-        read_file(tmp_path / "x.pt")
+def test_a_shard_that_is_something_else_is_named(tmp_path):
+    (tmp_path / "1.safetensors").write_text("<!DOCTYPE html><html>")
+    with pytest.raises(UserError, match=r"1\.safetensors is a web page \(HTML\), not weights"):
+        read_file(write_index(tmp_path, {"a": "1.safetensors"}))
+
+
+def test_a_format_is_that_of_the_content_whatever_the_name(tmp_path, write_safetensors):
+    write_safetensors(tmp_path / "x.ckpt", TENSORS)
+    assert_same(read_file(tmp_path / "x.ckpt"), TENSORS)
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.arange(4.0)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"a file of torch, not weights.*ends in \.pt"):
+        read_file(tmp_path / "x.safetensors")
 
 
 def test_torch_file_without_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    (tmp_path / "x.pt").write_bytes(b"PK")
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", b"")
     with pytest.raises(ImportError, match=r"flashmotion_jax\[convert\]"):
         read_file(tmp_path / "x.pt")
