@@ -139,7 +139,7 @@ class MagicData:
             masks, mask_size = self._stack(map(read_image, mask_files), Image.Resampling.NEAREST)
             boxes, _ = self._stack(map(read_image, box_files), Image.Resampling.NEAREST)
             _check_aspect(size, mask_size)
-        except (OSError, ValueError, IndexError) as error:
+        except UserError as error:
             raise RowError(row.number, row.id, str(error)) from error
         return Example(row.id, row.caption, video, masks, boxes)
 

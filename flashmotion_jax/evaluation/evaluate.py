@@ -98,6 +98,7 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Result
 
     Raises:
       MissingPartsError: Other parts have videos that are not scored yet.
+      OSError: The disk or the network failed; what was measured before is kept.
       UserError: The configuration does not fit, or no video could be scored.
     """
     protocol = protocol_of(config)
@@ -119,12 +120,7 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Result
         features,
         config.bench,
     )
-    mine = items_of_part(items, config.part)
-    for done, (_, item) in enumerate(mine, start=1):
-        if store.read(item) is None:
-            store.write(item, scorer(item))
-        if progress is not None:
-            progress("evaluate", done, len(mine))
+    _score([item for _, item in items_of_part(items, config.part)], scorer, store, progress)
     scored, problems = _stored(store, items)
     problems = [*benchmark.problems, *problems]
     if not scored:
@@ -179,6 +175,33 @@ def protocol_of(config: EvaluateConfig) -> Protocol:
         fvd,
         config.sam2,
     )
+
+
+def _score(
+    items: Sequence[Item], scorer: Scorer, store: Store, progress: Progress | None
+) -> None:
+    """Scores the videos of which nothing is stored.
+
+    Raises:
+      OSError: The disk or the network failed for some videos, after the others were scored.
+    """
+    failed: list[tuple[str, OSError]] = []
+    for done, item in enumerate(items, start=1):
+        if store.read(item) is None:
+            try:
+                found = scorer(item)
+            except OSError as error:
+                failed.append((item.id, error))
+            else:
+                store.write(item, found)
+        if progress is not None:
+            progress("evaluate", done, len(items))
+    if failed:
+        id, error = failed[0]
+        raise OSError(
+            f"{len(failed)} of {len(items)} videos could not be read (first: {id}: {error}); the "
+            "others are scored: run again"
+        ) from error
 
 
 def _features(config: EvaluateConfig, protocol: Protocol) -> dict[str, Features]:

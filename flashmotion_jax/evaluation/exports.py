@@ -113,7 +113,7 @@ def export_benchmark(
         try:
             _write(item, method, how, frames, out)
             written.append(item)
-        except (OSError, UserError) as error:
+        except UserError as error:
             problems.append(Problem(item.id, str(error)))
         if progress is not None:
             progress("export", done, len(items))

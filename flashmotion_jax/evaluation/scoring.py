@@ -83,7 +83,11 @@ class Scorer:
     bench: str = "folder"
 
     def __call__(self, item: Item) -> Score | Problem:
-        """Scores a video; a missing, short or damaged one is a problem."""
+        """Scores a video; a missing, short or damaged one is a problem.
+
+        Raises:
+          OSError: The disk or the network failed, which says nothing about the video.
+        """
         path = find_video(self.predictions, item.id)
         if not path.exists():
             return Problem(item.id, "no generated video")
@@ -94,7 +98,7 @@ class Scorer:
                 name: (compute(_generated(path, len(wanted))), compute(_truth(item, wanted)))
                 for name, compute in self.features.items()
             }
-        except (OSError, UserError, EOFError) as error:
+        except UserError as error:
             return Problem(item.id, str(error))
         return Score(item.id, item.group, values, features)
 

@@ -35,27 +35,31 @@ def open_video(path: str | Path) -> Generator[tuple[Any, Any], None, None]:
       PyAV's container and its first video stream, set up for decoding by several threads.
 
     Raises:
-      UserError: The file is missing, is no video, or the block raised an error of FFmpeg that is
-        due to the file's content.
-      OSError: Reading failed for another reason.
+      UserError: The file is missing, is no video, or the block raised an error of FFmpeg.
+      OSError: The disk or the network failed.
+      MemoryError: FFmpeg found too little memory.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no video file at {path}")
     options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
     try:
-        with av.open(file_url(path), options=options) as container:
+        # FFmpeg reports damage, too, as an input/output error or a missing permission. Python reads
+        # the file here, so that those of the machine are Python's own exceptions.
+        with path.open("rb") as file, av.open(file, options=options) as container:
             if not container.streams.video:
                 raise UserError(f"{path} holds no video: {_EXPECTED}")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise UserError(f"{path} holds a video of an unknown codec: {_EXPECTED}")
             stream.thread_type = "FRAME"
             # A damaged frame must be an error; by default, FFmpeg would conceal it.
             stream.codec_context.options = {"err_detect": "explode"}
             check_image_size(stream.codec_context.height, stream.codec_context.width, path)
             yield container, stream
-    except (av.FFmpegError, EOFError, LookupError) as error:
-        if isinstance(error, OSError):
-            raise
+    except av.MemoryError:
+        raise
+    except (av.FFmpegError, EOFError, LookupError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} is not a readable video ({reason}): {_EXPECTED}") from error
 

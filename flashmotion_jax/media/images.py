@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.errors import UserError, is_transient
 from flashmotion_jax.runtime.limits import check_image_size
 
 Frames = TypeVar("Frames", bound=Any)
@@ -44,6 +44,7 @@ def open_image(path: str | Path) -> Generator[Image.Image, None, None]:
     Raises:
       UserError: The file is missing, is not such an image, or has more pixels than the active
         limits allow; or the block raised an error of Pillow.
+      OSError: The disk or the network failed.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,6 +61,8 @@ def open_image(path: str | Path) -> Generator[Image.Image, None, None]:
     except Image.DecompressionBombError as error:  # the largest that Pillow opens, 179 million
         raise UserError(f"{path} is too large ({error}): scale it down") from error
     except UNREADABLE as error:
+        if is_transient(error):
+            raise
         raise UserError(
             f"{path} is not a readable image ({error}): expected a complete PNG, JPEG or WebP file"
         ) from error

@@ -17,7 +17,7 @@ from flashmotion_jax.media.containers import decode, file_url, open_video
 from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.media.images import UNREADABLE, check_frames, read_image
 from flashmotion_jax.runtime.atomic import check_file, check_folder, is_folder, replacing
-from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.errors import UserError, is_transient
 from flashmotion_jax.runtime.limits import check_video_size
 
 FPS = 24.0
@@ -58,6 +58,8 @@ def open_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False, mmap_mode="r")
     except (*UNREADABLE, EOFError, TokenError) as error:  # a damaged header is parsed as Python
+        if is_transient(error):
+            raise
         raise UserError(f"{path} is not a readable array ({error}): give a whole file") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -77,6 +78,30 @@ def _interrupts_raised_again() -> Generator[None]:
         yield
     finally:
         sys.unraisablehook = previous
+
+
+#: Numbers of an OSError that are due to its path, or to an offset in a damaged file.
+_OF_THE_INPUT = (
+    None,  # an error that Pillow raises for damage
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.EOVERFLOW,
+)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether reading failed because of the machine, not because of what was read.
+
+    Readers raise such an error unchanged: the disk, the network, a permission or memory may be back
+    the next time, so it must not be kept as a fault of the file.
+    """
+    if isinstance(error, OSError):
+        return error.errno not in _OF_THE_INPUT
+    return isinstance(error, MemoryError)
 
 
 def is_resource_exhausted(error: Exception) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
+import sys
 from dataclasses import astuple, replace
 
 import numpy as np
@@ -163,6 +165,53 @@ def test_a_run_resumes_and_measures_again_what_changed(tmp_path, capsys, monkeyp
     assert scored == ["v1", "v2"]
     assert evaluate("--bench", "folder", *folders, "--method-frames", 5) == 0
     assert scored[2:] == ["v0", "v1", "v2"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize("fault", ["pred", "masks"])
+def test_a_failing_disk_is_not_kept_as_a_fault_of_the_video(tmp_path, capsys, fault):
+    root = tree.make_tree(tmp_path / "data", 3)
+    pred, masks, out = tmp_path / "pred", tmp_path / "masks", tmp_path / "out"
+    shutil.copytree(root / "videos", pred)
+    shutil.copytree(root / "masks", masks)
+    folders = ("--root", root, "--pred", pred, "--masks", masks, "--out", out)
+    file = pred / "v1.mp4" if fault == "pred" else masks / "v1" / "annotated_frame_00003.png"
+    whole = file.read_bytes()
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # whose first page cannot be read
+    assert evaluate("--bench", "folder", *folders) == 1
+    words = r"1 of 3 videos could not be read \(first: v1: \[Errno 5\].*run again"
+    assert re.search(words, capsys.readouterr().err)
+    assert sorted(path.name for path in (out / "videos").iterdir()) == ["v0.npz", "v2.npz"]
+    file.unlink()
+    file.write_bytes(whole)
+    assert evaluate("--bench", "folder", *folders) == 0
+    assert "3 videos, 0 not scored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error, traceback",
+    [
+        (MemoryError(), False),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (ZeroDivisionError("a bug"), True),
+        (ValueError("operands could not be broadcast"), True),
+        (RuntimeError("CUDA out of memory"), True),
+    ],
+)
+def test_only_faults_of_the_video_are_kept(tmp_path, capsys, monkeypatch, error, traceback):
+    root, out = tree.make_tree(tmp_path / "data", 1), tmp_path / "out"
+    folders = ("--root", root, "--pred", root / "videos", "--masks", root / "masks", "--out", out)
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flashmotion_jax.evaluation.scoring.score_frames", fail)
+        assert evaluate("--bench", "folder", *folders) == 1
+    assert ("Traceback" in capsys.readouterr().err) == traceback
+    assert not list(out.rglob("*.npz"))
+    assert evaluate("--bench", "folder", *folders) == 0
 
 
 def test_evaluate_is_a_library_call(tmp_path):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,6 +13,8 @@ import pytest
 
 from flashmotion_jax.media import videos
 from flashmotion_jax.media.frames import iterate_frames
+from flashmotion_jax.media.images import read_image
+from flashmotion_jax.media.labels import read_labels
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import Limits, limited
 from helpers.display_matrix import set_display_matrix
@@ -44,18 +49,24 @@ def test_an_oblique_display_matrix_is_refused(tmp_path):
         videos.read_video(tmp_path / "a.mp4")
 
 
+def write_container(path, codec, frames):
+    """Writes a video in a container that the package only reads."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb8" if codec == "gif" else "bgr0"
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+        container.mux(stream.encode())
+
+
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mkv", "ffv1"), ("a.avi", "ffv1"), ("a.gif", "gif")]
 )
 def test_other_containers_are_read(tmp_path, name, codec):
-    with av.open(str(tmp_path / name), "w") as container:
-        stream = container.add_stream(codec, rate=10)
-        stream.width, stream.height = 48, 32
-        stream.pix_fmt = "rgb8" if codec == "gif" else "bgr0"
-        for pixels in np.broadcast_to(np.uint8([255, 0, 0]), (3, 32, 48, 3)):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
-        container.mux(stream.encode())
+    red = np.broadcast_to(np.uint8([255, 0, 0]), (3, 32, 48, 3))
+    write_container(tmp_path / name, codec, red)
     frames, fps = videos.read_video(tmp_path / name)
     assert frames.shape == (3, 32, 48, 3) and fps == pytest.approx(10, abs=0.1)
     assert np.abs(frames - np.array([255, 0, 0])).max() <= 3  # the palette of a GIF
@@ -142,3 +153,44 @@ def test_an_array_with_a_damaged_header_is_refused(tmp_path, header):
     (tmp_path / "a.npy").write_bytes(data.replace(b"(1, 10, 10, 3),", header))
     with pytest.raises(UserError, match=r"a\.npy"):
         videos.read_video(tmp_path / "a.npy")
+
+
+def test_damage_that_ffmpeg_calls_an_error_of_the_machine_is_the_files(tmp_path):
+    file, cut = tmp_path / "a.mkv", tmp_path / "cut.mkv"
+    write_container(file, "ffv1", noisy_frames(count=9, height=32, width=48))
+    whole = file.read_bytes()
+    found = 0
+    for end in range(500, len(whole), len(whole) // 40):
+        cut.write_bytes(whole[:end])
+        try:
+            with av.open(str(cut)) as container:
+                list(container.decode(video=0))
+        except OSError as error:
+            assert error.errno == errno.EIO
+            found += 1
+            with pytest.raises(UserError, match="not a readable video"):
+                list(iterate_frames(cut))
+    assert found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize("read", [videos.read_video, read_image, read_labels])
+def test_a_failing_disk_is_no_fault_of_the_file(tmp_path, read):
+    (tmp_path / "a").symlink_to("/proc/self/mem")  # whose first page cannot be read
+    with pytest.raises(OSError) as caught:
+        read(tmp_path / "a")
+    assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_damage_of_a_container_is_an_error_for_people(tmp_path, seed):
+    file = tmp_path / "a.mp4"
+    videos.write_video(file, noisy_frames(count=3, height=32, width=48), lossless=True)
+    whole = np.frombuffer(file.read_bytes(), np.uint8)
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        damaged = whole.copy()
+        damaged[rng.integers(0, whole.size, 30)] = rng.integers(0, 256, 30)
+        file.write_bytes(damaged.tobytes())
+        with contextlib.suppress(UserError):
+            list(iterate_frames(file))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flashmotion_jax.media.videos import open_array
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats.base import (
@@ -56,8 +57,8 @@ def write_wan_move(tracks: Tracks, path: str | Path, visibility_path: str | Path
 
 def _read_npy(path: str | Path) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, allow_pickle=False), np.float64)
-    except (OSError, ValueError, TypeError, EOFError) as error:
+        return np.asarray(open_array(Path(path)), np.float64)
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not an .npy file of numbers: {error}") from error
 
 
