@@ -19,7 +19,7 @@ from flashmotion_jax.config.models import DiTConfig
 
 from . import dit
 from .mapping import Entry, Row
-from .reader import StateDict
+from .tensors import StateDict
 
 #: Prefixes that every name may have.
 PREFIXES = (

@@ -12,7 +12,7 @@ from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
-from .reader import StateDict
+from .tensors import StateDict
 
 #: The published strided convolution over (t, h, w) and our matmul of a folded patch.
 PATCH_LAYOUT = "(q r c) d -> d c 1 q r"

@@ -16,7 +16,8 @@ from typing import Any
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
 
-from .reader import StateDict, read_file
+from .reader import read_file
+from .tensors import StateDict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,8 +34,9 @@ from .mapping import (
     make_entries,
     override,
 )
-from .reader import StateDict, read_file
+from .reader import read_file
 from .recognition import recognize, select_weights, strip_prefixes
+from .tensors import StateDict
 
 TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
 

@@ -8,7 +8,8 @@ from flashmotion_jax.config import DiTConfig
 
 from .folders import LAYOUTS, locate, open_folder
 from .importing import Names, Plan, open_file, plan_file, plan_folder
-from .reader import StateDict, read_file
+from .reader import read_file
+from .tensors import StateDict
 
 
 def inspect(source: str, *, component: str | None, names: Names | None) -> str:

@@ -17,7 +17,7 @@ from flax import nnx
 
 from flashmotion_jax.runtime.errors import UserError
 
-from .reader import StateDict
+from .tensors import StateDict
 
 #: Last part of a parameter's path here -> last part of its key in torch.
 SUFFIXES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}

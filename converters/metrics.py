@@ -21,8 +21,9 @@ from flashmotion_jax.evaluation.features.weight_files import (
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row, find_bad_values, find_problems, make_entries
-from .reader import StateDict, read_file
+from .reader import read_file
 from .recognition import strip_prefixes
+from .tensors import StateDict
 
 #: A key that a network has and the other does not; and the output channels of the published one.
 SIGNATURES: dict[Network, tuple[str, int]] = {

@@ -7,7 +7,7 @@ import re
 from flashmotion_jax.runtime.errors import UserError
 
 from . import adapters
-from .reader import StateDict
+from .tensors import StateDict
 
 #: Parts that torch wrappers insert anywhere in a key.
 WRAPPERS = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)(?=\.)")

@@ -12,7 +12,7 @@ from flashmotion_jax.config import TextEncoderConfig
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
-from .reader import StateDict
+from .tensors import StateDict
 
 _ATTENTION = "encoder.block.{layer}.layer.0.SelfAttention"
 _FFN = "encoder.block.{layer}.layer.1.DenseReluDense"

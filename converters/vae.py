@@ -14,7 +14,7 @@ from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
-from .reader import StateDict
+from .tensors import StateDict
 
 #: Our matmuls over channels are convolutions of size one in torch.
 POINTWISE_2D = "i o -> o i 1 1"

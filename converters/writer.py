@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .reader import DTYPES
+from .safetensors_file import DTYPES
 
 #: Maximum size of a shard, unless a single parameter is larger.
 SHARD_BYTES = 5 * 10**9

@@ -126,7 +126,7 @@ def test_all_problems_of_all_components_at_once(source, tmp_path, write_safetens
             tensors["blocks.0.norm3.bias"][5] = np.nan
 
         if "blocks.1.norm3.bias" in tensors:
-            tensors["blocks.1.norm3.bias"] = ((96,), "F8_E4M3", bytes(96))
+            tensors["blocks.1.norm3.bias"] = ((96,), "F4_NEW", bytes(96))
 
     for file in source.glob("*.safetensors"):
         edit_tensors(file, write_safetensors, change)
@@ -143,7 +143,7 @@ def test_all_problems_of_all_components_at_once(source, tmp_path, write_safetens
         "dit: unused: extra.weight",
         "dit: shape: head.modulation is (2, 96), expected (1, 2, 96)",
         "dit: values: blocks.0.norm3.bias holds NaN",
-        "dit: dtype: blocks.1.norm3.bias is F8_E4M3, expected one of float32, bfloat16",
+        "dit: dtype: blocks.1.norm3.bias is F4_NEW, expected one of float32, bfloat16",
         "vae: missing: decoder.head.2.bias",
         "vae: dtype: conv1.bias is int32",
         "vae: values: conv2.bias holds NaN or infinity",

@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from flashmotion_jax.converters import reader
-from flashmotion_jax.converters.reader import read_file
+from flashmotion_jax.converters import torch_file
+from flashmotion_jax.converters.reader import read_file, read_weights
 from flashmotion_jax.runtime.errors import UserError
 
 TENSORS = {
@@ -44,8 +44,16 @@ def test_safetensors_of_the_library(tmp_path):
 
 
 def test_unknown_dtype_is_named_not_read(tmp_path, write_safetensors):
-    write_safetensors(tmp_path / "x.safetensors", {"a": ((2,), "F8_E4M3", b"ab")})
-    assert read_file(tmp_path / "x.safetensors")["a"].dtype == "F8_E4M3"
+    write_safetensors(tmp_path / "x.safetensors", {"a": ((2,), "F4_NEW", b"a")})
+    assert read_file(tmp_path / "x.safetensors")["a"].dtype == "F4_NEW"
+
+
+def test_metadata_of_the_library(tmp_path):
+    pytest.importorskip("safetensors")
+    from safetensors.numpy import save_file
+
+    save_file({"a": TENSORS["a.weight"]}, tmp_path / "x.safetensors", metadata={"rank": "4"})
+    assert read_weights(tmp_path / "x.safetensors").metadata == {"rank": "4"}
 
 
 @pytest.mark.parametrize("length", [0, 4, 30, -1])
@@ -122,7 +130,7 @@ def test_missing_file(tmp_path):
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_torch_file(tmp_path, is_zip, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(reader, "REMAP_BYTES", 1)  # maps it anew for each tensor
+    monkeypatch.setattr(torch_file, "REMAP_BYTES", 1)  # maps it anew for each tensor
     content = {
         "generator": {"a.weight": torch.arange(6.0).reshape(3, 2).T},
         "b": {"weight": torch.arange(4.0).bfloat16()},

@@ -1,0 +1,71 @@
+"""Reading of safetensors, without a library."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from flashmotion_jax.runtime.errors import UserError
+
+from .tensors import Tensor, WeightFile
+
+#: Name of a dtype in the file -> in NumPy.
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def read_safetensors(file: Path) -> WeightFile:
+    """Opens a file; its metadata are strings.
+
+    Raises:
+      UserError: The file is truncated or damaged.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        header_size = int.from_bytes(stream.read(8), "little")
+        if not 2 <= header_size <= size - 8:
+            raise UserError(f"{file} is truncated or not a safetensors file; download it again")
+        try:
+            header = json.loads(stream.read(header_size))
+            metadata = dict(header.pop("__metadata__", None) or {})
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            tensors = {
+                key: _tensor(file, 8 + header_size, **entry) for key, entry in header.items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{file} has a damaged header; download it again") from error
+    if size != 8 + header_size + end:
+        raise UserError(
+            f"{file} has {size:,} of {8 + header_size + end:,} bytes; download it again"
+        )
+    return WeightFile(tensors, metadata)
+
+
+def _tensor(
+    file: Path, start: int, dtype: str, shape: list[int], data_offsets: list[int]
+) -> Tensor:
+    begin, end = data_offsets
+    name = DTYPES.get(dtype, dtype)
+    count = math.prod(shape)
+    if dtype in DTYPES and (begin < 0 or end - begin != count * np.dtype(name).itemsize):
+        raise UserError("the size of a tensor is not that of its shape")
+
+    def read() -> np.ndarray:
+        return np.fromfile(file, np.dtype(name), count, offset=start + begin).reshape(shape)
+
+    return Tensor(tuple(shape), name, read)

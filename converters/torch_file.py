@@ -1,0 +1,102 @@
+"""Reading of `.pt`, `.pth` and `.ckpt` files by torch.
+
+torch maps them into memory, and with `weights_only=True` it never runs code from a file.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashmotion_jax.runtime.errors import UserError
+
+from .tensors import Tensor, WeightFile
+
+#: Pages of a mapped file count as memory of this process once they are read. After so many bytes
+#: the file is mapped again, which releases them.
+REMAP_BYTES = 2**29
+
+#: Dtypes of torch that have no counterpart in its conversion to NumPy -> one of the same size.
+_SAME_SIZE = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
+
+
+def read_torch(file: Path) -> WeightFile:
+    """Opens a file; nested dictionaries become dotted keys.
+
+    Raises:
+      UserError: The file is damaged, or contains more than tensors.
+      ImportError: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f'{file.name} needs torch to be read; pip install "flashmotion_jax[convert]"'
+        ) from error
+
+    is_zip = zipfile.is_zipfile(file)
+
+    def load() -> dict[str, torch.Tensor]:
+        # Files from before torch 1.6 are not zip files and cannot be mapped.
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+        return _flatten(content, torch.Tensor)
+
+    try:
+        mapped = _Remapped(load)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{file} is not loaded: it is damaged, or holds more than tensors, which could run "
+            "code; ask its author for safetensors"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{file} is damaged or not a torch file; download it again") from error
+    return WeightFile(
+        {
+            key: Tensor(tuple(tensor.shape), _dtype(tensor), lambda key=key: mapped.read(key))
+            for key, tensor in mapped.tensors.items()
+        }
+    )
+
+
+class _Remapped:
+    """A mapped file that is mapped again before the pages that were read fill the memory."""
+
+    def __init__(self, load: Callable[[], dict[str, Any]]):
+        self._load = load
+        self._bytes_read = 0
+        self.tensors = load()
+
+    def read(self, key: str) -> np.ndarray:
+        if self._bytes_read > REMAP_BYTES:
+            self.tensors = self._load()
+            self._bytes_read = 0
+        tensor = self.tensors[key].detach()
+        self._bytes_read += tensor.nbytes
+        if same_size := _SAME_SIZE.get(_dtype(tensor)):
+            import torch
+
+            array = tensor.contiguous().view(getattr(torch, same_size)).numpy()
+            return array.view(_dtype(tensor)).copy()
+        return tensor.numpy().copy()
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _flatten(content: Any, tensor_type: type, prefix: str = "") -> dict[str, Any]:
+    """Flattens nested dictionaries to dotted keys; drops values that are not tensors."""
+    if isinstance(content, tensor_type):
+        return {prefix.removesuffix("."): content}
+    if not isinstance(content, Mapping):
+        return {}
+    return {
+        key: tensor
+        for name, value in content.items()
+        for key, tensor in _flatten(value, tensor_type, f"{prefix}{name}.").items()
+    }
