@@ -177,9 +177,7 @@ def protocol_of(config: EvaluateConfig) -> Protocol:
     )
 
 
-def _score(
-    items: Sequence[Item], scorer: Scorer, store: Store, progress: Progress | None
-) -> None:
+def _score(items: Sequence[Item], scorer: Scorer, store: Store, progress: Progress | None) -> None:
     """Scores the videos of which nothing is stored.
 
     Raises:
