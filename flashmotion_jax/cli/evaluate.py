@@ -138,6 +138,14 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=0, metavar="N", help="video i has seed N + i (default: 0)")
     add(
+        "--num-frames",
+        type=options.positive,
+        metavar="N",
+        help="frames of a generated video, of which the first are compared (default: 121 for "
+        "magicbench and davis, as in the paper, or as many as the model makes; otherwise as many "
+        "as are compared)",
+    )
+    add(
         "--part",
         type=options.part,
         default=(1, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,7 +76,29 @@ def trajectory_of(item: Item) -> Trajectory:
         return Trajectory.load(item.trajectory)
     if item.tracks is not None:
         return _of_tracks(item, read_wan_move(*item.tracks))
-    return _of_masks(item)
+    return _of_masks(item.masks, item.labels)
+
+
+def longer_motion(item: Item, num_frames: int) -> Trajectory:
+    """The motion for a video that is longer than what is compared.
+
+    Objects follow the benchmark's later masks as long as there are any, and then stay in place.
+
+    Args:
+      item: The video of the benchmark.
+      num_frames: Number of frames, at least those that are compared.
+
+    Raises:
+      UserError: As in `trajectory_of`.
+    """
+    if item.trajectory is None and item.tracks is None:
+        masks = (*item.masks, *item.later_masks)[:num_frames]
+        trajectory, covered = _of_masks(masks, item.labels), len(masks)
+    else:
+        trajectory, covered = trajectory_of(item), item.num_frames
+    # A trajectory is stretched to the compared frames, and is constant after its last keyframe.
+    pace = (trajectory.num_frames - 1) / max(covered - 1, 1)
+    return replace(trajectory, num_frames=1 + round(pace * (num_frames - 1)))
 
 
 def with_requests(item: Item, folder: Path | None) -> Item:
@@ -103,17 +126,17 @@ def _color(label: int) -> str | None:
     return f"#{label:06x}" if label > 255 else None
 
 
-def _of_masks(item: Item) -> Trajectory:
+def _of_masks(masks: Sequence[Path], labels: tuple[int, ...]) -> Trajectory:
     """The boxes around the masks, interpolated where an object is hidden."""
-    boxes: list[list[tuple[int, ...] | None]] = [[] for _ in item.labels]
-    first = object_masks(item.masks[0], item.labels)
-    for path in item.masks:
-        for of_object, mask in zip(boxes, object_masks(path, item.labels), strict=True):
+    boxes: list[list[tuple[int, ...] | None]] = [[] for _ in labels]
+    first = object_masks(masks[0], labels)
+    for path in masks:
+        for of_object, mask in zip(boxes, object_masks(path, labels), strict=True):
             of_object.append(bounding_box(mask))
     height, width = first.shape[1:]
     size = np.array([width, height] * 2, np.float64)
     objects = []
-    for number, (label, of_object) in enumerate(zip(item.labels, boxes, strict=True), start=1):
+    for number, (label, of_object) in enumerate(zip(labels, boxes, strict=True), start=1):
         seen = np.array([f for f, box in enumerate(of_object) if box is not None])
         seen_boxes = np.array([box for box in of_object if box is not None]) / size
         objects.append(
@@ -125,7 +148,7 @@ def _of_masks(item: Item) -> Trajectory:
                 mask=Mask.from_array(first[number - 1]),
             )
         )
-    return Trajectory(Canvas(width, height), len(item.masks), 24.0, tuple(objects))
+    return Trajectory(Canvas(width, height), len(masks), 24.0, tuple(objects))
 
 
 def _of_tracks(item: Item, tracks: Tracks) -> Trajectory:

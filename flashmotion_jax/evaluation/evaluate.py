@@ -51,6 +51,8 @@ class EvaluateConfig:
       average: See `Protocol`.
       overlaps: See `Protocol`.
       generate: Whether to generate the videos that `pred` lacks first.
+      num_frames: Frames of a generated video, of which the first are compared; None for the paper's
+        number (121 for MagicBench and DAVIS) if the model makes as many, or as many as it makes.
       model: Checkpoint that generates them; None for the one in the package.
       adapter: Its trajectory adapter; None for none.
       seed: Video i has the noise of `seed + i`.
@@ -74,6 +76,7 @@ class EvaluateConfig:
     average: Average = "video"
     overlaps: Overlaps = "smallest"
     generate: bool = False
+    num_frames: int | None = None
     model: str | Path | None = None
     adapter: str | None = DEFAULT_ADAPTER
     seed: int = 0
@@ -251,13 +254,18 @@ def _generate(config: EvaluateConfig, items: Sequence[Item], progress: Progress 
     from flashmotion_jax.inference.pipeline import Pipeline
 
     adapter: Any = config.adapter
+    pipeline = Pipeline.from_pretrained(config.model, adapter)
+    num_frames, of_paper = config.num_frames, layout_of(config.bench).generated_frames
+    if num_frames is None and config.method_frames is None and of_paper is not None:
+        num_frames = min(of_paper, pipeline.sampling.num_frames)
     return generate(
-        Pipeline.from_pretrained(config.model, adapter),
+        pipeline,
         items,
         Path(config.pred),
         part=config.part,
         seed=config.seed,
         method_frames=config.method_frames,
+        num_frames=num_frames,
         has_adapter=config.adapter is not None,
         progress=progress,
     )

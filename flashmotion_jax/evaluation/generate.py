@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flashmotion_jax.evaluation.benchmarks.base import Item, label_colors, object_masks
-from flashmotion_jax.evaluation.conditions import first_frame, trajectory_of
+from flashmotion_jax.evaluation.conditions import first_frame, longer_motion, trajectory_of
 from flashmotion_jax.media.frames import find_video
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.errors import UserError
@@ -42,6 +42,7 @@ def generate(
     part: Part = (1, 1),
     seed: int = 0,
     method_frames: int | None = None,
+    num_frames: int | None = None,
     has_adapter: bool = True,
     progress: Progress | None = None,
 ) -> int:
@@ -53,7 +54,9 @@ def generate(
       out: Folder of `<id>.mp4`.
       part: Which of them this process generates.
       seed: Video i of the benchmark has the noise of `seed + i`.
-      method_frames: Frames of a video; None for as many as are compared.
+      method_frames: Frames of a video, uniformly spaced over those that are compared.
+      num_frames: Frames of a video, of which the first are compared. None for as many as are
+        compared.
       has_adapter: Whether the pipeline follows trajectories.
       progress: Called with "generate", the number of finished videos and of all.
 
@@ -61,21 +64,24 @@ def generate(
       The number of generated videos.
 
     Raises:
-      UserError: The model generates fewer frames than are compared and `method_frames` is None, or
-        the first frame or trajectory of a video cannot be read.
+      UserError: Fewer frames are generated than are compared and `method_frames` is None, both
+        numbers are given, or the first frame or trajectory of a video cannot be read.
     """
+    if method_frames and num_frames:
+        raise UserError("--method-frames and --num-frames: give one of them")
     mine = items_of_part(items, part)
     made = 0
     for done, (place, item) in enumerate(mine, start=1):
         if not find_video(out, item.id).exists():
             sampling = pipeline.sampling
-            frames = method_frames or item.num_frames
-            if frames > sampling.num_frames:
+            most = num_frames or sampling.num_frames
+            if (method_frames or item.num_frames) > most:
                 raise UserError(
-                    f"{item.id}: {frames} frames are compared, and the model generates "
-                    f"{sampling.num_frames}; add --method-frames {sampling.num_frames}"
+                    f"{item.id}: {method_frames or item.num_frames} frames are compared, and the "
+                    f"model generates {most}; add --method-frames {most}"
                 )
-            maps = _motion(item, sampling.map_kind) if has_adapter else None
+            frames = method_frames or num_frames or item.num_frames
+            maps = _motion(item, sampling.map_kind, frames) if has_adapter else None
             video = pipeline(
                 first_frame(item), item.caption, maps, seed=seed + place, num_frames=frames
             )
@@ -86,12 +92,16 @@ def generate(
     return made
 
 
-def _motion(item: Item, map_kind: str) -> Trajectory | np.ndarray:
+def _motion(item: Item, map_kind: str, num_frames: int) -> Trajectory | np.ndarray:
     """What the adapter is given: maps of masks if it was trained on these, otherwise boxes."""
+    added = max(num_frames - item.num_frames, 0)
     if map_kind == "mask" and len(item.masks) == item.num_frames:
-        masks_FKHW = np.stack([object_masks(path, item.labels) for path in item.masks])
-        return render_masks(masks_FKHW.swapaxes(0, 1), label_colors(item.labels))
-    return trajectory_of(item)
+        paths = [*item.masks, *item.later_masks[:added]]
+        masks_FKHW = np.stack([object_masks(path, item.labels) for path in paths])
+        maps = render_masks(masks_FKHW.swapaxes(0, 1), label_colors(item.labels))
+        missing = item.num_frames + added - len(paths)
+        return np.concatenate([maps, np.repeat(maps[-1:], missing, axis=0)])
+    return longer_motion(item, num_frames) if added else trajectory_of(item)
 
 
 def _is_small(video: np.ndarray) -> bool:

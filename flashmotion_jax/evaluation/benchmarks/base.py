@@ -33,6 +33,7 @@ class Item:
       trajectory: A trajectory.json with the requested boxes, if there is one.
       tracks: Point tracks and their visibility, if the benchmark has them.
       length: Number of compared frames; None means one for each of `masks`.
+      later_masks: Label images of the frames after the compared ones.
       kind: "single" or "multi" for MoveBench, otherwise empty.
     """
 
@@ -46,6 +47,7 @@ class Item:
     tracks: tuple[Path, Path] | None = None
     length: int | None = None
     kind: str = ""
+    later_masks: tuple[Path, ...] = ()
 
     @property
     def group(self) -> str:
@@ -79,11 +81,14 @@ class Layout(ABC):
 
     Attributes:
       num_frames: Number of frames that the paper compares; None for all frames of a video.
+      generated_frames: Number of frames that the paper generates, of which the first are compared;
+        None for as many as are compared.
       segmenter: What finds the objects of generated videos if neither masks nor SAM 2 are given;
         None if one of these is required.
     """
 
     num_frames: ClassVar[int | None] = None
+    generated_frames: ClassVar[int | None] = None
     segmenter: ClassVar[Literal["colors", "none"] | None] = None
 
     @abstractmethod
@@ -135,6 +140,7 @@ class Layout(ABC):
             video=video if video.exists() else None,
             image=image if image.is_file() else None,
             trajectory=trajectory if trajectory.is_file() else None,
+            later_masks=tuple(masks[count:]),
         )
 
 

@@ -24,6 +24,7 @@ class Davis(Layout):
     """The first 49 frames of each sequence; shorter ones count with 4 n + 1 frames."""
 
     num_frames = _NUM_FRAMES
+    generated_frames = 121
 
     def read(self, root: Path) -> list[Item | Problem]:
         """Lists the videos; see `Layout.read`."""

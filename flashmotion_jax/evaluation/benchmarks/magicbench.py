@@ -9,3 +9,4 @@ class MagicBench(MagicDataLayout):
     """The first 49 frames of each video."""
 
     num_frames = 49
+    generated_frames = 121
