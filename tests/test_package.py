@@ -29,10 +29,9 @@ LAYERS = [
     {"models", "diffusion", "trajectory"},
     {"text"},
     {"checkpoints"},
-    {"data"},
+    {"data", "converters"},
     {"configs", "training", "inference"},
     {"evaluation"},
-    {"converters"},
     {"perf", "editor"},
     {"cli"},
 ]

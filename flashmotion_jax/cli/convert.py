@@ -254,7 +254,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _metrics(args: argparse.Namespace) -> int:
-    from flashmotion_jax.converters.metrics import convert_metrics
+    from flashmotion_jax.evaluation.features.conversion import convert_metrics
 
     print(convert_metrics(args.source, Path(args.destination)))
     return 0

@@ -8,7 +8,7 @@ import pytest
 
 from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.converters.mapping import make_entries
-from flashmotion_jax.converters.metrics import table
+from flashmotion_jax.evaluation.features.conversion import table
 from flashmotion_jax.evaluation.features.weight_files import (
     abstract_network,
     load_network,

@@ -13,17 +13,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from flashmotion_jax.checkpoints.components import flat_parameters
+from flashmotion_jax.converters.mapping import Row, find_bad_values, find_problems, make_entries
+from flashmotion_jax.converters.reader import read_file
+from flashmotion_jax.converters.recognition import strip_prefixes
+from flashmotion_jax.converters.tensors import StateDict
 from flashmotion_jax.evaluation.features.weight_files import (
     Network,
     abstract_network,
     save_network,
 )
 from flashmotion_jax.runtime.errors import UserError
-
-from .mapping import Row, find_bad_values, find_problems, make_entries
-from .reader import read_file
-from .recognition import strip_prefixes
-from .tensors import StateDict
 
 #: A key that a network has and the other does not; and the output channels of the published one.
 SIGNATURES: dict[Network, tuple[str, int]] = {
