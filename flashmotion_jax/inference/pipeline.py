@@ -30,6 +30,7 @@ from flashmotion_jax.config import DEFAULT_ADAPTER, DiTConfig, Grid, SamplingCon
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
 from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
+from flashmotion_jax.inference.model_store import ModelStore
 from flashmotion_jax.inference.request import Request, make_request
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE, Past
@@ -130,17 +131,14 @@ class Pipeline:
     ):
         self.sampling = sampling
         self.stage_times: list[StageTime] = []
-        self._components = components
         self._vae_config = vae_config
         self._grid = Grid.of(dit_config, vae_config)
-        self._keep_loaded = keep_loaded
-        self._loaded: dict[str, Any] = {}
         self._mesh = sharding.make_mesh(context=devices)
+        self._models = ModelStore(components, self._mesh, keep_loaded)
         self._steps = _Steps(None)
-        self._load_seconds = 0.0
         self._encode_prompts = PromptEncoder(
             tokenizer,
-            lambda: self._use("text_encoder", keep=False),
+            lambda: self._models.use("text_encoder", keep=False),
             dit_config.text_len,
             cache_dir=prompt_cache,
             cache_key=cache_key,
@@ -258,7 +256,7 @@ class Pipeline:
             seed,
             sampling=options.pop("sampling", self.sampling),
             grid=self._grid,
-            has_adapter="adapter" in self._components,
+            has_adapter="adapter" in self._models,
             **options,
         )
 
@@ -303,7 +301,7 @@ class Pipeline:
     def _encode(self, request: Request) -> tuple[jax.Array | None, jax.Array | None]:
         if request.images is None and request.maps is None:
             return None, None
-        with self._use("vae") as vae:
+        with self._models.use("vae") as vae:
 
             def encode(videos: np.ndarray | None, dtype: str) -> jax.Array | None:
                 if videos is None:
@@ -320,7 +318,7 @@ class Pipeline:
             return encode(request.images, "float32"), encode(request.maps, vae.compute_dtype.name)
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
-        with self._use("dit") as dit, self._use("adapter") as adapter:
+        with self._models.use("dit") as dit, self._models.use("adapter") as adapter:
             shape = self._vae_config.latent_shape(request.num_frames, request.height, request.width)
             latents = generate_latents(
                 dit,
@@ -334,7 +332,7 @@ class Pipeline:
             return jax.block_until_ready(latents)
 
     def _decode(self, latents: jax.Array) -> np.ndarray:
-        with self._use("vae") as vae:
+        with self._models.use("vae") as vae:
             # One video at a time: a batch would need more memory for activations than it saves.
             videos = []
             for video in latents:
@@ -372,29 +370,13 @@ class Pipeline:
         return num_videos * (of_maps + (request.images is not None))
 
     @contextmanager
-    def _use(self, name: str, keep: bool = True) -> Generator[Any, None, None]:
-        """Loads a component (None if there is none), and frees it at the end."""
-        if name not in self._components:
-            yield None
-            return
-        start = time.perf_counter()
-        component = self._loaded.get(name)
-        if component is None:
-            component = self._components[name]()
-            if self._mesh.size > 1:
-                component = sharding.place(component, self._mesh)
-        if self._keep_loaded and keep:
-            self._loaded[name] = component
-        self._load_seconds += time.perf_counter() - start
-        yield component
-
-    @contextmanager
     def _stage(self, name: str, total: int) -> Generator[None, None, None]:
         """Times a stage and reports its steps."""
-        self._load_seconds = 0.0
+        self._models.load_seconds = 0.0
         start = time.perf_counter()
         self._steps.start(name, total)
         yield
         self._steps.end()
         elapsed = time.perf_counter() - start
-        self.stage_times.append(StageTime(name, self._load_seconds, elapsed - self._load_seconds))
+        load = self._models.load_seconds
+        self.stage_times.append(StageTime(name, load, elapsed - load))

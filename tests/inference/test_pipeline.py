@@ -213,7 +213,9 @@ def test_models_are_let_go_stage_by_stage(folder, image, monkeypatch):
 
         return loader
 
-    pipe._components = {name: watched(name, load) for name, load in pipe._components.items()}
+    pipe._models.loaders = {
+        name: watched(name, load) for name, load in pipe._models.loaders.items()
+    }
     pipe(image, "a dog", trajectory())
     assert set(alive) == {"text_encoder", "vae", "dit", "adapter"}
 
@@ -221,7 +223,7 @@ def test_models_are_let_go_stage_by_stage(folder, image, monkeypatch):
 def test_a_pipeline_that_is_dropped_takes_its_models_along(folder, image):
     pipe = Pipeline.from_pretrained(folder, None)
     pipe(image, "a dog")
-    dit = weakref.ref(pipe._loaded["dit"])
+    dit = weakref.ref(pipe._models.loaded["dit"])
     del pipe
     gc.collect()
     assert dit() is None
@@ -229,9 +231,9 @@ def test_a_pipeline_that_is_dropped_takes_its_models_along(folder, image):
 
 def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
     def counting(pipe, loads):
-        load = pipe._components["text_encoder"]
-        pipe._components = {
-            **pipe._components,
+        load = pipe._models.loaders["text_encoder"]
+        pipe._models.loaders = {
+            **pipe._models.loaders,
             "text_encoder": lambda: loads.append(1) or load(),
         }
         return pipe
@@ -268,7 +270,7 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
 )
 def test_wrong_arguments_raise_before_anything_loads(folder, image, change, message):
     pipe = Pipeline.from_pretrained(folder, "resnet")
-    pipe._components = dict.fromkeys(pipe._components, pytest.fail)
+    pipe._models.loaders = dict.fromkeys(pipe._models.loaders, pytest.fail)
     arguments = {"image": image, "prompt": "a dog", "trajectory": trajectory()} | change
     with pytest.raises(ValueError, match=message):
         pipe(**arguments)
