@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def find_damage(folder: Path, names: list[str] | None = None) -> list[str] | Non
     if values.keys() != {"files"} or not isinstance(expected, dict):
         raise UserError(f"{file} is damaged; copy the folder again")
     wanted = expected.keys() if names is None else names
-    found = _measure(folder, [name for name in wanted if (folder / name).is_file()])
+    found = measure_files(folder, [name for name in wanted if (folder / name).is_file()])
     damage = [
         f"{folder / name} {'differs from what was written' if name in found else 'is missing'}"
         for name in wanted
@@ -104,9 +104,20 @@ def require_undamaged(folder: Path, names: list[str] | None = None) -> None:
         raise UserError(f"{damage[0]}{more}; copy or convert {folder} again")
 
 
-def measure_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the size and the SHA-256 of every file of a folder, by its name relative to it."""
-    return _measure(folder, _files(folder))
+def measure_files(folder: Path, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Returns the size and the SHA-256 of files of a folder, by their names relative to it.
+
+    Args:
+      folder: The folder.
+      names: The files to measure; None for all of them, at any depth.
+    """
+    names = _files(folder) if names is None else names
+    with ThreadPoolExecutor(THREADS) as pool:
+        digests = pool.map(lambda name: file_sha256(folder / name), names)
+        return {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
+            for name, digest in zip(names, digests, strict=True)
+        }
 
 
 def _files(folder: Path) -> list[str]:
@@ -114,16 +125,6 @@ def _files(folder: Path) -> list[str]:
     paths = (path for path in folder.rglob("*") if path.is_file())
     names = (path.relative_to(folder).as_posix() for path in paths)
     return sorted(name for name in names if name != FILE_NAME)
-
-
-def _measure(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Name to size and SHA-256."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        digests = pool.map(lambda name: file_sha256(folder / name), names)
-        return {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
-            for name, digest in zip(names, digests, strict=True)
-        }
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

@@ -7,9 +7,10 @@ written; it holds the checksum of every file, so that damage is found before orb
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,15 @@ from flashmotion_jax.runtime.sharding import sharding_of
 #: Suffix of the folder that orbax writes a checkpoint to before it renames it.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
-_DAMAGE = ("", "incomplete", "damaged (files are missing, truncated or changed)")
+_DAMAGE = (
+    "",
+    "incomplete",
+    "damaged (files are missing, truncated or changed)",
+    "damaged (the disk cannot read it)",
+)
+
+#: The file with the metrics of a checkpoint; orbax reads it as soon as it opens the folder.
+_METRICS = "metrics/metrics"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._keep_best = keep_best
+        self._messages = self._set_aside_damaged_metrics() if keep_best else []
 
         def metric(metrics: Mapping[str, float]) -> float:
             # Checkpoints from before `keep_best` was changed lack the metric.
@@ -175,6 +185,8 @@ class Checkpoints:
         Raises:
           UserError: An intact checkpoint has other arrays, from another version or other sizes.
         """
+        for text in self._messages:
+            message(text)
         for path in self._folder.glob(f"*{UNFINISHED}"):
             step = path.name.removesuffix(UNFINISHED)
             message(f"checkpoint {step} is incomplete: removed")
@@ -185,9 +197,10 @@ class Checkpoints:
             restored = self._try_restore(step, states)
             if isinstance(restored, Snapshot):
                 return step, restored
-            target = self._folder / "damaged" / str(step)
+            target = self._set_aside(step)
             message(f"checkpoint {step} is {restored}: moved to {target}; trying the previous one")
-            self._move(step, target)
+            multihost_utils.sync_global_devices(f"move checkpoint {step}")
+            self._manager.reload()
         return None
 
     def close(self) -> None:
@@ -216,26 +229,47 @@ class Checkpoints:
         tree = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
         return Snapshot(tree["states"], jax.random.wrap_key_data(tree["key"]), restored.data)
 
-    def _find_damage(self, step: int) -> int:
-        """Returns the index in `_DAMAGE` of what is wrong with the files of a checkpoint."""
+    def _find_damage(self, step: int, names: Sequence[str] | None = None) -> int:
+        """Returns the index in `_DAMAGE` of what is wrong with files of a checkpoint."""
         try:
             manifest = read_json(self._manifest(step))
+            if manifest.keys() != {"files", "arrays"}:
+                return 2
+            files = manifest["files"]
+            expected = files if names is None else {name: files.get(name) for name in names}
+            return 0 if measure_files(self._path(step), names) == expected else 2
         except FileNotFoundError:
             return 1
         except UserError:
             return 2
-        intact = manifest.keys() == {"files", "arrays"}
-        return 0 if intact and measure_files(self._path(step)) == manifest["files"] else 2
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return 3
 
-    def _move(self, step: int, target: Path) -> None:
+    def _set_aside_damaged_metrics(self) -> list[str]:
+        """Sets aside checkpoints with changed metrics; returns a message about each."""
+        messages = []
+        if jax.process_index() == 0:
+            for file in sorted(self._folder.glob(f"[0-9]*/{_METRICS}")):
+                name = file.parents[1].name
+                damage = self._find_damage(int(name), [_METRICS]) if name.isdecimal() else 0
+                if damage:
+                    target = self._set_aside(int(name))
+                    messages.append(f"checkpoint {name} is {_DAMAGE[damage]}: moved to {target}")
+        multihost_utils.sync_global_devices("check metrics of checkpoints")
+        return messages
+
+    def _set_aside(self, step: int) -> Path:
+        """Moves a checkpoint to `damaged/`, by process 0; returns where it is then."""
+        target = self._folder / "damaged" / str(step)
         if jax.process_index() == 0:
             target.parent.mkdir(exist_ok=True)
             if target.exists():  # the same step was damaged before
                 shutil.rmtree(target)
             self._path(step).rename(target)
             self._manifest(step).unlink(missing_ok=True)
-        multihost_utils.sync_global_devices(f"move checkpoint {step}")
-        self._manager.reload()
+        return target
 
     def _path(self, step: int) -> Path:
         return self._folder / str(step)

@@ -8,7 +8,6 @@ WORKDIR/model/          the result: a checkpoint to sample, to export, and for t
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from jax.sharding import PartitionSpec
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import TrainConfig, differences, to_dict
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
+from flashmotion_jax.runtime.checksums import read_json, write_json
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.training.stage import ExportSpec, Stage
 from flashmotion_jax.training.train_state import TrainState
@@ -49,7 +49,7 @@ def open_workdir(config: TrainConfig, stage: Stage, resume: str) -> Path:
     if not file.exists():
         values = {"config": to_dict(config), "weights": weights, "jax": jax.__version__}
         with replacing(file) as scratch:
-            scratch.write_text(json.dumps(values, indent=2) + "\n")
+            write_json(scratch, values)
     elif resume == "never":
         raise UserError(
             f"{workdir} holds a run; choose another workdir, delete it, or use --resume auto"
@@ -61,7 +61,7 @@ def open_workdir(config: TrainConfig, stage: Stage, resume: str) -> Path:
 
 def _require_same(file: Path, config: TrainConfig, weights: dict[str, str]) -> None:
     try:
-        values = json.loads(file.read_text())
+        values = read_json(file)
         changes = differences(values["config"], config)
         old = values["weights"]
     except (ValueError, KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from jax.sharding import PartitionSpec
 
 from flashmotion_jax.config import OptimizerConfig
 from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.hashing import file_sha256
 from flashmotion_jax.training.abstract import with_shardings
 from flashmotion_jax.training.checkpoints import Checkpoints, Snapshot
 from flashmotion_jax.training.train_state import apply_gradients, create_train_state
@@ -302,8 +304,37 @@ def test_one_flipped_bit_of_a_large_file_is_found(tmp_path):
     assert len(messages) == 1 and CHANGED in messages[0]
 
 
+@pytest.mark.parametrize("content", [b'{"lo\xff', b"", b"[1]", b'{"loss": 0.1}'])
+@pytest.mark.parametrize("step", [4, 6])
+def test_damaged_metrics_are_found_before_orbax_reads_them(tmp_path, step, content):
+    metrics = {2: {"loss": 3.0}, 4: {"loss": 1.0}, 6: {"loss": 2.0}}
+    save_all(tmp_path, *metrics, keep_best="loss", metrics=metrics)
+    (tmp_path / str(step) / "metrics" / "metrics").write_bytes(content)
+    restored, _, messages = restore(tmp_path, keep_best="loss")
+    assert restored == (4 if step == 6 else 6)
+    target = tmp_path / "damaged" / str(step)
+    assert messages == [f"checkpoint {step} is {CHANGED}: moved to {target}"]
+    assert target.is_dir()
+
+
+def test_a_file_that_the_disk_cannot_read_is_damage(tmp_path, monkeypatch):
+    save_all(tmp_path, 2, 4)
+
+    def read(file):
+        if file.parents[1] == tmp_path / "4":
+            raise OSError(errno.EIO, "Input/output error", str(file))
+        return file_sha256(file)
+
+    monkeypatch.setattr("flashmotion_jax.runtime.checksums.file_sha256", read)
+    step, _, messages = restore(tmp_path)
+    assert step == 2
+    assert len(messages) == 1 and "checkpoint 4 is damaged (the disk cannot read it)" in messages[0]
+
+
 def test_damage_that_only_orbax_finds_is_skipped_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("flashmotion_jax.training.checkpoints.measure_files", lambda folder: {})
+    monkeypatch.setattr(
+        "flashmotion_jax.training.checkpoints.measure_files", lambda folder, names=None: {}
+    )
     save_all(tmp_path, 2, 4)
     flip("state/_METADATA")(tmp_path / "4")
     step, snapshot, messages = restore(tmp_path)
