@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.checkpoints.arrays import read_array, require_complete
-from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.config import DiTConfig, to_dict
+from flashmotion_jax.runtime import checksums
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.checksums import require_undamaged
 from flashmotion_jax.runtime.errors import UserError
@@ -23,6 +24,7 @@ from . import adapters, dit, text_encoder, vae
 from .folders import LAYOUTS, TOKENIZERS
 from .importing import TABLES
 from .mapping import Entry, Row, make_entries
+from .reader import Tensor
 from .writer import Spec, write_safetensors, write_shards, write_torch
 
 #: Files that `WanPipeline.from_pretrained` of diffusers needs in addition to the models.
@@ -84,24 +86,26 @@ def export_folder(
       destination: New folder.
       layout: "original" or "diffusers".
       kinds: Some of "dit", "vae" and "text_encoder", which includes the tokenizer.
-      dtype: Of all tensors; None keeps the stored dtypes. The text encoder of the original layout
-        is always bfloat16, as its file name says.
+      dtype: Of all tensors; None keeps the stored dtypes, also where the original name of a file
+        says bfloat16.
 
     Returns:
-      A line that says what was written.
+      A line about each part of a configuration that the layout does not hold, and one that says
+      what was written.
 
     Raises:
-      UserError: The source lacks a component, or the destination exists.
+      UserError: The source lacks a component or is damaged, or the destination exists.
     """
     components.read_sampling(source)
     found = {kind: components.read_component(source, kind) for kind in kinds}
     _require_new(destination)
+    notes = []
     with replacing(destination) as scratch:
         for kind, component in found.items():
             files = LAYOUTS[layout][kind]
             rows = TABLES[kind].table(component.config, layout)
-            is_bfloat16 = files.weights.endswith("bf16.pth")
-            tensors = open_tensors(source, component, rows, "bfloat16" if is_bfloat16 else dtype)
+            tensors = open_tensors(source, component, rows, dtype)
+            notes += _find_lost(component, tensors, layout)
             file = scratch / files.weights
             file.parent.mkdir(parents=True, exist_ok=True)
             if file.suffix == ".safetensors":
@@ -111,11 +115,13 @@ def export_folder(
             if files.config:
                 _write_json(scratch / files.config, _config(component, layout))
         if "text_encoder" in kinds:
-            shutil.copytree(source / "tokenizer", scratch / TOKENIZERS[layout])
+            require_undamaged(source / "tokenizer")
+            ours = shutil.ignore_patterns(checksums.FILE_NAME)
+            shutil.copytree(source / "tokenizer", scratch / TOKENIZERS[layout], ignore=ours)
         if layout == "diffusers" and found.keys() == TABLES.keys():
             _write_json(scratch / "model_index.json", MODEL_INDEX)
             _write_json(scratch / "scheduler" / "scheduler_config.json", SCHEDULER)
-    return f"wrote {', '.join(kinds)} in the {layout} layout to {destination}"
+    return "\n".join([*notes, f"wrote {', '.join(kinds)} in the {layout} layout to {destination}"])
 
 
 def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | None) -> str:
@@ -180,6 +186,26 @@ def _config(component: components.Component, layout: str) -> dict[str, Any]:
         return dit.write_config(component.config, layout)
     module = vae if component.kind == "vae" else text_encoder
     return module.write_config(component.config)
+
+
+def _find_lost(component: components.Component, tensors: Tensors, layout: str) -> list[str]:
+    """Returns at most one line, about the fields that another program cannot find in a layout."""
+    shapes = {
+        spec.key: Tensor(spec.shape, spec.dtype, lambda: np.zeros(0))
+        for group in tensors.specs()
+        for spec in group
+    }
+    values = _config(component, layout) if LAYOUTS[layout][component.kind].config else {}
+    written = json.loads(json.dumps(values))
+    try:
+        read = TABLES[component.kind].read_config(shapes, written, layout)
+    except UserError as error:
+        return [f"note: the {layout} layout does not store all of {component.kind}: {error}"]
+    wanted, found = to_dict(component.config), to_dict(read)
+    lost = [f"{name}={value}"[:80] for name, value in wanted.items() if found[name] != value]
+    if not lost:
+        return []
+    return [f"note: the {layout} layout does not store {component.kind}: {', '.join(lost)}"]
 
 
 def _require_new(destination: Path) -> None:
