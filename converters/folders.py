@@ -7,7 +7,6 @@ of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
+from flashmotion_jax.runtime.json_files import read_json_object
 
 from .reader import read_file
 from .tensors import StateDict
@@ -155,7 +155,4 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file} is missing; download it again")
     require_format(file, ("json",), "a JSON object")
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file} is not a JSON object; download it again") from error
+    return read_json_object(file, "download it again")

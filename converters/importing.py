@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from flashmotion_jax.config import ADAPTERS, DiTConfig, SamplingConfig
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
+from flashmotion_jax.runtime.json_files import read_json_object
 
 from . import adapters, dit, text_encoder, vae
 from .folders import Folder, locate, open_folder
@@ -243,19 +243,16 @@ def read_names(file: Path) -> Names:
     Raises:
       UserError: The file is missing or has another form.
     """
+    expected = 'expected JSON such as {"stem.bias": "conv_in.bias", "ignore": ["freqs"]}'
+    keys = read_json_object(file, expected)
+    ignore = keys.pop("ignore", [])
     try:
-        keys = json.loads(file.read_text(encoding="utf-8"))
-        ignore = keys.pop("ignore", [])
         for pattern in (*keys, *ignore):
             re.compile(pattern)
         if not all(isinstance(key, str) for key in keys.values()):
             raise TypeError("a key is not a string")
-    except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(
-            f'{file} is not a table of names ({reason}); expected JSON such as {{"stem.bias": '
-            '"conv_in.bias", "ignore": ["freqs"]}'
-        ) from error
+    except (TypeError, re.error) as error:
+        raise UserError(f"{file} is not a table of names ({error}); {expected}") from error
     return Names(keys, ignore)
 
 

@@ -11,13 +11,14 @@ LightX2V `tools/convert`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import parse_json
 
 from .tensors import StateDict, Tensor, WeightFile
 
@@ -153,14 +154,18 @@ def _unsupported(layer: str, name: str) -> str:
     )
 
 
+def _parse(text: str | bytes) -> Any:
+    return parse_json(text, "the quantization", "download the file again")
+
+
 def _descriptions(file: WeightFile) -> dict[str, dict]:
     """What ComfyUI says about its layers, in the metadata or in a tensor beside each."""
     try:
-        metadata = json.loads(file.metadata.get("_quantization_metadata", "{}"))
+        metadata = _parse(file.metadata.get("_quantization_metadata", "{}"))
         layers = {key: dict(value) for key, value in metadata.get("layers", {}).items()}
         for key, tensor in file.tensors.items():
             if key.endswith(INPUTS[2]):
-                layers[key.removesuffix(INPUTS[2])] = dict(json.loads(bytes(tensor.read())))
+                layers[key.removesuffix(INPUTS[2])] = dict(_parse(bytes(tensor.read())))
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"the file's description of its quantization is damaged ({error}); download it again"

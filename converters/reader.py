@@ -6,12 +6,12 @@ quantization, and is what converters use.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
+from flashmotion_jax.runtime.json_files import read_json_object
 
 from .gguf_file import read_gguf
 from .quantized import dequantize
@@ -57,10 +57,9 @@ def read_weights(file: Path) -> WeightFile:
 
 def _read_index(file: Path) -> WeightFile:
     require_format(file, ("json",), "an index of safetensors")
-    try:
-        weight_map = dict(json.loads(file.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not an index of safetensors; download it again") from error
+    weight_map = read_json_object(file, "download it again").get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise UserError(f"{file} is not an index of safetensors; download it again")
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for shard in sorted(set(weight_map.values())):

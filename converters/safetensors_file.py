@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import parse_json
 
 from .tensors import Tensor, WeightFile
 
@@ -40,8 +40,9 @@ def read_safetensors(file: Path) -> WeightFile:
         header_size = int.from_bytes(stream.read(8), "little")
         if not 2 <= header_size <= size - 8:
             raise UserError(f"{file} is truncated or not a safetensors file; download it again")
+        content = stream.read(header_size)
+        header = parse_json(content, f"the header of {file}", "download it again")
         try:
-            header = json.loads(stream.read(header_size))
             metadata = dict(header.pop("__metadata__", None) or {})
             end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
             tensors = {

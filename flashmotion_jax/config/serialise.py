@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,10 @@ def from_dict(cls: type[Config], values: Any, where: str = "configuration") -> C
             raise UserError(f"{where}: {_unknown(key, _field_names(cls), cls.__name__)}")
         if not _is_of_type(value, hints[key]):
             raise UserError(f"{where}: {key}={value!r:.100}; expected {_describe(hints[key])}")
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        required = dataclasses.MISSING is field.default is field.default_factory
+        if required and field.name not in values:
+            raise UserError(f"{where}: {field.name} is missing; {cls.__name__} needs it")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -144,4 +149,4 @@ def _field_names(cls: Any) -> list[str]:
 def _unknown(key: str, names: Iterable[str], owner: str) -> str:
     nearest = difflib.get_close_matches(key, names, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys: {', '.join(names)}"
-    return f"unknown key {key!r} for {owner}{hint}"
+    return f"unknown key {reprlib.repr(key)} for {owner}{hint}"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from flashmotion_jax.config import to_dict
+from flashmotion_jax.config import from_dict, to_dict
 from flashmotion_jax.data.latent_cache import (
     FORMAT,
     VERSION,
@@ -23,12 +23,12 @@ from flashmotion_jax.data.latent_cache import (
     CacheSettings,
     LatentCache,
     open_cache,
-    read_json,
 )
 from flashmotion_jax.data.records import Record, record_to_bytes
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
+from flashmotion_jax.runtime.json_files import read_json_object
 from flashmotion_jax.runtime.lock import sole_writer
 from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 
@@ -148,7 +148,7 @@ def require_same_settings(folder: Path, settings: CacheSettings) -> None:
       UserError: The settings differ; the message lists the differences.
     """
     if (folder / "cache.json").is_file():
-        _require_same(folder, read_json(folder / "cache.json")["settings"], settings)
+        _read_entry(folder / "cache.json", settings)
 
 
 def _read_shard(folder: Path, number: int, settings: CacheSettings) -> dict[str, Any] | None:
@@ -156,9 +156,19 @@ def _read_shard(folder: Path, number: int, settings: CacheSettings) -> dict[str,
     file = folder / f"{_shard_name(number)}.json"
     if not file.is_file():
         return None
-    entry = read_json(file)
-    _require_same(folder, entry["settings"], settings)
-    return None if CachedFile(**entry["shard"]).problem(folder) else entry
+    entry = _read_entry(file, settings)
+    shard = from_dict(CachedFile, entry.get("shard"), str(file))
+    return None if shard.problem(folder) else entry
+
+
+def _read_entry(file: Path, settings: CacheSettings) -> dict[str, Any]:
+    """Reads a .json file, and checks that it was written with these settings."""
+    fix = "remove it and run again"
+    entry = read_json_object(file, fix)
+    if not isinstance(entry.get("settings"), dict):
+        raise UserError(f"{file} has no settings; {fix}")
+    _require_same(file.parent, entry["settings"], settings)
+    return entry
 
 
 def _require_same(folder: Path, there: dict[str, Any], settings: CacheSettings) -> None:

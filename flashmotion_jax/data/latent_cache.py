@@ -21,7 +21,6 @@ import dataclasses
 import functools
 import io
 import itertools
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from flashmotion_jax.config import from_dict
 from flashmotion_jax.data.records import Record, record_from_bytes
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
+from flashmotion_jax.runtime.json_files import read_json_object
 
 FORMAT = "flashmotion_jax latent cache"
 VERSION = 1
@@ -183,8 +183,8 @@ def open_cache(path: str | Path) -> LatentCache:
     """
     path = Path(path)
     values = _read_cache_json(path)
-    settings = from_dict(CacheSettings, values["settings"], str(path / "cache.json"))
-    text_file, *shards = _files(values)
+    settings = from_dict(CacheSettings, values.get("settings"), str(path / "cache.json"))
+    text_file, *shards = _files(values, path / "cache.json")
     for file in (text_file, *shards):
         if problem := file.problem(path):
             raise UserError(f"{problem}; {_how_to_repair(file)}")
@@ -193,7 +193,7 @@ def open_cache(path: str | Path) -> LatentCache:
         path=path,
         settings=settings,
         shards=tuple(shards),
-        num_rejected=values["num_rejected"],
+        num_rejected=values.get("num_rejected", 0),
         empty_text=empty,
         negative_text=negative,
         fingerprint=file_sha256(path / "cache.json"),
@@ -215,7 +215,7 @@ def verify_cache(path: str | Path) -> tuple[Path, ...]:
     path = Path(path)
     return tuple(
         path / file.name
-        for file in _files(_read_cache_json(path))
+        for file in _files(_read_cache_json(path), path / "cache.json")
         if file.problem(path) or file_sha256(path / file.name) != file.sha256
     )
 
@@ -225,7 +225,7 @@ def _read_cache_json(path: Path) -> dict[str, Any]:
     if not file.is_file():
         state = "is incomplete" if any(path.glob("shard_*.json")) else "is not a latent cache"
         raise UserError(f"{path} {state}: no cache.json; run `flashmotion cache` to completion")
-    values = read_json(file)
+    values = read_json_object(file, "remove it and run again")
     if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
         raise UserError(
             f"{file} has format {values.get('format')!r}, version {values.get('version')!r}; "
@@ -234,9 +234,11 @@ def _read_cache_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _files(cache_json: dict[str, Any]) -> list[CachedFile]:
+def _files(cache_json: dict[str, Any], file: Path) -> list[CachedFile]:
     """Returns the entries of text.npz and of the shards."""
-    return [CachedFile(**values) for values in (cache_json["text"], *cache_json["shards"])]
+    shards = cache_json.get("shards")
+    entries = [cache_json.get("text"), *(shards if isinstance(shards, list) else [shards])]
+    return [from_dict(CachedFile, values, str(file)) for values in entries]
 
 
 def _read_text(file: Path, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -258,15 +260,3 @@ def _how_to_repair(file: CachedFile) -> str:
     return (
         f"copy the cache again, or remove {entry} and cache.json and run `flashmotion cache` again"
     )
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON file of a cache.
-
-    Raises:
-      UserError: The file is not valid JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}); remove it and run again") from error

@@ -18,6 +18,7 @@ import zipfile
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import parse_json
 
 #: Dtype name -> stored numpy dtype.
 DTYPES = {"float16": "<f2", "float32": "<f4"}
@@ -86,7 +87,7 @@ def record_from_bytes(data: bytes) -> Record:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
-            header = json.loads(file.read("record.json"))
+            header = parse_json(file.read("record.json"), "record.json", "copy the cache again")
             dtype = np.dtype(DTYPES[header["dtype"]])
             arrays = {
                 name: np.frombuffer(file.read(name), dtype).reshape(header["shapes"][name])

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator
@@ -34,6 +33,7 @@ from flashmotion_jax.editor.uploads import Form, received
 from flashmotion_jax.editor.worker import Worker
 from flashmotion_jax.media.images import best_size, read_image
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import parse_json
 from flashmotion_jax.trajectory import Canvas, Trajectory
 from flashmotion_jax.trajectory.formats import (
     FORMATS,
@@ -362,12 +362,7 @@ def _import_options(fields: dict[str, str]) -> ImportOptions:
 def _read_trajectory(form: Form) -> Trajectory | None:
     """The trajectory of a form, sent as a file or a field, with masks as run lengths only."""
     path, text = form.file("trajectory"), form.fields.get("trajectory", "")
-    if path is not None:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    if not text.strip():
+    content = text.encode() if path is None else path.read_bytes()
+    if not content.strip():
         return None
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"trajectory is not JSON ({error})") from None
-    return Trajectory.from_dict(data)
+    return Trajectory.from_dict(parse_json(content, "trajectory", "format: docs/trajectories.md"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashmotion_jax.config import ADAPTERS, DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.data.sprites import VOCABULARY
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import read_json_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,7 +171,8 @@ def is_of_sprites(words: tuple[str, ...] | None) -> bool:
 
 def _words(path: Path) -> tuple[str, ...] | None:
     """The words of a tokenizer that does not split words; None for any other tokenizer."""
-    model = json.loads((path / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    if model.get("type") != "WordLevel":
+    file = path / "tokenizer" / "tokenizer.json"
+    model = read_json_object(file, "copy the tokenizer again").get("model")
+    if not isinstance(model, dict) or model.get("type") != "WordLevel":
         return None
-    return tuple(sorted(word for word in model["vocab"] if word.isalpha()))
+    return tuple(sorted(word for word in model.get("vocab", ()) if word.isalpha()))

@@ -5,7 +5,6 @@ The same videos are drawn for both (paired bootstrap), so what makes a video har
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from flashmotion_jax.evaluation.metrics.base import Average
 from flashmotion_jax.evaluation.reports.json_tables import to_plain
 from flashmotion_jax.evaluation.reports.tables import Table, cell
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import read_json_object
 
 #: More than elsewhere: these intervals decide what is significant.
 _RESAMPLES = 2000
@@ -155,13 +155,13 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     file = path / "result.json" if path.is_dir() else path
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        if not all("metrics" in video for video in result["videos"]) or "protocol" not in result:
-            raise UserError("it has an older format; evaluate again")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{file} is not a result of `flashmotion evaluate`: {reason}") from error
+    fix = "expected the result.json of `flashmotion evaluate`"
+    result = read_json_object(file, fix)
+    videos = result.get("videos")
+    if not isinstance(videos, list) or not isinstance(result.get("protocol"), dict):
+        raise UserError(f"{file} has no videos or no protocol; {fix}")
+    if not all(isinstance(video, dict) and "metrics" in video for video in videos):
+        raise UserError(f"{file} has an older format; evaluate again")
     return result
 
 

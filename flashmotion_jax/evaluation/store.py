@@ -23,6 +23,7 @@ from flashmotion_jax.evaluation.scoring import Score
 from flashmotion_jax.media.frames import find_video, image_files
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.hashing import file_sha256
+from flashmotion_jax.runtime.json_files import parse_json
 
 #: Version of the stored scores; raised when the same inputs would give other ones.
 _VERSION = 2
@@ -61,14 +62,14 @@ class Store:
             return None
         try:
             with np.load(path, allow_pickle=False) as stored:
-                about = json.loads(str(stored["about"]))
+                about = parse_json(str(stored["about"]), path, "remove it")
                 sha256 = about["sha256"]
                 if about["key"] != self._key(item, sha256) or sha256 != self._sha256(item):
                     return None
                 if about["reason"] is not None:
                     return Entry(Problem(item.id, about["reason"]), sha256)
                 values = {name: stored[f"values/{name}"] for name in about["values"]}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             # A damaged file counts as missing.
             return None
         return Entry(Score(item.id, item.group, values), sha256)

@@ -15,6 +15,7 @@ from typing import Any
 
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
+from flashmotion_jax.runtime.json_files import read_json_object
 
 FILE_NAME = "checksums.json"
 
@@ -37,12 +38,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
       UserError: The file is not a JSON object, or it changed after it was written.
     """
-    try:
-        values = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not JSON ({str(error)[:200]}); copy it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file} is not a JSON object; copy it again")
+    values = read_json_object(file, "copy it again")
     checksum = values.pop("checksum", None)
     if checksum is not None and checksum != _checksum(values):
         raise UserError(

@@ -22,16 +22,24 @@ class Limits:
     Attributes:
       image_pixels: Of an image, a mask, or a frame of a video.
       video_pixels: Of all frames of a video together, which take 3 bytes per pixel in memory.
+      json_bytes: Of a JSON document.
+      json_values: Values in a JSON document, which take up to 200 bytes each in memory.
     """
 
     image_pixels: int
     video_pixels: int
+    json_bytes: int
+    json_values: int
 
 
 #: Photographs of 100 megapixels; ten times the published video of 121 x 704 x 1280.
-COMMAND_LINE = Limits(image_pixels=2**27, video_pixels=2**30)
+COMMAND_LINE = Limits(
+    image_pixels=2**27, video_pixels=2**30, json_bytes=2**26, json_values=2_000_000
+)
 #: Photographs of 24 megapixels; the published video. Either takes about 0.5 GB to read.
-EDITOR = Limits(image_pixels=25_000_000, video_pixels=2**27)
+EDITOR = Limits(
+    image_pixels=25_000_000, video_pixels=2**27, json_bytes=2**25, json_values=1_000_000
+)
 
 _active: ContextVar[Limits] = ContextVar("limits", default=COMMAND_LINE)
 
@@ -83,4 +91,32 @@ def check_video_size(num_frames: int, height: int, width: int, name: object) -> 
         raise UserError(
             f"{name}: {num_frames} frames of {height} x {width} pixels (height x width), expected "
             f"at most {most / 1e6:.0f} million pixels in all: use fewer or smaller frames"
+        )
+
+
+def max_json_bytes() -> int:
+    """Size that a JSON document may have."""
+    return _active.get().json_bytes
+
+
+def check_json_size(document: bytes | str, name: object) -> None:
+    """Checks the size of a JSON document that has not been parsed.
+
+    Args:
+      document: The document.
+      name: What holds it, in the message.
+
+    Raises:
+      UserError: It has more bytes or, if it is text, more values than the active limits allow.
+    """
+    limits = _active.get()
+    if len(document) > limits.json_bytes:
+        raise UserError(
+            f"{name}: more than {limits.json_bytes / 2**20:.0f} MB of JSON; use a smaller file"
+        )
+    # An upper bound, because a string may contain these characters, too.
+    if isinstance(document, str) and sum(map(document.count, "[{,")) > limits.json_values:
+        raise UserError(
+            f"{name}: more than {limits.json_values / 1e6:.0f} million values in JSON; use a "
+            "smaller file"
         )

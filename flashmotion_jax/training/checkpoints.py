@@ -231,6 +231,8 @@ class Checkpoints:
 
     def _find_damage(self, step: int, names: Sequence[str] | None = None) -> int:
         """Returns the index in `_DAMAGE` of what is wrong with files of a checkpoint."""
+        if not self._manifest(step).is_file():
+            return 1
         try:
             manifest = read_json(self._manifest(step))
             if manifest.keys() != {"files", "arrays"}:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import parse_json
 
 #: Minimum time between progress lines when standard error is not a terminal.
 SECONDS_PER_LINE = 30.0
@@ -232,8 +233,8 @@ def _drop_lines(path: Path, start_step: int) -> None:
 
 def _is_before(line: str, start_step: int, path: Path) -> bool:
     try:
-        return json.loads(line)["step"] < start_step
-    except json.JSONDecodeError:
+        return parse_json(line, path, "move it away")["step"] < start_step
+    except UserError:  # a line that a kill cut short
         return False
     except (LookupError, TypeError) as error:
         raise UserError(

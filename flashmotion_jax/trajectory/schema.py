@@ -16,6 +16,7 @@ import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import read_json_value
 from flashmotion_jax.trajectory.keyframes import Keyframe, interpolate
 from flashmotion_jax.trajectory.masks import Mask, read_mask_png
 from flashmotion_jax.trajectory.palette import palette_color
@@ -151,12 +152,7 @@ class Trajectory:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"no trajectory at {path}: give the path of a trajectory.json")
-        try:
-            data = json.loads(path.read_bytes())  # with or without a byte-order mark
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path} is not JSON ({error}); format: docs/trajectories.md"
-            ) from error
+        data = read_json_value(path, "format: docs/trajectories.md")
         try:
             return cls.from_dict(data, path.parent)
         except UserError as error:

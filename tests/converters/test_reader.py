@@ -77,7 +77,7 @@ def test_safetensors_cut_off(tmp_path, write_safetensors, length):
 def test_safetensors_with_a_damaged_header(tmp_path, header):
     file = tmp_path / "x.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 8)
-    with pytest.raises(ValueError, match="damaged header"):
+    with pytest.raises(ValueError, match=r"damaged header|header of .* is not JSON"):
         read_file(file)
 
 
@@ -115,10 +115,11 @@ def test_index_stays_in_its_folder(tmp_path, write_safetensors, name):
         read_file(write_index(tmp_path / "inner", {"a.weight": name}))
 
 
-def test_index_that_is_none(tmp_path):
+@pytest.mark.parametrize("text", ["[1, 2]", "{}", '{"weight_map": [1]}', '{"weight_map": {"": 1}}'])
+def test_index_that_is_none(tmp_path, text):
     file = tmp_path / "x.safetensors.index.json"
-    file.write_text("[1, 2]")
-    with pytest.raises(ValueError, match="not an index"):
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"not (an index|a JSON object)"):
         read_file(file)
 
 

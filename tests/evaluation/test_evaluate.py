@@ -295,7 +295,7 @@ def test_videos_of_the_pipeline_are_scored(tmp_path, capsys):
             ["--bench", "folder", "--root", "x", "--pred", ".", "--masks", "x", "--sam2"],
             "give one of them",
         ),
-        (["compare", "gone.json", "gone.json"], "gone.json is not a result of"),
+        (["compare", "gone.json", "gone.json"], "gone.json is missing; expected the"),
     ],
 )
 def test_bad_arguments_are_status_2(capsys, arguments, words):

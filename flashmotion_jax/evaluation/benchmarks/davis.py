@@ -9,12 +9,12 @@ The captions, {id: caption}, are optional: DAVIS has none of its own.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from flashmotion_jax.evaluation.benchmarks.base import Item, Layout, Problem
 from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import read_json_object
 
 #: Frames that the paper compares.
 _NUM_FRAMES = 49
@@ -49,10 +49,5 @@ class Davis(Layout):
 def _read_captions(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    try:
-        captions = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(captions, dict):
-        raise UserError(f'{path}: expected {{"camel": "a camel walks", ...}}')
-    return {str(id): str(caption) for id, caption in captions.items()}
+    captions = read_json_object(path, 'expected {"camel": "a camel walks", ...}')
+    return {id: str(caption) for id, caption in captions.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import parse_json_documents, read_json_text
 from flashmotion_jax.trajectory.formats.base import (
     ExportRequest,
     Format,
@@ -26,7 +26,7 @@ from flashmotion_jax.trajectory.tracks import Tracks, tracks_from_boxes
 
 _EXPECTED = 'expected [[{"x": 10, "y": 20}, ...], ...], in pixels, one point per frame'
 _MAX_DEPTH = 16
-_SEPARATOR = re.compile(r"[\s,\ufeff]*")
+_NAME = "spline coordinates"
 
 
 def read_spline(source: str | Path) -> Tracks:
@@ -71,11 +71,7 @@ def write_spline(tracks: Tracks, path: str | Path) -> None:
 def _text(source: str | Path) -> str:
     if isinstance(source, str) and source.lstrip().startswith(("[", '"')):
         return source
-    try:
-        content = Path(source).read_bytes()
-        return content.decode(json.detect_encoding(content))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read spline coordinates: {error}; {_EXPECTED}") from error
+    return read_json_text(Path(source), _EXPECTED)
 
 
 def _tracks(value: Any, depth: int = 0) -> Iterator[list[Any]]:
@@ -83,7 +79,8 @@ def _tracks(value: Any, depth: int = 0) -> Iterator[list[Any]]:
     if depth > _MAX_DEPTH:
         raise UserError(f"spline coordinates are nested more than {_MAX_DEPTH} deep; {_EXPECTED}")
     if isinstance(value, str):
-        for document in _documents(value):
+        documents = parse_json_documents(value.replace("'", '"'), _NAME, _EXPECTED)
+        for document in documents:
             yield from _tracks(document, depth + 1)
     elif value == [] and depth <= 1:  # a document without tracks, not an empty track
         return
@@ -94,22 +91,6 @@ def _tracks(value: Any, depth: int = 0) -> Iterator[list[Any]]:
         yield value
     else:
         raise UserError(f"spline coordinates: {reprlib.repr(value)}; {_EXPECTED}")
-
-
-def _documents(text: str) -> Iterator[Any]:
-    """Decodes the JSON values of a text, which commas or white space may separate."""
-    text = text.replace("'", '"')
-    decoder, start = json.JSONDecoder(), 0
-    while True:
-        separator = _SEPARATOR.match(text, start)
-        start = separator.end() if separator else start
-        if start == len(text):
-            return
-        try:
-            document, start = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"spline coordinates are not JSON ({error}); {_EXPECTED}") from error
-        yield document
 
 
 def _points(n: int, track: Any) -> np.ndarray:
