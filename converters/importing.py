@@ -136,7 +136,7 @@ def convert_wan22(
       UserError: Source or destination cannot be used; the message lists every problem.
       OSError: The download failed, or the disk is full.
     """
-    _require_free(destination, kinds, overwrite)
+    require_free(destination, kinds, overwrite)
     folder = open_folder(locate(source, kinds))
     tokenizer = folder.tokenizer if "text_encoder" in kinds else None
     problems = _tokenizer_problems(tokenizer) if tokenizer else []
@@ -187,7 +187,7 @@ def convert_file(
     if (destination / "dit").is_dir():
         dit_config = components.read_component(destination, "dit").config
     plan = plan_file(tensors, dit_config, dtype, component, names)
-    _require_free(destination, [plan.kind], overwrite)
+    require_free(destination, [plan.kind], overwrite)
     _require_no_problems([], [plan])
     written = _write(destination, [plan], conventions or conventions_of(source), overwrite)
     return f"wrote {plan.kind} ({dtype}) to {destination}{written}"
@@ -318,7 +318,12 @@ def _require_no_problems(problems: list[str], plans: Sequence[Plan]) -> None:
         )
 
 
-def _require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> None:
+def require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> None:
+    """Checks that components can be written to a new folder, or be added to a checkpoint.
+
+    Raises:
+      UserError: The folder holds something else, or has one of the components.
+    """
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return
     if not (destination / "model.json").is_file():

@@ -32,7 +32,7 @@ LAYERS = [
     {"data", "converters"},
     {"configs", "training", "inference"},
     {"evaluation"},
-    {"perf", "editor"},
+    {"perf", "editor", "hub"},
     {"cli"},
 ]
 
