@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import SamplingConfig, to_dict
-from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.config import DiTConfig
 
 from .folders import LAYOUTS, locate, open_folder
-from .importing import open_file
-from .names import Names
-from .planning import Known, Plan, plan_contents, plan_folder
+from .importing import Names, Plan, open_file, plan_file, plan_folder
 from .reader import read_file
-from .recognition import conventions_of
 from .tensors import StateDict
 
 
@@ -26,44 +21,28 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
       names: The user's table, which takes precedence over ours.
 
     Returns:
-      A line per tensor, followed by the recognized component, its problems, and the conventions
-      that a DiT would be sampled with; of a checkpoint of this project, what it consists of.
+      A line per tensor, followed by the recognized component and its problems.
 
     Raises:
       UserError: The source cannot be read.
     """
-    if (Path(source) / "model.json").is_file():
-        return _describe_checkpoint(Path(source))
     path = locate(source, LAYOUTS["original"])
     if path.is_dir():
         return "\n\n".join(_describe_part(path, kind) for kind in LAYOUTS["original"])
     listing = _list(read_file(path))
-    names = names or Names()
     try:
-        contents = open_file(path, component=component, names=names)
-        plans = plan_contents(contents, Known(dtype="bfloat16", names=names))
-    except UserError as error:
+        plan = plan_file(open_file(path), DiTConfig(), "bfloat16", component, names)
+    except ValueError as error:
         return f"{listing}\n{error}"
-    unused = [f"unused: {key}" for key in contents.unused if not names.is_ignored(key)]
-    summaries = (f"{_summarize(plan)}{_sampled(plan, conventions_of(source))}" for plan in plans)
-    return "\n".join([listing, *summaries, *unused, *contents.notices])
-
-
-def _describe_checkpoint(path: Path) -> str:
-    sampling = components.read_sampling(path)
-    there = [kind for kind in components.kinds() if (path / kind / "config.json").is_file()]
-    parts = [(kind, components.read_component(path, kind)) for kind in there]
-    lines = [f"{kind}: {part.config} ({part.dtype})" for kind, part in parts]
-    fields = [f"  {name}: {value!r}" for name, value in to_dict(sampling).items()]
-    return "\n".join([*lines, f"sampled as: {sampling}", *fields])
+    return f"{listing}\n{_summarize(plan)}"
 
 
 def _describe_part(path: Path, kind: str) -> str:
     try:
         plan = plan_folder(open_folder(path), kind, "bfloat16")
-    except UserError as error:
+    except ValueError as error:
         return f"{kind}: {error}"
-    return f"{_list(plan.source)}\n{_summarize(plan)}{_sampled(plan, 'wan22')}"
+    return f"{_list(plan.source)}\n{_summarize(plan)}"
 
 
 def _list(source: StateDict) -> str:
@@ -79,12 +58,5 @@ def _summarize(plan: Plan) -> str:
         f"looks like {plan.kind}: {plan.config}",
         f"{len(used)} of {len(plan.source)} tensors are used, {len(problems)} problems",
         *problems,
-        *plan.notices,
     ]
     return "\n".join(lines)
-
-
-def _sampled(plan: Plan, conventions: str) -> str:
-    if plan.kind != "dit":
-        return ""
-    return f"\nsampled as {conventions}: {SamplingConfig().with_conventions(conventions)}"

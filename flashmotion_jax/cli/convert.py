@@ -9,7 +9,6 @@ from typing import Any
 
 from flashmotion_jax.cli import options
 from flashmotion_jax.config.adapters import ADAPTERS
-from flashmotion_jax.config.sampling import CONVENTIONS
 from flashmotion_jax.runtime.errors import UserError, exit_status
 
 #: Components of a Wan2.2 folder by the names of `--only`, and all by those of `--component`.
@@ -92,22 +91,7 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
         default="ema",
         help="which weights to take from a training checkpoint (default: ema)",
     )
-    add(
-        "--conventions",
-        choices=tuple(CONVENTIONS),
-        help="how a generator is sampled (default: wan22 for a folder; by the name of a file, "
-        "flashmotion or, if it says so, turbo or wan22)",
-    )
     _add_names(parser)
-    add(
-        "--set",
-        action="append",
-        default=[],
-        dest="assignments",
-        metavar="KEY=VALUE",
-        help="something about an adapter that its file does not tell, such as "
-        "input=trajectory+latents; repeatable",
-    )
     options.set_outputs(parser, folders=("destination",))
     parser.set_defaults(run=_import)
 
@@ -199,8 +183,7 @@ def _parse_only(text: str) -> list[str]:
 
 def _import(args: argparse.Namespace) -> int:
     from flashmotion_jax.converters.folders import is_file
-    from flashmotion_jax.converters.importing import convert_file, convert_wan22
-    from flashmotion_jax.converters.names import read_names
+    from flashmotion_jax.converters.importing import convert_file, convert_wan22, read_names
 
     if is_file(args.source):
         if args.only:
@@ -213,21 +196,16 @@ def _import(args: argparse.Namespace) -> int:
             weights=args.weights,
             component=args.component and KINDS[args.component],
             names=args.map and read_names(args.map),
-            conventions=args.conventions,
-            assignments=args.assignments,
         )
     else:
-        if args.component or args.map or args.assignments:
-            raise UserError(
-                f"--component, --map and --set are for files; {args.source} is a folder"
-            )
+        if args.component or args.map:
+            raise UserError(f"--component and --map are for files; {args.source} is a folder")
         written = convert_wan22(
             args.source,
             Path(args.destination),
             kinds=args.only or list(WAN22.values()),
             dtype=args.dtype,
             overwrite=args.overwrite,
-            conventions=args.conventions,
         )
     print(written)
     return 0
@@ -255,8 +233,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    from flashmotion_jax.converters.importing import read_names
     from flashmotion_jax.converters.inspection import inspect
-    from flashmotion_jax.converters.names import read_names
 
     component = args.component and KINDS[args.component]
     print(inspect(args.source, component=component, names=args.map and read_names(args.map)))

@@ -128,7 +128,7 @@ def _override(
         if sampling.sampler == "few_step":
             raise UserError(
                 f"guidance_scale={guidance_scale} with the few_step sampler, whose generator is "
-                "distilled to run without guidance; leave it out, or use another sampler"
+                "distilled to run without guidance; leave it out, or use the unipc or euler sampler"
             )
         sampling = dataclasses.replace(sampling, guidance_scale=guidance_scale)
     if num_inference_steps is None:

@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.errors import UserError, is_transient
 from flashmotion_jax.runtime.limits import check_image_size
 
 #: FFmpeg's names of the formats that are read: MP4 and MOV, MKV and WebM, AVI, GIF.
@@ -57,9 +57,10 @@ def open_video(path: str | Path) -> Generator[tuple[Any, Any], None, None]:
             stream.codec_context.options = {"err_detect": "explode"}
             check_image_size(stream.codec_context.height, stream.codec_context.width, path)
             yield container, stream
-    except av.MemoryError:
-        raise
-    except (av.FFmpegError, EOFError, LookupError, UnicodeDecodeError) as error:
+    except (av.FFmpegError, OSError, EOFError, LookupError, UnicodeDecodeError) as error:
+        of_ffmpeg = isinstance(error, av.FFmpegError) and not isinstance(error, MemoryError)
+        if is_transient(error) and not of_ffmpeg:
+            raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} is not a readable video ({reason}): {_EXPECTED}") from error
 

@@ -230,7 +230,9 @@ def few_step_sampling(generator: ComponentRef, student: FewStepConfig) -> Sampli
     return dataclasses.replace(
         components.read_sampling(generator.path),
         sampler="few_step",
-        **dataclasses.asdict(student),
+        denoising_steps=student.denoising_steps,
+        warp_denoising_steps=student.warp_denoising_steps,
+        shift=student.shift,
     )
 
 
