@@ -37,15 +37,14 @@ def open_video(path: str | Path) -> Generator[tuple[Any, Any], None, None]:
     Raises:
       UserError: The file is missing, is no video, or the block raised an error of FFmpeg.
       OSError: The disk or the network failed.
-      MemoryError: FFmpeg found too little memory.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no video file at {path}")
     options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
     try:
-        # FFmpeg reports damage, too, as an input/output error or a missing permission. Python reads
-        # the file here, so that those of the machine are Python's own exceptions.
+        # FFmpeg reports damage, too, as an input/output error, a missing permission or too little
+        # memory. Python reads the file here, so that the machine's are Python's own exceptions.
         with path.open("rb") as file, av.open(file, options=options) as container:
             if not container.streams.video:
                 raise UserError(f"{path} holds no video: {_EXPECTED}")
@@ -58,8 +57,7 @@ def open_video(path: str | Path) -> Generator[tuple[Any, Any], None, None]:
             check_image_size(stream.codec_context.height, stream.codec_context.width, path)
             yield container, stream
     except (av.FFmpegError, OSError, EOFError, LookupError, UnicodeDecodeError) as error:
-        of_ffmpeg = isinstance(error, av.FFmpegError) and not isinstance(error, MemoryError)
-        if is_transient(error) and not of_ffmpeg:
+        if is_transient(error) and not isinstance(error, av.FFmpegError):
             raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} is not a readable video ({reason}): {_EXPECTED}") from error
