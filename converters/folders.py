@@ -127,7 +127,7 @@ def locate(source: str, kinds: Iterable[str]) -> Path:
     try:
         if file:
             return Path(huggingface_hub.hf_hub_download(repository, file))
-        patterns = [pattern for kind in kinds for pattern in _patterns(kind)]
+        patterns = [pattern for kind in kinds for pattern in file_patterns(kind)]
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
     except Exception as error:  # the hub raises its own exceptions, those of httpx, and OSError
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -137,7 +137,8 @@ def locate(source: str, kinds: Iterable[str]) -> Path:
         ) from error
 
 
-def _patterns(kind: str) -> list[str]:
+def file_patterns(kind: str) -> list[str]:
+    """Returns the names that the files of a component have in either layout, as for a shell."""
     patterns = []
     for layout, components in LAYOUTS.items():
         files = components[kind]

@@ -35,7 +35,7 @@ from .mapping import (
     override,
 )
 from .reader import read_file
-from .recognition import recognize, select_weights, strip_prefixes
+from .recognition import conventions_of, recognize, select_weights, strip_prefixes
 from .tensors import StateDict
 
 TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
@@ -111,7 +111,13 @@ class Plan:
 
 
 def convert_wan22(
-    source: str, destination: Path, *, kinds: Sequence[str], dtype: str, overwrite: bool
+    source: str,
+    destination: Path,
+    *,
+    kinds: Sequence[str],
+    dtype: str,
+    overwrite: bool,
+    conventions: str | None = None,
 ) -> str:
     """Imports a Wan2.2 folder in either layout.
 
@@ -121,6 +127,7 @@ def convert_wan22(
       kinds: Some of "dit", "vae" and "text_encoder", which includes the tokenizer.
       dtype: To store matmul and convolution weights in.
       overwrite: Replace existing components.
+      conventions: How a DiT is sampled, a name in `config.CONVENTIONS`; by default "wan22".
 
     Returns:
       A line that says what was written.
@@ -129,7 +136,7 @@ def convert_wan22(
       UserError: Source or destination cannot be used; the message lists every problem.
       OSError: The download failed, or the disk is full.
     """
-    _require_free(destination, kinds, overwrite)
+    require_free(destination, kinds, overwrite)
     folder = open_folder(locate(source, kinds))
     tokenizer = folder.tokenizer if "text_encoder" in kinds else None
     problems = _tokenizer_problems(tokenizer) if tokenizer else []
@@ -140,8 +147,8 @@ def convert_wan22(
         except ValueError as error:
             problems.append(f"{kind}: {error}")
     _require_no_problems(problems, plans)
-    _write(destination, plans, "unipc", overwrite, tokenizer)
-    return f"wrote {', '.join(kinds)} ({dtype}) to {destination}"
+    written = _write(destination, plans, conventions or "wan22", overwrite, tokenizer)
+    return f"wrote {', '.join(kinds)} ({dtype}) to {destination}{written}"
 
 
 def convert_file(
@@ -153,6 +160,7 @@ def convert_file(
     weights: str = "ema",
     component: str | None = None,
     names: Names | None = None,
+    conventions: str | None = None,
 ) -> str:
     """Imports one file: a generator or adapter of FlashMotion, or any single component.
 
@@ -164,6 +172,8 @@ def convert_file(
       weights: "ema" or "raw", of a training checkpoint with both.
       component: Kind of component; by default it is recognized by its keys.
       names: The user's table, which takes precedence over ours.
+      conventions: How a DiT is sampled, a name in `config.CONVENTIONS`; by default that of
+        `conventions_of`.
 
     Returns:
       A line that says what was written.
@@ -177,10 +187,10 @@ def convert_file(
     if (destination / "dit").is_dir():
         dit_config = components.read_component(destination, "dit").config
     plan = plan_file(tensors, dit_config, dtype, component, names)
-    _require_free(destination, [plan.kind], overwrite)
+    require_free(destination, [plan.kind], overwrite)
     _require_no_problems([], [plan])
-    _write(destination, [plan], "few_step", overwrite)
-    return f"wrote {plan.kind} ({dtype}) to {destination}"
+    written = _write(destination, [plan], conventions or conventions_of(source), overwrite)
+    return f"wrote {plan.kind} ({dtype}) to {destination}{written}"
 
 
 def open_file(file: Path, weights: str = "ema") -> StateDict:
@@ -308,7 +318,12 @@ def _require_no_problems(problems: list[str], plans: Sequence[Plan]) -> None:
         )
 
 
-def _require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> None:
+def require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> None:
+    """Checks that components can be written to a new folder, or be added to a checkpoint.
+
+    Raises:
+      UserError: The folder holds something else, or has one of the components.
+    """
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return
     if not (destination / "model.json").is_file():
@@ -324,10 +339,11 @@ def _require_free(destination: Path, kinds: Sequence[str], overwrite: bool) -> N
 def _write(
     destination: Path,
     plans: Sequence[Plan],
-    sampler: Any,
+    conventions: str,
     overwrite: bool,
     tokenizer: Path | None = None,
-) -> None:
+) -> str:
+    """Writes the components; returns a line about how a DiT among them is sampled, or nothing."""
     with _opened(destination) as folder:
         sampling = SamplingConfig()
         if (folder / "model.json").is_file():
@@ -336,9 +352,11 @@ def _write(
             plan.write(folder, overwrite)
         if tokenizer:
             components.save_tokenizer(folder, tokenizer)
-        if any(plan.kind == "dit" for plan in plans):
-            sampling = dataclasses.replace(sampling, sampler=sampler)
+        has_dit = any(plan.kind == "dit" for plan in plans)
+        if has_dit:
+            sampling = sampling.with_conventions(conventions)
         components.write_sampling(folder, sampling)
+    return f"\nsampled as {conventions}: {sampling}" if has_dit else ""
 
 
 @contextmanager

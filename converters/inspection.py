@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import DiTConfig, SamplingConfig, to_dict
 
 from .folders import LAYOUTS, locate, open_folder
 from .importing import Names, Plan, open_file, plan_file, plan_folder
 from .reader import read_file
+from .recognition import conventions_of
 from .tensors import StateDict
 
 
@@ -21,11 +23,14 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
       names: The user's table, which takes precedence over ours.
 
     Returns:
-      A line per tensor, followed by the recognized component and its problems.
+      A line per tensor, followed by the recognized component, its problems, and the conventions
+      that a DiT would be sampled with; of a checkpoint of this project, what it consists of.
 
     Raises:
       UserError: The source cannot be read.
     """
+    if (Path(source) / "model.json").is_file():
+        return _describe_checkpoint(Path(source))
     path = locate(source, LAYOUTS["original"])
     if path.is_dir():
         return "\n\n".join(_describe_part(path, kind) for kind in LAYOUTS["original"])
@@ -34,7 +39,16 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
         plan = plan_file(open_file(path), DiTConfig(), "bfloat16", component, names)
     except ValueError as error:
         return f"{listing}\n{error}"
-    return f"{listing}\n{_summarize(plan)}"
+    return f"{listing}\n{_summarize(plan)}{_sampled(plan, conventions_of(source))}"
+
+
+def _describe_checkpoint(path: Path) -> str:
+    sampling = components.read_sampling(path)
+    there = [kind for kind in components.kinds() if (path / kind / "config.json").is_file()]
+    parts = [(kind, components.read_component(path, kind)) for kind in there]
+    lines = [f"{kind}: {part.config} ({part.dtype})" for kind, part in parts]
+    fields = [f"  {name}: {value!r}" for name, value in to_dict(sampling).items()]
+    return "\n".join([*lines, f"sampled as: {sampling}", *fields])
 
 
 def _describe_part(path: Path, kind: str) -> str:
@@ -42,7 +56,7 @@ def _describe_part(path: Path, kind: str) -> str:
         plan = plan_folder(open_folder(path), kind, "bfloat16")
     except ValueError as error:
         return f"{kind}: {error}"
-    return f"{_list(plan.source)}\n{_summarize(plan)}"
+    return f"{_list(plan.source)}\n{_summarize(plan)}{_sampled(plan, 'wan22')}"
 
 
 def _list(source: StateDict) -> str:
@@ -60,3 +74,9 @@ def _summarize(plan: Plan) -> str:
         *problems,
     ]
     return "\n".join(lines)
+
+
+def _sampled(plan: Plan, conventions: str) -> str:
+    if plan.kind != "dit":
+        return ""
+    return f"\nsampled as {conventions}: {SamplingConfig().with_conventions(conventions)}"

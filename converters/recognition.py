@@ -80,3 +80,18 @@ def recognize(source: StateDict) -> tuple[str, str]:
         "the keys of the file are those of no known component; `flashmotion convert inspect` lists "
         "them, and --map with --component takes a table of names of your own"
     )
+
+
+def conventions_of(source: str) -> str:
+    """Returns how the DiT of a file is sampled, judged by its name; few-step without any hint.
+
+    Args:
+      source: A path, or a name on the Hugging Face Hub.
+
+    Returns:
+      A name in `config.CONVENTIONS`.
+    """
+    *folders, file = source.lower().split("/")
+    if "turbo" in "/".join([*folders[-1:], file]):
+        return "turbo"
+    return "wan22" if re.search(r"ti2v[-_]?5b", file) else "flashmotion"

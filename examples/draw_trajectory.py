@@ -15,7 +15,8 @@ import numpy as np
 import skimage.data
 
 from flashmotion_jax import Trajectory
-from flashmotion_jax.media.images import cover_crop, read_image
+from flashmotion_jax.media.geometry import fit_frames
+from flashmotion_jax.media.images import read_image
 from flashmotion_jax.trajectory import render
 from sample_small import make_trajectory
 
@@ -40,7 +41,7 @@ def main() -> int:
 def beside_map(trajectory: Trajectory, photo: np.ndarray) -> np.ndarray:
     """Returns the image with the map drawn over it, and the map, uint8 `[F, H, 2 W, 3]`."""
     maps = render(trajectory, HEIGHT, WIDTH)
-    still = cover_crop(photo[None], HEIGHT, WIDTH)[0]
+    still = fit_frames(photo, HEIGHT, WIDTH)
     # Twice as bright as in the map, because the palette of the training data is dark.
     bright = np.minimum(2 * maps.astype(int), 255).astype(np.uint8)
     is_drawn = np.any(maps > 0, axis=-1)[..., None]

@@ -32,7 +32,7 @@ LAYERS = [
     {"data", "converters"},
     {"configs", "training", "inference"},
     {"evaluation"},
-    {"perf", "editor"},
+    {"perf", "editor", "hub"},
     {"cli"},
 ]
 
@@ -163,7 +163,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 #: What the tests and tools import where it is installed: parity tests skip without it.
-OPTIONAL = {"atheris", "libtpu", "matplotlib", "ml-dtypes", "scipy"}
+OPTIONAL = {"libtpu", "matplotlib", "ml-dtypes", "scipy"}
 
 
 def third_party(paths, at_top=False):

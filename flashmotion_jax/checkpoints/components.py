@@ -30,6 +30,7 @@ from flashmotion_jax.config import (
     from_dict,
     to_dict,
 )
+from flashmotion_jax.config.sampling import as_current_sampling
 from flashmotion_jax.models.adapters import adapter_class
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import Policy
@@ -57,9 +58,6 @@ MODELS: Mapping[str, tuple[type, Callable[..., Any]]] = {
     "text_encoder": (TextEncoderConfig, TextEncoder),
 }
 _ADAPTER = "adapters/"
-
-#: Keys of `sampling` in a `model.json` written before December 2026 -> their names since.
-RENAMED_SAMPLING_KEYS = {"num_steps": "solver_steps", "maps": "map_kind"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -349,7 +347,7 @@ def read_sampling(path: str | Path) -> SamplingConfig:
         raise UserError(f"{file} has an unknown key {min(unknown)!r}; copy or convert it again")
     sampling = values.get("sampling", {})
     if isinstance(sampling, dict):
-        sampling = {RENAMED_SAMPLING_KEYS.get(key, key): value for key, value in sampling.items()}
+        sampling = as_current_sampling(sampling)
     return from_dict(SamplingConfig, sampling, str(file))
 
 

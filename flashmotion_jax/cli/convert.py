@@ -9,6 +9,7 @@ from typing import Any
 
 from flashmotion_jax.cli import options
 from flashmotion_jax.config.adapters import ADAPTERS
+from flashmotion_jax.config.sampling import CONVENTIONS
 from flashmotion_jax.runtime.errors import UserError, exit_status
 
 #: Components of a Wan2.2 folder by the names of `--only`, and all by those of `--component`.
@@ -90,6 +91,12 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
         choices=("ema", "raw"),
         default="ema",
         help="which weights to take from a training checkpoint (default: ema)",
+    )
+    add(
+        "--conventions",
+        choices=tuple(CONVENTIONS),
+        help="how a generator is sampled (default: wan22 for a folder; by the name of a file, "
+        "flashmotion or, if it says so, turbo or wan22)",
     )
     _add_names(parser)
     options.set_outputs(parser, folders=("destination",))
@@ -196,6 +203,7 @@ def _import(args: argparse.Namespace) -> int:
             weights=args.weights,
             component=args.component and KINDS[args.component],
             names=args.map and read_names(args.map),
+            conventions=args.conventions,
         )
     else:
         if args.component or args.map:
@@ -206,6 +214,7 @@ def _import(args: argparse.Namespace) -> int:
             kinds=args.only or list(WAN22.values()),
             dtype=args.dtype,
             overwrite=args.overwrite,
+            conventions=args.conventions,
         )
     print(written)
     return 0

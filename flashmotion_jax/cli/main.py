@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import flashmotion_jax
-from flashmotion_jax.cli import bench, cache, convert, edit, evaluate, new, plan, sample, train
+from flashmotion_jax.cli import (
+    bench,
+    cache,
+    convert,
+    download,
+    edit,
+    evaluate,
+    new,
+    plan,
+    sample,
+    train,
+)
 from flashmotion_jax.cli.options import Parser, check_outputs, keep_compiled_programs
 from flashmotion_jax.runtime.errors import exit_status
 
@@ -41,6 +52,6 @@ def build_parser() -> Parser:
     version = f"flashmotion {flashmotion_jax.__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (sample, convert, cache, train, new, evaluate, plan, bench, edit):
+    for command in (sample, download, convert, cache, train, new, evaluate, plan, bench, edit):
         command.add_parser(commands)
     return parser

@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.cli import options
 from flashmotion_jax.config import DEFAULT_ADAPTER, MapKind
+from flashmotion_jax.config.sampling import (
+    Resize,
+    Sampler,
+    SizeFrom,
+    SolverGrid,
+    TimestepRounding,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +25,18 @@ if TYPE_CHECKING:
     from flashmotion_jax.inference.pipeline import Pipeline
     from flashmotion_jax.inference.request import Request
 
+#: Fields of the model's `SamplingConfig` that options of the same name replace.
+_OVERRIDES = (
+    "sampler",
+    "timestep_rounding",
+    "solver_grid",
+    "shift",
+    "negative_prompt",
+    "size_from",
+    "resize",
+)
+#: Values of `--few-step-grid` -> `SamplingConfig.warp_denoising_steps`.
+_FEW_STEP_GRIDS = {"warped": True, "raw": False}
 #: Height in pixels below which a preview is enlarged, to be visible on a screen.
 PREVIEW_HEIGHT = 256
 
@@ -77,21 +96,22 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
     options.add_size(
         parser,
-        "in pixels (default: the model's area, with the aspect ratio of the image)",
+        "in pixels (default: by --size-from)",
         "number of frames, 4 n + 1 (default: the model's)",
     )
     add("--steps", type=int, metavar="N", help="number of inference steps (default: the model's)")
     add(
         "--sampler",
-        choices=("few_step", "unipc", "euler"),
+        choices=get_args(Sampler),
         help="sampler; few_step requires a distilled generator (default: the model's)",
     )
+    _add_conventions(parser)
     add("--shift", type=float, metavar="X", help="shift of the noise levels (default: the model's)")
     add(
         "--guidance-scale",
         type=float,
         metavar="X",
-        help="guidance scale of unipc and euler; 1 is no guidance (default: the model's)",
+        help="guidance scale of unipc, dpm++ and euler; 1 is no guidance (default: the model's)",
     )
     add("--negative-prompt", metavar="TEXT", help="what to avoid (default: the model's)")
     add(
@@ -118,6 +138,38 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         "--profile",
         metavar="DIR",
         help="record a JAX profiler trace of the run there, for TensorBoard or Perfetto",
+    )
+
+
+def _add_conventions(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--few-step-grid",
+        choices=tuple(_FEW_STEP_GRIDS),
+        help="noise levels of few_step: shifted, as in training of FlashMotion, or as listed, as "
+        "in Turbo's own inference (default: the model's)",
+    )
+    add(
+        "--timestep-rounding",
+        choices=get_args(TimestepRounding),
+        help="timesteps that few_step tells the model (default: the model's)",
+    )
+    add(
+        "--solver-grid",
+        choices=get_args(SolverGrid),
+        help="noise levels of the other samplers (default: the model's)",
+    )
+    add(
+        "--size-from",
+        choices=get_args(SizeFrom),
+        help="size without --height and --width: the model's, or its area in the aspect ratio of "
+        "the image (default: the model's choice)",
+    )
+    add(
+        "--resize",
+        choices=get_args(Resize),
+        help="how image and maps reach the size: cropped to its aspect ratio, or stretched "
+        "(default: the model's)",
     )
 
 
@@ -164,11 +216,9 @@ def _profiler(folder: str | None) -> AbstractContextManager[None]:
 
 
 def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
-    chosen = {
-        name: getattr(args, name)
-        for name in ("sampler", "shift", "negative_prompt")
-        if getattr(args, name) is not None
-    }
+    chosen = {name: getattr(args, name) for name in _OVERRIDES if getattr(args, name) is not None}
+    if args.few_step_grid is not None:
+        chosen["warp_denoising_steps"] = _FEW_STEP_GRIDS[args.few_step_grid]
     return pipeline.request(
         args.image,
         args.prompt,

@@ -14,10 +14,7 @@ from flashmotion_jax.config.models import (
     CachedMapKind,
     DiscriminatorConfig,
     DiTConfig,
-    MapColors,
-    MapKind,
     PatchDiscriminatorConfig,
-    SamplingConfig,
     TextEncoderConfig,
     VAEConfig,
 )
@@ -28,7 +25,6 @@ from flashmotion_jax.config.runs import (
     DMDConfig,
     FastAdapterConfig,
     FastGeneratorConfig,
-    FewStepConfig,
     LCMConfig,
     MatchingConfig,
     MeshConfig,
@@ -40,10 +36,21 @@ from flashmotion_jax.config.runs import (
     TrainConfig,
     differences,
 )
+from flashmotion_jax.config.sampling import (
+    CONVENTIONS,
+    FewStepConfig,
+    MapColors,
+    MapKind,
+    Resize,
+    SamplingConfig,
+    SolverGrid,
+    TimestepRounding,
+)
 from flashmotion_jax.config.serialise import from_dict, to_dict, with_overrides
 
 __all__ = [
     "ADAPTERS",
+    "CONVENTIONS",
     "DEFAULT_ADAPTER",
     "AdapterConfig",
     "AdapterKind",
@@ -64,12 +71,15 @@ __all__ = [
     "MeshConfig",
     "OptimizerConfig",
     "PatchDiscriminatorConfig",
+    "Resize",
     "SamplingConfig",
     "ScaleConfig",
     "SlowAdapterConfig",
     "SlowGeneratorConfig",
+    "SolverGrid",
     "StageConfig",
     "TextEncoderConfig",
+    "TimestepRounding",
     "TimestepsConfig",
     "TrainConfig",
     "VAEConfig",

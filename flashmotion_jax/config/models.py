@@ -1,4 +1,4 @@
-"""Configurations of the models and of sampling.
+"""Configurations of the models.
 
 The defaults describe the published Wan2.2-TI2V-5B. Converters read the values from a checkpoint's
 configuration files or tensor shapes, and store them as JSON next to the weights.
@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 from flashmotion_jax.config import wan22
 from flashmotion_jax.config.checks import require, require_sizes
-
-MapColors = Literal["palette", "image"]
-"""Colors of the objects in trajectory maps: MagicData's, by id, or those of the first frame."""
-
-MapKind = Literal["box", "filled_box", "mask"]
-"""What trajectory maps show after frame 0: see `trajectory.render`."""
 
 CachedMapKind = Literal["mask", "box"]
 """The kinds of maps that a latent cache holds."""
@@ -209,95 +203,3 @@ class PatchDiscriminatorConfig:
 
     def __post_init__(self) -> None:
         require_sizes(self)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """Sampling defaults of a checkpoint, stored with its weights; callers can override them.
-
-    Attributes:
-      sampler: The few-step sampler, or a solver for a model that is not distilled.
-      denoising_steps: Timesteps of "few_step", decreasing, in (0, 1000].
-      warp_denoising_steps: Whether `denoising_steps` are shifted like the noise levels.
-      solver_steps: Number of steps of "unipc" and "euler".
-      shift: Shift of the noise levels, equation (4) of `diffusion.flow`.
-      guidance_scale: Classifier-free guidance of "unipc" and "euler"; "few_step" has none.
-      negative_prompt: Prompt that guidance leads away from.
-      height: In pixels. An image keeps its aspect ratio and is resized to `height * width` pixels.
-      width: In pixels.
-      num_frames: 4 n + 1.
-      fps: Frames per second of the written video.
-      map_kind: Kind of trajectory map that the adapters were trained on.
-      map_colors: Colors of the maps that the adapters were trained on.
-
-    Raises:
-      UserError: `sampler`, `map_kind` or `map_colors` is unknown, or a value is out of range.
-    """
-
-    sampler: Literal["few_step", "unipc", "euler"] = "few_step"
-    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
-    # FlashMotion's generator is trained on the shifted steps (1000, 937.5, 833.3, 625). The
-    # inference script of the base Turbo model uses the list as it is.
-    warp_denoising_steps: bool = True
-    solver_steps: int = 50
-    shift: float = 5.0
-    guidance_scale: float = 5.0
-    negative_prompt: str = wan22.NEGATIVE_PROMPT
-    height: int = 704
-    width: int = 1280
-    num_frames: int = 121
-    fps: int = 24
-    map_kind: MapKind = "box"
-    map_colors: MapColors = "palette"
-
-    def __post_init__(self) -> None:
-        require(
-            self.map_kind in get_args(MapKind),
-            f"map_kind={self.map_kind!r} is unknown; use one of {', '.join(get_args(MapKind))}",
-        )
-        require(
-            self.map_colors in get_args(MapColors),
-            f"map_colors={self.map_colors!r} is unknown; use one of "
-            f"{', '.join(get_args(MapColors))}",
-        )
-        require(
-            self.sampler in ("few_step", "unipc", "euler"),
-            f"sampler={self.sampler!r} is unknown; use few_step, unipc or euler",
-        )
-        require(
-            1 <= self.guidance_scale < math.inf,
-            f"guidance_scale={self.guidance_scale}; expected a number of at least 1, where 1 is no "
-            "guidance",
-        )
-        require(
-            0 < self.shift < math.inf,
-            f"shift={self.shift}; expected a positive number, 5 for Wan2.2-TI2V-5B",
-        )
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether each step also evaluates the model on the negative prompt."""
-        return self.sampler != "few_step" and self.guidance_scale != 1
-
-    @property
-    def num_inference_steps(self) -> int:
-        """Number of denoising steps of the sampler in use."""
-        return len(self.denoising_steps) if self.sampler == "few_step" else self.solver_steps
-
-    def with_num_inference_steps(self, num_inference_steps: int) -> SamplingConfig:
-        """Returns a copy with another number of steps, evenly spaced for the few-step sampler.
-
-        Raises:
-          UserError: the number is below 1, or above 8 for the few-step sampler.
-        """
-        steps = num_inference_steps
-        if self.sampler != "few_step":
-            require(steps >= 1, f"num_inference_steps={steps}; expected at least 1")
-            return dataclasses.replace(self, solver_steps=steps)
-        require(
-            1 <= steps <= 8,
-            f"num_inference_steps={steps}; the few-step sampler takes 1 to 8 steps; use the unipc "
-            "sampler for more",
-        )
-        levels = tuple(round(1000 * (steps - i) / steps) for i in range(steps))
-        return dataclasses.replace(self, denoising_steps=levels)

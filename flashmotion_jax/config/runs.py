@@ -22,6 +22,7 @@ from flashmotion_jax.config.models import (
     PatchDiscriminatorConfig,
 )
 from flashmotion_jax.config.optimizer import OptimizerConfig
+from flashmotion_jax.config.sampling import FewStepConfig, Resize
 
 _FREE = {"free": True}
 
@@ -45,7 +46,7 @@ class CacheConfig:
     num_frames: int = 121  # the first frames of each video; shorter videos are rejected
     height: int = 704
     width: int = 1280
-    resize: Literal["stretch", "crop"] = "stretch"  # as in the paper's data loader
+    resize: Resize = "stretch"  # as in the paper's data loader
     videos_per_shard: int = 32
     dtype: Literal["float16", "float32"] = "float16"  # of the stored latents and embeddings
 
@@ -66,15 +67,6 @@ class TimestepsConfig:
     shift: float = 5.0
     low: float = 0.0
     high: float = 1000.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FewStepConfig:
-    """The student's denoising steps, as in `SamplingConfig`."""
-
-    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
-    warp_denoising_steps: bool = True
-    shift: float = 5.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +95,7 @@ class AutoencoderConfig:
     num_frames: int = 121  # per video; training draws windows of them
     height: int = 704
     width: int = 1280
-    resize: Literal["stretch", "crop"] = "stretch"
+    resize: Resize = "stretch"
     window_frames: int = 17  # 4 n + 1
     windows_per_video: int = 1
     map_fraction: float = 0.3  # of the windows: trajectory maps in place of the video
@@ -185,7 +177,7 @@ class SlowAdapterConfig:
 class MatchingConfig:
     """Distribution matching distillation (DMD): student, scores and update schedule."""
 
-    student: FewStepConfig = dataclasses.field(default_factory=FewStepConfig)
+    student: FewStepConfig = dataclasses.field(default_factory=FewStepConfig)  # rounds for all
     # real = cond + w (cond - uncond): w = 6 equals a guidance scale of 7.
     real_guidance: float = 6.0
     timesteps: TimestepsConfig = dataclasses.field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Literal
 
-from flashmotion_jax.config import MapColors
+from flashmotion_jax.config import MapColors, Resize
 from flashmotion_jax.data.magicdata import Example, MagicData
 from flashmotion_jax.data.sprites import VERSION, Sprites, SpritesConfig, draw_maps
 from flashmotion_jax.runtime.errors import UserError
@@ -80,7 +80,7 @@ def open_examples(
     num_frames: int,
     height: int,
     width: int,
-    resize: Literal["stretch", "crop"],
+    resize: Resize,
     map_colors: MapColors = "palette",
 ) -> MagicData | DrawnSprites:
     """Opens the examples of a configuration, whose fields have the names of the arguments.

@@ -68,11 +68,10 @@ def make_schedule(sampling: SamplingConfig) -> FewStep[np.ndarray] | Solver[np.n
       UserError: The steps or the shift are out of range.
     """
     if sampling.sampler == "few_step":
-        sigmas = samplers.few_step_sigmas(
-            sampling.denoising_steps, sampling.shift, sampling.warp_denoising_steps
-        )
-        return samplers.few_step_schedule(sigmas)
-    return samplers.multi_step_schedule(sampling.solver_steps, sampling.shift, sampling.sampler)
+        return samplers.few_step_schedule(sampling.few_step)
+    return samplers.multi_step_schedule(
+        sampling.solver_steps, sampling.shift, sampling.sampler, sampling.solver_grid
+    )
 
 
 def inject_image(latents: jax.Array, image_latents: jax.Array | None) -> jax.Array:

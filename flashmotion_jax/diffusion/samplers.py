@@ -19,8 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flashmotion_jax.config import FewStepConfig, SolverGrid
 from flashmotion_jax.diffusion import solvers
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, shift_sigmas, velocity_to_x0
+from flashmotion_jax.diffusion.timesteps import round_timesteps
 from flashmotion_jax.runtime.errors import UserError
 
 PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
@@ -29,7 +31,16 @@ PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
 State = tuple[jax.Array, ...]
 """State carried between steps: the latents, followed by the history of a solver."""
 
-SOLVERS = {"unipc": solvers.unipc, "euler": solvers.euler}
+SOLVERS = {"unipc": solvers.unipc, "dpm++": solvers.dpm_solver, "euler": solvers.euler}
+
+#: First and last of N + 1 evenly spaced noise levels, by grid and solver.
+SOLVER_GRIDS = {
+    # Wan2.2: the schedule of `wan/utils/fm_solvers_unipc.py`, whose first level is float32, and
+    # `get_sampling_sigmas` of `wan/utils/fm_solvers.py`.
+    "wan": {"unipc": (float(np.float32(0.999)), 0.0), "dpm++": (1.0, 0.0), "euler": (1.0, 0.0)},
+    # diffusers 0.42; up to 0.35, its UniPC had Wan's levels.
+    "diffusers": {"unipc": (1.0, 0.001), "dpm++": (0.999, 0.0), "euler": (1.0, 0.001)},
+}
 MAX_FEW_STEPS = 8
 MAX_MULTI_STEPS = 1000
 
@@ -71,19 +82,27 @@ class FewStep(NamedTuple, Generic[solvers.ArrayT]):
 
     Attributes:
       index: Number of the step, which selects its fresh noise, int32 [N].
+      timestep: The model's timestep, in 0..1000, float32 [N].
       sigma: Noise level of the model's input, float32 [N].
       next_sigma: Noise level after the step, float32 [N]; 0 returns the prediction without noise.
     """
 
     index: solvers.ArrayT
+    timestep: solvers.ArrayT
     sigma: solvers.ArrayT
     next_sigma: solvers.ArrayT
 
 
-def few_step_schedule(sigmas: np.ndarray) -> FewStep[np.ndarray]:
-    """Builds the steps through the noise levels [N] of `few_step_sigmas`, ending at 0."""
+def few_step_schedule(config: FewStepConfig) -> FewStep[np.ndarray]:
+    """Builds the steps through the noise levels of `few_step_sigmas`, ending at 0.
+
+    Raises:
+      UserError: See `few_step_sigmas`.
+    """
+    sigmas = few_step_sigmas(config.denoising_steps, config.shift, config.warp_denoising_steps)
     levels = np.append(sigmas, 0.0).astype(np.float32)
-    return FewStep(np.arange(len(sigmas), dtype=np.int32), levels[:-1], levels[1:])
+    timesteps = round_timesteps(TIMESTEP_SCALE * levels[:-1], config.timestep_rounding)
+    return FewStep(np.arange(len(sigmas), dtype=np.int32), timesteps, levels[:-1], levels[1:])
 
 
 def noise_keys(seeds: Sequence[int]) -> jax.Array:
@@ -153,7 +172,7 @@ def sample_to_exit(
     predict_frozen: PredictVelocity,
     predict_velocity: PredictVelocity,
     noise: jax.Array,
-    sigmas: jax.Array,
+    schedule: FewStep[jax.Array],
     exit_step: jax.Array,
     keys: jax.Array,
 ) -> jax.Array:
@@ -162,8 +181,8 @@ def sample_to_exit(
     Args:
       predict_frozen: The model without gradients, for the steps before `exit_step`.
       predict_velocity: The model with gradients, for `exit_step` itself.
-      noise: Unit Gaussian noise, the latents at `sigmas[0]`, float32 [B, T, h, w, C].
-      sigmas: Decreasing noise levels, float32 [N].
+      noise: Unit Gaussian noise, the latents of the first step, float32 [B, T, h, w, C].
+      schedule: The N steps.
       exit_step: Integer scalar in [0, N).
       keys: Random keys of the fresh noise, [B]; see `few_step`.
 
@@ -179,10 +198,11 @@ def sample_to_exit(
         # free.
         return jax.lax.cond(row.index < exit_step, denoise, lambda same: same, latents), None
 
-    steps = FewStep(jnp.arange(len(sigmas) - 1), sigmas[:-1], sigmas[1:])
+    steps = jax.tree.map(lambda rows: rows[:-1], schedule)
     latents = jax.lax.scan(step, noise, steps)[0]
-    sigma = sigmas[exit_step]
-    return velocity_to_x0(latents, predict_velocity(latents, TIMESTEP_SCALE * sigma), sigma)
+    exit_row = jax.tree.map(lambda rows: rows[exit_step], schedule)
+    velocity = predict_velocity(latents, exit_row.timestep)
+    return velocity_to_x0(latents, velocity, exit_row.sigma)
 
 
 def few_step(
@@ -204,50 +224,56 @@ def few_step(
 
     Source: Song et al., "Consistency Models", arXiv:2303.01469, algorithm 1, on the path of `flow`.
     """
-    velocity = predict_velocity(latents, TIMESTEP_SCALE * row.sigma)
+    velocity = predict_velocity(latents, row.timestep)
     x0 = velocity_to_x0(latents, velocity, row.sigma)
     fold = jax.vmap(jax.random.fold_in, (0, None))
     return add_noise(x0, draw_noise(fold(keys, row.index), latents.shape[1:]), row.next_sigma)
 
 
-def multi_step_sigmas(num_steps: int, shift: float) -> np.ndarray:
+def multi_step_sigmas(
+    num_steps: int, shift: float, solver: str = "unipc", grid: SolverGrid = "wan"
+) -> np.ndarray:
     """Computes the noise levels of a multi-step sampler: evenly spaced, then shifted.
 
     Args:
       num_steps: Number of steps N, 1 to 1000.
       shift: Shift of equation (4) of `flow`: 5 for Wan2.2-TI2V-5B, 3 recommended at 480p.
+      solver: A name in `SOLVERS`.
+      grid: "wan" for the levels of Wan2.2's own code, "diffusers" for those of diffusers 0.42.
 
     Returns:
-      float64 [N + 1], from 1 down to 0.
+      float64 [N + 1], from about 1 down to 0.
 
     Raises:
       UserError: The number of steps or the shift is out of range.
-
-    Source: `UniPCMultistepScheduler.set_timesteps` of diffusers, with flow sigmas.
     """
     if not 1 <= num_steps <= MAX_MULTI_STEPS:
         raise UserError(f"{num_steps} sampling steps: expected 1 to {MAX_MULTI_STEPS}")
     _check_shift(shift)
-    even = np.linspace(1.0, 1.0 / TIMESTEP_SCALE, num_steps + 1)[:-1]
+    even = np.linspace(*SOLVER_GRIDS[grid][solver], num_steps + 1)[:-1]
     return np.append(shift_sigmas(even, shift), 0.0)
 
 
 def multi_step_schedule(
-    num_steps: int = 50, shift: float = 5.0, solver: str = "unipc"
+    num_steps: int = 50,
+    shift: float = 5.0,
+    solver: str = "unipc",
+    grid: SolverGrid = "wan",
 ) -> solvers.Solver[np.ndarray]:
     """Builds the schedule of a multi-step sampler; `multi_step` runs one row of it.
 
     Args:
       num_steps: Number of steps, 1 to 1000.
       shift: Shift of the noise levels; see `multi_step_sigmas`.
-      solver: "unipc" (the default of Wan2.2) or "euler"; see `solvers`.
+      solver: "unipc" (the default of Wan2.2), "dpm++" (its other solver) or "euler".
+      grid: See `multi_step_sigmas`.
 
     Raises:
       UserError: The solver is unknown, or the number of steps or the shift is out of range.
     """
     if solver not in SOLVERS:
         raise UserError(f"solver {solver!r}: expected one of {', '.join(SOLVERS)}")
-    return SOLVERS[solver](multi_step_sigmas(num_steps, shift))
+    return SOLVERS[solver](multi_step_sigmas(num_steps, shift, solver, grid))
 
 
 def multi_step(

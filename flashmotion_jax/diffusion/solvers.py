@@ -15,11 +15,14 @@ it (`old`):
 
     (3)  (q,  (1 - q) new,  (1 - q) (1 - new - old),  (1 - q) old)
 
-With `new = old = 0` this is Euler's method, where (1) repeats the predictor.
+With `new = old = 0` this is Euler's method, where (1) repeats the predictor. DPM-Solver++ is the
+predictor of UniPC without its corrector.
 
 UniPC: Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion
 Models", arXiv:2302.04867, with B(h) = e^h - 1, of order 2, as upstream Wan2.2 uses it
-(`wan/utils/fm_solvers_unipc.py`).
+(`wan/utils/fm_solvers_unipc.py`). DPM-Solver++: Lu et al., "DPM-Solver++: Fast Solver for Guided
+Sampling of Diffusion Probabilistic Models", arXiv:2211.01095, multistep of order 2 with the
+midpoint rule (`wan/utils/fm_solvers.py`).
 """
 
 from __future__ import annotations
@@ -76,10 +79,7 @@ def unipc(sigmas: np.ndarray) -> Solver[np.ndarray]:
     # The log-SNR is infinite at a noise level of 1; diffusers and Wan2.2 clip to this value.
     sigmas = np.minimum(sigmas, 1.0 - 1e-6)
     timesteps = np.trunc(TIMESTEP_SCALE * sigmas[:-1])
-    # Near 1 the log-SNR depends on the last bits, so round exactly as those schedulers do.
-    sigmas = sigmas.astype(np.float32).astype(np.float64)
-    half_log_snr = np.log1p(-sigmas[:-1]) - np.log(sigmas[:-1])
-    h = np.diff(half_log_snr)
+    sigmas, h = _log_snr_steps(sigmas)
 
     # Arrays over the inner intervals: not the first, and not the one that ends at noise level 0.
     previous, current = h[:-1], h[1:]
@@ -95,6 +95,35 @@ def unipc(sigmas: np.ndarray) -> Solver[np.ndarray]:
     correct_new[inner] = b1 - rho
     correct_old[inner] = rho / r
     return _tabulate(sigmas, timesteps, predict_old, correct_new, correct_old)
+
+
+def dpm_solver(sigmas: np.ndarray) -> Solver[np.ndarray]:
+    """DPM-Solver++ of order 2, of order 1 in the first and the last step.
+
+    Args:
+      sigmas: Noise levels decreasing from at most 1 to exactly 0, float64 [N + 1].
+
+    Returns:
+      N steps. Timesteps are truncated to integers, as in `FlowDPMSolverMultistepScheduler` of
+      Wan2.2.
+    """
+    timesteps = np.trunc(TIMESTEP_SCALE * sigmas[:-1])
+    with np.errstate(divide="ignore"):  # the log-SNR is infinite at a noise level of 1
+        sigmas, h = _log_snr_steps(sigmas)
+    old, none = np.zeros((2, len(sigmas) - 1))
+    old[1 : len(sigmas) - 2] = -0.5 * h[1:] / h[:-1]
+    # A corrector that repeats the predictor changes nothing.
+    return _tabulate(sigmas, timesteps, old, none, old)
+
+
+def _log_snr_steps(sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The noise levels as float32 knows them, [N + 1], and steps of half their log-SNR, [N - 1].
+
+    Near 1 the log-SNR depends on the last bits, so they are rounded as in the schedulers of Wan2.2
+    and diffusers. The step to noise level 0 would be infinite.
+    """
+    sigmas = sigmas.astype(np.float32).astype(np.float64)
+    return sigmas, np.diff(np.log1p(-sigmas[:-1]) - np.log(sigmas[:-1]))
 
 
 def _tabulate(

@@ -1,10 +1,14 @@
-"""Sampling of training timesteps."""
+"""Timesteps: those of training, and how they are rounded before a model is told them."""
 
 from __future__ import annotations
 
+from typing import overload
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from flashmotion_jax.config import TimestepRounding
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, shift_sigmas
 from flashmotion_jax.runtime.errors import UserError
 
@@ -39,3 +43,33 @@ def draw_timesteps(
     drawn_B = jax.vmap(lambda key: jax.random.randint(key, (), 0, int(TIMESTEP_SCALE)))(keys_B)
     sigmas_B = shift_sigmas(drawn_B.astype(jnp.float32) / TIMESTEP_SCALE, shift)
     return jnp.clip(TIMESTEP_SCALE * sigmas_B, low, high)
+
+
+@overload
+def round_timesteps(timesteps: np.ndarray, rounding: TimestepRounding) -> np.ndarray: ...
+@overload
+def round_timesteps(timesteps: jax.Array, rounding: TimestepRounding) -> jax.Array: ...
+def round_timesteps(
+    timesteps: np.ndarray | jax.Array, rounding: TimestepRounding
+) -> np.ndarray | jax.Array:
+    """Rounds timesteps as the code that a model was trained with did.
+
+    Args:
+      timesteps: On the 0..1000 scale, any shape.
+      rounding: "none"; "integer" truncates; "bfloat16" rounds to 8 significant bits and truncates:
+        1000, 937.5, 833.3, 625 become 1000, 936, 832, 624.
+
+    Returns:
+      Timesteps of the same shape and dtype.
+
+    Source: `pipeline/bidirectional_training.py` of Wan2.2-TI2V-5B-Turbo, where timesteps pass
+      through the dtype of the noise on their way to whole numbers.
+    """
+    if rounding == "none":
+        return timesteps
+    xp = jnp if isinstance(timesteps, jax.Array) else np
+    if rounding == "bfloat16":
+        # By arithmetic: a compiler may leave out a conversion to bfloat16 and back.
+        mantissa, exponent = xp.frexp(timesteps)
+        timesteps = xp.ldexp(xp.round(mantissa * 256), exponent - 8).astype(timesteps.dtype)
+    return xp.floor(timesteps)

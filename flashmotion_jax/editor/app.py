@@ -31,7 +31,7 @@ from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.openapi import document
 from flashmotion_jax.editor.uploads import Form, received
 from flashmotion_jax.editor.worker import Worker
-from flashmotion_jax.media.images import best_size, read_image
+from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.json_files import parse_json
 from flashmotion_jax.trajectory import Canvas, Trajectory
@@ -118,9 +118,7 @@ class Editor:
 
     def _size(self, request: Request) -> Response:
         height, width = (_whole(request.query_params, name) for name in ("height", "width"))
-        model = self._generator.describe()
-        multiples = (model["grid"]["height"], model["grid"]["width"])
-        size = best_size(height, width, model["height"] * model["width"], multiples)
+        size = self._generator.video_size(height, width)
         return JSONResponse({"height": size[0], "width": size[1]})
 
     def _start(self, request: Request) -> Response:
@@ -165,11 +163,13 @@ class Editor:
         if trajectory is None:
             raise UserError("trajectory: missing, expected a trajectory.json")
         settings = read_settings({**fields, "adapter": "none"}, ())
+        model = self._generator.describe()
         shape: dict[str, Any] = {
             "height": settings["height"] or trajectory.canvas.height,
             "width": settings["width"] or trajectory.canvas.width,
             "num_frames": settings["num_frames"] or trajectory.num_frames,
             "fps": trajectory.fps,
+            "resize": model["resize"],
         }
         video = None
         if fields.get("job"):
@@ -181,10 +181,11 @@ class Editor:
         return ExportRequest(
             trajectory=trajectory,
             name=fields.get("name", ""),
-            map_kind=settings["map_kind"] or self._generator.describe()["map_kind"],
+            map_kind=settings["map_kind"] or model["map_kind"],
             prompt=settings["prompt"],
             image=form.file("image"),
             video=video,
+            resize=shape.get("resize", "crop"),
             fps=_number(fields, "fps", shape["fps"]),
             **{name: shape[name] for name in ("height", "width", "num_frames")},
         )

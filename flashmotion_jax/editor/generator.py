@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashmotion_jax.config import ADAPTERS, DiTConfig, Grid, SamplingConfig, VAEConfig
 from flashmotion_jax.data.sprites import VOCABULARY
+from flashmotion_jax.media.geometry import video_size
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.json_files import read_json_object
 
@@ -53,11 +54,7 @@ class Generator:
 
     def describe(self) -> dict[str, Any]:
         """Facts for the page, as JSON; without a model, `reason` says why there is none."""
-        try:
-            facts, reason = self.facts(), None
-        except (ValueError, OSError) as error:
-            grid = Grid.of(DiTConfig(), VAEConfig())
-            facts, reason = Facts(SamplingConfig(), grid, (), None), str(error)
+        facts, reason = self._known()
         sampling = facts.sampling
         return {
             "available": reason is None,
@@ -71,6 +68,7 @@ class Generator:
             "map_kind": sampling.map_kind,
             "height": sampling.height,
             "width": sampling.width,
+            "resize": sampling.resize,
             "num_frames": sampling.num_frames,
             "fps": sampling.fps,
             "num_inference_steps": sampling.num_inference_steps,
@@ -79,6 +77,23 @@ class Generator:
             "guidance_scale": sampling.guidance_scale if sampling.sampler != "few_step" else None,
             "grid": dataclasses.asdict(facts.grid),
         }
+
+    def video_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size of the video for an image, without a model that of the published one.
+
+        Raises:
+          UserError: No size fits the image.
+        """
+        facts = self._known()[0]
+        return video_size((height, width), facts.sampling, facts.grid)
+
+    def _known(self) -> tuple[Facts, str | None]:
+        """What is known of the model, and why there is none."""
+        try:
+            return self.facts(), None
+        except (ValueError, OSError) as error:
+            grid = Grid.of(DiTConfig(), VAEConfig())
+            return Facts(SamplingConfig(), grid, (), None), str(error)
 
     def facts(self) -> Facts:
         """Reads the configuration of the checkpoint, once.

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from flashmotion_jax.config import Resize
 from flashmotion_jax.data.sprites import PALETTE
 from flashmotion_jax.evaluation.benchmarks.sprites import segment
 from flashmotion_jax.evaluation.metrics.box_iou import bounding_boxes, box_iou
-from flashmotion_jax.media.images import cover_geometry
+from flashmotion_jax.media.geometry import Fit
 from flashmotion_jax.trajectory import Trajectory
 
 #: Share of a box on frame 0 that a sprite must cover to be taken for the object.
@@ -20,22 +21,16 @@ _MIN_COVER = 0.15
 _NO_COLORS = "Boxes are measured only in videos of Sprites alone, which have exact colors."
 
 
-def requested_boxes(trajectory: Trajectory, num_frames: int, height: int, width: int) -> np.ndarray:
-    """The requested boxes in pixels of the video, float64 [K, F, 4]; they may lie outside it."""
-    canvas = trajectory.canvas
-    covered = cover_geometry((canvas.height, canvas.width), (height, width))
-    resized_height, resized_width, top, left = covered
-    size = np.array([resized_width, resized_height] * 2)
-    return trajectory.boxes(num_frames) * size - np.array([left, top] * 2)
-
-
-def report(trajectory: Trajectory, video: np.ndarray, of_sprites: bool) -> dict[str, Any]:
+def report(
+    trajectory: Trajectory, video: np.ndarray, of_sprites: bool, resize: Resize = "crop"
+) -> dict[str, Any]:
     """Compares requested and measured boxes.
 
     Args:
       trajectory: The requested motion.
       video: The result, uint8 [F, H, W, 3].
       of_sprites: Whether the model was trained on Sprites.
+      resize: How the image reached the video's size.
 
     Returns:
       `objects`, each with `id`, `name`, `rgb`, `requested` boxes [F][4] in 0..1 of the video,
@@ -43,7 +38,9 @@ def report(trajectory: Trajectory, video: np.ndarray, of_sprites: bool) -> dict[
       `reason`, why nothing is measured, or None.
     """
     num_frames, height, width = video.shape[:3]
-    boxes_KF4 = requested_boxes(trajectory, num_frames, height, width)
+    canvas = trajectory.canvas
+    fit = Fit.of((canvas.height, canvas.width), (height, width), resize)
+    boxes_KF4 = fit.boxes(trajectory.boxes(num_frames))
     colors = _colors(trajectory, video[0], boxes_KF4[:, 0]) if of_sprites else {}
     measured = _measured(video, colors)
     size = np.array([width, height] * 2)

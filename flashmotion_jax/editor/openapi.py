@@ -220,7 +220,7 @@ def _schemas() -> dict[str, Any]:
         "progress": _described(steps, "stage -> [steps done, all steps]"),
         "seconds": {"type": "object", "additionalProperties": _NUMBER},
         "settings": {"type": "object"},
-        "video": _described({"type": "object"}, "height, width, num_frames, fps"),
+        "video": _described({"type": "object"}, "height, width, num_frames, fps, resize"),
         "files": {"type": "array", "items": _TEXT},
         "error": {"type": ["string", "null"]},
         "created": _NUMBER,
@@ -234,7 +234,7 @@ def _schemas() -> dict[str, Any]:
         "Error": _object({"error": _TEXT}),
         "Size": _object({"height": _INTEGER, "width": _INTEGER}),
         "Mask": _object({"size": run_lengths, "counts": run_lengths}),
-        "Model": {"type": "object", "description": "sizes, steps, adapters, `map_kind`"},
+        "Model": {"type": "object", "description": "sizes, `resize`, steps, adapters, `map_kind`"},
         "Formats": _object({"formats": {"type": "array", "items": _object(_FORMAT)}}),
         "Imported": _object(
             {

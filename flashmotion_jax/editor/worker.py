@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from flashmotion_jax.config import Resize
 from flashmotion_jax.editor.generator import Generator, is_of_sprites
 from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.measure import report
@@ -114,18 +115,19 @@ class Worker:
             "width": request.width,
             "num_frames": request.num_frames,
             "fps": fps,
+            "resize": request.sampling.resize,
         }
         video = self._generator.run(job.settings["adapter"], request, progress)
         progress("save", 0, 1)
         if request.maps is not None:
             write_video(path(FILES["map"]), request.maps[0], fps)
         if trajectory is not None:
-            self._measure(job, trajectory, video)
+            self._measure(job, trajectory, video, request.sampling.resize)
         write_video(path(FILES["result"]), video, fps)
         progress("save", 1, 1)
 
-    def _measure(self, job: Job, trajectory: Trajectory, video: np.ndarray) -> None:
+    def _measure(self, job: Job, trajectory: Trajectory, video: np.ndarray, resize: Resize) -> None:
         of_sprites = is_of_sprites(self._generator.facts().words)
         with replacing(self._history.path(job, FILES["boxes"])) as scratch:
-            boxes = report(trajectory, video, of_sprites)
+            boxes = report(trajectory, video, of_sprites, resize)
             scratch.write_text(json.dumps(boxes), encoding="utf-8")

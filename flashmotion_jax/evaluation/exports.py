@@ -27,7 +27,7 @@ from PIL import Image
 
 from flashmotion_jax.evaluation.benchmarks.base import Item, Problem
 from flashmotion_jax.evaluation.conditions import first_frame, trajectory_of
-from flashmotion_jax.media.images import cover_crop
+from flashmotion_jax.media.geometry import fit_frames
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.runtime.errors import UserError
@@ -127,7 +127,7 @@ def _write(item: Item, method: Method, how: _Format, frames: int, out: Path) -> 
     canvas = trajectory.canvas
     if image.shape[:2] != (canvas.height, canvas.width):
         # Boxes are fractions of the masks' canvas, which may be another crop of the video.
-        image = cover_crop(image, canvas.height, canvas.width)
+        image = fit_frames(image, canvas.height, canvas.width)
     inputs = _Inputs(item, image, trajectory, trajectory.boxes(frames))
     about = {
         "id": item.id,

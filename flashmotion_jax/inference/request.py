@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from flashmotion_jax.config import ADAPTERS, Grid, MapKind, SamplingConfig
-from flashmotion_jax.media.images import best_size, cover_crop, read_image
+from flashmotion_jax.config import ADAPTERS, Grid, MapKind, Resize, SamplingConfig
+from flashmotion_jax.media.geometry import fit_frames, video_size
+from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_video_size
 from flashmotion_jax.trajectory import Canvas, load_maps
@@ -73,8 +74,7 @@ def make_request(
       grid: Grid of the model, which the video must fit.
       has_adapter: Whether a trajectory is required; otherwise it is not allowed.
       num_inference_steps: Number of denoising steps.
-      height: Height in pixels; by default that of `sampling`. With an image, the default keeps its
-        aspect ratio and the same area.
+      height: Height in pixels; by default by `sampling.size_from`.
       width: Width in pixels; pass both `height` and `width`, or neither.
       num_frames: A multiple of `grid.frames`, plus 1.
       guidance_scale: Scale of classifier-free guidance, for multi-step samplers; 1 is no guidance.
@@ -95,15 +95,15 @@ def make_request(
     if not math.isfinite(adapter_scale):
         raise UserError(f"adapter_scale={adapter_scale}; expected a finite number, for instance 1")
     shape = {"num_frames": num_frames, "height": height, "width": width}
-    # Point tracks are in pixels of the image, before it is resized and cropped.
+    # Point tracks are in pixels of the image, before it is resized.
     canvas = None if images[0] is None else Canvas(images[0].shape[1], images[0].shape[0])
     options = {"map_kind": map_kind or sampling.map_kind, "canvas": canvas}
-    load = functools.partial(load_maps, **shape, **options)
-    cropped = _crop(images, height, width)
-    colored_by = None if cropped is None or sampling.map_colors == "palette" else cropped[:, 0]
+    load = functools.partial(load_maps, **shape, **options, resize=sampling.resize)
+    fitted = _fit(images, height, width, sampling.resize)
+    colored_by = None if fitted is None or sampling.map_colors == "palette" else fitted[:, 0]
     return Request(
         prompts=prompts,
-        images=cropped,
+        images=fitted,
         maps=_maps(trajectory, len(prompts), has_adapter, load, colored_by),
         seeds=_seeds(seed, len(prompts)),
         num_frames=num_frames,
@@ -128,7 +128,7 @@ def _override(
         if sampling.sampler == "few_step":
             raise UserError(
                 f"guidance_scale={guidance_scale} with the few_step sampler, whose generator is "
-                "distilled to run without guidance; leave it out, or use the unipc or euler sampler"
+                "distilled to run without guidance; leave it out, or use another sampler"
             )
         sampling = dataclasses.replace(sampling, guidance_scale=guidance_scale)
     if num_inference_steps is None:
@@ -169,24 +169,23 @@ def _size(
     sampling: SamplingConfig,
     grid: Grid,
 ) -> tuple[int, int]:
-    """Returns the size that was given, or the model's area in the aspect ratio of the image."""
+    """Returns the size that was given, or that of the model for the image."""
     if height is not None and width is not None:
         return height, width
     if height is not None or width is not None:
         raise UserError(f"height={height} and width={width}; give both, or neither")
-    if image is None:
-        return sampling.height, sampling.width
-    area = sampling.height * sampling.width
-    return best_size(image.shape[0], image.shape[1], area, (grid.height, grid.width))
+    return video_size(None if image is None else (image.shape[0], image.shape[1]), sampling, grid)
 
 
-def _crop(images: list[np.ndarray | None], height: int, width: int) -> np.ndarray | None:
+def _fit(
+    images: list[np.ndarray | None], height: int, width: int, resize: Resize
+) -> np.ndarray | None:
     given = [image for image in images if image is not None]
     if not given:
         return None
     if len(given) < len(images):
         raise UserError("a batch has images for some prompts only; give one for each, or for none")
-    return np.stack([cover_crop(image[None], height, width) for image in given])
+    return np.stack([fit_frames(image[None], height, width, resize) for image in given])
 
 
 def _maps(

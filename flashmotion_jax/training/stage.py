@@ -230,9 +230,7 @@ def few_step_sampling(generator: ComponentRef, student: FewStepConfig) -> Sampli
     return dataclasses.replace(
         components.read_sampling(generator.path),
         sampler="few_step",
-        denoising_steps=student.denoising_steps,
-        warp_denoising_steps=student.warp_denoising_steps,
-        shift=student.shift,
+        **dataclasses.asdict(student),
     )
 
 

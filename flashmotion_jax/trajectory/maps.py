@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.config import MapKind
-from flashmotion_jax.media.images import cover_crop, cover_geometry
+from flashmotion_jax.config import MapKind, Resize
+from flashmotion_jax.media.geometry import Fit, fit_frames
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_video_size
 from flashmotion_jax.trajectory.formats import ImportOptions, find_format, read_trajectory
-from flashmotion_jax.trajectory.render import render, to_pixels
+from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
 
 
@@ -25,6 +25,7 @@ def load_maps(
     map_kind: MapKind = "box",
     canvas: Canvas | None = None,
     image: np.ndarray | None = None,
+    resize: Resize = "crop",
 ) -> np.ndarray:
     """Loads or renders trajectory maps.
 
@@ -33,13 +34,13 @@ def load_maps(
         `[F, H, W, 3]`. Maps of a lossy video get their exact colors back.
       num_frames: Number of frames to return. The motion of a trajectory is stretched to it; maps
         are resampled to the nearest frame, and their frame 0, the masks, is never repeated.
-      height: Height to return, in pixels. Maps of another aspect ratio are resized to cover the
-        size and center-cropped.
+      height: Height to return, in pixels.
       width: Width to return, in pixels.
       map_kind: What to render of a trajectory; maps are taken as they are.
       canvas: The image that point tracks are in pixels of; None: `width` x `height`.
       image: The first frame, uint8 `[height, width, 3]`, for objects of a trajectory to get their
         colors from; None: the colors of the trajectory.
+      resize: How the image reached the size, which the maps follow: see `media.geometry`.
 
     Returns:
       uint8 `[num_frames, height, width, 3]`.
@@ -54,8 +55,11 @@ def load_maps(
         canvas = canvas or Canvas(width, height)
         source = _read(Path(source), ImportOptions(canvas, num_frames, map_kind=map_kind))
     if isinstance(source, Trajectory):
-        _warn_of_nothing_to_follow(source, height, width)
-        return render(source, height, width, map_kind, num_frames=num_frames, image=image)
+        fit = Fit.of((source.canvas.height, source.canvas.width), (height, width), resize)
+        _warn_of_nothing_to_follow(source, fit)
+        return render(
+            source, height, width, map_kind, num_frames=num_frames, image=image, resize=resize
+        )
     if not isinstance(source, np.ndarray):
         raise UserError(
             f"a trajectory cannot be a {type(source).__name__}: give a Trajectory, a path to a "
@@ -64,20 +68,19 @@ def load_maps(
     if num_frames < 1:
         raise UserError(f"{num_frames=}, expected at least 1")
     check_video_size(max(num_frames, len(source)), height, width, "maps")
-    cropped = cover_crop(source, height, width, nearest=True)
+    fitted = fit_frames(source, height, width, resize, nearest=True)
     frames = np.rint(np.linspace(0, len(source) - 1, num_frames)).astype(int)
     frames[1:] = np.clip(frames[1:], 1, len(source) - 1) if len(source) > 1 else 0
-    return cropped[frames]
+    return fitted[frames]
 
 
-def _warn_of_nothing_to_follow(trajectory: Trajectory, height: int, width: int) -> None:
+def _warn_of_nothing_to_follow(trajectory: Trajectory, fit: Fit) -> None:
     """Warns where maps would be black, or would not show an object on any frame."""
     if not trajectory.objects:
         warnings.warn("the trajectory has no objects, so its maps are black", stacklevel=3)
         return
-    canvas = trajectory.canvas
-    covered = cover_geometry((canvas.height, canvas.width), (height, width))
-    x0, y0, x1, y1 = np.moveaxis(to_pixels(trajectory.boxes(), covered), -1, 0)
+    height, width = fit.target
+    x0, y0, x1, y1 = np.moveaxis(fit.boxes(trajectory.boxes()), -1, 0)
     inside_KF = (x1 > 0) & (y1 > 0) & (x0 < width) & (y0 < height)
     outside = [
         f"{item.id} {item.name[:40]!r}"

@@ -1,8 +1,7 @@
 """Rendering of trajectories to maps, the video of colored masks and boxes that the adapter gets.
 
 Frame 0 shows the masks of the objects; later frames show their boxes, outlined or filled, or the
-masks moved and scaled with the boxes. Like the image, maps are resized to cover the size and
-center-cropped.
+masks moved and scaled with the boxes. Maps reach the size of the video as its image does.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from flashmotion_jax.config import MapKind
-from flashmotion_jax.media.images import cover_geometry
+from flashmotion_jax.config import MapKind, Resize
+from flashmotion_jax.media.geometry import Fit, pick_pixels
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_video_size
 from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_radius
@@ -29,6 +28,7 @@ def render(
     num_frames: int | None = None,
     compat: Literal["magicmotion"] | None = None,
     image: np.ndarray | None = None,
+    resize: Resize = "crop",
 ) -> np.ndarray:
     """Renders trajectory maps, deterministically.
 
@@ -50,6 +50,7 @@ def render(
       num_frames: Number of maps, to which the motion is stretched; None: that of the trajectory.
       compat: "magicmotion" ignores the objects' own colors and uses MagicData's palette.
       image: First frame, uint8 [height, width, 3], to take the colors of the objects from.
+      resize: How the canvas reaches the size: see `media.geometry`.
 
     Returns:
       uint8 [F, height, width, 3].
@@ -64,11 +65,11 @@ def render(
     canvas = trajectory.canvas
     order = sorted(range(len(trajectory.objects)), key=lambda k: trajectory.objects[k].id)
     objects = [trajectory.objects[k] for k in order]
-    covered = cover_geometry((canvas.height, canvas.width), (height, width))
-    boxes_KF4 = to_pixels(trajectory.boxes(num_frames)[order], covered)
+    fit = Fit.of((canvas.height, canvas.width), (height, width), resize)
+    boxes_KF4 = fit.boxes(trajectory.boxes(num_frames)[order])
     drawn_F = trajectory.drawn(num_frames)
     if image is not None:
-        of_image = image_colors(trajectory, image)
+        of_image = image_colors(trajectory, image, resize)
         colors = [of_image[k] for k in order]
     else:
         colors = [palette_color(item.id) if compat else item.rgb for item in objects]
@@ -79,7 +80,7 @@ def render(
         if frame == 0 or map_kind != "box":
             carried = masks if frame == 0 or map_kind == "mask" else [None] * len(masks)
             moved = [
-                _object_mask(mask_HW, boxes_F4[0], boxes_F4[frame], (height, width), covered)
+                _object_mask(mask_HW, boxes_F4[0], boxes_F4[frame], fit)
                 for mask_HW, boxes_F4 in zip(carried, boxes_KF4, strict=True)
             ]
             maps[frame] = paint_masks(np.array(moved, bool).reshape(-1, height, width), colors)
@@ -90,7 +91,9 @@ def render(
     return maps
 
 
-def image_colors(trajectory: Trajectory, image: np.ndarray) -> list[tuple[int, int, int]]:
+def image_colors(
+    trajectory: Trajectory, image: np.ndarray, resize: Resize = "crop"
+) -> list[tuple[int, int, int]]:
     """The colors of the objects in the first frame of the video.
 
     They are means over the mask or box of an object, by squared saturation, which leaves the
@@ -98,20 +101,21 @@ def image_colors(trajectory: Trajectory, image: np.ndarray) -> list[tuple[int, i
 
     Args:
       trajectory: The objects.
-      image: uint8 [H, W, 3], of which the trajectory's canvas covers the center.
+      image: uint8 [H, W, 3].
+      resize: How the trajectory's canvas reached the image's size.
 
     Returns:
       RGB 0..255 of each object.
     """
-    size, canvas = image.shape[:2], trajectory.canvas
-    covered = cover_geometry((canvas.height, canvas.width), size)
-    boxes_K4 = to_pixels(trajectory.boxes()[:, 0], covered)
+    canvas = trajectory.canvas
+    fit = Fit.of((canvas.height, canvas.width), (image.shape[0], image.shape[1]), resize)
+    boxes_K4 = fit.boxes(trajectory.boxes()[:, 0])
     pixels_HWC = image.astype(np.float64)
     weight_HW = np.ptp(pixels_HWC, axis=-1) ** 2 + 1e-3
     colors = []
     for item, box in zip(trajectory.objects, boxes_K4, strict=True):
         mask_HW = None if item.mask is None else item.mask.to_array()
-        inside_HW = _object_mask(mask_HW, box, box, size, covered)
+        inside_HW = _object_mask(mask_HW, box, box, fit)
         if not inside_HW.any():
             colors.append(item.rgb)
             continue
@@ -153,31 +157,24 @@ def _check_options(map_kind: str, compat: str | None, num_frames: int | None) ->
         raise UserError(f"{num_frames=}, expected at least 1")
 
 
-def to_pixels(boxes: np.ndarray, covered: tuple[int, int, int, int]) -> np.ndarray:
-    """Converts boxes [..., 4] from fractions of the canvas to pixels of the map, unrounded."""
-    height, width, top, left = covered
-    return boxes * np.array([width, height] * 2) - np.array([left, top] * 2)
-
-
 def _object_mask(
     mask_HW: np.ndarray | None,
     first_box: np.ndarray,
     box: np.ndarray,
-    size: tuple[int, int],
-    covered: tuple[int, int, int, int],
+    fit: Fit,
 ) -> np.ndarray:
     """The mask of frame 0 moved and scaled from its box to another box, bool [H, W]."""
-    (height, width), (resized_height, resized_width, top, left) = size, covered
+    (height, width), (top, left) = fit.target, fit.offset
     if mask_HW is None:
         y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None, :] + 0.5
         x0, y0, x1, y1 = box
         return (y >= y0) & (y < y1) & (x >= x0) & (x < x1)
     source_height, source_width = mask_HW.shape
-    rows = (_carried_back(height, first_box[1::2], box[1::2]) + top) / resized_height
-    columns = (_carried_back(width, first_box[::2], box[::2]) + left) / resized_width
+    rows = (_carried_back(height, first_box[1::2], box[1::2]) + top) / fit.resized[0]
+    columns = (_carried_back(width, first_box[::2], box[::2]) + left) / fit.resized[1]
     # A row and a column of background, which indices outside the mask refer to.
     padded = np.pad(mask_HW, ((0, 1), (0, 1)))
-    return padded[np.ix_(_index(rows, source_height), _index(columns, source_width))]
+    return padded[np.ix_(pick_pixels(rows, source_height), pick_pixels(columns, source_width))]
 
 
 def _carried_back(length: int, first: np.ndarray, now: np.ndarray) -> np.ndarray:
@@ -187,9 +184,3 @@ def _carried_back(length: int, first: np.ndarray, now: np.ndarray) -> np.ndarray
         return np.full(length, -np.inf)
     scale = (first[1] - first[0]) / extent
     return (np.arange(length) + 0.5) * scale + (first[0] - now[0] * scale)
-
-
-def _index(position: np.ndarray, length: int) -> np.ndarray:
-    """Converts positions in 0..1 to indices of `length` pixels; outside, the index is `length`."""
-    index = np.floor(position * length)
-    return np.where((index >= 0) & (index < length), index, length).astype(int)

@@ -15,6 +15,7 @@ import pytest
 from flashmotion_jax.checkpoints import arrays, components
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.config.adapters import ResNetAdapterConfig
+from flashmotion_jax.config.sampling import RENAMED_KEYS
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.checksums import read_json, write_checksums, write_json
 from helpers import tiny
@@ -196,7 +197,7 @@ def test_leftovers_of_a_killed_run_are_never_read(tmp_path):
     code = """
 import os, sys
 from helpers import tiny
-from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.config import SamplingConfig, to_dict
 from flashmotion_jax.checkpoints import components
 components.write_sampling(sys.argv[1], SamplingConfig())
 readers = dict(components.parameter_readers(tiny.make_dit()))
@@ -359,9 +360,18 @@ def test_sampling_of_older_checkpoints_is_read(tmp_path):
     sampling = SamplingConfig(sampler="unipc", solver_steps=30)
     components.write_sampling(tmp_path, sampling)
     text = json.dumps(read_json(tmp_path / "model.json"))
-    renamed = {new: old for old, new in components.RENAMED_SAMPLING_KEYS.items()}
+    renamed = {new: old for old, new in RENAMED_KEYS.items()}
     for new, old in renamed.items():
         assert f'"{new}"' in text
         text = text.replace(f'"{new}"', f'"{old}"')
     (tmp_path / "model.json").write_text(text)
     assert components.read_sampling(tmp_path) == sampling
+
+
+def test_checkpoints_from_before_grids_had_names_keep_theirs(tmp_path):
+    components.write_sampling(tmp_path, SamplingConfig())
+    values = read_json(tmp_path / "model.json")
+    for name in ("solver_grid", "timestep_rounding", "resize", "size_from"):
+        del values["sampling"][name]
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    assert components.read_sampling(tmp_path) == SamplingConfig(solver_grid="diffusers")

@@ -13,6 +13,7 @@ from flashmotion_jax.cli.convert import main
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.converters.importing import convert_file, read_names
 from flashmotion_jax.converters.reader import read_file
+from flashmotion_jax.converters.recognition import conventions_of
 
 ALL = {"dit", "vae", "text_encoder", "tokenizer", "model.json"}
 
@@ -240,7 +241,43 @@ def test_generator_of_a_training_checkpoint(converted, tmp_path, weights, value)
     arrays = [v.get_value() for v in components.flat_parameters(dit).values()]
     assert all((array == value).all() for array in arrays)
     # Now the few-step student, it is sampled as one.
-    assert components.read_sampling(destination).sampler == "few_step"
+    sampling = components.read_sampling(destination)
+    assert sampling == SamplingConfig().with_conventions("flashmotion")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("quanhaol/FlashMotion/FastGenerator/model.pt", "flashmotion"),
+        ("quanhaol/Wan2.2-TI2V-5B-Turbo/model.pt", "turbo"),
+        ("models/Wan2_2-TI2V-5B-Turbo_fp16.safetensors", "turbo"),
+        ("ckpts/Turbo/generator.pt", "turbo"),
+        ("turbo/runs/FastGenerator/model.pt", "flashmotion"),
+        ("models/wan2.2_ti2v_5B_fp16.safetensors", "wan22"),
+        ("Wan2_2-TI2V-5B_fp8_e4m3fn_scaled_KJ.safetensors", "wan22"),
+        ("model.pt", "flashmotion"),
+    ],
+)
+def test_conventions_by_the_name_of_a_file(source, expected):
+    assert conventions_of(source) == expected
+
+
+def test_conventions_are_stored_and_shown(converted, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    destination = shutil.copytree(converted, tmp_path / "model")
+    torch.save(generator(converted), tmp_path / "x.pt")
+    import_file = ["import", str(tmp_path / "x.pt"), str(destination), "--overwrite"]
+    assert main([*import_file, "--conventions", "turbo"]) == 0
+    assert "sampled as turbo: few_step [1000, 750, 500, 250] (raw; rounding bfloat16)" in (
+        capsys.readouterr().out
+    )
+    stored = components.read_sampling(destination)
+    assert stored == SamplingConfig().with_conventions("turbo")
+    assert stored.few_step.timestep_rounding == "bfloat16" and stored.resize == "stretch"
+    assert main(["inspect", str(destination)]) == 0
+    text = capsys.readouterr().out
+    for line in ("warp_denoising_steps: False", "timestep_rounding: 'bfloat16'", "vae: VAEConfig("):
+        assert line in text
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "model.diffusion_model.", "pipe.dit.", "module."])

@@ -1,6 +1,8 @@
-"""Samplers against diffusers' schedulers, live or as stored numbers.
+"""Samplers against diffusers' schedulers, live or as stored numbers, and against Wan2.2's.
 
-`python tests/diffusion/test_samplers.py` stores them again, in golden/samplers.npz.
+`python tests/diffusion/test_samplers.py` stores diffusers' again, in golden/samplers.npz. Those of
+golden/wan_solvers.npz are of `FlowUniPCMultistepScheduler` and `FlowDPMSolverMultistepScheduler` of
+Wan2.2, commit 42bf4cf, on the same toy velocity with a shift of 5.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flashmotion_jax.config import FewStepConfig
 from flashmotion_jax.diffusion import flow, samplers
 
 GOLDEN = Path(__file__).parent / "golden" / "samplers.npz"
+WAN = Path(__file__).parent / "golden" / "wan_solvers.npz"
 SHAPE = (2, 2, 1, 2, 5)
 MIX = np.sin(np.arange(25, dtype=np.float32) * 1.7).reshape(5, 5)
 BIAS = np.cos(np.arange(5, dtype=np.float32)).reshape(1, 1, 1, 1, 5)
-MULTI_STEP = [f"{solver}_{n}" for solver in ("unipc", "euler") for n in (1, 2, 3, 4, 10, 50)]
+SOLVERS = ("unipc", "dpm++", "euler")
+MULTI_STEP = [f"{solver}_{n}" for solver in SOLVERS for n in (1, 2, 3, 4, 10, 50)]
 KEYS = jax.random.split(jax.random.key(7), SHAPE[0])
 
 
@@ -51,8 +56,12 @@ def run_diffusers(name):
     import diffusers
 
     solver, num_steps = name.split("_")
-    if solver == "unipc":
-        scheduler = diffusers.UniPCMultistepScheduler(
+    if solver in ("unipc", "dpm++"):
+        schedulers = {
+            "unipc": diffusers.UniPCMultistepScheduler,
+            "dpm++": diffusers.DPMSolverMultistepScheduler,
+        }
+        scheduler = schedulers[solver](
             prediction_type="flow_prediction",
             use_flow_sigmas=True,
             num_train_timesteps=1000,
@@ -77,11 +86,9 @@ def run_diffusers_few_step():
         return run_scheduler(scheduler)
 
 
-def few_step(velocity=toy_velocity, noise=None, sigmas=None, keys=KEYS, progress=None):
+def few_step(velocity=toy_velocity, noise=None, keys=KEYS, progress=None, **config):
     noise = start_noise() if noise is None else noise
-    schedule = samplers.few_step_schedule(
-        samplers.few_step_sigmas() if sigmas is None else np.asarray(sigmas)
-    )
+    schedule = samplers.few_step_schedule(FewStepConfig(**config))
 
     def advance(state, row):
         return (samplers.few_step(velocity, state[0], row, keys),)
@@ -89,11 +96,13 @@ def few_step(velocity=toy_velocity, noise=None, sigmas=None, keys=KEYS, progress
     return samplers.sample(advance, noise, schedule, progress)
 
 
-def multi_step(velocity=toy_velocity, num_steps=50, shift=5.0, solver="unipc", progress=None):
+def multi_step(
+    velocity=toy_velocity, num_steps=50, shift=5.0, solver="unipc", grid="wan", progress=None
+):
     def advance(state, row):
         return samplers.multi_step(velocity, state, row)
 
-    schedule = samplers.multi_step_schedule(num_steps, shift, solver)
+    schedule = samplers.multi_step_schedule(num_steps, shift, solver, grid)
     return samplers.sample(advance, start_noise(), schedule, progress)
 
 
@@ -107,12 +116,24 @@ def live(name):
     return run_diffusers_few_step() if name == "few_step" else run_diffusers(name)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers'
 @pytest.mark.parametrize("diffusers", [stored, live])
 @pytest.mark.parametrize("name", MULTI_STEP)
 def test_multi_step_equals_diffusers(diffusers, name):
     solver, num_steps = name.split("_")
-    ours = multi_step(num_steps=int(num_steps), solver=solver)
+    ours = multi_step(num_steps=int(num_steps), solver=solver, grid="diffusers")
     np.testing.assert_allclose(ours, diffusers(name), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["unipc", "dpm++"])
+def test_multi_step_equals_wan(solver):
+    wan = np.load(WAN)
+    for num_steps in (1, 2, 3, 4, 10, 50):
+        ours = multi_step(num_steps=num_steps, solver=solver)
+        np.testing.assert_allclose(ours, wan[f"{solver}_{num_steps}"], rtol=0, atol=1e-5)
+    schedule = samplers.multi_step_schedule(50, 5.0, solver)
+    np.testing.assert_array_equal(schedule.timestep, wan[f"{solver}_timesteps"])
+    np.testing.assert_array_equal(schedule.sigma, wan[f"{solver}_sigmas"][:-1])
 
 
 @pytest.mark.parametrize("diffusers", [stored, live])
@@ -125,6 +146,33 @@ def test_warped_and_unchanged_steps():
     np.testing.assert_allclose(warped, [1, 0.9375, 0.83333, 0.625], atol=4e-6)
     np.testing.assert_array_equal(samplers.few_step_sigmas(warp=False), [1, 0.75, 0.5, 0.25])
     assert len(samplers.few_step_sigmas(range(1000, 200, -100))) == 8
+
+
+@pytest.mark.parametrize(
+    ("warp", "rounding", "expected"),
+    [
+        (True, "none", [1000, 937.5, 833.3333, 625]),
+        (True, "integer", [1000, 937, 833, 625]),
+        (True, "bfloat16", [1000, 936, 832, 624]),
+        (False, "none", [1000, 750, 500, 250]),
+        (False, "integer", [1000, 750, 500, 250]),
+        (False, "bfloat16", [1000, 752, 500, 250]),
+    ],
+)
+def test_models_are_told_rounded_timesteps_and_noise_levels_stay_exact(warp, rounding, expected):
+    config = FewStepConfig(warp_denoising_steps=warp, timestep_rounding=rounding)
+    schedule = samplers.few_step_schedule(config)
+    np.testing.assert_allclose(schedule.timestep, expected, rtol=1e-7)
+    np.testing.assert_array_equal(
+        schedule.sigma, samplers.few_step_sigmas(warp=warp).astype(np.float32)
+    )
+    told = []
+    few_step(
+        lambda latents, timestep: told.append(float(timestep)) or toy_velocity(latents, timestep),
+        warp_denoising_steps=warp,
+        timestep_rounding=rounding,
+    )
+    np.testing.assert_allclose(told, expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +199,7 @@ def test_invalid_numbers_of_steps_raise(num_steps):
 
 
 def test_unknown_solver_raises():
-    with pytest.raises(ValueError, match="'dpm': expected one of unipc, euler"):
+    with pytest.raises(ValueError, match=r"'dpm': expected one of unipc, dpm\+\+, euler"):
         samplers.multi_step_schedule(solver="dpm")
 
 
@@ -163,7 +211,9 @@ def test_fresh_noise_enters_at_every_level_but_the_last(steps):
     expected = start_noise()
     for index, sigma in enumerate(sigmas[1:]):
         expected = (1 - sigma) * expected + sigma * fresh_noise(index)
-    still = few_step(lambda latents, timestep: jnp.zeros_like(latents), sigmas=sigmas)
+    still = few_step(
+        lambda latents, timestep: jnp.zeros_like(latents), denoising_steps=tuple(steps)
+    )
     np.testing.assert_allclose(still, expected, atol=1e-6)
 
 
@@ -187,12 +237,14 @@ def test_a_video_does_not_depend_on_its_batch():
     np.testing.assert_allclose(alone, few_step()[1:], atol=1e-6)
 
 
-@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
 def test_straight_paths_are_solved_exactly_in_any_number_of_steps(solver, num_steps):
     noise = start_noise()
     straight = lambda latents, timestep: noise - 3.0  # noqa: E731
-    sample = multi_step(straight, num_steps, solver=solver)
+    # With Wan's levels, UniPC takes pure noise to be of level 0.9998.
+    grid = "diffusers" if solver == "unipc" else "wan"
+    sample = multi_step(straight, num_steps, solver=solver, grid=grid)
     np.testing.assert_allclose(sample, jnp.full(SHAPE, 3.0), atol=1e-5)
 
 
@@ -214,9 +266,10 @@ def test_solvers_converge_to_the_exact_flow():
     coarse, fine = gaussian_error("euler", 50), gaussian_error("euler", 100)
     assert 1.8 < coarse / fine < 2.2
     assert gaussian_error("unipc", 50) < coarse / 5
+    assert gaussian_error("dpm++", 50) < coarse / 5
 
 
-@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_one_compiled_step_for_all_schedules(solver):
     traced = []
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashmotion_jax.diffusion.timesteps import draw_timesteps
+from flashmotion_jax.diffusion.timesteps import draw_timesteps, round_timesteps
 
 
 def keys(count, seed=0):
@@ -60,3 +60,15 @@ def test_timestep_does_not_depend_on_the_batch():
 def test_invalid_ranges_raise(bad):
     with pytest.raises(ValueError, match="expected a shift above 0 and 0 <= low < high <= 1000"):
         draw_timesteps(keys(2), **bad)
+
+
+def test_rounding_equals_bfloat16_then_truncation():
+    timesteps = np.random.default_rng(0).uniform(0, 1000, 500).astype(np.float32)
+    timesteps[:6] = 0, 0.3, 625, 627, 999.99, 1000  # 625 and 627 lie halfway between two values
+    expected = np.trunc(timesteps.astype(jnp.bfloat16).astype(np.float32))
+    np.testing.assert_array_equal(round_timesteps(timesteps, "bfloat16"), expected)
+    rounded = jax.jit(lambda t: round_timesteps(t, "bfloat16"))(timesteps)
+    np.testing.assert_array_equal(rounded, expected)
+    assert rounded.dtype == jnp.float32
+    np.testing.assert_array_equal(round_timesteps(timesteps, "integer"), np.trunc(timesteps))
+    assert round_timesteps(timesteps, "none") is timesteps

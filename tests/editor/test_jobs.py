@@ -75,7 +75,8 @@ def test_submit_status_result(client, slow):
         time.sleep(0.02)
     slow.step.release(3)
     done = wait(client, job, "done")
-    assert done["video"] == {"height": 64, "width": 64, "num_frames": 9, "fps": 8}
+    shape = {"height": 64, "width": 64, "num_frames": 9, "fps": 8, "resize": "crop"}
+    assert done["video"] == shape
     assert list(done["progress"]) == ["denoise", "save"] and done["seconds"]["denoise"] >= 0
     assert set(done["files"]) == {"result", "map", "trajectory", "boxes"}
     part = client.get(f"/api/jobs/{job}/result", headers={"range": "bytes=0-9"})

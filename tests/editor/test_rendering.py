@@ -62,8 +62,14 @@ def random_trajectory(rng):
     return Trajectory(canvas, num_frames, 24.0, tuple(objects), sparse)
 
 
-def rendered_by_the_page(page, trajectory, height, width, frames, kind):
-    wanted = {"height": height, "width": width, "frames": frames, "mapKind": kind}
+def rendered_by_the_page(page, trajectory, height, width, frames, kind, resize):
+    wanted = {
+        "height": height,
+        "width": width,
+        "frames": frames,
+        "mapKind": kind,
+        "resize": resize,
+    }
     pixels = base64.b64decode(page.evaluate(RENDER, [trajectory.to_dict(), wanted]))
     rgba = np.frombuffer(pixels, np.uint8).reshape(frames, height, width, 4)
     assert (rgba[..., 3] == 255).all()
@@ -79,9 +85,10 @@ def test_the_page_renders_what_python_renders(open_page, address):
         height, width = sizes[trial % 3 if trial < 52 else 3 + trial % 2]
         frames = trajectory.num_frames if trial % 2 else int(rng.integers(1, 14))
         kind = ("box", "filled_box", "mask")[int(rng.integers(3))]
-        ours = rendered_by_the_page(page, trajectory, height, width, frames, kind)
-        theirs = render(trajectory, height, width, kind, num_frames=frames)
-        np.testing.assert_array_equal(ours, theirs, f"trial {trial}, {kind}")
+        resize = "stretch" if trial % 4 == 1 else "crop"
+        ours = rendered_by_the_page(page, trajectory, height, width, frames, kind, resize)
+        theirs = render(trajectory, height, width, kind, num_frames=frames, resize=resize)
+        np.testing.assert_array_equal(ours, theirs, f"trial {trial}, {kind}, {resize}")
 
 
 def test_the_page_has_the_same_colors(open_page, address):

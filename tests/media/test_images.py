@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,101 +96,6 @@ def test_unreadable_image_is_a_value_error_that_names_it(tmp_path, name):
 
 
 # (height, width) -> what upstream's own function answers.
-UPSTREAM_SIZES = {
-    (704, 1280): (704, 1280),
-    (1280, 704): (1280, 704),
-    (1080, 1920): (704, 1248),
-    (1920, 1080): (1248, 704),
-    (1024, 1024): (928, 960),
-    (480, 640): (800, 1088),
-    (2848, 4272): (768, 1152),
-    (100, 1000): (288, 2976),
-    (333, 517): (768, 1152),
-}
-
-
-@pytest.mark.parametrize(("source", "expected"), UPSTREAM_SIZES.items())
-def test_best_size_is_upstreams(source, expected):
-    assert images.best_size(*source, 704 * 1280, (32, 32)) == expected
-
-
-@pytest.mark.parametrize("multiples", [(8, 8), (8, 16), (16, 8)])
-@pytest.mark.parametrize("source", [(300, 200), (200, 300), (64, 64)])
-def test_best_size_obeys_area_and_multiples(source, multiples):
-    height, width = images.best_size(*source, 64 * 64, multiples)
-    assert height % multiples[0] == width % multiples[1] == 0 and height * width <= 64 * 64
-    assert (height > width) == (source[0] > source[1])
-
-
-@pytest.mark.parametrize(
-    ("source", "max_area", "multiples", "expected"),
-    [
-        ((200, 300), 64 * 64, (8, 16), (48, 80)),
-        ((480, 640), 64 * 64, (16, 8), (48, 72)),
-        ((1080, 1920), 704 * 1280, (16, 64), (704, 1280)),
-        ((1920, 1080), 704 * 1280, (16, 64), (1264, 704)),
-    ],
-)
-def test_best_size_of_unequal_multiples_is_upstreams(source, max_area, multiples, expected):
-    assert images.best_size(*source, max_area, multiples) == expected
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (0, 5, 704 * 1280, (32, 32)),
-        (10, 10, 100, (32, 32)),
-        (1, 100_000, 704 * 1280, (32, 32)),
-        (10, 10, 4096, (8, 0)),
-    ],
-)
-def test_best_size_raises_if_no_size_fits(arguments):
-    with pytest.raises(ValueError, match=r"expected|crop it"):
-        images.best_size(*arguments)
-
-
-def test_cover_geometry_centers_the_longer_side():
-    assert images.cover_geometry((100, 200), (50, 60)) == (50, 100, 0, 20)
-    assert images.cover_geometry((200, 100), (60, 50)) == (100, 50, 20, 0)
-    assert images.cover_geometry((427, 640), (704, 1280)) == (854, 1280, 75, 0)
-
-
-@pytest.mark.parametrize("source_hw", [(427, 640), (333, 517), (1079, 1921), (7, 5)])
-def test_cover_geometry_always_covers(source_hw):
-    for target_hw in [(704, 1280), (1280, 704), (32, 32), (928, 960)]:
-        resized_height, resized_width, top, left = images.cover_geometry(source_hw, target_hw)
-        assert 0 <= top <= resized_height - target_hw[0]
-        assert 0 <= left <= resized_width - target_hw[1]
-
-
-def test_cover_crop_of_a_fitting_size_changes_nothing():
-    frames = noisy_frames()
-    np.testing.assert_array_equal(images.cover_crop(frames, 33, 47), frames)
-
-
-def test_cover_crop_without_resizing_is_a_slice():
-    image = noisy_frames(height=20, width=30)[0]
-    np.testing.assert_array_equal(images.cover_crop(image, 20, 16), image[:, 7:23])
-
-
-def test_nearest_cover_crop_repeats_pixels_as_opencv_does():
-    frames = noisy_frames(height=10, width=16)
-    expected = [
-        cv2.resize(frame, (48, 30), interpolation=cv2.INTER_NEAREST)[:, 4:44] for frame in frames
-    ]
-    np.testing.assert_array_equal(images.cover_crop(frames, 30, 40, nearest=True), expected)
-
-
-def test_lanczos_cover_crop_keeps_a_smooth_picture_in_place():
-    frame = smooth_frames(count=1, height=96, width=160)[0]
-    expected = cv2.resize(frame, (80, 48), interpolation=cv2.INTER_AREA)[:, 8:72]
-    assert np.abs(images.cover_crop(frame, 48, 64).astype(int) - expected).mean() < 1.0
-
-
-@pytest.mark.parametrize("frames", [np.zeros((4, 4, 3)), np.zeros((2, 4, 4, 1), np.uint8)])
-def test_cover_crop_refuses_other_arrays(frames):
-    with pytest.raises(ValueError, match="expected uint8"):
-        images.cover_crop(frames, 8, 8)
 
 
 def test_floats_span_minus_one_to_one_and_round_trip():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flashmotion_jax.media.images import cover_crop
+from flashmotion_jax.media.geometry import fit_frames
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.trajectory import (
     Canvas,
@@ -48,7 +48,7 @@ def test_map_videos_keep_their_colors_and_their_first_frame(
     maps = render(trajectory(), 160, 240)
     write_video(tmp_path / name, maps, lossless=lossless)
     loaded = load_maps(tmp_path / name, **SIZE)
-    expected = cover_crop(maps, 64, 96, nearest=True)[[0, 1, 1, 2, 2, 2, 3, 4, 4]]
+    expected = fit_frames(maps, 64, 96, nearest=True)[[0, 1, 1, 2, 2, 2, 3, 4, 4]]
     np.testing.assert_array_equal(np.unique(loaded), np.unique(expected))
     wrong = (loaded != expected).any(axis=-1)
     assert wrong[0].sum() <= 0.02 * expected[0].any(axis=-1).sum()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.media.images import cover_crop
+from flashmotion_jax.media.geometry import fit_frames
 from flashmotion_jax.trajectory import (
     PALETTE,
     Canvas,
@@ -87,7 +87,7 @@ def test_masks_follow_the_images_own_crop(height: int, width: int):
         (0.0, 0.0, 1.0, 1.0), canvas=Canvas(150, 100), mask=Mask.from_array(mask)
     )
     image = np.where(mask[..., None], PALETTE[1], 0).astype(np.uint8)
-    expected = cover_crop(image, height, width, nearest=True)
+    expected = fit_frames(image, height, width, nearest=True)
     np.testing.assert_array_equal(render(trajectory, height, width)[0], expected)
 
 
@@ -95,7 +95,7 @@ def test_masks_follow_the_images_own_crop(height: int, width: int):
 def test_boxes_follow_the_images_own_crop(height: int, width: int):
     image = np.zeros((100, 200, 3), np.uint8)
     image[40:60, 90:120] = 255
-    cropped = cover_crop(image, height, width, nearest=True)
+    cropped = fit_frames(image, height, width, nearest=True)
     rows, columns = cropped.any(axis=(1, 2)).nonzero()[0], cropped.any(axis=(0, 2)).nonzero()[0]
     maps = render(one_object((0.45, 0.4, 0.6, 0.6)), height, width)
     ys, xs = maps[1].any(axis=-1).nonzero()

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flashmotion_jax.config import FewStepConfig, MatchingConfig
+from flashmotion_jax.config import FewStepConfig, MatchingConfig, TimestepRounding
 from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, velocity_to_x0
 from flashmotion_jax.diffusion.generate import Conditions, conditioned_velocity, inject_image
@@ -27,11 +27,13 @@ from flashmotion_jax.diffusion.losses import (
     x0_loss,
 )
 from flashmotion_jax.diffusion.samplers import (
+    FewStep,
     PredictVelocity,
     draw_noise,
-    few_step_sigmas,
+    few_step_schedule,
     sample_to_exit,
 )
+from flashmotion_jax.diffusion.timesteps import round_timesteps
 from flashmotion_jax.training.train_step import (
     Keys,
     LossFn,
@@ -105,9 +107,11 @@ def distribution_matching_losses(
             # `real_guidance` is w of c + w (c - u), which is u + (1 + w) (c - u).
             guidance_scale=1.0 + config.real_guidance,
         )
-        real_x0 = _predict_x0(roles.real_score(models), guided, noisy, timesteps)
+        rounding = config.student.timestep_rounding
+        real_x0 = _predict_x0(roles.real_score(models), guided, noisy, timesteps, rounding)
         # Without guidance: the fake score has to match the student's videos as they are.
-        fake_x0 = _predict_x0(roles.fake_score(models), conditions, noisy, timesteps)
+        fake_score = roles.fake_score(models)
+        fake_x0 = _predict_x0(fake_score, conditions, noisy, timesteps, rounding)
         loss = distribution_matching_loss(x0, real_x0, fake_x0, has_image=True)
         # Nearly zero when the student copies its first frame, the known way for DMD to fail.
         data_variance = jnp.maximum(temporal_variance(batch.latents).mean(), MIN_VARIANCE)
@@ -123,7 +127,8 @@ def distribution_matching_losses(
         student = jax.lax.stop_gradient(roles.student(models))
         x0 = sample_student(student, conditions, batch, config.student, sample_keys)
         noisy, timesteps = _add_random_noise(x0, config, score_keys)
-        prediction = _predict_x0(roles.fake_score(models), conditions, noisy, timesteps)
+        fake_score, rounding = roles.fake_score(models), config.student.timestep_rounding
+        prediction = _predict_x0(fake_score, conditions, noisy, timesteps, rounding)
         return {"diffusion": LossTerm(x0_loss(prediction, x0, has_image=True))}, {}
 
     return student_loss, fake_score_loss
@@ -149,23 +154,22 @@ def sample_student(
       x_0 as predicted at the drawn step, `[B, T, h, w, C]`; only that prediction has a gradient.
     """
     noise_keys, step_keys = keys.split(2)
-    sigmas = student_sigmas(config)
+    schedule = student_schedule(config)
     x0 = sample_to_exit(
         conditioned_velocity(*jax.lax.stop_gradient(student), conditions),
         conditioned_velocity(*student, conditions),
         draw_noise(noise_keys.videos, batch.latents.shape[1:]),
-        sigmas,
+        schedule,
         # One step for the batch: a scan skips a step only where all videos skip it.
-        jax.random.randint(keys.shared, (), 0, len(sigmas)),
+        jax.random.randint(keys.shared, (), 0, len(schedule.sigma)),
         step_keys.videos,
     )
     return inject_image(x0, conditions.image_latents)
 
 
-def student_sigmas(config: FewStepConfig) -> jax.Array:
-    """Noise levels of the student's steps, float32, decreasing."""
-    sigmas = few_step_sigmas(config.denoising_steps, config.shift, config.warp_denoising_steps)
-    return jnp.asarray(sigmas, jnp.float32)
+def student_schedule(config: FewStepConfig) -> FewStep[jax.Array]:
+    """The student's steps."""
+    return jax.tree.map(jnp.asarray, few_step_schedule(config))
 
 
 def _add_random_noise(
@@ -176,8 +180,13 @@ def _add_random_noise(
 
 
 def _predict_x0(
-    networks: tuple[Any, Any], conditions: Conditions, noisy: jax.Array, timesteps: jax.Array
+    networks: tuple[Any, Any],
+    conditions: Conditions,
+    noisy: jax.Array,
+    timesteps: jax.Array,
+    rounding: TimestepRounding,
 ) -> jax.Array:
+    """Clean latents as a score model, told rounded timesteps, predicts them."""
     predict_velocity: PredictVelocity = conditioned_velocity(*networks, conditions)
-    velocity = predict_velocity(noisy, timesteps)
+    velocity = predict_velocity(noisy, round_timesteps(timesteps, rounding))
     return velocity_to_x0(noisy, velocity, timesteps / TIMESTEP_SCALE)

@@ -47,7 +47,7 @@ from flashmotion_jax.training.stage import (
     from_scratch,
     require_made_for,
 )
-from flashmotion_jax.training.stages.distribution_matching import sample_student, student_sigmas
+from flashmotion_jax.training.stages.distribution_matching import sample_student, student_schedule
 from flashmotion_jax.training.stages.slow_adapter import data_conditions
 from flashmotion_jax.training.train_step import (
     Keys,
@@ -183,12 +183,13 @@ def _fake_videos(config: FastAdapterConfig, models: Models, batch: Batch, keys: 
     if config.fake_from == "sampler":
         return sample_student(student, conditions, batch, config.student, keys)
     noise_keys, step_keys = keys.split(2)
-    sigmas = student_sigmas(config.student)
-    draw_step = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(sigmas)))
-    sigma_B = look_up(sigmas, draw_step(step_keys.videos))
+    schedule = student_schedule(config.student)
+    draw_step = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(schedule.sigma)))
+    step_B = draw_step(step_keys.videos)
+    sigma_B, timestep_B = look_up(schedule.sigma, step_B), look_up(schedule.timestep, step_B)
     noise = draw_noise(noise_keys.videos, batch.latents.shape[1:])
     noisy = add_noise(batch.latents, noise, sigma_B)
-    velocity = conditioned_velocity(*student, conditions)(noisy, TIMESTEP_SCALE * sigma_B)
+    velocity = conditioned_velocity(*student, conditions)(noisy, timestep_B)
     return inject_image(velocity_to_x0(noisy, velocity, sigma_B), conditions.image_latents)
 
 

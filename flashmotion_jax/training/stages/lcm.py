@@ -54,7 +54,8 @@ def lcm_loss(config: LCMConfig) -> LossFn:
     ) -> tuple[dict[str, LossTerm], Metrics]:
         del step
         noise_keys, level_keys = keys.split(2)
-        levels = jnp.asarray(multi_step_sigmas(config.num_timesteps, config.shift), jnp.float32)
+        even = multi_step_sigmas(config.num_timesteps, config.shift, grid="diffusers")
+        levels = jnp.asarray(even, jnp.float32)
         draw_level = jax.vmap(lambda key: jax.random.randint(key, (), 0, config.num_timesteps))
         index_B = draw_level(level_keys.videos)
         sigma_B, next_B = look_up(levels, index_B), look_up(levels, index_B + 1)

@@ -14,8 +14,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from flashmotion_jax.config import MapKind
-from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.config import MapKind, Resize
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
 from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks
@@ -78,6 +77,7 @@ class ExportRequest:
       prompt: For MagicData.
       image: File of the first frame, for MagicData.
       video: File of a generated video of this size and length, for MagicData.
+      resize: How image and maps reach the size.
     """
 
     trajectory: Trajectory
@@ -90,6 +90,7 @@ class ExportRequest:
     prompt: str = ""
     image: Path | None = None
     video: Path | None = None
+    resize: Resize = "crop"
 
     @property
     def stem(self) -> str:
@@ -103,7 +104,12 @@ class ExportRequest:
           UserError: The maps have more pixels than the active limits allow.
         """
         return render(
-            self.trajectory, self.height, self.width, map_kind, num_frames=self.num_frames
+            self.trajectory,
+            self.height,
+            self.width,
+            map_kind,
+            num_frames=self.num_frames,
+            resize=self.resize,
         )
 
 
@@ -171,17 +177,6 @@ def holds_json_list(file: Path) -> bool:
         return False
     text = head.decode(json.detect_encoding(head), errors="ignore")
     return text.lstrip("\ufeff \t\r\n")[:1] in ("[", '"')
-
-
-def as_numbers(array: np.ndarray, name: object) -> np.ndarray:
-    """The array as float64.
-
-    Raises:
-      UserError: It holds text, dates, complex numbers or objects.
-    """
-    if array.dtype.kind not in "biuf":
-        raise UserError(f"{name} holds {array.dtype}, expected an array of numbers")
-    return np.asarray(array, np.float64)
 
 
 def imported_tracks(tracks: Tracks, options: ImportOptions) -> Imported:

@@ -14,7 +14,6 @@ from flashmotion_jax.trajectory.formats.base import (
     Format,
     Imported,
     ImportOptions,
-    as_numbers,
     files_of,
     imported_tracks,
     zip_folder,
@@ -57,7 +56,10 @@ def write_wan_move(tracks: Tracks, path: str | Path, visibility_path: str | Path
 
 
 def _read_npy(path: str | Path) -> np.ndarray:
-    return as_numbers(open_array(Path(path)), path)
+    try:
+        return np.asarray(open_array(Path(path)), np.float64)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not an .npy file of numbers: {error}") from error
 
 
 def _recognizes(path: Path) -> bool:

@@ -1,7 +1,7 @@
 // The position of the canvas on the stage, and hit tests.
 
 import { boxAt, cameraAt, centerOf, shownBox, throughCamera } from "./motion.js";
-import { coverGeometry } from "./numbers.js";
+import { fitGeometry } from "./numbers.js";
 import { keyframeAt } from "./project.js";
 
 /** Margin around the image for boxes that leave it, as a fraction of its size. */
@@ -27,7 +27,7 @@ export function placement(stage, canvas, { zoom, pan }) {
 
 /** The part of the canvas that the model sees, as fractions. */
 export function cropOf(canvas, size) {
-  const { height, width, top, left } = coverGeometry(canvas, size);
+  const { height, width, top, left } = fitGeometry(canvas, size);
   return [left / width, top / height, (left + size.width) / width, (top + size.height) / height];
 }
 

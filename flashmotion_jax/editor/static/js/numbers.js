@@ -21,10 +21,12 @@ export function clamp(value, low, high) {
 }
 
 /**
- * The geometry of "resize to cover, then crop the center".
- * Sizes are {height, width} in pixels.
+ * How a picture reaches the size of a video, as `Fit` of media/geometry.py: the size that it is
+ * resized to, and the position of the video in it. Sizes are {height, width} in pixels; the
+ * target's `resize` is "stretch", or "crop" to cover the size and take the center.
  */
-export function coverGeometry(source, target) {
+export function fitGeometry(source, target) {
+  if (target.resize === "stretch") return { height: target.height, width: target.width, top: 0, left: 0 };
   const scale = Math.max(target.width / source.width, target.height / source.height);
   const height = roundHalfEven(source.height * scale);
   const width = roundHalfEven(source.width * scale);

@@ -61,12 +61,13 @@ export class Preview {
     return { renderer: this.renderer };
   }
 
-  #over({ width, height }) {
+  #over(video) {
+    const { width, height } = video;
     const { project } = this.store;
     const { data } = this.pixels;
     for (let i = 0; i < data.length; i += 4) if (!(data[i] | data[i + 1] | data[i + 2])) data[i + 3] = 0;
     this.layer.getContext("2d").putImageData(this.pixels, 0, 0);
-    const crop = cropOf(project.canvas, { width, height });
+    const crop = cropOf(project.canvas, video);
     const { image } = project;
     const [x, y] = [crop[0] * image.width, crop[1] * image.height];
     const source = [x, y, (crop[2] - crop[0]) * image.width, (crop[3] - crop[1]) * image.height];

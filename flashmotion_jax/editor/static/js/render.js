@@ -2,7 +2,7 @@
 
 import { interpolate } from "./motion.js";
 import { pixelsOf } from "./masks.js";
-import { coverGeometry, linspace, roundHalfEven } from "./numbers.js";
+import { fitGeometry, linspace, roundHalfEven } from "./numbers.js";
 import { rgbOf } from "./palette.js";
 
 const BLACK = new Uint32Array(Uint8Array.of(0, 0, 0, 255).buffer)[0];
@@ -11,13 +11,13 @@ const BLACK = new Uint32Array(Uint8Array.of(0, 0, 0, 255).buffer)[0];
 export class Renderer {
   /**
    * @param {object} trajectory - format v1, masks as run lengths.
-   * @param {{height, width, frames, mapKind}} wanted - sizes in pixels; mapKind: box, filled_box or mask.
+   * @param {{height, width, resize, frames, mapKind}} wanted - sizes in pixels; mapKind: box, filled_box or mask.
    */
-  constructor(trajectory, { height, width, frames, mapKind }) {
+  constructor(trajectory, { height, width, resize, frames, mapKind }) {
     Object.assign(this, { height, width, mapKind });
     const { canvas, objects } = trajectory;
     this.frames = frames ?? trajectory.num_frames;
-    this.covered = coverGeometry(canvas, { height, width });
+    this.fit = fitGeometry(canvas, { height, width, resize });
     const times = linspace(trajectory.num_frames - 1, this.frames);
     this.drawn = drawnFrames(trajectory, this.frames);
     this.radius = strokeRadius(height, width);
@@ -49,7 +49,7 @@ export class Renderer {
   }
 
   #toPixels(box) {
-    const { height, width, top, left } = this.covered;
+    const { height, width, top, left } = this.fit;
     return [box[0] * width - left, box[1] * height - top, box[2] * width - left, box[3] * height - top];
   }
 
@@ -82,11 +82,11 @@ export class Renderer {
 
   /** The mask of frame 0, moved and scaled from its box to another box. */
   #carried({ mask, boxes }, frame) {
-    const { covered, height, width } = this;
+    const { fit, height, width } = this;
     const [sourceHeight, sourceWidth] = mask.size;
     const [first, now] = [boxes[0], boxes[frame]];
-    const rows = carriedBack(height, first[1], first[3], now[1], now[3], covered.top, covered.height, sourceHeight);
-    const columns = carriedBack(width, first[0], first[2], now[0], now[2], covered.left, covered.width, sourceWidth);
+    const rows = carriedBack(height, first[1], first[3], now[1], now[3], fit.top, fit.height, sourceHeight);
+    const columns = carriedBack(width, first[0], first[2], now[0], now[2], fit.left, fit.width, sourceWidth);
     const source = pixelsOf(mask);
     const inside = new Uint8Array(height * width);
     let count = 0;
@@ -144,13 +144,13 @@ function centersWithin(low, high, length) {
 }
 
 /** The index of the mask pixel for each pixel of a line; -1 outside. */
-function carriedBack(length, first0, first1, now0, now1, offset, covered, sourceLength) {
+function carriedBack(length, first0, first1, now0, now1, offset, resized, sourceLength) {
   const extent = now1 - now0;
   if (extent < 1e-3) return new Int32Array(length).fill(-1);
   const scale = (first1 - first0) / extent;
   const shift = first0 - now0 * scale;
   return Int32Array.from({ length }, (_, i) => {
-    const index = Math.floor((((i + 0.5) * scale + shift + offset) / covered) * sourceLength);
+    const index = Math.floor((((i + 0.5) * scale + shift + offset) / resized) * sourceLength);
     return index >= 0 && index < sourceLength ? index : -1;
   });
 }

@@ -13,13 +13,14 @@ export class VideoFacts extends EventTarget {
     this.#fit();
   }
 
-  /** {height, width, frames, fps, mapKind} */
+  /** {height, width, resize, frames, fps, mapKind} */
   get() {
     const { project } = this.store;
     const { settings } = project;
     const size = settings.size ?? this.automaticSize();
     return {
       ...size,
+      resize: this.model.resize,
       frames: settings.num_frames ?? this.model.num_frames,
       fps: this.model.fps,
       mapKind: settings.map_kind ?? this.model.map_kind,

@@ -1,0 +1,448 @@
+"""`flashmotion download` from a local server that has small models under the published names."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+
+import huggingface_hub
+import numpy as np
+import pytest
+
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.cli.main import main
+from flashmotion_jax.converters import importing
+from flashmotion_jax.hub import plan, transfer
+from flashmotion_jax.hub.catalog import ITEMS
+from flashmotion_jax.hub.transfer import RemoteFile
+from flashmotion_jax.runtime.lock import sole_writer
+from helpers.hub_server import HubServer
+from helpers.metric_tensors import SIZES, tensors
+
+WEIGHTS, BASE = "quanhaol/FlashMotion", "Wan-AI/Wan2.2-TI2V-5B"
+GENERATOR = "FastGenerator/model.pt"
+ADAPTER = "FastAdapter/ResNet/model.pt"
+MODEL = ["flashmotion", "--adapter", "resnet"]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The files of both repositories: a small model under the published names, in their forms."""
+    torch = pytest.importorskip("torch")
+    from examples import small_checkpoint
+
+    folder = small_checkpoint.write_small_checkpoint(tmp_path_factory.mktemp("wan"))
+    base = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    base["assets/logo.png"] = b"not needed"
+    rng = np.random.default_rng(3)
+    scratch = tmp_path_factory.mktemp("weights") / "model.pt"
+
+    def saved(state):
+        torch.save(state, scratch)
+        return scratch.read_bytes()
+
+    def tensors(shapes):
+        drawn = small_checkpoint.random_tensors(shapes, rng)
+        return {name: torch.from_numpy(value) for name, value in drawn.items()}
+
+    generator = {
+        f"model.{key}": value for key, value in tensors(small_checkpoint.dit_shapes()).items()
+    }
+    return {
+        WEIGHTS: {
+            GENERATOR: saved({"generator_ema": generator}),
+            ADAPTER: saved(tensors(small_checkpoint.adapter_shapes())),
+            "SlowAdapter/ResNet/model.pt": saved(tensors(small_checkpoint.adapter_shapes())),
+            "README.md": b"card",
+        },
+        BASE: base,
+    }
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+        }.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr(transfer, "DELAY", 0.001)
+        yield server
+        huggingface_hub.close_session()
+
+
+@pytest.fixture
+def whole_model(hub, published, monkeypatch):
+    """The server, with the model's repositories."""
+    from examples import small_checkpoint
+
+    # The published sizes are those of a generator in a file of its own.
+    monkeypatch.setattr(importing, "DiTConfig", lambda: small_checkpoint.DIT)
+    hub.files |= {name: dict(files) for name, files in published.items()}
+    return hub
+
+
+@pytest.fixture
+def model(whole_model, monkeypatch):
+    """The same, of which only generator and adapter are taken: they are quick to convert."""
+    item = ITEMS["flashmotion"]
+    monkeypatch.setitem(ITEMS, "flashmotion", dataclasses.replace(item, parts=item.parts[:1]))
+    return whole_model
+
+
+@pytest.fixture
+def dst(tmp_path):
+    return tmp_path / "checkpoints" / "flashmotion"
+
+
+def download(*arguments):
+    return main(["download", *map(str, arguments)])
+
+
+def requested(hub):
+    return {name for method, name, _ in hub.requests if method == "GET"}
+
+
+def test_one_command_downloads_converts_and_says_how_to_sample(whole_model, dst, capsys):
+    model = whole_model
+    assert download(*MODEL, dst) == 0
+    out = capsys.readouterr().out
+    for kind in ("dit", "vae", "text_encoder", "adapters/resnet", "tokenizer"):
+        assert (dst / kind).is_dir()
+    assert components.read_sampling(dst).sampler == "few_step"
+    assert f"weights: {WEIGHTS} at {model.commit(WEIGHTS)[:8]}\n" in out
+    assert re.search(r"\n +[\d.]+ kB  adapters/resnet: FastAdapter/ResNet/model\.pt\n", out)
+    assert re.search(r"\ndisk of .*: [\d.]+ MB needed at most, [\d.]+ [GT]B free\n", out)
+    assert out.index("needed at most") < out.index(
+        "wrote dit, adapters/resnet, vae, text_encoder to"
+    )
+    assert out.splitlines()[-1].startswith(f"  flashmotion sample --model {dst} --adapter resnet ")
+    assert "assets/logo.png" not in requested(model)
+    assert not plan.downloads_folder(dst).exists()
+    assert main(["convert", "verify", str(dst)]) == 0
+
+
+def test_a_second_adapter_downloads_nothing_else(model, dst, capsys):
+    assert download(*MODEL, dst) == 0
+    model.requests.clear()
+    model.files[WEIGHTS]["README.md"] = b"another commit, the same files"
+    assert download(*MODEL, dst) == 0
+    assert requested(model) == set()
+    out = capsys.readouterr().out
+    assert "dit: FastGenerator/model.pt, converted already" in out
+    assert f"{dst} is complete; nothing was changed" in out
+
+
+def test_a_change_of_the_weights_between_runs(model, dst, published, capsys):
+    assert download(*MODEL, dst) == 0
+    model.files[WEIGHTS][ADAPTER] = published[WEIGHTS]["SlowAdapter/ResNet/model.pt"]
+    assert download(*MODEL, dst) == 2
+    assert f"{dst} has adapters/resnet from other files, of another" in capsys.readouterr().err
+    model.requests.clear()
+    before = components.read_component(dst, "adapters/resnet").key
+    assert download(*MODEL, dst, "--overwrite") == 0
+    assert requested(model) == {ADAPTER}
+    assert components.read_component(dst, "adapters/resnet").key != before
+
+
+def test_the_slow_model_uses_the_base(model, dst, monkeypatch):
+    item = ITEMS["flashmotion-slow"]
+    monkeypatch.setitem(ITEMS, "flashmotion-slow", dataclasses.replace(item, parts=item.parts[:1]))
+    assert download("flashmotion-slow", "--adapter", "resnet", dst, "--dtype", "float32") == 0
+    assert components.read_sampling(dst).sampler == "unipc"
+    assert components.read_component(dst, "dit").dtype == "float32"
+    assert requested(model) & {GENERATOR, ADAPTER} == set()
+
+
+def test_a_cut_connection_continues_in_the_next_run(model, dst, capsys):
+    size = len(model.files[WEIGHTS][ADAPTER])
+    model.cuts[ADAPTER] = [size // 2] + [0] * 10
+    assert download(*MODEL, dst) == 1
+    error = capsys.readouterr().err
+    assert f"{ADAPTER}: " in error and "run the same command again to continue" in error
+    assert (dst / "dit").is_dir()
+    assert not (dst / "adapters").exists()
+    model.cuts.clear()
+    model.requests.clear()
+    assert download(*MODEL, dst) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"adapters/resnet: .*model\.pt, [\d.]+ [kM]B of it here", out)
+    assert [r for method, _, r in model.requests if method == "GET"] == [
+        f"bytes={size // 2}-{size - 1}"
+    ]
+    assert (dst / "adapters" / "resnet").is_dir()
+
+
+def test_wrong_bytes_are_never_converted(model, dst, capsys):
+    model.wrong[GENERATOR] = 99
+    assert download(*MODEL, dst) == 1
+    assert "arrived twice with other bytes" in capsys.readouterr().err
+    assert not dst.exists()
+
+
+def test_dry_run(model, dst, capsys):
+    assert download(*MODEL, dst, "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "dry run: nothing was written"
+    assert not dst.parent.exists() or list(dst.parent.iterdir()) == []
+    assert requested(model) == set()
+
+
+def test_too_little_disk_is_said_first(model, dst, capsys, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    assert download(*MODEL, dst) == 2
+    printed = capsys.readouterr()
+    assert "needed at most, 1.0 kB free" in printed.out
+    assert "GB too little is free on the disk of" in printed.err
+    assert requested(model) == set()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+def test_a_disk_that_is_full_meanwhile(model, dst, capsys):
+    parts = plan.downloads_folder(dst) / WEIGHTS.replace("/", "--") / transfer.PARTS
+    parts.mkdir(parents=True)
+    (listed,) = plan.open_repository(plan.Address(WEIGHTS)).select([GENERATOR])
+    transfer._part(listed, parts.parent).symlink_to("/dev/full")
+    assert download(*MODEL, dst) == 1
+    error = capsys.readouterr().err
+    assert "is full (No space left on device;" in error
+    assert "run the same command again: it continues" in error
+
+
+def test_one_writer(model, dst, capsys):
+    folder = plan.downloads_folder(dst)
+    folder.mkdir(parents=True)
+    with sole_writer(folder):
+        assert download(*MODEL, dst) == 2
+    assert "is being written by process" in capsys.readouterr().err
+
+
+def test_a_gated_repository_is_said_first(model, dst, capsys, monkeypatch):
+    model.gated.add(WEIGHTS)
+    assert download(*MODEL, dst) == 2
+    assert f"{model.url}/{WEIGHTS} is gated: accept its conditions" in capsys.readouterr().err
+    assert requested(model) == set()
+    monkeypatch.setenv("HF_TOKEN", model.token)
+    assert download(*MODEL, dst, "--dry-run") == 0
+
+
+def test_files_in_the_cache_of_the_library_are_used(model, dst, capsys):
+    path = huggingface_hub.hf_hub_download(WEIGHTS, GENERATOR)
+    damaged = huggingface_hub.hf_hub_download(WEIGHTS, ADAPTER)
+    with open(damaged, "r+b") as file:  # noqa: PTH123
+        file.write(b"damage")
+    model.requests.clear()
+    assert download(*MODEL, dst) == 0
+    assert requested(model) == {ADAPTER}
+    assert f"dit: {GENERATOR}, in the cache of huggingface_hub" in capsys.readouterr().out
+    assert os.path.exists(path)  # noqa: PTH110
+
+
+def test_keep(model, dst):
+    assert download(*MODEL, dst, "--keep") == 0
+    folder = plan.downloads_folder(dst) / WEIGHTS.replace("/", "--")
+    assert (folder / ADAPTER).read_bytes() == model.files[WEIGHTS][ADAPTER]
+
+
+def test_an_unknown_form_keeps_the_file(model, dst, capsys, published):
+    """Also: what is converted stays, and the next run continues with the rest."""
+    import io
+
+    import torch
+
+    stream = io.BytesIO()
+    torch.save({"something": torch.ones(3)}, stream)
+    model.files[WEIGHTS][ADAPTER] = stream.getvalue()
+    assert download(*MODEL, dst) == 2
+    folder = plan.downloads_folder(dst) / WEIGHTS.replace("/", "--")
+    assert f"adapters/resnet cannot be converted; its files are kept in {folder}" in (
+        capsys.readouterr().err
+    )
+    assert (folder / ADAPTER).is_file()
+    assert (dst / "dit").is_dir()
+    model.files[WEIGHTS][ADAPTER] = published[WEIGHTS][ADAPTER]
+    model.requests.clear()
+    assert download(*MODEL, dst) == 0
+    assert GENERATOR not in requested(model)
+
+
+def test_other_repositories(model, dst, capsys):
+    model.files["me/flash"] = model.files.pop(WEIGHTS)
+    assert download(*MODEL, dst) == 2
+    assert f"{WEIGHTS} does not exist, or is private" in capsys.readouterr().err
+    commit = model.commit("me/flash")
+    assert download(*MODEL, dst, "--repo", f"weights=me/flash@{commit}") == 0
+    record = json.loads((dst / "sources.json").read_text())
+    assert record["dit"]["repository"] == "me/flash"
+
+
+def test_a_folder_with_something_else(model, dst, capsys):
+    dst.mkdir(parents=True)
+    (dst / "thesis.tex").write_text("mine")
+    assert download(*MODEL, dst) == 2
+    assert "exists and is not a checkpoint of this project" in capsys.readouterr().err
+    assert requested(model) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["flash"], "'flash' is not known; expected one of flashmotion, "),
+        (["wan22", "--adapter", "resnet"], "wan22 has no adapters; leave --adapter out"),
+        (["flashmotion", "--repo", "a/b"], "--repo a/b: expected weights=OWNER/NAME or base="),
+        (["flashmotion", "--repo", "x=a/b"], "--repo x=a/b: expected weights=OWNER/NAME or"),
+        (["flashmotion", "--repo", "base=b"], "'b' is not a repository; expected OWNER/NAME"),
+        (["metrics", "--repo", "inception=a/b"], "--repo inception=a/b: expected i3d=OWNER/NAME"),
+        (["wan22", "a", "b"], "unrecognized arguments: b"),
+        (["wan22", "https://huggingface.co/x"], "it is an address; expected a path"),
+    ],
+)
+def test_bad_arguments(arguments, message, capsys):
+    try:
+        status = download(*arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_is_fast():
+    code = (
+        "import sys\nfrom flashmotion_jax.cli.main import build_parser\n"
+        "build_parser().format_help()\n"
+        "sys.exit(bool({'jax', 'huggingface_hub', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def bench(hub, tmp_path):
+    """A server with FlashBench, and the arguments that download it."""
+    hub.files["datasets/quanhaol/FlashBench"] = {
+        "MagicData.csv": b"path,text\n",
+        "videos/a.mp4": b"video" * 1000,
+        "masks.zip": b"PK" * 1000,
+        **{f"masks/a/{i}.png": b"the same mask" for i in range(20)},
+    }
+    return hub, ["flashbench", tmp_path / "FlashBench"]
+
+
+def test_a_data_set(bench, capsys):
+    hub, (name, folder) = bench
+    assert download(name, folder) == 0
+    out = capsys.readouterr().out
+    assert f"wrote 23 files to {folder}; unpack masks.zip there" in out
+    assert f"flashmotion evaluate --bench flashbench --root {folder}" in out
+    files = hub.files["datasets/quanhaol/FlashBench"]
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == set(files)
+    hub.requests.clear()
+    assert download(name, folder) == 0
+    assert requested(hub) == set()
+
+
+def test_files_of_a_data_set_that_were_edited_are_kept(bench, capsys):
+    _, (name, folder) = bench
+    assert download(name, folder) == 0
+    (folder / "MagicData.csv").write_text("path,text\nmine.mp4,mine\n")
+    assert download(name, folder) == 2
+    assert "1 files of" in (error := capsys.readouterr().err)
+    assert "such as MagicData.csv; add --overwrite" in error
+    assert download(name, folder, "--overwrite") == 0
+    assert (folder / "MagicData.csv").read_bytes() == b"path,text\n"
+
+
+def test_a_data_set_that_leads_out_of_its_folder(bench, tmp_path, capsys):
+    hub, (name, folder) = bench
+    hub.files["datasets/quanhaol/FlashBench"]["../evil.csv"] = b"x"
+    assert download(name, folder) == 2
+    assert "lists a file '../evil.csv', which is not a name within" in capsys.readouterr().err
+    assert not (tmp_path / "evil.csv").exists()
+
+
+def test_networks_of_metrics(hub, tmp_path, capsys, monkeypatch):
+    """One from a host that is no Hub, one from a repository; neither is converted twice."""
+    torch = pytest.importorskip("torch")
+    item = ITEMS["metrics"]
+    bodies = {}
+    for network in SIZES:
+        path = tmp_path / network
+        torch.save({key: torch.from_numpy(a) for key, a in tensors(network).items()}, path)
+        bodies[network] = path.read_bytes()
+    hub.files["Xiaodong/FVD_I3D"] = {"i3d_pretrained_400.pt": bodies["i3d"]}
+    hub.files["mseitzer/pytorch-fid"] = {"inception.pth": bodies["inception"]}
+    inception = RemoteFile(
+        "inception.pth",
+        f"{hub.storage}/lfs/mseitzer/pytorch-fid/inception.pth",
+        len(bodies["inception"]),
+        hashlib.sha256(bodies["inception"]).hexdigest(),
+    )
+    sources = {**item.sources, "inception": inception}
+    monkeypatch.setitem(ITEMS, "metrics", dataclasses.replace(item, sources=sources))
+    folder = tmp_path / "metrics"
+    assert download("metrics", folder) == 0
+    assert f"wrote inception, i3d to {folder}" in capsys.readouterr().out
+    found = sorted(path.name.split("-")[0] for path in folder.iterdir())
+    assert found == ["i3d", "inception"]
+    hub.requests.clear()
+    assert download("metrics", folder) == 0
+    assert requested(hub) == set()
+
+
+def environment(hub, tmp_path):
+    return os.environ | {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    "event", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
+def test_an_interrupted_command_continues(bench, tmp_path, event):
+    hub, (name, folder) = bench
+    body = os.urandom(4_000_000)
+    hub.files["datasets/quanhaol/FlashBench"]["videos/b.mp4"] = body
+    hub.stalls["videos/b.mp4"] = 3_000_000
+    command = [sys.executable, "-m", "flashmotion_jax.cli", "download", name, str(folder)]
+    environ = environment(hub, tmp_path)
+    process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    parts = folder / transfer.PARTS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            if any(path.stat().st_size > 2_000_000 for path in parts.glob("*.part")):
+                break
+        time.sleep(0.05)
+    process.send_signal(event)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == (130 if event == signal.SIGINT else -event)
+    if event == signal.SIGINT:
+        assert "interrupted; no file is incomplete, run it again" in error
+    assert not (folder / "videos" / "b.mp4").exists()
+    hub.stalls.clear()
+    hub.requests.clear()
+    assert download(name, folder) == 0
+    assert (folder / "videos" / "b.mp4").read_bytes() == body
+    (range_,) = [r for m, path, r in hub.requests if path == "videos/b.mp4" and m == "GET"]
+    assert int(range_.split("=")[1].split("-")[0]) > 1_900_000
