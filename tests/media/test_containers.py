@@ -5,6 +5,7 @@ import errno
 import sys
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import av
@@ -16,7 +17,7 @@ from flashmotion_jax.media.frames import iterate_frames
 from flashmotion_jax.media.images import read_image
 from flashmotion_jax.media.labels import read_labels
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.limits import Limits, limited
+from flashmotion_jax.runtime.limits import EDITOR, limited
 from helpers.display_matrix import set_display_matrix
 from helpers.media_frames import noisy_frames
 
@@ -139,9 +140,12 @@ def test_a_colon_in_a_file_name_is_no_protocol(tmp_path, monkeypatch):
 def test_long_videos_are_refused_for_the_editor(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     videos.write_video(path, noisy_frames(count=3, height=32, width=48), lossless=True)
-    with limited(Limits(image_pixels=32 * 48, video_pixels=3 * 32 * 48)):
+    with limited(replace(EDITOR, image_pixels=32 * 48, video_pixels=3 * 32 * 48)):
         assert len(videos.read_video(path)[0]) == 3
-    for few in (Limits(2**20, 3 * 32 * 48 - 1), Limits(32 * 48 - 1, 2**20)):
+    for few in (
+        replace(EDITOR, video_pixels=3 * 32 * 48 - 1),
+        replace(EDITOR, image_pixels=32 * 48 - 1),
+    ):
         with limited(few), pytest.raises(UserError, match="expected at most"):
             videos.read_video(path)
 

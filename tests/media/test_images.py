@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from flashmotion_jax.media import images, labels
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.limits import Limits, limited
+from flashmotion_jax.runtime.limits import EDITOR, limited
 from helpers.media_frames import noisy_frames, smooth_frames
 
 
@@ -51,10 +52,10 @@ def test_floats_from_0_to_1_are_scaled_and_other_wide_pixels_refused(tmp_path):
 
 def test_large_images_are_refused_by_their_header(tmp_path):
     Image.new("1", (400, 300)).save(tmp_path / "a.png")
-    with limited(Limits(image_pixels=120_000, video_pixels=1)):
+    with limited(replace(EDITOR, image_pixels=120_000)):
         assert images.read_image(tmp_path / "a.png").shape == (300, 400, 3)
     for read in (images.read_image, labels.read_labels, labels.read_mask):
-        few = limited(Limits(image_pixels=119_999, video_pixels=1))
+        few = limited(replace(EDITOR, image_pixels=119_999))
         with few, pytest.raises(UserError, match="300 x 400 pixels"):
             read(tmp_path / "a.png")
 
