@@ -1,74 +1,65 @@
-"""Trajectory adapters: plausible names of their parameters.
+"""Trajectory adapters: plausible names of their parameters, and their sizes.
 
 The parameter names of FlashMotion's published adapters are not documented. The tables list names
 that such files usually have; each parameter takes the first one that the file contains. Missing and
 unused keys are an error: `inspect` lists them, and `--map` takes a table of your own. Export writes
 the first name of each.
 
-Source: the ControlNets of MagicMotion, diffusers (`controlnet_blocks`) and VideoX-Fun
-(`after_proj`) for the alternatives.
+Source: the ControlNets of MagicMotion (`out_projectors`), diffusers (`controlnet_blocks`) and
+VideoX-Fun (`after_proj`) for the alternatives; the residual blocks of diffusers, of latent
+diffusion (`in_layers`) and of Wan's autoencoder (`residual`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flashmotion_jax.config.adapters import AdapterConfig, ControlNetConfig, ResNetAdapterConfig
 from flashmotion_jax.config.models import DiTConfig
 
 from . import dit
-from .mapping import Entry, Row
+from .mapping import Row
 from .tensors import StateDict
 
-#: Prefixes that every name may have.
-PREFIXES = (
-    "",
-    "adapter.",
-    "controlnet.",
-    "control_net.",
-    "control_adapter.",
-    "trajectory_adapter.",
-    "resnet.",
-    "resnet_adapter.",
+#: Lists of blocks.
+_BLOCKS = ("blocks", "resnets", "res_blocks", "resnet_blocks", "residual_blocks", "layers")
+
+#: Lists of the zero-initialized projections of the blocks, beside the blocks ...
+_LISTS = (
+    "zero_convs",
+    "zero_conv",
+    "zero_linears",
+    "zero_linear",
+    "zero_projs",
+    "out_projectors",
+    "out_projections",
+    "out_projs",
+    "proj_outs",
+    "proj_out",
+    "projections",
+    "projectors",
+    "controlnet_blocks",
+    "control_blocks",
 )
 
-#: The zero-initialized projection of each block: linear, or a 1x1 convolution of any rank.
+#: ... and projections inside the blocks. Each is linear, or a 1x1 convolution of any rank.
+_INSIDE = ("zero_conv", "zero_linear", "zero_proj", "proj_out", "after_proj", "out_projector")
+
 PROJECTIONS = (
-    "zero_convs.{layer}",
-    "zero_conv.{layer}",
-    "zero_linears.{layer}",
-    "proj_out.{layer}",
-    "projections.{layer}",
-    "controlnet_blocks.{layer}",
-    "blocks.{layer}.zero_conv",
-    "blocks.{layer}.zero_linear",
-    "blocks.{layer}.proj_out",
-    "blocks.{layer}.after_proj",
+    *(f"{name}.{{layer}}" for name in _LISTS),
+    *(f"{name}.{{layer}}.0" for name in _LISTS),
+    *(f"{blocks}.{{layer}}.{name}" for blocks in _BLOCKS for name in _INSIDE),
 )
-
-_BLOCKS = ("blocks", "resnets", "res_blocks", "resnet_blocks", "layers")
 
 
 def _in_blocks(*names: str) -> tuple[str, ...]:
     return tuple(f"{blocks}.{{layer}}.{name}" for blocks in _BLOCKS for name in names)
 
 
-def _resnet_config(
-    keys: Mapping[str, str], source: StateDict, dit_config: DiTConfig
-) -> ResNetAdapterConfig:
-    del dit_config
-    stem = source.get(keys["stem.bias"])
-    return ResNetAdapterConfig(width=stem.shape[0]) if stem else ResNetAdapterConfig()
-
-
-def _controlnet_config(
-    keys: Mapping[str, str], source: StateDict, dit_config: DiTConfig
-) -> ControlNetConfig:
-    patch = source.get(keys["patch_embedding.kernel"])
-    if patch and patch.shape[1:2] == (dit_config.in_channels,):
-        return ControlNetConfig(input="trajectory")
-    return ControlNetConfig()
+#: What a norm may call its scale; the weights of all other modules have the first name.
+_LEAVES = ("weight", "gamma", "scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,32 +67,64 @@ class AdapterNames:
     """What files call the parameters of a kind of adapter.
 
     Attributes:
-      modules: our module, and the names it may have.
-      signature: the one of `modules` that, with the projections, tells the kind from others.
-      read_config: sizes from the shapes in a file, given our parameters' keys in it, its tensors
-        and the sizes of the DiT that the adapter belongs to.
+      modules: Our module, and the names it may have.
+      signature: The one of `modules` that, with the projections, tells the kind from others.
+      read_config: Configuration from the shapes in a file, given our modules' names in it, its
+        tensors and the configuration of the DiT that the adapter belongs to; and a line for
+        everything that the file does not tell.
+      left_out: Regular expressions of keys that files repeat and that are not used.
     """
 
     modules: Sequence[tuple[str, Sequence[str]]]
     signature: str
-    read_config: Callable[[Mapping[str, str], StateDict, DiTConfig], AdapterConfig]
+    read_config: Callable[
+        [Mapping[str, str], StateDict, DiTConfig], tuple[AdapterConfig, list[str]]
+    ]
+    left_out: Sequence[str] = ()
+
+
+def _controlnet_config(
+    names: Mapping[str, str], source: StateDict, dit_config: DiTConfig
+) -> tuple[ControlNetConfig, list[str]]:
+    patch = source.get(f"{names['patch_embedding']}.weight")
+    channels = _patch_channels(patch.shape, dit_config) if patch else 2 * dit_config.in_channels
+    if channels == dit_config.in_channels:
+        return ControlNetConfig(input="trajectory"), []
+    return ControlNetConfig(), [
+        f"the order of the {channels} input channels is not in the file: latents, then trajectory, "
+        "as in MagicMotion; --set input=trajectory+latents swaps it"
+    ]
+
+
+def _patch_channels(shape: tuple[int, ...], dit_config: DiTConfig) -> int:
+    """Input channels of a patch embedding, whose kernel some files store flat."""
+    return shape[1] if len(shape) > 2 else math.prod(shape[1:]) // math.prod(dit_config.patch_size)
+
+
+def _resnet_config(
+    names: Mapping[str, str], source: StateDict, dit_config: DiTConfig
+) -> tuple[ResNetAdapterConfig, list[str]]:
+    del dit_config
+    stem = source.get(f"{names['stem']}.weight")
+    return (ResNetAdapterConfig(width=stem.shape[0]) if stem else ResNetAdapterConfig()), []
 
 
 #: By the kinds of `flashmotion_jax.config.adapters.ADAPTERS`.
 NAMES: dict[str, AdapterNames] = {
     "resnet": AdapterNames(
         modules=(
-            ("stem", ("stem", "conv_in", "patch_embedding", "proj_in")),
-            ("blocks.norm1", _in_blocks("norm1")),
-            ("blocks.conv1", _in_blocks("conv1")),
-            ("blocks.norm2", _in_blocks("norm2")),
-            ("blocks.conv2", _in_blocks("conv2")),
+            ("stem", ("stem", "conv_in", "patch_embedding", "proj_in", "input_conv", "conv1")),
+            ("blocks.norm1", _in_blocks("norm1", "in_layers.0", "residual.0")),
+            ("blocks.conv1", _in_blocks("conv1", "in_layers.2", "residual.2")),
+            ("blocks.norm2", _in_blocks("norm2", "out_layers.0", "residual.3")),
+            ("blocks.conv2", _in_blocks("conv2", "out_layers.3", "residual.6")),
             ("blocks.projection", PROJECTIONS),
         ),
         signature="blocks.conv1",
         read_config=_resnet_config,
     ),
-    # The DiT's own names in either layout, and the projections.
+    # The DiT's own names in either layout, and the projections. An adapter has no head, but copies
+    # of the whole DiT keep it.
     "controlnet": AdapterNames(
         modules=(
             *((ours, names) for ours, *names in dit.NAMES if not ours.startswith("head.")),
@@ -109,40 +132,55 @@ NAMES: dict[str, AdapterNames] = {
         ),
         signature="blocks.self_attn.q",
         read_config=_controlnet_config,
+        left_out=(r"head\..*", r"proj_out\.(weight|bias)", "scale_shift_table"),
     ),
 }
 
 
 def table(name: str, dit_config: DiTConfig, source: StateDict) -> list[Row]:
     """Rows with the names that `source` has, and our own where it has none of them."""
-    return [
-        Row(ours, _choose(names, source), *_layout(ours, dit_config))
-        for ours, names in NAMES[name].modules
-    ]
+    rows = []
+    for ours, chosen in choose_names(name, source).items():
+        first = chosen.format(layer=0)
+        scale = next((leaf for leaf in _LEAVES if f"{first}.{leaf}" in source), "weight")
+        rows += [Row(f"{ours}.scale", f"{chosen}.{scale}")] if scale != "weight" else []
+        rows.append(Row(ours, chosen, *_layout(ours, dit_config)))
+    return rows
+
+
+def choose_names(name: str, source: StateDict) -> dict[str, str]:
+    """The name of each of our modules in a file, the first one where it has none of them."""
+    return {ours: _choose(names, source) for ours, names in NAMES[name].modules}
 
 
 def is_kind(name: str, source: StateDict) -> bool:
     """Whether the file has both a projection and the module that is the kind's signature."""
     names = NAMES[name]
     return all(
-        any(f"{key.format(layer=0)}.weight" in source for key in _candidates(alternatives))
+        any(_has(candidate, source) for candidate in alternatives)
         for alternatives in (PROJECTIONS, dict(names.modules)[names.signature])
     )
 
 
+def anchors() -> Iterator[str]:
+    """Keys of which every adapter has one; what stands before it stands before all its keys."""
+    return (f"{name.format(layer=0)}.weight" for name in PROJECTIONS)
+
+
 def read_config(
-    name: str, entries: Sequence[Entry], source: StateDict, dit_config: DiTConfig
-) -> AdapterConfig:
-    """Sizes of an adapter from the shapes of its tensors.
+    name: str, source: StateDict, dit_config: DiTConfig
+) -> tuple[AdapterConfig, list[str]]:
+    """Configuration of an adapter from the names and shapes of its tensors.
 
     Args:
-      name: its kind.
-      entries: made with the default sizes, for their keys.
-      source: the tensors.
-      dit_config: of the DiT it belongs to.
+      name: Its kind.
+      source: The tensors.
+      dit_config: Of the DiT it belongs to.
+
+    Returns:
+      The configuration, and a line for everything that the file does not tell.
     """
-    keys = {entry.target: entry.keys[0] for entry in entries}
-    return NAMES[name].read_config(keys, source, dit_config)
+    return NAMES[name].read_config(choose_names(name, source), source, dit_config)
 
 
 def _layout(target: str, dit_config: DiTConfig) -> tuple[str | None, dict[str, int]]:
@@ -150,12 +188,9 @@ def _layout(target: str, dit_config: DiTConfig) -> tuple[str | None, dict[str, i
 
 
 def _choose(names: Sequence[str], source: StateDict) -> str:
-    for name in _candidates(names):
-        first = name.format(layer=0)
-        if first in source or f"{first}.weight" in source:
-            return name
-    return names[0]
+    return next((name for name in names if _has(name, source)), names[0])
 
 
-def _candidates(names: Sequence[str]) -> list[str]:
-    return [prefix + name for prefix in PREFIXES for name in names]
+def _has(name: str, source: StateDict) -> bool:
+    first = name.format(layer=0)
+    return first in source or any(f"{first}.{leaf}" in source for leaf in _LEAVES)

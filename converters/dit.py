@@ -5,6 +5,9 @@ Source: Wan2.2 `wan/modules/model.py`; diffusers `transformer_wan.py`.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +19,19 @@ from .tensors import StateDict
 
 #: The published strided convolution over (t, h, w) and our matmul of a folded patch.
 PATCH_LAYOUT = "(q r c) d -> d c 1 q r"
+
+#: Width of a head in all models of Wan.
+HEAD_DIM = 128
+
+#: What keys of other models begin with -> the model.
+OTHER_MODELS = {
+    "vace_blocks.": "Wan VACE",
+    "control_adapter.": "Wan-Fun Control",
+    "img_emb.": "Wan2.1-I2V, which sees the image by CLIP",
+    "face_adapter.": "Wan2.2-Animate",
+    "casual_audio_encoder.": "Wan2.2-S2V",
+    "condition_embedder.image_embedder.": "Wan2.1-I2V, which sees the image by CLIP",
+}
 
 #: Our module or parameter, its name in the original layout, its name in diffusers.
 NAMES = (
@@ -98,6 +114,58 @@ def read_config(source: StateDict, values: Mapping[str, Any], layout: str) -> Di
     except (KeyError, IndexError, TypeError) as error:
         raise UserError(f"the DiT's config.json or weights lack {error}; wrong model?") from error
     return DiTConfig(**fields)
+
+
+def from_shapes(source: StateDict, layout: str, base: DiTConfig) -> DiTConfig:
+    """Sizes from the shapes of the tensors.
+
+    Args:
+      source: the tensors; of those that are missing, the sizes are those of `base`.
+      layout: "original" or "diffusers".
+      base: what shapes do not tell: the number of heads if the width is the same, `text_len` and
+        `eps`. Wan's models of other widths have heads of width 128.
+
+    Raises:
+      UserError: the width is not that of `base`, nor a multiple of 128.
+    """
+    column = 1 if layout == "original" else 2
+    names = {row[0]: row[column] for row in NAMES}
+
+    def shape(module: str, *otherwise: int) -> tuple[int, ...]:
+        key = f"{names[module].format(layer=0)}.weight"
+        return source[key].shape if key in source else otherwise
+
+    patch_shape = shape("patch_embedding", base.dim, base.in_channels, *base.patch_size)
+    has_patch = len(patch_shape) > 3  # some files store the kernel flat
+    patch_size = (patch_shape[-2], patch_shape[-1]) if has_patch else base.patch_size
+    area = math.prod(patch_size)
+    dim = patch_shape[0]
+    blocks = re.compile(re.escape(names["blocks.self_attn.q"]).replace(r"\{layer\}", r"(\d+)"))
+    layers = {match[1] for key in source if (match := blocks.match(key))}
+    if dim != base.dim and dim % HEAD_DIM:
+        raise UserError(
+            f"the file does not tell the number of heads of its DiT of width {dim}; put the "
+            "model's config.json beside it"
+        )
+    return dataclasses.replace(
+        base,
+        dim=dim,
+        num_heads=base.num_heads if dim == base.dim else dim // HEAD_DIM,
+        ffn_dim=shape("blocks.ffn.up", base.ffn_dim)[0],
+        num_layers=len(layers) or base.num_layers,
+        in_channels=math.prod(patch_shape[1:]) // area,
+        out_channels=shape("head.head", base.out_channels * area)[0] // area,
+        patch_size=patch_size,
+        text_dim=shape("text_embedding.up", dim, base.text_dim)[1],
+        freq_dim=shape("time_embedding.up", dim, base.freq_dim)[1],
+    )
+
+
+def require_ours(source: StateDict) -> None:
+    """Raises `UserError` if the tensors are of a model that has more than this DiT."""
+    for start, name in OTHER_MODELS.items():
+        if key := next((key for key in source if key.startswith(start)), None):
+            raise UserError(f"the DiT is that of {name} (it has {key}); expected Wan2.2-TI2V-5B")
 
 
 def write_config(config: DiTConfig, layout: str) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from flashmotion_jax.runtime.errors import UserError
 
 from . import adapters, dit, text_encoder, vae
 from .folders import LAYOUTS, TOKENIZERS
-from .importing import TABLES
 from .mapping import Entry, Row, make_entries
-from .reader import Tensor
+from .planning import TABLES
+from .tensors import Tensor
 from .writer import Spec, write_safetensors, write_shards, write_torch
 
 #: Files that `WanPipeline.from_pretrained` of diffusers needs in addition to the models.

@@ -6,108 +6,21 @@ including NaN and infinity.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import ADAPTERS, DiTConfig, SamplingConfig
+from flashmotion_jax.config import DiTConfig, SamplingConfig
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
-from flashmotion_jax.runtime.json_files import read_json_object
 
-from . import adapters, dit, text_encoder, vae
-from .folders import Folder, locate, open_folder
-from .mapping import (
-    Entry,
-    Row,
-    find_bad_values,
-    find_problems,
-    make_entries,
-    override,
-)
+from .folders import locate, open_folder
+from .names import Names
+from .planning import Known, Plan, plan_contents, plan_folder
 from .reader import read_file
-from .recognition import conventions_of, recognize, select_weights, strip_prefixes
-from .tensors import StateDict
-
-TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
-
-
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """A user's table of names.
-
-    Attributes:
-      keys: Path of a parameter here, or a regular expression for several -> key in the file.
-      ignore: Regular expressions of keys to ignore.
-    """
-
-    keys: Mapping[str, str]
-    ignore: Sequence[str]
-
-
-NO_NAMES = Names({}, ())
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A component to write, and the tensors that it is made from.
-
-    Attributes:
-      kind: One of `components.kinds()`.
-      config: Configuration of the component.
-      dit_config: For an adapter, the DiT that it belongs to.
-      dtype: To store matmul and convolution weights in.
-      entries: One per parameter.
-      source: State dict of the component.
-    """
-
-    kind: str
-    config: Any
-    dit_config: DiTConfig | None
-    dtype: str
-    entries: Sequence[Entry]
-    source: StateDict
-
-    def problems(self) -> list[str]:
-        """Lists every difference between the tensors and the component, except values."""
-        aliases = text_encoder.ALIASES if self.kind == "text_encoder" else ()
-        return [
-            f"{self.kind}: {problem}"
-            for problem in find_problems(self.entries, self.source, aliases)
-        ]
-
-    def bad_values(self) -> Iterator[str]:
-        """Yields a line per tensor that contains NaN or infinity; reads all tensors."""
-        for entry in tqdm(self.entries, f"checking {self.kind}", disable=None):
-            for problem in find_bad_values(entry, self.source):
-                yield f"{self.kind}: {problem}"
-
-    def write(self, folder: Path, overwrite: bool) -> None:
-        """Writes the component into a checkpoint."""
-        with tqdm(total=len(self.entries), desc=f"writing {self.kind}", disable=None) as bar:
-
-            def read(entry: Entry) -> np.ndarray:
-                bar.update()
-                return entry.gather(self.source)
-
-            components.save_component(
-                folder,
-                self.kind,
-                self.config,
-                {entry.target: functools.partial(read, entry) for entry in self.entries},
-                self.dtype,
-                dit_config=self.dit_config,
-                overwrite=overwrite,
-            )
+from .recognition import Contents, conventions_of, recognize
 
 
 def convert_wan22(
@@ -161,8 +74,9 @@ def convert_file(
     component: str | None = None,
     names: Names | None = None,
     conventions: str | None = None,
+    assignments: Sequence[str] = (),
 ) -> str:
-    """Imports one file: a generator or adapter of FlashMotion, or any single component.
+    """Imports one file: the generator or adapters of FlashMotion, or any other components.
 
     Args:
       source: File, or `owner/name/file` on the Hugging Face Hub.
@@ -170,128 +84,61 @@ def convert_file(
       dtype: To store matmul and convolution weights in.
       overwrite: Replace the component if it exists.
       weights: "ema" or "raw", of a training checkpoint with both.
-      component: Kind of component; by default it is recognized by its keys.
+      component: Kind of component; by default all are recognized by their keys.
       names: The user's table, which takes precedence over ours.
       conventions: How a DiT is sampled, a name in `config.CONVENTIONS`; by default that of
         `conventions_of`.
+      assignments: Fields of an adapter's configuration that the file does not tell, `key=value`.
 
     Returns:
-      A line that says what was written.
+      A line for everything that was left out or assumed, and one that says what was written.
 
     Raises:
       UserError: Source or destination cannot be used; the message lists every problem.
       OSError: The download failed, or the disk is full.
     """
-    tensors = open_file(locate(source, ()), weights)
-    dit_config = DiTConfig()
+    names = names or Names()
+    file = locate(source, ())
+    contents = open_file(file, weights, component, names)
+    known = Known(dtype=dtype, dit=_dit_config(destination), names=names, assignments=assignments)
+    plans = plan_contents(contents, known)
+    plans, notices = _choose_new(plans, destination, overwrite)
+    problems = [f"unused: {key}" for key in contents.unused if not names.is_ignored(key)]
+    require_free(destination, [plan.kind for plan in plans], overwrite)
+    _require_no_problems(problems, plans)
+    written = _write(destination, plans, conventions or conventions_of(source), overwrite)
+    notices = [*contents.notices, *notices, *(line for plan in plans for line in plan.notices)]
+    kinds = ", ".join(plan.kind for plan in plans)
+    return "\n".join([*notices, f"wrote {kinds} ({dtype}) to {destination}{written}"])
+
+
+def open_file(
+    file: Path, weights: str = "ema", component: str | None = None, names: Names | None = None
+) -> Contents:
+    """Opens a single file and finds the components in it; see `recognition`."""
+    prefix = names.prefix if names else None
+    return recognize(read_file(file), weights=weights, component=component, prefix=prefix)
+
+
+def _dit_config(destination: Path) -> DiTConfig:
+    """The DiT of a checkpoint to add to, or that of Wan2.2-TI2V-5B."""
     if (destination / "dit").is_dir():
-        dit_config = components.read_component(destination, "dit").config
-    plan = plan_file(tensors, dit_config, dtype, component, names)
-    require_free(destination, [plan.kind], overwrite)
-    _require_no_problems([], [plan])
-    written = _write(destination, [plan], conventions or conventions_of(source), overwrite)
-    return f"wrote {plan.kind} ({dtype}) to {destination}{written}"
+        return components.read_component(destination, "dit").config
+    return DiTConfig()
 
 
-def open_file(file: Path, weights: str = "ema") -> StateDict:
-    """Opens a single file, with prefixes removed from its keys; see `recognition`."""
-    return strip_prefixes(select_weights(read_file(file), weights))
-
-
-def plan_folder(folder: Folder, kind: str, dtype: str) -> Plan:
-    """Plans one component of a folder.
-
-    Args:
-      folder: Folder in a known layout.
-      kind: "dit", "vae" or "text_encoder".
-      dtype: To store matmul and convolution weights in.
-
-    Raises:
-      UserError: A file is missing, damaged, or of another model.
-    """
-    source, values = folder.read(kind)
-    config = TABLES[kind].read_config(source, values, folder.layout)
-    return _plan(kind, config, None, dtype, TABLES[kind].table(config, folder.layout), source)
-
-
-def plan_file(
-    source: StateDict,
-    dit_config: DiTConfig,
-    dtype: str,
-    component: str | None = None,
-    names: Names | None = None,
-) -> Plan:
-    """Plans the component in a single file.
-
-    Args:
-      source: State dict from `open_file`.
-      dit_config: Configuration of a generator, or of the DiT that an adapter belongs to.
-      dtype: To store matmul and convolution weights in.
-      component: Kind of component; by default it is recognized by its keys.
-      names: The user's table, which takes precedence over ours.
-
-    Raises:
-      UserError: The file is not recognized, or the user's table does not match.
-    """
-    kind, layout = (component, "original") if component else recognize(source)
-    names = names or NO_NAMES
-    source = {
-        key: tensor
-        for key, tensor in source.items()
-        if not any(re.fullmatch(pattern, key) for pattern in names.ignore)
-    }
-    if kind not in TABLES:
-        return _plan_adapter(kind, source, dit_config, dtype, names)
-    table = TABLES[kind]
-    config = dit_config if kind == "dit" else table.read_config(source, {}, layout)
-    return _plan(kind, config, None, dtype, table.table(config, layout), source, names)
-
-
-def read_names(file: Path) -> Names:
-    """Reads a user's table: JSON of path -> key in the file, and keys to `ignore`.
-
-    Raises:
-      UserError: The file is missing or has another form.
-    """
-    expected = 'expected JSON such as {"stem.bias": "conv_in.bias", "ignore": ["freqs"]}'
-    keys = read_json_object(file, expected)
-    ignore = keys.pop("ignore", [])
-    try:
-        for pattern in (*keys, *ignore):
-            re.compile(pattern)
-        if not all(isinstance(key, str) for key in keys.values()):
-            raise TypeError("a key is not a string")
-    except (TypeError, re.error) as error:
-        raise UserError(f"{file} is not a table of names ({error}); {expected}") from error
-    return Names(keys, ignore)
-
-
-def _plan_adapter(
-    kind: str, source: StateDict, dit_config: DiTConfig, dtype: str, names: Names
-) -> Plan:
-    name = kind.removeprefix("adapters/")
-    rows = adapters.table(name, dit_config, source)
-    guess = _plan(kind, ADAPTERS[name].config(), dit_config, dtype, rows, source, names)
-    config = adapters.read_config(name, guess.entries, source, dit_config)
-    return _plan(kind, config, dit_config, dtype, rows, source, names)
-
-
-def _plan(
-    kind: str,
-    config: Any,
-    dit_config: DiTConfig | None,
-    dtype: str,
-    rows: Sequence[Row],
-    source: StateDict,
-    names: Names = NO_NAMES,
-) -> Plan:
-    module = components.abstract_module(kind, config, dtype, dit_config)
-    parameters = components.flat_parameters(module)
-    rows = override(parameters, rows, names.keys)
-    # The projections of an adapter may be linear layers or convolutions of size one.
-    is_guess = dit_config is not None
-    entries = make_entries(parameters, rows, source if is_guess else None)
-    return Plan(kind, config, dit_config, dtype, entries, source)
+def _choose_new(
+    plans: Sequence[Plan], destination: Path, overwrite: bool
+) -> tuple[list[Plan], list[str]]:
+    """Leaves out what a checkpoint already has, if the file holds something new too."""
+    new = [plan for plan in plans if overwrite or not (destination / plan.kind).exists()]
+    if not new:
+        return list(plans), []
+    return new, [
+        f"left out: {plan.kind}, as {destination} has one; --overwrite replaces it"
+        for plan in plans
+        if plan not in new
+    ]
 
 
 def _tokenizer_problems(folder: Path) -> list[str]:

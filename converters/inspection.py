@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import DiTConfig, SamplingConfig, to_dict
+from flashmotion_jax.config import SamplingConfig, to_dict
+from flashmotion_jax.runtime.errors import UserError
 
 from .folders import LAYOUTS, locate, open_folder
-from .importing import Names, Plan, open_file, plan_file, plan_folder
+from .importing import open_file
+from .names import Names
+from .planning import Known, Plan, plan_contents, plan_folder
 from .reader import read_file
 from .recognition import conventions_of
 from .tensors import StateDict
@@ -35,11 +38,15 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
     if path.is_dir():
         return "\n\n".join(_describe_part(path, kind) for kind in LAYOUTS["original"])
     listing = _list(read_file(path))
+    names = names or Names()
     try:
-        plan = plan_file(open_file(path), DiTConfig(), "bfloat16", component, names)
-    except ValueError as error:
+        contents = open_file(path, component=component, names=names)
+        plans = plan_contents(contents, Known(dtype="bfloat16", names=names))
+    except UserError as error:
         return f"{listing}\n{error}"
-    return f"{listing}\n{_summarize(plan)}{_sampled(plan, conventions_of(source))}"
+    unused = [f"unused: {key}" for key in contents.unused if not names.is_ignored(key)]
+    summaries = (f"{_summarize(plan)}{_sampled(plan, conventions_of(source))}" for plan in plans)
+    return "\n".join([listing, *summaries, *unused, *contents.notices])
 
 
 def _describe_checkpoint(path: Path) -> str:
@@ -54,7 +61,7 @@ def _describe_checkpoint(path: Path) -> str:
 def _describe_part(path: Path, kind: str) -> str:
     try:
         plan = plan_folder(open_folder(path), kind, "bfloat16")
-    except ValueError as error:
+    except UserError as error:
         return f"{kind}: {error}"
     return f"{_list(plan.source)}\n{_summarize(plan)}{_sampled(plan, 'wan22')}"
 
@@ -72,6 +79,7 @@ def _summarize(plan: Plan) -> str:
         f"looks like {plan.kind}: {plan.config}",
         f"{len(used)} of {len(plan.source)} tensors are used, {len(problems)} problems",
         *problems,
+        *plan.notices,
     ]
     return "\n".join(lines)
 

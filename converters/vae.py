@@ -5,6 +5,7 @@ Source: Wan2.2 `wan/modules/vae2_2.py`; diffusers `autoencoder_kl_wan.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -39,6 +40,32 @@ ATTENTION = (
     ("to_qkv", "to_qkv", POINTWISE_2D),
     ("proj", "proj", POINTWISE_2D),
 )
+
+
+#: Layout -> names that tell sizes, patterns of levels and of blocks of the first level, and what
+#: the keys of Wan2.1's autoencoder begin with, whose levels are not nested.
+PLACES = {
+    "original": {
+        "encoder": "encoder.conv1",
+        "decoder": "decoder.conv1",
+        "latents": "conv2",
+        "level": "encoder.downsamples.{}.downsamples.{}.residual.2",
+        "time": "encoder.downsamples.{}.downsamples.{}.time_conv",
+        "levels": r"encoder\.downsamples\.(\d+)\.",
+        "blocks": r"encoder\.downsamples\.0\.downsamples\.(\d+)\.residual\.",
+        "wan21": "encoder.downsamples.0.residual.",
+    },
+    "diffusers": {
+        "encoder": "encoder.conv_in",
+        "decoder": "decoder.conv_in",
+        "latents": "post_quant_conv",
+        "level": "encoder.down_blocks.{}.resnets.{}.conv1",
+        "time": "encoder.down_blocks.{}.downsampler.time_conv",
+        "levels": r"encoder\.down_blocks\.(\d+)\.",
+        "blocks": r"encoder\.down_blocks\.0\.resnets\.(\d+)\.",
+        "wan21": "encoder.down_blocks.0.conv1.",
+    },
+}
 
 
 def table(config: VAEConfig, layout: str) -> list[Row]:
@@ -97,32 +124,57 @@ def read_config(source: StateDict, values: Mapping[str, Any], layout: str) -> VA
     Raises:
       UserError: these are not the weights, or not the file, of Wan2.2's autoencoder.
     """
+    if layout == "original":
+        return from_shapes(source, layout, VAEConfig())
     try:
-        return _from_shapes(source) if layout == "original" else _from_diffusers(values)
-    except (KeyError, ZeroDivisionError) as error:
+        return _from_diffusers(values)
+    except KeyError as error:
         raise UserError(f"the VAE's config.json or weights lack {error}; wrong model?") from error
 
 
-def _from_shapes(source: StateDict) -> VAEConfig:
-    encoder_dim = source["encoder.conv1.weight"].shape[0]
-    level = "encoder.downsamples.{}.downsamples.{}.residual.2.weight"
-    num_levels = _count(source, r"encoder\.downsamples\.(\d+)\.")
-    multipliers = tuple(
-        source[level.format(i, 0)].shape[0] // encoder_dim for i in range(num_levels)
-    )
-    num_res_blocks = _count(source, r"encoder\.downsamples\.0\.downsamples\.(\d+)\.residual\.")
-    return VAEConfig(
-        latent_channels=source["conv2.weight"].shape[0],
-        encoder_dim=encoder_dim,
-        decoder_dim=source["decoder.conv1.weight"].shape[0] // multipliers[-1],
-        multipliers=multipliers,
-        num_res_blocks=num_res_blocks,
-        temporal_downsample=tuple(
-            f"encoder.downsamples.{i}.downsamples.{num_res_blocks}.time_conv.weight" in source
-            for i in range(num_levels - 1)
-        ),
-        patch_size=math.isqrt(source["encoder.conv1.weight"].shape[1] // 3),
-    )
+def from_shapes(source: StateDict, layout: str, base: VAEConfig) -> VAEConfig:
+    """Sizes from the shapes of the tensors.
+
+    Args:
+      source: the tensors.
+      layout: "original" or "diffusers".
+      base: what shapes do not tell: mean and deviation of the latent channels.
+
+    Raises:
+      UserError: these are not the weights of Wan2.2's autoencoder, or mean and deviation of so many
+        channels are not known.
+    """
+    places = PLACES[layout]
+    if any(key.startswith(places["wan21"]) for key in source):
+        raise UserError(
+            "the VAE is that of Wan2.1, with 16 latent channels; expected Wan2.2's, with 48"
+        )
+    try:
+        encoder_dim, pixels = source[f"{places['encoder']}.weight"].shape[:2]
+        level, num_levels = places["level"], _count(source, places["levels"])
+        num_res_blocks = _count(source, places["blocks"])
+        widths = [source[f"{level.format(i, 0)}.weight"].shape[0] for i in range(num_levels)]
+        latent_channels = source[f"{places['latents']}.weight"].shape[0]
+        if latent_channels != base.latent_channels:
+            raise UserError(
+                f"the VAE has {latent_channels} latent channels, whose mean and deviation are not "
+                "in the file; put the config.json of diffusers beside it"
+            )
+        return dataclasses.replace(
+            base,
+            encoder_dim=encoder_dim,
+            decoder_dim=source[f"{places['decoder']}.weight"].shape[0]
+            // (widths[-1] // encoder_dim),
+            multipliers=tuple(width // encoder_dim for width in widths),
+            num_res_blocks=num_res_blocks,
+            temporal_downsample=tuple(
+                f"{places['time'].format(i, num_res_blocks)}.weight" in source
+                for i in range(num_levels - 1)
+            ),
+            patch_size=math.isqrt(pixels // 3),
+        )
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise UserError(f"the VAE's config.json or weights lack {error}; wrong model?") from error
 
 
 def _count(source: StateDict, pattern: str) -> int:

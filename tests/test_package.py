@@ -163,7 +163,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 #: What the tests and tools import where it is installed: parity tests skip without it.
-OPTIONAL = {"libtpu", "matplotlib", "ml-dtypes", "scipy"}
+OPTIONAL = {"atheris", "libtpu", "matplotlib", "ml-dtypes", "scipy"}
 
 
 def third_party(paths, at_top=False):

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flashmotion_jax.cli import options
+
+if TYPE_CHECKING:
+    from flashmotion_jax.data.latent_cache import LatentCache
+
+#: Rejected rows that are printed, and characters of each; `report.json` has all of them.
+_PRINTED, _LONGEST = 20, 300
 
 
 def add_parser(commands: Any) -> None:
@@ -59,8 +65,25 @@ def run(args: argparse.Namespace) -> int:
     if cache is None:
         print(f"wrote part {number} of {count} of {config.output}; other parts are still missing")
         return 0
+    _print_rejected(cache)
     print(
         f"wrote {config.output}: {len(cache)} videos, {cache.num_bytes / 1e9:.2f} GB; "
         f"{cache.num_rejected} rows rejected, see {config.output}/report.json"
     )
     return 0
+
+
+def _print_rejected(cache: LatentCache) -> None:
+    """Prints why rows were rejected, at most `_PRINTED` of them."""
+    from flashmotion_jax.runtime.json_files import read_json_object
+
+    report = cache.path / "report.json"
+    if not cache.num_rejected or not report.is_file():
+        return
+    rejected = read_json_object(report, "remove it")["rejected"]
+    for row in rejected[:_PRINTED]:
+        place = f"row {row['row']}" if row.get("line") is None else f"line {row['line']}"
+        id = row["id"] and f" ({row['id']})"
+        print(f"rejected: {place}{id}: {row['reason']}"[:_LONGEST])
+    if len(rejected) > _PRINTED:
+        print(f"rejected: {len(rejected) - _PRINTED} more")

@@ -99,6 +99,15 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
         "flashmotion or, if it says so, turbo or wan22)",
     )
     _add_names(parser)
+    add(
+        "--set",
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="KEY=VALUE",
+        help="something about an adapter that its file does not tell, such as "
+        "input=trajectory+latents; repeatable",
+    )
     options.set_outputs(parser, folders=("destination",))
     parser.set_defaults(run=_import)
 
@@ -190,7 +199,8 @@ def _parse_only(text: str) -> list[str]:
 
 def _import(args: argparse.Namespace) -> int:
     from flashmotion_jax.converters.folders import is_file
-    from flashmotion_jax.converters.importing import convert_file, convert_wan22, read_names
+    from flashmotion_jax.converters.importing import convert_file, convert_wan22
+    from flashmotion_jax.converters.names import read_names
 
     if is_file(args.source):
         if args.only:
@@ -204,10 +214,13 @@ def _import(args: argparse.Namespace) -> int:
             component=args.component and KINDS[args.component],
             names=args.map and read_names(args.map),
             conventions=args.conventions,
+            assignments=args.assignments,
         )
     else:
-        if args.component or args.map:
-            raise UserError(f"--component and --map are for files; {args.source} is a folder")
+        if args.component or args.map or args.assignments:
+            raise UserError(
+                f"--component, --map and --set are for files; {args.source} is a folder"
+            )
         written = convert_wan22(
             args.source,
             Path(args.destination),
@@ -242,8 +255,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from flashmotion_jax.converters.importing import read_names
     from flashmotion_jax.converters.inspection import inspect
+    from flashmotion_jax.converters.names import read_names
 
     component = args.component and KINDS[args.component]
     print(inspect(args.source, component=component, names=args.map and read_names(args.map)))

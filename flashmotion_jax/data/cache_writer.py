@@ -72,7 +72,9 @@ def write_shard(
         try:
             for row in rows:
                 if isinstance(row, RowError):
-                    rejected.append({"row": row.row, "id": row.id, "reason": row.reason})
+                    rejected.append(
+                        {"row": row.row, "line": row.line, "id": row.id, "reason": row.reason}
+                    )
                 else:
                     data = record_to_bytes(row, settings.dtype)
                     with _disk_errors(folder / name):

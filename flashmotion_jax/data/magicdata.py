@@ -1,9 +1,11 @@
 """MagicData: videos with mask and box maps for each frame, in the published layout.
 
     ROOT/MagicData.csv                              path, text, num_frames, other columns
-    ROOT/videos/<id>.mp4                            or .mkv, or a folder of frames
-    ROOT/masks/<id>/annotated_frame_00000.png, ...
+    ROOT/videos/<id>.mp4                            or .mov, .mkv, ..., or a folder of frames
+    ROOT/masks/<id>/annotated_frame_00000.png, ...  or any names that end in numbers from 0 or 1
     ROOT/boxs/<id>/annotated_frame_00000.png, ...   or boxes/
+
+Maps may be JPEG images, too: their colors are restored from those of frame 0.
 
 A row whose files are missing, damaged or too short is rejected and listed; the original code
 replaces it with a black video.
@@ -12,7 +14,8 @@ replaces it with a black video.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -21,12 +24,20 @@ from typing import get_args
 import numpy as np
 
 from flashmotion_jax.config import Resize
-from flashmotion_jax.media.frames import find_video, image_files, iterate_frames
+from flashmotion_jax.media.frames import (
+    VIDEO_SUFFIXES,
+    find_path,
+    find_video,
+    image_files,
+    iterate_frames,
+)
 from flashmotion_jax.media.geometry import fit_frames
 from flashmotion_jax.media.images import read_image
+from flashmotion_jax.media.labels import is_lossy
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
 from flashmotion_jax.trajectory.formats.magicdata_csv import Row, RowError, find_csv, read_rows
+from flashmotion_jax.trajectory.quantize import exact_maps
 
 #: Rows that are looked up in parallel: network storage has high latency but answers many requests.
 _LOOKUPS = 16
@@ -62,7 +73,7 @@ class MagicData:
     Args:
       data_root: The MagicData folder. The CSV contains paths on its author's machine; only the last
         component, the id, is used, and looked up in this folder.
-      csv: File name in `data_root`, or a path.
+      csv: File name in `data_root`, or a path; see `formats.magicdata_csv`.
       num_frames: Number of frames to read from the start of each video; shorter videos are
         rejected.
       height: Height to resize to, in pixels.
@@ -126,27 +137,25 @@ class MagicData:
 
     def __getitem__(self, index: int) -> Example:
         row = self.rows[index]
-        mask_files = self._map_files(self._root / "masks", row.id)
-        # Frame 0 shows masks in box maps, too: the model is given masks for the first frame.
-        box_files = [mask_files[0], *self._map_files(self._boxes, row.id)[1:]]
         try:
+            mask_files, box_files = self._map_files(row.id)
             # Decode only the frames that are needed: the rest of a file may be damaged.
             frames = islice(
                 iterate_frames(find_video(self._root / "videos", row.id)), self._num_frames
             )
             video, size = self._stack(frames)
-            masks, mask_size = self._stack(map(read_image, mask_files), nearest=True)
-            boxes, _ = self._stack(map(read_image, box_files), nearest=True)
+            masks, mask_size = self._stack(_read_maps(mask_files), nearest=True)
+            boxes, _ = self._stack(_read_maps(box_files), nearest=True)
             _check_aspect(size, mask_size)
         except UserError as error:
-            raise RowError(row.number, row.id, str(error)) from error
+            raise row.error(str(error)) from error
         return Example(row.id, row.caption, video, masks, boxes)
 
     def _look_up(self, row: Row | RowError) -> Row | RowError:
         """Returns the row if its files exist, else the error."""
         if isinstance(row, RowError) or (problem := self._problem(row)) is None:
             return row
-        return RowError(row.number, row.id, problem)
+        return row.error(problem)
 
     def _problem(self, row: Row) -> str | None:
         """Returns what is missing for a row, judged by file names; None if nothing is."""
@@ -155,21 +164,36 @@ class MagicData:
             return f"{row.num_frames} frames according to the CSV, {wanted} are needed"
         video = find_video(self._root / "videos", row.id)
         if not video.exists():
-            return f"no videos/{row.id}.mp4"
+            return f"no videos/{row.id}.mp4 (or {', '.join(VIDEO_SUFFIXES[1:])}, or a folder)"
         if video.is_dir() and (count := len(image_files(video))) < wanted:
             return f"{count} images in videos/{row.id}, {wanted} are needed"
-        for folder, first in ((self._root / "masks", 0), (self._boxes, 1)):
-            there = {file.name for file in _files(folder / row.id)}
-            files = self._map_files(folder, row.id)[first:]
-            if missing := [file.name for file in files if file.name not in there]:
-                return (
-                    f"{folder.name}/{row.id} lacks {len(missing)} of {wanted} maps (first: "
-                    f"{missing[0]})"
-                )
+        try:
+            self._map_files(row.id)
+        except UserError as error:
+            return str(error)
         return None
 
-    def _map_files(self, folder: Path, id: str) -> list[Path]:
-        return [folder / id / f"annotated_frame_{i:05d}.png" for i in range(self._num_frames)]
+    def _map_files(self, id: str) -> tuple[list[Path], list[Path]]:
+        """The files of a video's mask and box maps, frame by frame.
+
+        Raises:
+          UserError: A map is missing, or two images are of the same frame.
+        """
+        masks = _numbered_images(self._root / "masks", id)
+        boxes = _numbered_images(self._boxes, id)
+        numbers = [number + (0 not in masks) for number in range(self._num_frames)]
+        for folder, there, wanted in ((self._root / "masks", masks, 0), (self._boxes, boxes, 1)):
+            if missing := [number for number in numbers[wanted:] if number not in there]:
+                raise UserError(
+                    f"{folder.name}/{id} lacks {len(missing)} of {self._num_frames} maps (first: "
+                    f"annotated_frame_{missing[0]:05d}.png)"
+                )
+        # Frame 0 shows masks in box maps, too: the model is given masks for the first frame.
+        first = masks[numbers[0]]
+        return [masks[number] for number in numbers], [
+            first,
+            *(boxes[number] for number in numbers[1:]),
+        ]
 
     def _stack(
         self, frames: Iterable[np.ndarray], nearest: bool = False
@@ -186,13 +210,46 @@ class MagicData:
             sizes.append(frame.shape[:2])
         if len(sizes) < self._num_frames:
             raise UserError(f"{len(sizes)} frames in the file, {self._num_frames} are needed")
-        if len(set(sizes)) > 1:
-            raise UserError(f"frames of different sizes (height, width): {sorted(set(sizes))}")
+        _check_sizes(set(sizes))
         return stacked, sizes[0]
 
 
-def _files(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+def _numbered_images(folder: Path, id: str) -> dict[int, Path]:
+    """The images of a folder by the number at the end of their names.
+
+    Raises:
+      UserError: Two images have the same number.
+    """
+    found: dict[int, Path] = {}
+    for file in image_files(find_path(folder, id)):
+        digits = re.search(r"\d+$", file.stem)
+        if digits is None or file.name.startswith("."):
+            continue
+        if (other := found.setdefault(int(digits[0]), file)) is not file:
+            raise UserError(
+                f"{folder.name}/{id} has two images of a frame, {other.name} and {file.name}: "
+                "remove one"
+            )
+    return found
+
+
+def _read_maps(files: Sequence[Path]) -> Iterable[np.ndarray]:
+    """Reads maps one at a time; all together if compression has changed their colors.
+
+    Raises:
+      UserError: An image cannot be read, or the colors of frame 0 cannot be found.
+    """
+    frames = map(read_image, files)
+    if not any(is_lossy(file) for file in files[:2]):
+        return frames
+    whole = list(frames)
+    _check_sizes({frame.shape[:2] for frame in whole})
+    return exact_maps(np.stack(whole))
+
+
+def _check_sizes(sizes: Collection[tuple[int, ...]]) -> None:
+    if len(sizes) > 1:
+        raise UserError(f"frames of different sizes (height, width): {sorted(sizes)[:5]}")
 
 
 def _check_aspect(video: tuple[int, int], maps: tuple[int, int]) -> None:

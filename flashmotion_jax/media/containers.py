@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.errors import UserError, is_transient
 from flashmotion_jax.runtime.limits import check_image_size
 
 #: FFmpeg's names of the formats that are read: MP4 and MOV, MKV and WebM, AVI, GIF.
@@ -37,15 +37,14 @@ def open_video(path: str | Path) -> Generator[tuple[Any, Any], None, None]:
     Raises:
       UserError: The file is missing, is no video, or the block raised an error of FFmpeg.
       OSError: The disk or the network failed.
-      MemoryError: FFmpeg found too little memory.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no video file at {path}")
     options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
     try:
-        # FFmpeg reports damage, too, as an input/output error or a missing permission. Python reads
-        # the file here, so that those of the machine are Python's own exceptions.
+        # FFmpeg reports damage, too, as an input/output error, a missing permission or too little
+        # memory. Python reads the file here, so that the machine's are Python's own exceptions.
         with path.open("rb") as file, av.open(file, options=options) as container:
             if not container.streams.video:
                 raise UserError(f"{path} holds no video: {_EXPECTED}")
@@ -57,9 +56,9 @@ def open_video(path: str | Path) -> Generator[tuple[Any, Any], None, None]:
             stream.codec_context.options = {"err_detect": "explode"}
             check_image_size(stream.codec_context.height, stream.codec_context.width, path)
             yield container, stream
-    except av.MemoryError:
-        raise
-    except (av.FFmpegError, EOFError, LookupError, UnicodeDecodeError) as error:
+    except (av.FFmpegError, OSError, EOFError, LookupError, UnicodeDecodeError) as error:
+        if is_transient(error) and not isinstance(error, av.FFmpegError):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} is not a readable video ({reason}): {_EXPECTED}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,26 @@ import numpy as np
 from flashmotion_jax.media.containers import decode, open_video
 from flashmotion_jax.media.images import IMAGE_SUFFIXES, read_image
 
-VIDEO_SUFFIXES = (".mp4", ".mkv")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif")
+
+
+def find_path(folder: Path, name: str) -> Path:
+    """Returns the path of a name, whose accents may be composed or decomposed in the folder.
+
+    macOS writes them decomposed, other systems composed.
+
+    Returns:
+      The path that exists, else that of the name as it is.
+    """
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    paths = [folder / form for form in dict.fromkeys((name, *forms))]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def find_video(folder: Path, id: str) -> Path:
     """Returns the path of a video in a folder: a file or a folder; `<id>.mp4` by default."""
-    paths = [folder / f"{id}{suffix}" for suffix in (*VIDEO_SUFFIXES, "")]
+    suffixes = [*VIDEO_SUFFIXES, *(suffix.upper() for suffix in VIDEO_SUFFIXES), ""]
+    paths = [find_path(folder, f"{id}{suffix}") for suffix in suffixes]
     return next((path for path in paths if path.exists()), paths[0])
 
 

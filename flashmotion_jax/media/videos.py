@@ -56,7 +56,7 @@ def open_array(path: Path) -> np.ndarray:
       UserError: The file is missing, damaged, or holds Python objects.
     """
     try:
-        return np.load(path, allow_pickle=False, mmap_mode="r")
+        return np.lib.format.open_memmap(path, mode="r")
     except (*UNREADABLE, EOFError, TokenError) as error:  # a damaged header is parsed as Python
         if is_transient(error):
             raise

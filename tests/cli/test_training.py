@@ -96,7 +96,10 @@ def test_bad_input_is_one_line_and_status_2(world, tmp_path, capfd, changes, mes
 
 
 def test_a_cache_and_its_verification(world, tmp_path, capfd):
-    magicdata_tree.make_tree(tmp_path / "MagicData", count=2)
+    root = magicdata_tree.make_tree(tmp_path / "MagicData", count=2)
+    with (root / "MagicData.csv").open("a") as file:
+        file.write("v2.mp4,a dog, that runs,9,24,5.5\n")
+        file.writelines(f"gone{i}.mp4,a dog,9,24,5.5\n" for i in range(30))
     values = {
         "data_root": tmp_path / "MagicData",
         "model": world / "model",
@@ -111,7 +114,11 @@ def test_a_cache_and_its_verification(world, tmp_path, capfd):
     assert main([*command, "--part", "2/2"]) == 0
     assert "part 2 of 2" in capfd.readouterr().out
     assert main(command) == 0
-    assert f"{tmp_path}/cache: 2 videos, 0.00 GB; 0 rows rejected" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert f"{tmp_path}/cache: 2 videos, 0.00 GB; 31 rows rejected" in printed
+    assert "rejected: line 4 (v2.mp4): it has 6 fields, the header 5: put quotes" in printed
+    assert "rejected: line 5 (gone0): no videos/gone0.mp4" in printed
+    assert printed.count("rejected: ") == 21 and "rejected: 11 more" in printed
     assert main([*command, "--verify"]) == 0
     shard = tmp_path / "cache" / "shard_00000.array_record"
     data = bytearray(shard.read_bytes())

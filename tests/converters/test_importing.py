@@ -11,7 +11,8 @@ from examples import small_checkpoint
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.cli.convert import main
 from flashmotion_jax.config import SamplingConfig
-from flashmotion_jax.converters.importing import convert_file, read_names
+from flashmotion_jax.converters.importing import convert_file
+from flashmotion_jax.converters.names import read_names
 from flashmotion_jax.converters.reader import read_file
 from flashmotion_jax.converters.recognition import conventions_of
 
@@ -296,14 +297,17 @@ def test_checkpoint_of_a_critic_alone(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     torch.save({"critic": {"head.head.weight": torch.zeros(2)}}, tmp_path / "x.pt")
     assert main(["flashmotion", str(tmp_path / "x.pt"), str(tmp_path / "model")]) == 2
-    assert "the file holds critic; expected generator" in capsys.readouterr().err
+    assert (
+        "holds dit under 'critic', for training alone; expected a generator"
+        in capsys.readouterr().err
+    )
 
 
 def test_keys_that_become_one(tmp_path, capsys):
     torch = pytest.importorskip("torch")
-    torch.save({"model.a": torch.zeros(2), "a": torch.zeros(2)}, tmp_path / "x.pt")
+    torch.save({"_orig_mod.a": torch.zeros(2), "a": torch.zeros(2)}, tmp_path / "x.pt")
     assert main(["flashmotion", str(tmp_path / "x.pt"), str(tmp_path / "model")]) == 2
-    assert "not unique: model.a" in capsys.readouterr().err
+    assert "not unique: _orig_mod.a" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", ["Wan2.2_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"])

@@ -38,8 +38,8 @@ def test_single_file_under_its_own_names(tmp_path, capsys):
     text = inspect(capsys, tmp_path / "x.pt")
     assert "generator.model.head.head.weight  [192, 3072]  float32" in text
     assert "looks like dit" in text
-    assert "1 of 2 tensors are used, 825 problems" in text
-    assert "dit: unused: odd" in text
+    assert "1 of 1 tensors are used, 824 problems" in text
+    assert "unused: generator.odd" in text
     assert "dit: missing: blocks.29.norm3.weight (for blocks.norm3.scale)" in text
 
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import shutil
+import sys
+import unicodedata
+
 import av
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from PIL import Image
 from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.media.geometry import fit_frames
 from flashmotion_jax.media.videos import read_video, write_video
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 from helpers import magicdata_tree as tree
 from helpers.display_matrix import set_display_matrix
@@ -75,7 +80,7 @@ def test_bad_rows_are_rejected_with_the_reason(one):
     assert set(rejected) == set(tree.PROBLEMS)
     assert {row.id for row in data.rows} == {"v0", *tree.DECODED}
     for id, reason in tree.PROBLEMS.items():
-        assert reason in rejected[id].reason and str(rejected[id].row) in str(rejected[id])
+        assert reason in rejected[id].reason and f"line {rejected[id].row + 2}" in str(rejected[id])
 
 
 def test_rows_are_turned_as_players_turn_them(one):
@@ -137,14 +142,14 @@ def test_rows_cannot_refer_outside_the_data_root(one):
     assert [row.id for row in data.rows] == ["v0"]
     reasons = [error.reason for error in data.rejected]
     assert reasons[:5] == ["the path does not end in the name of a video"] * 5
-    assert reasons[5] == "no videos/outside.mp4"
+    assert reasons[5].startswith("no videos/outside.mp4 (or .mkv")
 
 
 def test_second_row_of_a_video_is_rejected(one):
     tree.write_csv(one, [["a/v0.mp4", "a dog", 9], ["b/v0.mp4", "a cat", 9]])
     data = MagicData(one, **SMALL)
     assert [row.caption for row in data.rows] == ["a dog"]
-    assert data.rejected[0].reason == "row 0 has the same video"
+    assert data.rejected[0].reason.startswith("line 2 has the same video; only the last part")
 
 
 def test_folder_of_frames_is_read_in_numerical_order(one):
@@ -177,7 +182,7 @@ def test_boxes_folder_and_another_csv(one):
         ("text,fps\na,1\n", "columns text, fps; expected one of path, video"),
         ("path,fps\nv0.mp4,1\n", "expected one of text, caption, prompt"),
         ("path,text\n", "none of the 0 rows"),
-        ("path,text\nv9.mp4,a\n", r"none of the 1 rows.*row 0 \(v9\): no videos/v9.mp4"),
+        ("path,text\nv9.mp4,a\n", r"none of the 1 rows.*line 2 \(v9\): no videos/v9.mp4"),
     ],
 )
 def test_unusable_csv_raises_with_the_reason(one, text, message):
@@ -187,10 +192,79 @@ def test_unusable_csv_raises_with_the_reason(one, text, message):
 
 
 def test_other_invalid_input_raises(one):
-    with pytest.raises(ValueError, match=r"no .*nothing.csv: expected the MagicData folder"):
+    with pytest.raises(ValueError, match=r"no .*nothing.csv; there is MagicData.csv: expected"):
         MagicData(one, "nothing.csv", **SMALL)
     with pytest.raises(ValueError, match="resize='pad'; expected crop or stretch"):
         MagicData(one, **SMALL, resize="pad")
     (one / "MagicData.csv").write_bytes(b"path,text\nv0.mp4,\xff\xfe\n")
     with pytest.raises(ValueError, match="not a CSV in UTF-8"):
         MagicData(one, **SMALL)
+
+
+@pytest.mark.parametrize("name", ["v0.MP4", "v0.mov", "v0.MOV", "v0.mkv", "v0.avi", "v0.webm"])
+def test_videos_of_other_names_are_found(one, name):
+    whole = MagicData(one, **SMALL)[0].video
+    # FFmpeg goes by the content.
+    (one / "videos" / "v0.mp4").rename(one / "videos" / name)
+    tree.write_csv(one, [[f"D:\\videos\\{name}", "a dog", 9]])
+    np.testing.assert_array_equal(MagicData(one, **SMALL)[0].video, whole)
+
+
+@pytest.mark.parametrize("pattern", ["{:05d}.png", "{}.png", "mask-{:03d}.PNG", "v0_{:06d}.tif"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_maps_of_other_names_are_read_in_numerical_order(one, pattern, first):
+    whole = MagicData(one, num_frames=9, height=48, width=80)[0]
+    for kind in ("masks", "boxs"):
+        folder = one / kind / "v0"
+        frames = [Image.open(file).copy() for file in sorted(folder.iterdir())]
+        shutil.rmtree(folder)
+        folder.mkdir()
+        for i, frame in enumerate(frames):
+            frame.save(folder / pattern.format(i + first))
+        (folder / "notes.txt").write_text("no map")
+    example = MagicData(one, num_frames=9, height=48, width=80)[0]
+    np.testing.assert_array_equal(example.masks, whole.masks)
+    np.testing.assert_array_equal(example.boxes, whole.boxes)
+
+
+def test_jpeg_maps_get_their_colors_back(tmp_path):
+    root, size = tmp_path, (96, 160)
+    write_video(root / "videos" / "v0.mp4", tree.video_frames(0, size=size))
+    tree.write_csv(root, [tree.row("v0")])
+    drawn = {kind: tree.map_frames(0, kind, size=size) for kind in ("masks", "boxs")}
+    for kind, frames in drawn.items():
+        (root / kind / "v0").mkdir(parents=True)
+        for i, frame in enumerate(frames):
+            file = root / kind / "v0" / f"annotated_frame_{i:05d}.jpg"
+            Image.fromarray(frame).save(file, quality=90)
+    example = MagicData(root, num_frames=9, height=96, width=160)[0]
+    for found, expected in (
+        (example.masks, drawn["masks"]),
+        (example.boxes[1:], drawn["boxs"][1:]),
+    ):
+        assert set(map(tuple, found.reshape(-1, 3))) == {(0, 0, 0), (128, 32, 32)}
+        assert (found != expected).any(axis=-1).mean() < 0.002
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+def test_accents_are_found_in_either_form(tmp_path, on_disk):
+    name = unicodedata.normalize(on_disk, "café été")
+    tree.add_video(tmp_path, name, 0)
+    for form in ("NFC", "NFD"):
+        tree.write_csv(tmp_path, [tree.row(unicodedata.normalize(form, name))])
+        assert MagicData(tmp_path, **SMALL)[0].id == unicodedata.normalize("NFC", name)
+
+
+def test_two_maps_of_a_frame_are_rejected(one):
+    Image.new("RGB", tree.SIZE).save(one / "masks" / "v0" / "00003.png")
+    with pytest.raises(UserError, match=r"has two images of a frame, 00003\.png and annotated"):
+        MagicData(one, **SMALL)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_failing_disk_rejects_no_row(one):
+    data = MagicData(one, **SMALL)
+    (one / "videos" / "v0.mp4").unlink()
+    (one / "videos" / "v0.mp4").symlink_to("/proc/self/mem")  # whose first page cannot be read
+    with pytest.raises(OSError, match="Input/output error"):
+        data[0]

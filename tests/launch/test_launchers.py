@@ -38,6 +38,24 @@ def test_scripts_are_linted_executable_and_say_how_to_use_them(script):
     assert f"launch/{script.name}" in text.split("set -euo")[0]
 
 
+def test_what_others_publish_is_pinned_and_has_the_least_rights():
+    (file,) = (ROOT / ".github" / "workflows").iterdir()
+    workflow = yaml.safe_load(file.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    used = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"][:2]]
+    assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", one) for one in used) and used
+    bases = re.findall(r"^FROM (.*)$", (LAUNCH / "Dockerfile").read_text(), re.MULTILINE)
+    assert all(re.search(r"@sha256:[0-9a-f]{64}$", base) for base in bases) and bases
+
+
+def test_the_image_gets_only_what_it_needs():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    sent = {line[1:] for line in lines if line.startswith("!")}
+    assert "*" in lines and all((ROOT / name).exists() for name in sent)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"flashmotion_jax", "configs", "converters", project["readme"]} <= sent
+
+
 def fake(folder, name, body):
     """A program that notes its arguments in `calls`, and then does something."""
     file = folder / name

@@ -177,6 +177,17 @@ def test_damage_that_ffmpeg_calls_an_error_of_the_machine_is_the_files(tmp_path)
     assert found
 
 
+def test_a_count_that_no_memory_would_hold_is_damage(tmp_path):
+    file = tmp_path / "a.mp4"
+    videos.write_video(file, noisy_frames(count=3, height=32, width=48), lossless=True)
+    damaged = bytearray(file.read_bytes())
+    count = damaged.index(b"stts") + 8
+    damaged[count : count + 4] = b"\x7f\xff\xff\xff"
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"not a readable video .Cannot allocate memory"):
+        list(iterate_frames(file))
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize("read", [videos.read_video, read_image, read_labels])
 def test_a_failing_disk_is_no_fault_of_the_file(tmp_path, read):

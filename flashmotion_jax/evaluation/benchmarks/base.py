@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from flashmotion_jax.media.labels import read_labels
+from flashmotion_jax.media.labels import is_lossy, read_labels
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.palette import palette_color
 
@@ -148,8 +148,10 @@ def object_labels(path: Path) -> tuple[int, ...]:
     """Labels of the objects in a label image, without the background's 0.
 
     Raises:
-      UserError: The image cannot be read.
+      UserError: The image cannot be read, or its compression changes pixels.
     """
+    if is_lossy(path):
+        raise UserError(f"{path} is compressed with losses, which mixes labels: save masks as PNG")
     return tuple(np.setdiff1d(read_labels(path)[0], [0]).tolist())
 
 

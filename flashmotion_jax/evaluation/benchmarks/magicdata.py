@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flashmotion_jax.evaluation.benchmarks.base import Item, Layout, Problem
-from flashmotion_jax.media.frames import find_video, image_files
+from flashmotion_jax.media.frames import find_path, find_video, image_files
 from flashmotion_jax.trajectory.formats.magicdata_csv import Row, find_csv, read_rows
 
 
@@ -24,7 +24,9 @@ class MagicDataLayout(Layout):
     def rows(self, root: Path) -> list[tuple[str, str] | Problem]:
         """Ids with captions, and rows of the CSV that cannot be used."""
         return [
-            (row.id, row.caption) if isinstance(row, Row) else Problem(row.id, row.reason)
+            (row.id, row.caption)
+            if isinstance(row, Row)
+            else Problem(row.id, f"line {row.line}: {row.reason}")
             for row in read_rows(find_csv(root, Path("MagicData.csv")))
         ]
 
@@ -36,6 +38,6 @@ class MagicDataLayout(Layout):
                 found.append(row)
                 continue
             id, caption = row
-            masks = image_files(root / "masks" / id)
+            masks = image_files(find_path(root / "masks", id))
             found.append(self.item(root, id, caption, masks, find_video(root / "videos", id)))
         return found

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.converters.mapping import Row, find_bad_values, find_problems, make_entries
 from flashmotion_jax.converters.reader import read_file
-from flashmotion_jax.converters.recognition import strip_prefixes
 from flashmotion_jax.converters.tensors import StateDict
+from flashmotion_jax.converters.wrappers import strip_holders
 from flashmotion_jax.evaluation.features.weight_files import (
     Network,
     abstract_network,
@@ -66,7 +66,7 @@ def convert_metrics(source: str, destination: Path) -> str:
       UserError: the file is another network's; the message lists every problem.
       ImportError: a torch file, and torch is not installed.
     """
-    tensors = select(strip_prefixes(read_file(Path(source))))
+    tensors = select(strip_holders(read_file(Path(source))))
     network = recognize(tensors)
     key, width = SIGNATURES[network]
     sizes = {"divide": max(width // max(tensors[key].shape[0], 1), 1)}

@@ -21,6 +21,7 @@ from flashmotion_jax.trajectory.formats.base import (
     Format,
     Imported,
     ImportOptions,
+    as_numbers,
     files_of,
     imported_tracks,
 )
@@ -44,10 +45,10 @@ def read_ati(path: str | Path) -> Tracks:
         content = torch.load(path, map_location="cpu", weights_only=True)
         array = np.load(io.BytesIO(content), allow_pickle=False)["array"]
     except Exception as error:  # torch's unpickler can raise anything on other files
-        raise UserError(f"{path} is not an ATI track file: {error}") from error
-    samples = np.asarray(array, np.float64) / _QUANTIZATION
-    if samples.ndim != 4 or samples.shape[2] != 1 or _SAMPLES not in samples.shape[:2]:
-        raise UserError(f"{path}: array {list(array.shape)}, expected [N, 121, 1, 3]")
+        raise UserError(f"{path} is not an ATI track file: {str(error)[:300]}") from error
+    samples = as_numbers(np.asarray(array), path) / _QUANTIZATION
+    if samples.ndim != 4 or samples.shape[2:] != (1, 3) or _SAMPLES not in samples.shape[:2]:
+        raise UserError(f"{path}: array {list(samples.shape)}, expected [N, 121, 1, 3]")
     # The editor writes points first, but files with time first exist.
     if samples.shape[1] == _SAMPLES:
         samples = samples.swapaxes(0, 1)

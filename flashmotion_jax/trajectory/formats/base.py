@@ -15,6 +15,7 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 
 from flashmotion_jax.config import MapKind, Resize
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
 from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks
@@ -177,6 +178,17 @@ def holds_json_list(file: Path) -> bool:
         return False
     text = head.decode(json.detect_encoding(head), errors="ignore")
     return text.lstrip("\ufeff \t\r\n")[:1] in ("[", '"')
+
+
+def as_numbers(array: np.ndarray, name: object) -> np.ndarray:
+    """The array as float64.
+
+    Raises:
+      UserError: It holds text, dates, complex numbers or objects.
+    """
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{name} holds {array.dtype}, expected an array of numbers")
+    return np.asarray(array, np.float64)
 
 
 def imported_tracks(tracks: Tracks, options: ImportOptions) -> Imported:

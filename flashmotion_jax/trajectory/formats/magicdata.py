@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
-from flashmotion_jax.media.frames import find_video, iterate_frames
+from flashmotion_jax.media.frames import find_path, find_video, image_files, iterate_frames
 from flashmotion_jax.media.geometry import fit_frames
 from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
@@ -32,26 +33,25 @@ def _read(path: Path, options: ImportOptions) -> Imported:
     boxes = root / ("boxs" if (root / "boxs").is_dir() else "boxes")
     rows = [row for row in read_rows(file) if isinstance(row, Row)]
     for row in rows:
-        if options.id in ("", row.id) and all(
-            (folder / row.id).is_dir() for folder in (boxes, root / "masks")
-        ):
-            trajectory = _trajectory(root, boxes, row.id, options)
+        folders = [find_path(folder, row.id) for folder in (root / "masks", boxes)]
+        if options.id in ("", row.id) and all(folder.is_dir() for folder in folders):
+            trajectory = _trajectory(root, folders, row.id, options)
             return Imported(trajectory, _first_frame(root, row.id), row.caption)
     wanted = f"row {options.id!r}" if options.id else "any of its rows"
     raise UserError(f"{file}: no masks/ and boxs/ of {wanted} beside it")
 
 
-def _trajectory(root: Path, boxes: Path, row_id: str, options: ImportOptions) -> Trajectory:
+def _trajectory(
+    root: Path, folders: Sequence[Path], row_id: str, options: ImportOptions
+) -> Trajectory:
     own = root / "trajectories" / f"{row_id}.json"
     if own.is_file():
         return Trajectory.load(own)
-    masks, outlines = (
-        sorted((folder / row_id).glob("*.png")) for folder in (root / "masks", boxes)
-    )
+    masks, outlines = map(image_files, folders)
     with TemporaryDirectory() as joined:
         # Frame 0 shows the masks, as in the maps that the model gets.
         for k, file in enumerate([*masks[:1], *outlines[1:]]):
-            Path(joined, f"{k:05d}.png").write_bytes(file.read_bytes())
+            Path(joined, f"{k:05d}{file.suffix}").write_bytes(file.read_bytes())
         return read_magicmotion(joined, options.map_kind)
 
 

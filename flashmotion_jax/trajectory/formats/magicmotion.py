@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flashmotion_jax.config import MapKind
-from flashmotion_jax.media.frames import image_files
+from flashmotion_jax.media.frames import VIDEO_SUFFIXES, image_files
 from flashmotion_jax.media.images import IMAGE_SUFFIXES
 from flashmotion_jax.media.videos import open_array, read_video, write_video
 from flashmotion_jax.runtime.errors import UserError
@@ -30,7 +30,7 @@ from flashmotion_jax.trajectory.quantize import exact_maps, label_maps
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif", ".npy")
+_VIDEO_SUFFIXES = (*VIDEO_SUFFIXES, ".npy")
 _LIMITS = "names, easing and objects that enter after the first frame"
 
 

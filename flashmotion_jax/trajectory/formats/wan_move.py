@@ -14,6 +14,7 @@ from flashmotion_jax.trajectory.formats.base import (
     Format,
     Imported,
     ImportOptions,
+    as_numbers,
     files_of,
     imported_tracks,
     zip_folder,
@@ -56,10 +57,7 @@ def write_wan_move(tracks: Tracks, path: str | Path, visibility_path: str | Path
 
 
 def _read_npy(path: str | Path) -> np.ndarray:
-    try:
-        return np.asarray(open_array(Path(path)), np.float64)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is not an .npy file of numbers: {error}") from error
+    return as_numbers(open_array(Path(path)), path)
 
 
 def _recognizes(path: Path) -> bool:

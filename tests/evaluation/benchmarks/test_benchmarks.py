@@ -64,7 +64,17 @@ def test_flashbench_lists_short_empty_torn_and_nameless_videos(tmp_path):
     assert "not a readable image" in reasons["torn"]
     assert reasons["empty"] == "no object on frame 0"
     assert reasons["absent"] == "no masks"
-    assert reasons["whole"] == "row 0 has the same video"
+    assert reasons["whole"].startswith("line 7: line 2 has the same video; only the last")
+
+
+def test_masks_with_lossy_compression_are_reported(tmp_path):
+    root = tree.make_tree(tmp_path, 2)
+    first = root / "masks" / "v0" / "annotated_frame_00000.png"
+    Image.open(first).save(first.with_suffix(".jpg"))
+    first.unlink()
+    bench = read_benchmark("folder", root)
+    assert [item.id for item in bench.items] == ["v1"]
+    assert "mixes labels: save masks as PNG" in bench.problems[0].reason
 
 
 def test_sprites_labels_are_the_visible_masks(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Tracks
 from flashmotion_jax.trajectory.formats import read_ati, write_ati
 
@@ -57,3 +58,21 @@ def test_wrong_and_malicious_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     torch.save(content.getvalue(), "short.pth")
     with pytest.raises(ValueError, match=r"expected \[N, 121, 1, 3\]"):
         read_ati("short.pth")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 121, 1, 2), np.float32), r"\[2, 121, 1, 2\], expected \[N, 121, 1, 3\]"),
+        (np.zeros((2, 121, 1), np.float32), "expected"),
+        (np.full((2, 121, 1, 3), b"a", "S3"), "expected an array of numbers"),
+        (np.zeros((2, 121, 1, 3), complex), "expected an array of numbers"),
+    ],
+)
+def test_other_arrays_that_fuzzing_found(tmp_path: Path, array, message):
+    torch = pytest.importorskip("torch")
+    content = io.BytesIO()
+    np.savez(content, array=array)
+    torch.save(content.getvalue(), tmp_path / "a.pth")
+    with pytest.raises(UserError, match=message):
+        read_ati(tmp_path / "a.pth")

@@ -1,0 +1,211 @@
+"""Plans: which tensors become which parameters of a component, and what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config.serialise import with_overrides
+
+from . import adapters, dit, text_encoder, vae
+from .folders import Folder
+from .mapping import Entry, Row, find_bad_values, find_problems, make_entries, override
+from .names import Names
+from .recognition import Contents, Part
+from .tensors import StateDict, Tensor
+from .wrappers import is_training
+
+TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
+
+#: Keys of buffers that are computed anew, as regular expressions.
+BUFFERS = (r"(.*\.)?(freqs|freqs_cos|freqs_sin|inv_freq|_extra_state|n_averaged)",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A component to write, and the tensors that it is made from.
+
+    Attributes:
+      kind: One of `components.kinds()`.
+      config: Configuration of the component.
+      dit_config: For an adapter, the DiT that it belongs to.
+      dtype: To store matmul and convolution weights in.
+      entries: One per parameter.
+      source: State dict of the component.
+      notices: A line for everything that was left out or assumed.
+    """
+
+    kind: str
+    config: Any
+    dit_config: DiTConfig | None
+    dtype: str
+    entries: Sequence[Entry]
+    source: StateDict
+    notices: Sequence[str] = ()
+
+    def problems(self) -> list[str]:
+        """Lists every difference between the tensors and the component, except values."""
+        aliases = text_encoder.ALIASES if self.kind == "text_encoder" else ()
+        return [
+            f"{self.kind}: {problem}"
+            for problem in find_problems(self.entries, self.source, aliases)
+        ]
+
+    def bad_values(self) -> Iterator[str]:
+        """Yields a line per tensor that contains NaN or infinity; reads all tensors."""
+        for entry in tqdm(self.entries, f"checking {self.kind}", disable=None):
+            for problem in find_bad_values(entry, self.source):
+                yield f"{self.kind}: {problem}"
+
+    def write(self, folder: Path, overwrite: bool) -> None:
+        """Writes the component into a checkpoint."""
+        with tqdm(total=len(self.entries), desc=f"writing {self.kind}", disable=None) as bar:
+
+            def read(entry: Entry) -> np.ndarray:
+                bar.update()
+                return entry.gather(self.source)
+
+            components.save_component(
+                folder,
+                self.kind,
+                self.config,
+                {entry.target: functools.partial(read, entry) for entry in self.entries},
+                self.dtype,
+                dit_config=self.dit_config,
+                overwrite=overwrite,
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of a file's components besides their tensors.
+
+    Attributes:
+      dtype: To store matmul and convolution weights in.
+      dit: Configuration of the DiT that adapters belong to, and of what the shapes of a DiT do not
+        tell.
+      vae, text_encoder: Configurations of what their shapes do not tell.
+      names: The user's table, which takes precedence over ours.
+      assignments: Fields of an adapter's configuration that the file does not tell, `key=value`.
+    """
+
+    dtype: str
+    dit: DiTConfig = dataclasses.field(default_factory=DiTConfig)
+    vae: VAEConfig = dataclasses.field(default_factory=VAEConfig)
+    text_encoder: TextEncoderConfig = dataclasses.field(default_factory=TextEncoderConfig)
+    names: Names = dataclasses.field(default_factory=Names)
+    assignments: Sequence[str] = ()
+
+
+def plan_folder(folder: Folder, kind: str, dtype: str) -> Plan:
+    """Plans one component of a folder.
+
+    Args:
+      folder: Folder in a known layout.
+      kind: "dit", "vae" or "text_encoder".
+      dtype: To store matmul and convolution weights in.
+
+    Raises:
+      UserError: A file is missing, damaged, or of another model.
+    """
+    source, values = folder.read(kind)
+    config = TABLES[kind].read_config(source, values, folder.layout)
+    rows = TABLES[kind].table(config, folder.layout)
+    return _plan(kind, config, None, Known(dtype=dtype), rows, source)
+
+
+def plan_contents(contents: Contents, known: Known) -> list[Plan]:
+    """Plans all components in a single file, the DiT first, as adapters depend on it.
+
+    Raises:
+      UserError: A component is of another model, or the user's table does not match.
+    """
+    plans = []
+    for part in sorted(contents.parts, key=lambda part: part.kind != "dit"):
+        plan = plan_part(part, known)
+        if part.kind == "dit":
+            known = dataclasses.replace(known, dit=plan.config)
+        plans.append(plan)
+    return plans
+
+
+def plan_part(part: Part, known: Known) -> Plan:
+    """Plans one component in a single file.
+
+    Raises:
+      UserError: It is of another model, or the user's table does not match.
+    """
+    source = {
+        key: tensor
+        for key, tensor in part.tensors.items()
+        if not known.names.is_ignored(key) and not known.names.is_ignored(part.prefix + key)
+    }
+    if part.kind in TABLES:
+        if part.kind == "dit":
+            dit.require_ours(source)
+        table = TABLES[part.kind]
+        config = table.from_shapes(source, part.layout, getattr(known, part.kind))
+        rows = table.table(config, part.layout)
+        return _plan(part.kind, config, None, known, rows, source)
+    name = part.kind.removeprefix("adapters/")
+    config, notices = adapters.read_config(name, source, known.dit)
+    config = with_overrides(config, known.assignments)
+    rows = adapters.table(name, known.dit, source)
+    plan = _plan(part.kind, config, known.dit, known, rows, source, adapters.NAMES[name].left_out)
+    return dataclasses.replace(plan, notices=[*notices, *plan.notices])
+
+
+def _plan(
+    kind: str,
+    config: Any,
+    dit_config: DiTConfig | None,
+    known: Known,
+    rows: Sequence[Row],
+    source: StateDict,
+    left_out: Sequence[str] = (),
+) -> Plan:
+    module = components.abstract_module(kind, config, known.dtype, dit_config)
+    parameters = components.flat_parameters(module)
+    rows = override(parameters, rows, known.names.keys)
+    # The projections of an adapter may be linear layers or convolutions of size one.
+    is_guess = dit_config is not None
+    entries = make_entries(parameters, rows, source if is_guess else None)
+    wanted = {key: entry for entry in entries for key in entry.keys}
+    extra = {key for key in source.keys() - wanted if _is_left_out(key, (*left_out, *BUFFERS))}
+    flat = {
+        key: reshaped
+        for key, entry in wanted.items()
+        if key in source and (reshaped := _unflatten(source[key], entry.source_shape))
+    }
+    notices = [f"left out of {kind}: {_count(sorted(extra))}"] if extra else []
+    notices += [f"stored flat in the file: {key}" for key in flat]
+    source = {key: flat.get(key, tensor) for key, tensor in source.items() if key not in extra}
+    return Plan(kind, config, dit_config, known.dtype, entries, source, notices)
+
+
+def _is_left_out(key: str, patterns: Sequence[str]) -> bool:
+    return is_training(key.partition(".")[0]) or any(
+        re.fullmatch(pattern, key) for pattern in patterns
+    )
+
+
+def _count(keys: Sequence[str]) -> str:
+    return f"{len(keys)} tensors, {', '.join(keys[:3])}{', ...' if keys[3:] else ''}"
+
+
+def _unflatten(tensor: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """The tensor in the shape of a kernel of convolution whose axes are merged, or None."""
+    is_flat = tensor.shape != shape and math.prod(tensor.shape) == math.prod(shape)
+    if len(shape) < 4 or len(tensor.shape) < 2 or not is_flat:
+        return None
+    return Tensor(shape, tensor.dtype, lambda: tensor.read().reshape(shape))
