@@ -16,6 +16,7 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
 from flashmotion_jax.runtime.json_files import read_json_object
 
+from .integrity import require_intact
 from .reader import read_file
 from .tensors import StateDict
 
@@ -156,4 +157,5 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file} is missing; download it again")
     require_format(file, ("json",), "a JSON object")
+    require_intact(file)
     return read_json_object(file, "download it again")

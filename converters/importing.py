@@ -17,6 +17,7 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
 
 from .folders import locate, open_folder
+from .integrity import require_intact
 from .names import Names
 from .planning import Known, Plan, plan_contents, plan_folder
 from .reader import read_file
@@ -147,6 +148,8 @@ def _tokenizer_problems(folder: Path) -> list[str]:
         return [f"tokenizer: {file} is missing"]
     try:
         require_format(file, ("json",), "the table of a tokenizer")
+        for part in folder.iterdir():
+            require_intact(part)
     except UserError as error:
         return [f"tokenizer: {error}"]
     return []

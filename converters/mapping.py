@@ -18,6 +18,7 @@ from flax import nnx
 from flashmotion_jax.runtime.errors import UserError
 
 from .tensors import StateDict
+from .zeros import find_unwritten
 
 #: Last part of a parameter's path here -> last part of its key in torch.
 SUFFIXES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
@@ -164,14 +165,23 @@ def find_problems(
 
 
 def find_bad_values(entry: Entry, source: StateDict) -> list[str]:
-    """Lists the tensors of an entry that contain NaN or infinity, a line each."""
-    return [
-        f"values: {key} holds NaN or infinity"
-        for key in entry.keys
-        if key in source
-        and source[key].dtype in FLOATS
-        and not np.isfinite(source[key].read()).all()
-    ]
+    """Lists the tensors of an entry that contain NaN, infinity, or zeros of a partial download.
+
+    Tensors of other shapes or dtypes, which `find_problems` lists, are not read.
+    """
+    problems = []
+    for key in entry.keys:
+        tensor = source.get(key)
+        if tensor is None or tensor.dtype not in FLOATS or tensor.shape != entry.source_shape:
+            continue
+        array = tensor.read()
+        if not np.isfinite(array).all():
+            problems.append(f"values: {key} holds NaN or infinity")
+        elif zeros := find_unwritten(entry.target, array):
+            problems.append(
+                f"values: {key} {zeros}, as after a partial download; download it again"
+            )
+    return problems
 
 
 def _entry(

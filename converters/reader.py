@@ -6,7 +6,7 @@ quantization, and is what converters use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from flashmotion_jax.runtime.errors import UserError
@@ -14,6 +14,7 @@ from flashmotion_jax.runtime.file_formats import require_format
 from flashmotion_jax.runtime.json_files import read_json_object
 
 from .gguf_file import read_gguf
+from .integrity import checked
 from .quantized import dequantize
 from .safetensors_file import read_safetensors
 from .tensors import StateDict, Tensor, WeightFile
@@ -52,7 +53,12 @@ def read_weights(file: Path) -> WeightFile:
         return _read_index(file)
     # By its content: safetensors are also found as .sft, .ckpt or .bin. But torch goes by the name.
     formats = ("safetensors",) if file.suffix == ".safetensors" else tuple(READERS)
-    return READERS[require_format(file, formats, "weights")](file)
+    return _open(file, formats)
+
+
+def _open(file: Path, formats: Sequence[str]) -> WeightFile:
+    found = READERS[require_format(file, formats, "weights")](file)
+    return WeightFile(checked(file, found.tensors), found.metadata)
 
 
 def _read_index(file: Path) -> WeightFile:
@@ -67,8 +73,7 @@ def _read_index(file: Path) -> WeightFile:
             raise UserError(f"{file} names {shard!r}, which is not a file beside it")
         if not (file.parent / shard).is_file():
             raise UserError(f"{file.parent / shard} is missing; download it again")
-        require_format(file.parent / shard, ("safetensors",), "weights")
-        part = read_safetensors(file.parent / shard)
+        part = _open(file.parent / shard, ("safetensors",))
         tensors |= part.tensors
         metadata |= part.metadata
     if missing := sorted(weight_map.keys() - tensors.keys()):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +44,14 @@ def read_safetensors(file: Path) -> WeightFile:
             raise UserError(f"{file} is truncated or not a safetensors file; download it again")
         content = stream.read(header_size)
         header = parse_json(content, f"the header of {file}", "download it again")
-        try:
-            metadata = dict(header.pop("__metadata__", None) or {})
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-            tensors = {
-                key: _tensor(file, 8 + header_size, **entry) for key, entry in header.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{file} has a damaged header; download it again") from error
+    if not isinstance(header, dict) or not all(isinstance(one, dict) for one in header.values()):
+        raise UserError(f"{file} has a damaged header; download it again")
+    metadata = header.pop("__metadata__", {})
+    try:
+        tensors = {key: _tensor(file, 8 + header_size, **entry) for key, entry in header.items()}
+        end = _end_of_data(header)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} has a damaged header; download it again") from error
     if size != 8 + header_size + end:
         raise UserError(
             f"{file} has {size:,} of {8 + header_size + end:,} bytes; download it again"
@@ -57,14 +59,26 @@ def read_safetensors(file: Path) -> WeightFile:
     return WeightFile(tensors, metadata)
 
 
-def _tensor(
-    file: Path, start: int, dtype: str, shape: list[int], data_offsets: list[int]
-) -> Tensor:
+def _end_of_data(header: Mapping[str, Any]) -> int:
+    """Where the data end; raises ValueError for gaps and overlaps, which the format forbids."""
+    end = 0
+    for begin, stop in sorted(entry["data_offsets"] for entry in header.values()):
+        if begin != end:
+            raise ValueError(f"nothing is at {end}")
+        end = stop
+    return end
+
+
+def _tensor(file: Path, start: int, dtype: str, shape: Any, data_offsets: Any) -> Tensor:
     begin, end = data_offsets
+    # `True` would be a number, too.
+    if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise ValueError("numbers are not positive integers")
     name = DTYPES.get(dtype, dtype)
     count = math.prod(shape)
-    if dtype in DTYPES and (begin < 0 or end - begin != count * np.dtype(name).itemsize):
-        raise UserError("the size of a tensor is not that of its shape")
+    size = end - begin
+    if size < 0 or (dtype in DTYPES and size != count * np.dtype(name).itemsize):
+        raise ValueError("the size of a tensor is not that of its shape")
 
     def read() -> np.ndarray:
         return np.fromfile(file, np.dtype(name), count, offset=start + begin).reshape(shape)

@@ -21,6 +21,13 @@ from .tensors import Tensor, WeightFile
 #: the file is mapped again, which releases them.
 REMAP_BYTES = 2**29
 
+#: Values in dictionaries; a published training checkpoint has some thousand.
+MAX_VALUES = 1_000_000
+_MAX_KEY = 10_000
+
+#: A tensor that repeats its storage may be larger than a small file.
+_SMALL_BYTES = 2**26
+
 #: Dtypes of torch that have no counterpart in its conversion to NumPy -> one of the same size.
 _SAME_SIZE = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
 
@@ -40,6 +47,8 @@ def read_torch(file: Path) -> WeightFile:
         ) from error
 
     is_zip = zipfile.is_zipfile(file)
+    if is_zip:
+        _require_stored(file)
 
     def load() -> dict[str, torch.Tensor]:
         # Files from before torch 1.6 are not zip files and cannot be mapped.
@@ -48,13 +57,16 @@ def read_torch(file: Path) -> WeightFile:
 
     try:
         mapped = _Remapped(load)
+    except (OSError, UserError):
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{file} is not loaded: it is damaged, or holds more than tensors, which could run "
             "code; ask its author for safetensors"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # torch's unpickler raises anything on damaged files
         raise UserError(f"{file} is damaged or not a torch file; download it again") from error
+    _require_no_more_than(file, mapped.tensors)
     return WeightFile(
         {
             key: Tensor(tuple(tensor.shape), _dtype(tensor), lambda key=key: mapped.read(key))
@@ -89,14 +101,44 @@ def _dtype(tensor: Any) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _flatten(content: Any, tensor_type: type, prefix: str = "") -> dict[str, Any]:
-    """Flattens nested dictionaries to dotted keys; drops values that are not tensors."""
-    if isinstance(content, tensor_type):
-        return {prefix.removesuffix("."): content}
-    if not isinstance(content, Mapping):
-        return {}
-    return {
-        key: tensor
-        for name, value in content.items()
-        for key, tensor in _flatten(value, tensor_type, f"{prefix}{name}.").items()
-    }
+def _require_stored(file: Path) -> None:
+    """Checks that a zip archive holds no more than its size, as those of torch do."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    num_bytes = sum(entry.file_size for entry in entries)
+    if num_bytes > file.stat().st_size or any(entry.compress_type for entry in entries):
+        raise UserError(
+            f"{file} is a zip archive that torch did not write ({num_bytes:,} bytes, compressed or "
+            "overlapping); load and save it again with torch"
+        )
+
+
+def _require_no_more_than(file: Path, tensors: Mapping[str, Any]) -> None:
+    """Checks the sizes of tensors, which may repeat their storage; small ones may be anything."""
+    most = max(file.stat().st_size, _SMALL_BYTES)
+    for key, tensor in tensors.items():
+        if tensor.numel() * tensor.element_size() > most:
+            raise UserError(
+                f"{file} is damaged: {key[:80]} has the shape {list(tensor.shape)}, which is more "
+                "than the file; download it again"
+            )
+
+
+def _flatten(content: Any, tensor_type: type) -> dict[str, Any]:
+    """Flattens nested dictionaries to dotted keys; drops values that are not tensors.
+
+    Raises:
+      UserError: There are more values than `MAX_VALUES`, as if a dictionary contains itself.
+    """
+    tensors = {}
+    rest, num_values = [("", content)], 0
+    while rest:
+        prefix, value = rest.pop()
+        if isinstance(value, tensor_type):
+            tensors[prefix.removesuffix(".")] = value
+        elif isinstance(value, Mapping):
+            num_values += len(value)
+            if num_values > MAX_VALUES or len(prefix) > _MAX_KEY:
+                raise UserError("the dictionaries of the file are too large or too deep")
+            rest += [(f"{prefix}{name}.", value[name]) for name in reversed(list(value))]
+    return tensors

@@ -213,3 +213,56 @@ def test_torch_file_without_torch(tmp_path, monkeypatch):
         archive.writestr("x/data.pkl", b"")
     with pytest.raises(ImportError, match=r"flashmotion_jax\[convert\]"):
         read_file(tmp_path / "x.pt")
+
+
+def nested(depth):
+    value = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def shared(depth):
+    """Two to the power of `depth` paths through a few dictionaries."""
+    value = {}
+    for _ in range(depth):
+        value = {"a": value, "b": value}
+    return value
+
+
+def itself():
+    value = {}
+    value["a"] = value
+    return value
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: shared(60), itself, lambda: nested(300)], ids=["shared", "itself", "deep"]
+)
+def test_dictionaries_that_have_too_many_paths(tmp_path, make):
+    torch = pytest.importorskip("torch")
+    torch.save({"x": torch.zeros(2), "more": make()}, tmp_path / "x.pt")
+    try:
+        assert read_file(tmp_path / "x.pt").keys() == {"x"}
+    except UserError as error:
+        assert "too large or too deep" in str(error)
+
+
+def test_a_tensor_that_repeats_one_value_is_not_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"x": torch.zeros(1).expand(2**20, 2**20)}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="more than the file"):
+        read_file(tmp_path / "x.pt")
+
+
+def test_a_compressed_archive_is_not_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"x": torch.zeros(2**20)}, tmp_path / "x.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "x.pt") as source,
+        zipfile.ZipFile(tmp_path / "y.pt", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(UserError, match="torch did not write"):
+        read_file(tmp_path / "y.pt")
