@@ -111,8 +111,14 @@ class Download:
 
 
 def downloads_folder(destination: Path) -> Path:
-    """Where the files of a checkpoint are kept until they are converted: beside it."""
-    destination = destination.absolute()
+    """Returns where the files of a checkpoint are kept until they are converted: beside it.
+
+    Raises:
+      UserError: The destination is the root of a file system.
+    """
+    destination = destination.resolve()
+    if not destination.name:
+        raise UserError(f"{destination} cannot be the folder of a download; choose one below it")
     return destination.with_name(f"{destination.name}.download")
 
 
@@ -142,6 +148,7 @@ def plan_download(
       OSError: The network failed.
       ImportError: A file needs torch, which is not installed.
     """
+    downloads_folder(destination)
     parts = list(item.parts)
     # The generator first: an adapter takes its sizes from it.
     parts[1:1] = [Part(f"adapters/{name}", "weights", item.adapters[name]) for name in adapters]

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import fnmatch
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -37,6 +37,7 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LARGEST = 2**50
+_MOST_FILES = 2_000_000
 _TOKENS = "https://huggingface.co/settings/tokens"
 
 
@@ -124,32 +125,46 @@ def open_repository(address: Address) -> Repository:
       UserError: The repository is unknown, private or gated.
       OSError: The network failed, or the listing is not one.
     """
-    where: dict[str, Any] = {"revision": address.revision, "repo_type": address.kind}
     with explained(address):
-        api = HfApi()
-        commit = api.repo_info(address.name, timeout=constants.HF_HUB_ETAG_TIMEOUT, **where).sha
-        if not commit or not _COMMIT.fullmatch(commit):
-            raise OSError(f"{address.page} names no commit; check HF_ENDPOINT")
-        where["revision"] = commit
         try:
-            files = _list(api, address, where)
+            headers = request_headers()
+            commit = _find_commit(address)
+            return Repository(address, commit, _list(address, commit, headers))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, OSError | UserError):  # BadRequestError is a ValueError, too
+                raise
             raise OSError(
-                f"{address.page}: the listing is not in the form of the Hub ({error!r:.80}); check "
-                "HF_ENDPOINT"
+                f"{address.page}: the answer is not in the form of the Hub ({error!r:.80}); check "
+                "HF_ENDPOINT and the network's login page"
             ) from error
-    return Repository(address, commit, files)
 
 
-def _list(api: HfApi, address: Address, where: dict[str, Any]) -> list[RemoteFile]:
-    headers = request_headers()
+def _find_commit(address: Address) -> str:
+    commit = (
+        HfApi()
+        .repo_info(
+            address.name,
+            revision=address.revision,
+            repo_type=address.kind,
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        )
+        .sha
+    )
+    if not commit or not _COMMIT.fullmatch(commit):
+        raise ValueError(f"sha={commit!r}")
+    return commit
+
+
+def _list(address: Address, commit: str, headers: Mapping[str, str]) -> list[RemoteFile]:
+    where: dict[str, Any] = {"revision": commit, "repo_type": address.kind}
+    listing = HfApi().list_repo_tree(address.name, recursive=True, **where)
     files = []
-    for entry in api.list_repo_tree(address.name, recursive=True, **where):
+    for number, entry in enumerate(listing):
+        if number == _MOST_FILES:
+            raise ValueError(f"more than {_MOST_FILES} entries")
         if isinstance(entry, RepoFile):
             digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
-            url = hf_hub_url(
-                address.name, entry.path, repo_type=address.kind, revision=where["revision"]
-            )
+            url = hf_hub_url(address.name, entry.path, **where)
             files.append(RemoteFile(entry.path, url, entry.size, digest, headers))
     return files
 
@@ -166,7 +181,15 @@ def require_access(address: Address, file: RemoteFile) -> None:
 
 
 def request_headers() -> dict[str, str]:
-    """Returns the headers of requests to the Hub: with the user's token, if there is one."""
+    """Returns the headers of requests to the Hub: with the user's token, if there is one.
+
+    Raises:
+      UserError: The token has characters that none has; they may be in no header, nor in a message.
+    """
+    if not re.fullmatch(r"[!-~]*", get_token() or ""):
+        raise UserError(
+            f"the token in HF_TOKEN, or that of `hf auth login`, is none; copy it from {_TOKENS}"
+        )
     return build_hf_headers(
         library_name="flashmotion_jax", library_version=flashmotion_jax.__version__
     )
@@ -176,8 +199,8 @@ def require_safe_names(names: Sequence[str], source: str) -> None:
     """Checks that names of files, which a server chose, stay in the folder they are put into.
 
     Raises:
-      UserError: A name is absolute, leads elsewhere, or cannot be the name of a file; or one file
-        is the folder of another.
+      UserError: A name is absolute, leads elsewhere, or cannot be the name of a file; or two
+        files have one name, or one is the folder of another.
     """
     for name in names:
         parts = name.split("/")
@@ -195,6 +218,9 @@ def require_safe_names(names: Sequence[str], source: str) -> None:
                 f"{source} lists a file {name[:80]!r}, which is not a name within a folder; nothing"
                 " was downloaded. Report it to the repository's owner"
             )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{source} lists {twice!r} twice")
     folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
     if both := folders & set(names):
         raise UserError(f"{source} lists {min(both)!r} as a file and as a folder")
@@ -225,9 +251,10 @@ def explained(address: Address | None = None) -> Generator[None]:
         url = str(error.response.request.url).partition("?")[0]
         raise OSError(f"{url}: the server answers {status}; try again later") from error
     except HTTPError as error:
+        reason = str(error) or type(error).__name__
         raise ConnectionError(
-            f"cannot reach {_page(address)} ({str(error) or type(error).__name__}); check the "
-            "network, proxies and HF_ENDPOINT, and run the same command again"
+            f"cannot reach {_page(address)} ({reason}); check the network, proxies and "
+            "HF_ENDPOINT, and run the same command again"
         ) from error
 
 

@@ -29,7 +29,8 @@ ATTEMPTS = 6
 PROGRESS = 2**20
 #: Seconds before the second attempt; each further one waits twice as long.
 DELAY = 1.0
-LONGEST_DELAY = 60.0
+#: Seconds that a server may ask for at most. The Hub counts requests in windows of five minutes.
+LONGEST_DELAY = 300.0
 #: Bytes of a request at most: hosts of large files limit one answer to 50 GB.
 SEGMENT = 2**34
 CHUNK = 2**20
@@ -245,8 +246,10 @@ def _require_same_size(response: Any, size: int, start: int) -> None:
 
 
 def _retry_after(response: Any) -> float | None:
-    seconds = response.headers.get("Retry-After", "")
-    return float(seconds) if re.fullmatch(r"\d{1,6}", seconds) else None
+    """Returns the seconds that a server asks for, in the standard's header or in the Hub's."""
+    seconds = re.fullmatch(r"(\d{1,6})", response.headers.get("Retry-After", ""))
+    seconds = seconds or re.search(r";t=(\d{1,6})", response.headers.get("RateLimit", ""))
+    return float(seconds[1]) if seconds else None
 
 
 def _restart(part: Path, start: int, advance: Advance) -> int:

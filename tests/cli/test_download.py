@@ -26,7 +26,7 @@ from flashmotion_jax.hub import plan, transfer
 from flashmotion_jax.hub.catalog import ITEMS
 from flashmotion_jax.hub.transfer import RemoteFile
 from flashmotion_jax.runtime.lock import sole_writer
-from helpers.hub_server import HubServer
+from helpers.hub_server import served_hub
 from helpers.metric_tensors import SIZES, tensors
 
 WEIGHTS, BASE = "quanhaol/FlashMotion", "Wan-AI/Wan2.2-TI2V-5B"
@@ -75,19 +75,8 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    with HubServer() as server:
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {
-            "ENDPOINT": server.url,
-            "HUGGINGFACE_CO_URL_TEMPLATE": template,
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-        }.items():
-            monkeypatch.setattr(huggingface_hub.constants, name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(transfer, "DELAY", 0.001)
+    with served_hub(monkeypatch, tmp_path) as server:
         yield server
-        huggingface_hub.close_session()
 
 
 @pytest.fixture
@@ -312,6 +301,7 @@ def test_a_folder_with_something_else(model, dst, capsys):
         (["flashmotion", "--repo", "x=a/b"], "--repo x=a/b: expected weights=OWNER/NAME or"),
         (["flashmotion", "--repo", "base=b"], "'b' is not a repository; expected OWNER/NAME"),
         (["metrics", "--repo", "inception=a/b"], "--repo inception=a/b: expected i3d=OWNER/NAME"),
+        (["metrics", "/"], "/ cannot be the folder of a download; choose one below it"),
         (["wan22", "a", "b"], "unrecognized arguments: b"),
         (["wan22", "https://huggingface.co/x"], "it is an address; expected a path"),
     ],

@@ -15,6 +15,10 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub
+
+from flashmotion_jax.hub import transfer
+
 #: Files of at least this size are served as those in LFS.
 LFS = 1000
 
@@ -32,6 +36,7 @@ class HubServer:
       statuses: By name of a file, statuses to answer before the file is served, in turn.
       gated: Repositories that only requests with `token` may read.
       listing: Replaces the entries of a repository's listing.
+      pages: Replaces the answers of the API, as the login page of a network does.
       answer_headers: Replaces headers of the answers with a file's bytes.
       ignores_ranges: Whether every request is answered with the whole file.
     """
@@ -48,6 +53,7 @@ class HubServer:
         self.statuses: dict[str, list[int]] = {}
         self.gated: set[str] = set()
         self.listing = lambda entries: entries
+        self.pages: bytes | None = None
         self.answer_headers: dict[str, str] = {}
         self.ignores_ranges = False
         self.commits: dict[str, str] = {}
@@ -135,6 +141,9 @@ class _Handler(BaseHTTPRequestHandler):
     def info(self, repository, revision):
         if not self.known(repository):
             return
+        if self.hub.pages is not None:
+            self.reply(200, self.hub.pages)
+            return
         commit = self.hub.commit(repository)
         if revision not in ("main", commit):
             self.reply(404, X_Error_Code="RevisionNotFound")
@@ -208,3 +217,20 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(60)
         if cut is not None:
             self.close_connection = True
+
+
+@contextlib.contextmanager
+def served_hub(monkeypatch, folder):
+    """Yields a server that huggingface_hub takes for the Hub, for a user without a token."""
+    with HubServer() as server:
+        for name, value in {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(folder / "cache"),
+            "HF_TOKEN_PATH": str(folder / "token"),
+        }.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr(transfer, "DELAY", 0.001)
+        yield server
+        huggingface_hub.close_session()

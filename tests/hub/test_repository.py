@@ -75,6 +75,11 @@ def test_names_that_do_not(name):
     require_safe_names([name], NAME)
 
 
+def test_a_name_that_is_listed_twice():
+    with pytest.raises(UserError, match="lists 'b' twice"):
+        require_safe_names(["a", "b", "b"], NAME)
+
+
 def test_a_file_that_is_a_folder():
     with pytest.raises(UserError, match="lists 'a/b' as a file and as a folder"):
         require_safe_names(["a/b", "a/b/c"], NAME)
@@ -117,6 +122,32 @@ def test_a_listing_in_another_form(hub, listing):
     hub.listing = lambda entries: listing
     with pytest.raises((OSError, UserError), match=r"form of the Hub|has no \*"):
         open_repository(ADDRESS).select(["*"])
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>log in</html>", b"", b"[]", b'{"sha": 5}', b'{"sha": "x"}']
+)
+def test_a_login_page(hub, body):
+    hub.files[NAME] = {"model.pt": BODY}
+    hub.pages = body
+    with pytest.raises(OSError, match="is not in the form of the Hub"):
+        open_repository(ADDRESS)
+
+
+def test_a_listing_without_an_end(hub, monkeypatch):
+    monkeypatch.setattr("flashmotion_jax.hub.repository._MOST_FILES", 3)
+    hub.files[NAME] = {str(i): b"" for i in range(4)}
+    with pytest.raises(OSError, match="more than 3 entries"):
+        open_repository(ADDRESS)
+
+
+@pytest.mark.parametrize("token", ["hf_se\x01cret", "hf_sécret", "hf_se cret", "“hf_secret”"])
+def test_a_token_that_is_none_is_not_printed(hub, monkeypatch, token):
+    hub.files[NAME] = {"model.pt": BODY}
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(UserError, match=r"the token in HF_TOKEN, .* is none; copy it") as error:
+        open_repository(ADDRESS)
+    assert "cret" not in str(error.value)
 
 
 def test_a_missing_file_names_the_nearest(hub):
