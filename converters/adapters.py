@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flashmotion_jax.config.adapters import AdapterConfig, ControlNetConfig, ResNetAdapterConfig
 from flashmotion_jax.config.models import DiTConfig
@@ -57,6 +58,9 @@ PROJECTIONS = (
 def _in_blocks(*names: str) -> tuple[str, ...]:
     return tuple(f"{blocks}.{{layer}}.{name}" for blocks in _BLOCKS for name in names)
 
+
+#: A stem of size one on patches that are folded as by torch's `pixel_unshuffle`.
+FOLDED_LAYOUT = "(q r c) d -> d (c q r)"
 
 #: What a norm may call its scale; the weights of all other modules have the first name.
 _LEAVES = ("weight", "gamma", "scale")
@@ -104,9 +108,33 @@ def _patch_channels(shape: tuple[int, ...], dit_config: DiTConfig) -> int:
 def _resnet_config(
     names: Mapping[str, str], source: StateDict, dit_config: DiTConfig
 ) -> tuple[ResNetAdapterConfig, list[str]]:
-    del dit_config
     stem = source.get(f"{names['stem']}.weight")
-    return (ResNetAdapterConfig(width=stem.shape[0]) if stem else ResNetAdapterConfig()), []
+    if stem is None or len(stem.shape) < 2:
+        return ResNetAdapterConfig(), []
+    width, channels = stem.shape[:2]
+    fields: dict[str, Any] = {"width": width}
+    notices = []
+    kernel = stem.shape[-1] if len(stem.shape) > 3 else 1
+    if channels == math.prod(dit_config.patch_size) * dit_config.in_channels and kernel % 2:
+        fields["stem_kernel"] = kernel
+        notices.append(
+            f"the order of the {channels} channels of folded patches is not in the file: channel, "
+            "row, column, as torch's pixel_unshuffle has them"
+        )
+    elif channels == dit_config.in_channels and kernel % 2:
+        fields |= {"stem_kernel": kernel, "stem_strided": True}
+        notices.append("the stride of the stem is not in the file: that of the DiT's patches")
+    if f"{names['blocks.norm1'].format(layer=0)}.bias" in source:
+        conv = source.get(f"{names['blocks.conv1'].format(layer=0)}.weight")
+        is_3d = conv is not None and len(conv.shape) == 5
+        fields["norm"] = "group_video" if is_3d else "group"
+        fields["num_groups"] = math.gcd(width, 32)
+        notices.append(
+            f"the norms have biases, so they are group norms of {fields['num_groups']} groups over "
+            f"{'all frames' if is_3d else 'each frame'}; --set num_groups=N and --set norm="
+            f"{'group' if is_3d else 'group_video'} change what is not in the file"
+        )
+    return ResNetAdapterConfig(**fields), notices
 
 
 #: By the kinds of `flashmotion_jax.config.adapters.ADAPTERS`.
@@ -137,14 +165,16 @@ NAMES: dict[str, AdapterNames] = {
 }
 
 
-def table(name: str, dit_config: DiTConfig, source: StateDict) -> list[Row]:
+def table(name: str, config: AdapterConfig, dit_config: DiTConfig, source: StateDict) -> list[Row]:
     """Rows with the names that `source` has, and our own where it has none of them."""
     rows = []
     for ours, chosen in choose_names(name, source).items():
         first = chosen.format(layer=0)
         scale = next((leaf for leaf in _LEAVES if f"{first}.{leaf}" in source), "weight")
         rows += [Row(f"{ours}.scale", f"{chosen}.{scale}")] if scale != "weight" else []
-        rows.append(Row(ours, chosen, *_layout(ours, dit_config)))
+        weight = source.get(f"{first}.weight")
+        shape = weight.shape if weight else ()
+        rows.append(Row(ours, chosen, *_layout(ours, config, dit_config, shape)))
     return rows
 
 
@@ -183,8 +213,19 @@ def read_config(
     return NAMES[name].read_config(choose_names(name, source), source, dit_config)
 
 
-def _layout(target: str, dit_config: DiTConfig) -> tuple[str | None, dict[str, int]]:
-    return dit.row_layout("patch_embedding" if target == "stem" else target, dit_config)
+def _layout(
+    target: str, config: AdapterConfig, dit_config: DiTConfig, shape: tuple[int, ...]
+) -> tuple[str | None, dict[str, int]]:
+    """Layout of a module, given the shape of its weight in the file, empty if there is none."""
+    if target != "stem":
+        return dit.row_layout(target, dit_config)
+    if not isinstance(config, ResNetAdapterConfig) or config.stem_strided:
+        return None, {}
+    pattern, sizes = dit.row_layout("patch_embedding", dit_config)
+    if config.stem_kernel > 1:
+        return "h w (q r c) d -> d (c q r) h w", sizes
+    is_folded = len(shape) < 4 or shape[-1] == 1
+    return (FOLDED_LAYOUT if shape and is_folded else pattern), sizes
 
 
 def _choose(names: Sequence[str], source: StateDict) -> str:

@@ -146,7 +146,7 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
         raise UserError(f"{destination} has no known suffix; use .safetensors, .pt or .pth")
     # `read_component` requires it of every adapter.
     dit_config = cast(DiTConfig, component.dit_config)
-    rows = adapters.table(name, dit_config, {})
+    rows = adapters.table(name, component.config, dit_config, {})
     with replacing(destination) as scratch:
         _write_file(scratch, open_tensors(source, component, rows, dtype))
     return f"wrote adapter {name} to {destination}"

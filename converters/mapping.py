@@ -208,9 +208,10 @@ def _entry(
 def _with_rank(layout: str, rank: int) -> str:
     """Adapts a layout to tensors of another rank, by axes of length one."""
     ours, theirs = layout.split(" -> ")
-    if len(theirs.split()) == rank:
+    axes = re.findall(r"\(.*?\)|\S+", theirs)
+    if len(axes) == rank:
         return layout
-    axes = [axis for axis in theirs.split() if axis != "1"]
+    axes = [axis for axis in axes if axis != "1"]
     # In torch they follow the two channel axes of a kernel, or the one axis of a vector.
     return f"{ours} -> {' '.join([*axes[:2], *['1'] * (rank - len(axes)), *axes[2:]])}"
 

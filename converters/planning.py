@@ -160,7 +160,7 @@ def plan_part(part: Part, known: Known) -> Plan:
     name = part.kind.removeprefix("adapters/")
     config, notices = adapters.read_config(name, source, known.dit)
     config = with_overrides(config, known.assignments)
-    rows = adapters.table(name, known.dit, source)
+    rows = adapters.table(name, config, known.dit, source)
     plan = _plan(part.kind, config, known.dit, known, rows, source, adapters.NAMES[name].left_out)
     return dataclasses.replace(plan, notices=[*notices, *plan.notices])
 

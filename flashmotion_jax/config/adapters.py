@@ -21,25 +21,48 @@ class AdapterConfig:
 class ResNetAdapterConfig(AdapterConfig):
     """Configuration of the light adapter: 2-D residual blocks on the trajectory latents alone.
 
+    The defaults are ours; the others are what published files may have, as the paper does not say.
+
     Raises:
-      UserError: The width is below 1.
+      UserError: A size is below 1, `norm` is unknown, the kernel of the stem is even, or the width
+        is no multiple of the number of groups.
     """
 
     # The paper reports 5.02 B parameters for generator and adapter together, leaving 15 to 25 M
     # for the adapter. Two 3 x 3 convolutions of width 128 per block have 20.8 M; widths 64 and 192
     # would fall outside that range.
     width: int = 128
+    # "group" normalizes each latent frame, "group_video" all frames together, as a norm between 3-D
+    # convolutions does.
+    norm: Literal["rms", "group", "group_video"] = "rms"
+    num_groups: int = 32  # of "group" and "group_video"
+    stem_kernel: int = 1
+    # A strided stem is a convolution of the latents, whose stride is the size of a patch. Others
+    # see the patches of the DiT, whose pixels are folded into channels.
+    stem_strided: bool = False
 
     def __post_init__(self) -> None:
         require_sizes(self)
+        require(
+            self.norm in ("rms", "group", "group_video"),
+            f"norm={self.norm!r} is unknown; use rms, group or group_video",
+        )
+        require(
+            self.norm == "rms" or self.width % self.num_groups == 0,
+            f"num_groups={self.num_groups}; expected a divisor of width={self.width}",
+        )
+        require(
+            self.stem_kernel % 2 == 1, f"stem_kernel={self.stem_kernel}; expected an odd number"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ControlNetConfig(AdapterConfig):
     """Configuration of the heavy adapter: a copy of the DiT with a zero projection per block."""
 
-    # The paper does not say. MagicMotion, by the same authors, concatenates both along channels.
-    input: Literal["latents+trajectory", "trajectory"] = "latents+trajectory"
+    # The paper does not say. MagicMotion, by the same authors, concatenates both along channels, in
+    # this order.
+    input: Literal["latents+trajectory", "trajectory+latents", "trajectory"] = "latents+trajectory"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

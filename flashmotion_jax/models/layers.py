@@ -119,7 +119,7 @@ def conv2d(
     *,
     policy: Policy,
     rngs: nnx.Rngs,
-    strides: int = 1,
+    strides: int | tuple[int, int] = 1,
     padding: Any = "SAME",
 ) -> nnx.Conv:
     """A 2-D convolution of images `[..., H, W, C]`."""
@@ -161,6 +161,20 @@ def rms_norm(dim: int, *, eps: float, rngs: nnx.Rngs) -> nnx.RMSNorm:
         epsilon=eps,
         dtype=jnp.float32,
         scale_metadata={"axes": ("norm",)},
+        rngs=rngs,
+    )
+
+
+def group_norm(dim: int, num_groups: int, *, eps: float, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    """GroupNorm of `[N, ..., dim]`: each group of channels over all positions, in float32."""
+    return nnx.GroupNorm(
+        dim,
+        num_groups=num_groups,
+        epsilon=eps,
+        dtype=jnp.float32,
+        use_fast_variance=False,
+        scale_metadata={"axes": ("norm",)},
+        bias_metadata={"axes": ("norm",)},
         rngs=rngs,
     )
 

@@ -41,7 +41,7 @@ def make_module(kind):
 def state_dict(kind, module):
     """The adapter under the first names of the table."""
     parameters = components.flat_parameters(module)
-    rows = adapters.table(kind.removeprefix("adapters/"), tiny.DIT, {})
+    rows = adapters.table(kind.removeprefix("adapters/"), CONFIGS[kind], tiny.DIT, {})
     return {
         key: np.ascontiguousarray(array)
         for entry in make_entries(parameters, rows)

@@ -88,7 +88,7 @@ def test_diffusers_names_and_shapes(kind, folder, table, diffusers_models):
 @pytest.mark.parametrize("name", adapters.NAMES)
 def test_adapter_names_are_unique(name):
     config = ADAPTERS[name].config()
-    rows = adapters.table(name, DiTConfig(), {})
+    rows = adapters.table(name, config, DiTConfig(), {})
     entries = entries_of(f"adapters/{name}", config, rows, DiTConfig())
     keys = [key for entry in entries for key in entry.keys]
     assert len(set(keys)) == len(keys)

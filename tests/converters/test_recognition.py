@@ -34,7 +34,9 @@ def keys_of(kind):
     """The keys and shapes of a component under the first names of its table."""
     is_dit = kind == "dit"
     module = components.abstract_module(kind, CONFIGS[kind], "float32", None if is_dit else DIT)
-    rows = dit.table(DIT, "original") if is_dit else adapters.table(kind[9:], DIT, {})
+    rows = (
+        dit.table(DIT, "original") if is_dit else adapters.table(kind[9:], CONFIGS[kind], DIT, {})
+    )
     entries = make_entries(components.flat_parameters(module), rows)
     return {key: tensor(entry.source_shape) for entry in entries for key in entry.keys}
 

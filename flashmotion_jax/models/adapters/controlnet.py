@@ -67,8 +67,9 @@ class ControlNet(Trunk):
         """Runs its blocks inside the DiT's scan; the carry is its own residual stream."""
         trajectory, context = prepared
         # In every step, unlike the ResNet adapter: its blocks depend on the noise level.
-        if self.adapter_config.input == "latents+trajectory":
-            trajectory = jnp.concatenate([latents, trajectory], axis=-1)
+        inputs = {"latents": latents, "trajectory": trajectory}
+        names = self.adapter_config.input.split("+")
+        channels = jnp.concatenate([inputs[name] for name in names], axis=-1)
         # Its own timestep embedding: it starts as a copy of the DiT's and is trained.
         _, modulation_BT6D = self.embed_timesteps(timesteps)
         rope_TPE = self.rope(latents)
@@ -79,7 +80,7 @@ class ControlNet(Trunk):
             return x_BTPD, scale * gather(projection)(x_BTPD).astype(jnp.float32)
 
         return ResidualStream(
-            self.embed_patches(trajectory), (self.blocks, self.projections, tuple(context)), step
+            self.embed_patches(channels), (self.blocks, self.projections, tuple(context)), step
         )
 
     def copy_from_dit(self, dit: DiT) -> ControlNet:
@@ -97,11 +98,14 @@ class ControlNet(Trunk):
             path: param for path, param in nnx.to_flat_state(nnx.state(dit)) if path[0] != "head"
         }
         q, r = dit.config.patch_size
-        # The kernel's rows are (pixel of the patch, channel): new channels go behind the old ones.
+        # The kernel's rows are (pixel of the patch, channel): new channels go behind those of the
+        # latents, or before them.
         extra = new.config.in_channels - dit.config.in_channels
+        is_first = self.adapter_config.input.startswith("latents")
+        padding = (0, extra) if is_first else (extra, 0)
         kernel = copied["patch_embedding", "kernel"]
         channels = rearrange(kernel.get_value(), "(p c) d -> p c d", p=q * r)
-        padded = jnp.pad(channels, ((0, 0), (0, extra), (0, 0)))
+        padded = jnp.pad(channels, ((0, 0), padding, (0, 0)))
         copied["patch_embedding", "kernel"] = kernel.replace(rearrange(padded, "p c d -> (p c) d"))
         nnx.update(new, nnx.from_flat_state(copied))
         return new
@@ -113,10 +117,8 @@ def controlnet_trunk(config: ControlNetConfig, dit_config: DiTConfig) -> DiTConf
     Raises:
       UserError: `config.input` is unknown.
     """
-    widths = {
-        "latents+trajectory": 2 * dit_config.in_channels,
-        "trajectory": dit_config.in_channels,
-    }
-    if config.input not in widths:
-        raise UserError(f"input={config.input!r} is unknown; use one of {sorted(widths)}")
-    return dataclasses.replace(dit_config, in_channels=widths[config.input])
+    inputs = ("latents+trajectory", "trajectory+latents", "trajectory")
+    if config.input not in inputs:
+        raise UserError(f"input={config.input!r} is unknown; use one of {', '.join(inputs)}")
+    count = len(config.input.split("+"))
+    return dataclasses.replace(dit_config, in_channels=count * dit_config.in_channels)
