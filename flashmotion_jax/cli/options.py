@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -141,6 +142,28 @@ def path_text(text: str) -> str:
 def path(text: str) -> Path:
     """Parses a path, as `path_text` does."""
     return Path(path_text(text))
+
+
+def lora(text: str) -> tuple[str, float]:
+    """Parses FILE or FILE:WEIGHT, a LoRA.
+
+    Raises:
+      argparse.ArgumentTypeError: there is no file, or the weight is not a finite number.
+    """
+    file, colon, weight = text.rpartition(":")
+    if not colon or "/" in weight or "\\" in weight:  # a colon of a folder or of a drive
+        return path_text(text), 1.0
+    try:
+        number = float(weight)
+    except ValueError:
+        if "." in weight:  # a colon of the file's own name
+            return path_text(text), 1.0
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected a file, or a file, a colon and a weight, as in a.safetensors:0.8"
+        )
+    return path_text(file), number
 
 
 def positive(text: str) -> int:

@@ -66,6 +66,15 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="first frame (default: none, text-to-video)",
     )
+    add(
+        "--lora",
+        type=options.lora,
+        action="append",
+        default=[],
+        metavar="F[:WEIGHT]",
+        help="merge a LoRA into the generator, or into the adapter if it says that it is for one "
+        "(default weight: 1; repeatable), see docs/lora.md",
+    )
     add("--prompt", default="", metavar="TEXT", help="description of the video (default: empty)")
     add(
         "--trajectory",
@@ -191,6 +200,8 @@ def run(args: argparse.Namespace) -> int:
         devices=args.devices,
         prompt_cache=args.prompt_cache,
     )
+    for file, weight in args.lora:
+        options.print_status(f"{pipeline.load_lora(file, weight)}, weight {weight:g}")
     request = _request(pipeline, args)
     with options.progress_bars() as progress, _profiler(args.profile):
         video = pipeline.run(request, progress)[0]

@@ -2,36 +2,84 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from flax import nnx
 from jax.sharding import Mesh
 
+from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import ADAPTERS, DiTConfig
+from flashmotion_jax.converters.lora import LoRA, component_of, open_lora, plan_lora
+from flashmotion_jax.inference.lora import Weighted, load_merged
+from flashmotion_jax.models.adapters import adapter_class
 from flashmotion_jax.runtime import sharding
+from flashmotion_jax.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A component of a checkpoint, which a call loads.
+
+    Attributes:
+      path: Folder of the checkpoint.
+      kind: One of `checkpoints.components.kinds`.
+      dtype: Of matmuls, convolutions and their weights.
+    """
+
+    path: Path
+    kind: str
+    dtype: str
+
+    def __call__(self) -> Any:
+        """Loads the module with its weights, onto the current mesh."""
+        return components.load_component(self.path, self.kind, self.dtype)
+
+    def abstract(self) -> nnx.Module:
+        """Builds the module with shapes and dtypes in place of arrays."""
+        component = components.read_component(self.path, self.kind)
+        config, dit_config = component.config, component.dit_config
+        return components.abstract_module(self.kind, config, self.dtype, dit_config)
 
 
 class ModelStore:
     """Loads models on demand, onto the devices of a mesh.
 
+    A model whose LoRAs change is loaded again: the original weights need no memory, and are
+    the same bits again without the LoRAs.
+
     Args:
       loaders: Function that makes each model, by name.
       mesh: The devices.
       keep_loaded: Keep models in memory between uses.
+      dit_config: Of the generator.
 
     Attributes:
-      loaders: See `Args`.
+      loaders: Function that makes each model, by name.
       loaded: Models that are kept in memory, by name.
+      loras: LoRAs to merge when a model is loaded, by its name.
       load_seconds: Time spent on loading; callers reset it.
     """
 
-    def __init__(self, loaders: Mapping[str, Callable[[], Any]], mesh: Mesh, keep_loaded: bool):
+    def __init__(
+        self,
+        loaders: Mapping[str, Callable[[], Any]],
+        mesh: Mesh,
+        keep_loaded: bool,
+        dit_config: DiTConfig,
+    ):
         self.load_seconds = 0.0
         self.loaders = loaders
+        self.loaded: dict[str, Any] = {}
+        self.loras: dict[str, list[Weighted]] = {}
         self._mesh = mesh
         self._keep_loaded = keep_loaded
-        self.loaded: dict[str, Any] = {}
+        self._dit_config = dit_config
 
     def __contains__(self, name: str) -> bool:
         """Whether there is such a model, loaded or not."""
@@ -51,10 +99,71 @@ class ModelStore:
         start = time.perf_counter()
         model = self.loaded.get(name)
         if model is None:
-            model = self.loaders[name]()
+            loras = self.loras.get(name)
+            model = load_merged(self.loaders[name], loras) if loras else self.loaders[name]()
             if self._mesh.size > 1:
                 model = sharding.place(model, self._mesh)
         if self._keep_loaded and keep:
             self.loaded[name] = model
         self.load_seconds += time.perf_counter() - start
         yield model
+
+    def add_lora(self, path: str | Path, weight: float, name: str | None) -> LoRA:
+        """Adds a LoRA to a model.
+
+        Args:
+          path: Its file.
+          weight: What its changes are multiplied with.
+          name: "dit" or "adapter"; None takes what the file says.
+
+        Raises:
+          UserError: It does not fit the model; nothing has been loaded or changed.
+        """
+        if not math.isfinite(weight):
+            raise UserError(f"the weight of {path} is {weight}; expected a finite number, often 1")
+        file, path = open_lora(path)
+        name = name or component_of(file)
+        if name not in ("dit", "adapter"):
+            raise UserError(f"{path} for {name!r}; expected 'dit' or 'adapter'")
+        if name not in self:
+            raise UserError(f"{path} is for an adapter, and this pipeline has none; choose one")
+        loader = self.loaders[name]
+        module = loader.abstract() if isinstance(loader, Stored) else loader()
+        kind = "dit" if name == "dit" else _adapter_kind(module)
+        parameters = components.flat_parameters(module)
+        lora = plan_lora(file, path, name, kind, parameters, self._dit_config)
+        self.loras.setdefault(name, []).append(Weighted(lora, weight))
+        self.loaded.pop(name, None)
+        return lora
+
+    def remove_loras(self, path: str | Path | None) -> None:
+        """Removes the LoRAs of a file, or all.
+
+        Raises:
+          UserError: The file is not loaded.
+        """
+
+        def is_kept(file: Path) -> bool:
+            return path is not None and Path(path) not in (file, file.parent)
+
+        kept = {
+            name: [one for one in loras if is_kept(one.lora.path)]
+            for name, loras in self.loras.items()
+        }
+        changed = [name for name, loras in kept.items() if len(loras) < len(self.loras[name])]
+        if path is not None and not changed:
+            files = [str(one.lora.path) for loras in kept.values() for one in loras]
+            raise UserError(f"{path} is not loaded; loaded are {', '.join(files) or 'none'}")
+        self.loras = kept
+        for name in changed:
+            self.loaded.pop(name, None)
+
+
+def _adapter_kind(module: nnx.Module) -> str:
+    for name in ADAPTERS:
+        if isinstance(module, adapter_class(name)):
+            return f"adapters/{name}"
+    raise UserError(
+        f"the adapter is a {type(module).__name__}; LoRAs can be merged into those of "
+        f"{', '.join(ADAPTERS)}"
+    )

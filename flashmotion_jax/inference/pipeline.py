@@ -27,16 +27,17 @@ import numpy as np
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DEFAULT_ADAPTER, DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
 from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
-from flashmotion_jax.inference.model_store import ModelStore
+from flashmotion_jax.inference.model_store import ModelStore, Stored
 from flashmotion_jax.inference.request import Request, make_request
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE, Past
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.progress import Progress
+from flashmotion_jax.runtime.progress import Progress, StepCounter
 from flashmotion_jax.text.prompts import PromptEncoder
 
 
@@ -62,34 +63,6 @@ class StageTime:
     stage: str
     load: float
     run: float
-
-
-class _Steps:
-    """Counts the steps of the current stage and reports them to a callback."""
-
-    def __init__(self, listener: Progress | None):
-        self._listener = listener
-        self._stage, self._total, self._finished = "", 0, 0
-
-    def start(self, stage: str, total: int) -> None:
-        """Starts a stage."""
-        self._stage, self._total = stage, total
-        self(0)
-
-    def advance(self) -> None:
-        """Counts a finished step."""
-        self(self._finished + 1)
-
-    def end(self) -> None:
-        """Reports all steps of the stage as finished."""
-        if self._finished < self._total:
-            self(self._total)
-
-    def __call__(self, finished: int) -> None:
-        """Reports the number of finished steps of the stage."""
-        self._finished = finished
-        if self._listener:
-            self._listener(self._stage, finished, self._total)
 
 
 class Pipeline:
@@ -134,8 +107,8 @@ class Pipeline:
         self._vae_config = vae_config
         self._grid = Grid.of(dit_config, vae_config)
         self._mesh = sharding.make_mesh(context=devices)
-        self._models = ModelStore(components, self._mesh, keep_loaded)
-        self._steps = _Steps(None)
+        self._models = ModelStore(components, self._mesh, keep_loaded, dit_config)
+        self._steps = StepCounter(None)
         self._encode_prompts = PromptEncoder(
             tokenizer,
             lambda: self._models.use("text_encoder", keep=False),
@@ -178,14 +151,12 @@ class Pipeline:
         kind = adapter if isinstance(adapter, str) else None
         folder = components.open_checkpoint(path, kind)
         dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-        load = functools.partial(components.load_component, folder.path, dtype=dtype)
         loaders: dict[str, Callable[[], Any]] = {
-            name: functools.partial(load, name) for name in ("dit", "vae", "text_encoder")
+            name: Stored(folder.path, name, dtype) for name in ("dit", "vae", "text_encoder")
         }
         if adapter is not None:
-            loaders["adapter"] = (
-                functools.partial(load, f"adapters/{kind}") if kind else lambda: adapter
-            )
+            stored = Stored(folder.path, f"adapters/{kind}", dtype)
+            loaders["adapter"] = stored if kind else lambda: adapter
         return cls(
             loaders,
             tokenizer=folder.tokenizer,
@@ -197,6 +168,38 @@ class Pipeline:
             prompt_cache=Path(prompt_cache) if prompt_cache else None,
             cache_key=f"{folder.text_encoder_key}-{dtype}",
         )
+
+    def load_lora(
+        self, path: str | Path, weight: float = 1.0, *, component: str | None = None
+    ) -> LoRA:
+        """Merges a LoRA into the generator or the adapter, in addition to those merged before.
+
+        The model is read again when it is next used, and the original weights need no memory.
+
+        Args:
+          path: File or folder of PEFT, diffusers, Kohya, musubi-tuner, VideoX-Fun, ComfyUI or this
+            project: LoRA, DoRA, LoHa, LoKr, or differences of weights.
+          weight: What its changes are multiplied with.
+          component: "dit" or "adapter"; by default what the file says, or else "dit".
+
+        Returns:
+          What the file changes; `str` describes it.
+
+        Raises:
+          UserError: The file is no LoRA, or one for another model. Nothing has changed.
+        """
+        return self._models.add_lora(path, weight, component)
+
+    def unload_lora(self, path: str | Path | None = None) -> None:
+        """Removes a LoRA, or all; the weights are again the bits that they were.
+
+        Args:
+          path: As it was loaded; None for all.
+
+        Raises:
+          UserError: It is not loaded.
+        """
+        self._models.remove_loras(path)
 
     def __call__(
         self,
@@ -270,7 +273,7 @@ class Pipeline:
         Returns:
           uint8 `[B, F, H, W, 3]`.
         """
-        self._steps = _Steps(progress)
+        self._steps = StepCounter(progress)
         self.stage_times = []
         sampling = request.sampling
         with jax.set_mesh(self._mesh):

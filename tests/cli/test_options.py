@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -38,3 +39,25 @@ def test_a_command_chooses_the_folder_before_it_imports_jax(tmp_path):
 @pytest.mark.parametrize("text", ["1/2", "2/2"])
 def test_a_part_is_a_number_and_a_count(text):
     assert options.part(text) == tuple(map(int, text.split("/")))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.safetensors", ("a.safetensors", 1.0)),
+        ("dir:b/a.safetensors", ("dir:b/a.safetensors", 1.0)),
+        ("C:\\a.safetensors", ("C:\\a.safetensors", 1.0)),
+        ("C:\\a.safetensors:-0.5", ("C:\\a.safetensors", -0.5)),
+        ("a.safetensors:.8", ("a.safetensors", 0.8)),
+        ("style:2.safetensors", ("style:2.safetensors", 1.0)),
+        ("folder:2", ("folder", 2.0)),
+    ],
+)
+def test_a_lora_is_a_file_and_a_weight(text, expected):
+    assert options.lora(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a:nan", "a:inf", "a:x", "a:", ":1", "", "  "])
+def test_what_is_no_lora(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        options.lora(text)
