@@ -6,21 +6,20 @@ read; the tensors of the file are read when it is merged.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax import nnx
 
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import parse_json, read_json_object
 
-from . import adapters, dit
+from . import adapters, dit, lora_keys
 from .lora_changes import Change, find_kinds, parts_of
 from .lora_keys import Modules, is_text_encoder, split_key
 from .mapping import Entry, Row, make_entries
@@ -101,8 +100,7 @@ def component_of(file: WeightFile) -> str:
     first = next(iter(file.tensors), "")
     for wrapper in ("base_model.model.", "model.", "module."):
         first = first.removeprefix(wrapper)
-    prefixes = tuple(prefix for prefix in adapters.PREFIXES if prefix)
-    return "adapter" if first.startswith(prefixes) else "dit"
+    return "adapter" if first.startswith(lora_keys.ADAPTERS) else "dit"
 
 
 def plan_lora(
@@ -132,7 +130,7 @@ def plan_lora(
     parts, skipped = _sort(tensors, path)
     # A parameter may stand for itself, as `blocks.0.modulation` does.
     names = {key.rpartition(".")[0] for key in keys} | keys.keys()
-    modules = Modules(names - {""}, adapters.PREFIXES)
+    modules = Modules(names - {""})
     changes: dict[Place, list[Change]] = {}
     entries: dict[str, Entry] = {}
     problems: list[str] = []
@@ -212,6 +210,8 @@ def _changes(
     factor = 1.0
     for kind in kinds:
         change = Change(kind, parts_of(kind, parts))
+        if change.rank == 0:
+            raise UserError("its rank is 0")
         if change.rank is not None or kind == "LoKr":
             if has_alpha and change.rank is not None and "alpha" not in parts:
                 raise UserError("its alpha is missing, though other modules of the file have one")
@@ -238,8 +238,8 @@ class _Settings:
 
     alpha: float | None = None
     alpha_pattern: Mapping[str, float] | None = None
-    rank: int | None = None
-    rank_pattern: Mapping[str, int] | None = None
+    rank: float | None = None
+    rank_pattern: Mapping[str, float] | None = None
     by_root: bool = False
 
     def factor(self, module: str, rank: int | None, tensor: Tensor | None) -> float:
@@ -262,12 +262,11 @@ class _Settings:
         if self.alpha is None:
             return 1.0
         alpha = _by_pattern(self.alpha_pattern, module, self.alpha)
-        if rank is None:
-            rank = _by_pattern(self.rank_pattern, module, self.rank or 1)
-        return alpha / (math.sqrt(rank) if self.by_root else rank)
+        divisor = rank or _by_pattern(self.rank_pattern, module, self.rank or 1)
+        return alpha / (math.sqrt(divisor) if self.by_root else divisor)
 
 
-def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+def _by_pattern(patterns: Mapping[str, float] | None, module: str, default: float) -> float:
     """The value of the first pattern that a module's name ends with, as in PEFT."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
@@ -278,35 +277,34 @@ def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -
 def _read_settings(file: WeightFile, path: Path) -> _Settings:
     """Settings from the metadata that diffusers writes, or from PEFT's file beside it."""
     beside = path.with_name("adapter_config.json")
-    where = "the metadata lora_adapter_metadata"
-    try:
-        if "lora_adapter_metadata" in file.metadata:
-            values = json.loads(file.metadata["lora_adapter_metadata"])
-            prefix = "transformer."
+    fix = "expected the settings of a LoRA: r, lora_alpha, rank_pattern, alpha_pattern"
+    if "lora_adapter_metadata" in file.metadata:
+        where = f"lora_adapter_metadata of {path}"
+        values = parse_json(file.metadata["lora_adapter_metadata"], where, fix)
+        prefix = "transformer."
+        if isinstance(values, dict):
             values = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-        elif path.name.startswith("adapter_model.") and beside.is_file():
-            values, where = json.loads(beside.read_text(encoding="utf-8")), beside.name
-        else:
-            return _Settings()
-        if not isinstance(values, dict):
-            raise TypeError("not an object")
-        alpha = values.get("lora_alpha", values.get("alpha"))
-        patterns = [dict(values.get(f"{name}_pattern") or {}) for name in ("alpha", "rank")]
-        for number in (alpha, *patterns[0].values(), *patterns[1].values()):
-            if number is not None and not math.isfinite(number):
-                raise ValueError(f"alpha {number}")
+    elif path.name.startswith("adapter_model.") and beside.is_file():
+        where, values = str(beside), read_json_object(beside, fix)
+    else:
+        return _Settings()
+    try:
+        alpha, rank = values.get("lora_alpha", values.get("alpha")), values.get("r")
+        patterns = [
+            {str(pattern): float(value) for pattern, value in (values.get(name) or {}).items()}
+            for name in ("alpha_pattern", "rank_pattern")
+        ]
+        for pattern in (*patterns[0], *patterns[1]):
+            re.compile(pattern)
         return _Settings(
             None if alpha is None else float(alpha),
             patterns[0],
-            values.get("r"),
+            None if rank is None else float(rank),
             patterns[1],
             bool(values.get("use_rslora")),
         )
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path}: {where} is not the configuration of a LoRA ({error!s:.100}); expected JSON "
-            "with r, lora_alpha, rank_pattern and alpha_pattern"
-        ) from error
+    except (ValueError, TypeError, AttributeError, re.error) as error:
+        raise UserError(f"{where}: {error!s:.100}; {fix}") from error
 
 
 def _check(change: Change, shape: tuple[int, ...], other_model: str) -> None:

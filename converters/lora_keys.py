@@ -60,6 +60,12 @@ PREFIXES = (
     *("lora_unet_", "lora_transformer_", "lora_dit_", "lycoris_", "_"),
 )
 
+#: Prefixes of an adapter's modules.
+ADAPTERS = (
+    *("controlnet.", "control_net.", "trajectory_controlnet.", "control_adapter."),
+    *("adapter.", "trajectory_adapter.", "resnet.", "resnet_adapter."),
+)
+
 #: Prefixes of text encoders, whose LoRAs are left out.
 TEXT_ENCODERS = ("lora_te", "text_encoder", "text_model", "lora_prior_te")
 
@@ -98,22 +104,20 @@ class Modules:
 
     Args:
       names: Names with dots; several may be one module.
-      prefixes: Prefixes in addition to `PREFIXES`.
     """
 
-    def __init__(self, names: Iterable[str], prefixes: Iterable[str] = ()):
+    def __init__(self, names: Iterable[str]):
         self._names = {name: name for name in names}
         flat = {name.replace(".", "_"): name for name in self._names}
         if len(flat) != len(self._names):
             raise ValueError("two modules have the same name with underscores")
         self._names |= flat
-        self._prefixes = (*PREFIXES, *(prefix for prefix in prefixes if prefix))
 
     def find(self, module: str) -> str | None:
         """Returns the name of a module without prefixes, or None if the model has none such."""
         module = module.replace(".processor.", ".")
         while module not in self._names:
-            prefix = next((p for p in self._prefixes if module.startswith(p)), None)
+            prefix = next((p for p in PREFIXES + ADAPTERS if module.startswith(p)), None)
             if prefix is None:
                 return None
             module = module.removeprefix(prefix)

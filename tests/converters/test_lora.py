@@ -226,6 +226,7 @@ BAD = {
     ),
     "two ranks": (GOOD | {UP: ones(48, 3)}, r"lora_up \[48, 3\] and lora_down \[2, 48\] have diff"),
     "no rank": ({DOWN: ones(48), UP: ones(48)}, "different ranks|do not fit"),
+    "rank 0": (GOOD | {DOWN: ones(0, 48), UP: ones(48, 0)}, "its rank is 0"),
     "another width": (
         {DOWN: ones(2, 5120), UP: ones(5120, 2)},
         r"made for \[5120, 5120\], but the weight is \[48, 48\]; .*that of Wan2.1 or Wan2.2 14B",
@@ -283,11 +284,22 @@ def test_problems_are_counted(tmp_path):
         plan(lora_files.write(tmp_path / "a.safetensors", tensors))
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"lora_alpha": "x"}', '{"lora_alpha": NaN}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        '{"lora_alpha": "x"}',
+        '{"lora_alpha": NaN}',
+        '{"alpha_pattern": 3}',
+        '{"alpha_pattern": {"(": 3}}',
+        '{"r": []}',
+    ],
+)
 def test_bad_configurations_of_peft(text, tmp_path):
     lora_files.write(tmp_path / "adapter_model.safetensors", lora_files.named("peft", PAIRS))
     (tmp_path / "adapter_config.json").write_text(text)
-    with pytest.raises(UserError, match="is not the configuration of a LoRA"):
+    with pytest.raises(UserError, match="expected the settings of a LoRA"):
         plan(tmp_path)
 
 
