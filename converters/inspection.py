@@ -36,6 +36,7 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
         return _describe_checkpoint(Path(source))
     path = locate(source, LAYOUTS["original"])
     if path.is_dir():
+        open_folder(path)  # raises if it is none that is known
         return "\n\n".join(_describe_part(path, kind) for kind in LAYOUTS["original"])
     listing = _list(read_file(path))
     names = names or Names()

@@ -116,7 +116,12 @@ def _add_export(commands: Any) -> None:
     parser = commands.add_parser("export", help="write a checkpoint in a PyTorch layout")
     add = parser.add_argument
     add("source", type=options.path, metavar="DIR", help="checkpoint of this project")
-    add("destination", metavar="DST", help="new folder, or .safetensors file")
+    add(
+        "destination",
+        type=options.path_text,
+        metavar="DST",
+        help="new folder, or .safetensors file",
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--layout", choices=("original", "diffusers"), help="layout of the exported folder"

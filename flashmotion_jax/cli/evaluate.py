@@ -39,6 +39,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--root", type=options.path_text, metavar="DIR", help="folder of the benchmark")
     add(
         "--pred",
+        type=options.path_text,
         metavar="DIR",
         help="generated videos: <id>.mp4, or <id>/ of images",
     )

@@ -124,12 +124,15 @@ class Generator:
           UserError: An input is damaged, or does not fit the model.
         """
         names = ("num_inference_steps", "height", "width", "num_frames", "guidance_scale")
-        options = {name: settings[name] for name in (*names, "adapter_scale", "map_kind")}
+        options = {name: settings[name] for name in (*names, "adapter_scale")}
+        if settings["adapter"] == "none":
+            trajectory = None
         return self._pipeline(settings["adapter"]).request(
             image,
             settings["prompt"],
-            trajectory if settings["adapter"] != "none" else None,
+            trajectory,
             settings["seed"],
+            map_kind=None if trajectory is None else settings["map_kind"],
             **options,
         )
 

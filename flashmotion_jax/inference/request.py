@@ -86,6 +86,8 @@ def make_request(
       UserError: An argument is invalid; the message says what was expected.
     """
     prompts = _check_prompts(prompt)
+    if map_kind is not None and trajectory is None:
+        raise UserError(f"map_kind={map_kind!r} without a trajectory to draw; give one, or omit it")
     sampling = _override(sampling, num_inference_steps, guidance_scale)
     images = [_read(item) for item in _one_each("image", image, len(prompts))]
     height, width = _size(height, width, images[0], sampling, grid)

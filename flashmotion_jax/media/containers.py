@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from flashmotion_jax.runtime.errors import UserError, is_transient
+from flashmotion_jax.runtime.errors import UserError, is_transient, require_file
 from flashmotion_jax.runtime.limits import check_image_size
 
 #: FFmpeg's names of the formats that are read: MP4 and MOV, MKV and WebM, AVI, GIF.
@@ -39,8 +39,7 @@ def open_video(path: str | Path) -> Generator[tuple[Any, Any], None, None]:
       OSError: The disk or the network failed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no video file at {path}")
+    require_file(path, "video file", _EXPECTED)
     options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
     try:
         # FFmpeg reports damage, too, as an input/output error, a missing permission or too little

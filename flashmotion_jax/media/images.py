@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from flashmotion_jax.runtime.errors import UserError, is_transient
+from flashmotion_jax.runtime.errors import UserError, is_transient, require_file
 from flashmotion_jax.runtime.limits import check_image_size
 
 Frames = TypeVar("Frames", bound=Any)
@@ -47,8 +47,7 @@ def open_image(path: str | Path) -> Generator[Image.Image, None, None]:
       OSError: The disk or the network failed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no image at {path}: give the path of a PNG, JPEG or WebP file")
+    require_file(path, "image", "give the path of a PNG, JPEG or WebP file")
     try:
         _prepare_heif(path)
         Image.init()

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback as tracebacks
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 
@@ -40,7 +41,7 @@ def exit_status(program: str, run: Callable[[], int], *, traceback: bool = False
             return run()
     except KeyboardInterrupt as error:
         status, failure = 130, error
-        message = f"\n{program}: interrupted; no file is incomplete, run it again"
+        message = f"\n{program}: interrupted; it left no partial files, so run it again"
     except UserError as error:
         status, failure, message = 2, error, f"{program}: {error}"
     except Exception as error:
@@ -91,6 +92,22 @@ _OF_THE_INPUT = (
     errno.EINVAL,
     errno.EOVERFLOW,
 )
+
+
+def require_file(path: Path, what: str, fix: str) -> None:
+    """Checks that a path is that of a file.
+
+    Args:
+      path: The path.
+      what: What the file is, in the message.
+      fix: What to give instead, in the message.
+
+    Raises:
+      UserError: There is nothing, or a folder.
+    """
+    if not path.is_file():
+        place = f"{path}, which is a folder" if path.is_dir() else str(path)
+        raise UserError(f"no {what} at {place}: {fix}")
 
 
 def is_transient(error: Exception) -> bool:

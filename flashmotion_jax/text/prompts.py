@@ -95,6 +95,7 @@ class PromptEncoder:
         file = self._file(prompt)
         if prompt not in self._memory and file and file.exists():
             self._memory[prompt] = np.load(file, allow_pickle=False)
+            self._tokenizer([prompt], self._text_len)  # warns if the prompt was truncated
         return prompt in self._memory
 
     def _store(self, prompt: str, embedding: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flashmotion_jax.runtime.atomic import replacing
-from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.errors import UserError, require_file
 from flashmotion_jax.runtime.json_files import read_json_value
 from flashmotion_jax.trajectory.keyframes import Keyframe, interpolate
 from flashmotion_jax.trajectory.masks import Mask, read_mask_png
@@ -150,8 +150,7 @@ class Trajectory:
           UserError: The file is missing, not JSON, or invalid; the message lists all problems.
         """
         path = Path(path)
-        if not path.is_file():
-            raise UserError(f"no trajectory at {path}: give the path of a trajectory.json")
+        require_file(path, "trajectory", "give the path of a trajectory.json")
         data = read_json_value(path, "format: docs/trajectories.md")
         try:
             return cls.from_dict(data, path.parent)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from flashmotion_jax.cli import options
+from flashmotion_jax.cli.main import build_parser, main
 
 
 @pytest.mark.parametrize("chosen", [None, "elsewhere"])
@@ -34,6 +36,30 @@ def test_a_command_chooses_the_folder_before_it_imports_jax(tmp_path):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == str(tmp_path / "flashmotion" / "compiled")
+
+
+def parsers(parser):
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from parsers(command)
+
+
+def test_every_path_is_checked(capsys):
+    """An empty path, often an unset variable of a shell, would mean the current folder."""
+    paths = 0
+    for parser in parsers(build_parser()):
+        outputs = sum((parser.get_default("outputs") or {}).values(), ())
+        for action in parser._actions:
+            is_path = re.search(r"\b(DIR|SRC|DST|FILE|MODEL)\b|\bF\.", str(action.metavar))
+            if is_path and action.dest not in outputs and action.const != "":
+                assert action.type in (options.path_text, options.path), (parser.prog, action)
+                paths += 1
+    assert paths > 20
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--bench", "sprites", "--root", "x", "--pred", ""])
+    assert "argument --pred: ''; expected a path" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["1/2", "2/2"])

@@ -29,6 +29,12 @@ def test_folder_with_a_missing_part(original, tmp_path, capsys):
     assert "safetensors does not exist" in text
 
 
+def test_unknown_folder(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("no weights")
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "is not a Wan2.2 checkpoint" in capsys.readouterr().err
+
+
 def test_single_file_under_its_own_names(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     content = {

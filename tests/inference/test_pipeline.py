@@ -263,6 +263,8 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
         ({"prompt": 3}, "prompt=3; expected a string"),
         ({"prompt": ["a", "b"], "image": [None]}, "1 values of image for 2 prompts"),
         ({"trajectory": None}, "the adapter needs a trajectory"),
+        ({"trajectory": None, "map_kind": "box"}, "map_kind='box' without a trajectory"),
+        ({"image": "."}, "no image at ., which is a folder"),
         ({"image": "missing.png"}, "no image at missing.png"),
         ({"image": np.zeros((4, 4))}, r"image is float64 \(4, 4\)"),
         ({"height": 0, "width": 64}, "height=0, width=64"),

@@ -28,13 +28,13 @@ def encoder():
     return tiny.random_module(lambda: TextEncoder(tiny.TEXT, rngs=nnx.Rngs(0)))
 
 
-def make(encoder, loads, **kwargs):
+def make(encoder, loads, tokenizer=None, **kwargs):
     @contextmanager
     def use():
         loads.append(1)
         yield encoder
 
-    return PromptEncoder(Words(), use, 80, **kwargs)
+    return PromptEncoder(tokenizer or Words(), use, 80, **kwargs)
 
 
 def test_equals_the_encoder_on_the_padded_prompt(encoder):
@@ -54,6 +54,19 @@ def test_encoder_is_loaded_only_for_new_prompts(encoder):
     assert len(loads) == 1
     encode(["c"])
     assert len(loads) == 2
+
+
+def test_a_truncated_prompt_is_told_again_when_it_comes_from_the_disk(encoder, tmp_path):
+    told = []
+
+    class Watched(Words):
+        def __call__(self, prompts, length):
+            told.append(prompts)
+            return super().__call__(prompts, length)
+
+    for _ in range(2):
+        make(encoder, [], tokenizer=Watched(), cache_dir=tmp_path)(["a dog"])
+    assert told == [["a dog"]] * 2
 
 
 def test_embeddings_on_disk_belong_to_their_encoder(encoder, tmp_path):

@@ -115,9 +115,10 @@ def find_network(path: str | Path, network: Network) -> Path:
     there = sorted(path.glob(f"{network}-*.npz")) if path.is_dir() else []
     found = [one for one in there if re.fullmatch(rf"{network}-[0-9a-f]{{64}}", one.stem)]
     if len(found) != 1:
-        what = f"{len(found)} of them" if found else "none"
-        raise UserError(
-            f"expected a file {network}-<sha256>.npz at {path}, there is {what}; make it with "
-            "`flashmotion convert metrics SRC DST`, or give the file itself"
+        there_is = (
+            f"there are {len(found)} of them: give the file itself"
+            if found
+            else "there is none: `flashmotion convert metrics SRC DST` writes it"
         )
+        raise UserError(f"expected a file {network}-<sha256>.npz in {path}, but {there_is}")
     return found[0]
