@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.config import AdapterConfig, DiTConfig, adapter_name
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.json_files import parse_json, read_json_object
 
@@ -106,8 +106,7 @@ def component_of(file: WeightFile) -> str:
 def plan_lora(
     file: WeightFile,
     path: Path,
-    component: str,
-    kind: str,
+    adapter: AdapterConfig | None,
     parameters: Mapping[str, nnx.Variable],
     dit_config: DiTConfig,
 ) -> LoRA:
@@ -116,8 +115,7 @@ def plan_lora(
     Args:
       file: The file.
       path: Its path.
-      component: "dit" or "adapter".
-      kind: Its kind, one of `checkpoints.components.kinds`.
+      adapter: Configuration of the adapter to change; None for the generator.
       parameters: The model's parameters, abstract or not, by dotted path.
       dit_config: Of the generator.
 
@@ -125,7 +123,8 @@ def plan_lora(
       UserError: The file is no LoRA, or not for this model; the message names the first problem.
     """
     tensors = dequantize(file)
-    keys = _model_keys(kind, parameters, dit_config)
+    component = "adapter" if adapter else "dit"
+    keys = _model_keys(adapter, parameters, dit_config)
     settings = _read_settings(file, path)
     parts, skipped = _sort(tensors, path)
     # A parameter may stand for itself, as `blocks.0.modulation` does.
@@ -156,15 +155,14 @@ def plan_lora(
 
 
 def _model_keys(
-    kind: str, parameters: Mapping[str, nnx.Variable], config: DiTConfig
+    adapter: AdapterConfig | None, parameters: Mapping[str, nnx.Variable], config: DiTConfig
 ) -> dict[str, tuple[Entry, int]]:
     """Every key of a model's tensors, in all layouts -> the parameter and the layer."""
     of_dit = [dit.table(config, layout) for layout in ("original", "diffusers")]
     of_dit.append([*(Row(ours, theirs) for ours, theirs in _MIXED.items()), *of_dit[0]])
     tables = of_dit
-    if kind != "dit":
-        name = kind.removeprefix("adapters/")
-        own = adapters.table(name, config, {})
+    if adapter:
+        own = adapters.table(adapter_name(adapter), adapter, config, {})
         copies_dit = any(row.target == "blocks.self_attn.q" for row in own)
         tables = [[*table, *own] for table in of_dit] if copies_dit else [own]
     return {

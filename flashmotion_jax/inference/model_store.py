@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import ADAPTERS, DiTConfig
+from flashmotion_jax.config import ADAPTERS, AdapterConfig, DiTConfig
 from flashmotion_jax.converters.lora import LoRA, component_of, open_lora, plan_lora
 from flashmotion_jax.inference.lora import Weighted, load_merged
 from flashmotion_jax.models.adapters import adapter_class
@@ -129,9 +129,9 @@ class ModelStore:
             raise UserError(f"{path} is for an adapter, and this pipeline has none; choose one")
         loader = self.loaders[name]
         module = loader.abstract() if isinstance(loader, Stored) else loader()
-        kind = "dit" if name == "dit" else _adapter_kind(module)
+        adapter = None if name == "dit" else _adapter_config(module)
         parameters = components.flat_parameters(module)
-        lora = plan_lora(file, path, name, kind, parameters, self._dit_config)
+        lora = plan_lora(file, path, adapter, parameters, self._dit_config)
         self.loras.setdefault(name, []).append(Weighted(lora, weight))
         self.loaded.pop(name, None)
         return lora
@@ -159,10 +159,10 @@ class ModelStore:
             self.loaded.pop(name, None)
 
 
-def _adapter_kind(module: nnx.Module) -> str:
+def _adapter_config(module: Any) -> AdapterConfig:
     for name in ADAPTERS:
         if isinstance(module, adapter_class(name)):
-            return f"adapters/{name}"
+            return getattr(module, "adapter_config", module.config)
     raise UserError(
         f"the adapter is a {type(module).__name__}; LoRAs can be merged into those of "
         f"{', '.join(ADAPTERS)}"

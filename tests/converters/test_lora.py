@@ -26,8 +26,7 @@ def plan(path, kind="dit"):
     of = CONFIG if kind != "dit" else None
     module = abstract_module(kind, configs.get(kind, CONFIG), "float32", of)
     file, path = open_lora(path)
-    component = "dit" if kind == "dit" else "adapter"
-    return plan_lora(file, path, component, kind, flat_parameters(module), CONFIG)
+    return plan_lora(file, path, configs.get(kind), flat_parameters(module), CONFIG)
 
 
 def difference(lora, target, layer, shape):

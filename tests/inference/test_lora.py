@@ -31,7 +31,7 @@ def merged(module, *files):
     for path, weight in files:
         file, path = open_lora(path)
         parameters = flat_parameters(module)
-        loras.append(Weighted(plan_lora(file, path, "dit", "dit", parameters, CONFIG), weight))
+        loras.append(Weighted(plan_lora(file, path, None, parameters, CONFIG), weight))
     return load_merged(lambda: module, loras)
 
 
