@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, get_args
 
 from flashmotion_jax.cli import options
-from flashmotion_jax.config import DEFAULT_ADAPTER
+from flashmotion_jax.config import DEFAULT_ADAPTER, Resize
 from flashmotion_jax.evaluation.benchmarks import LAYOUTS
 from flashmotion_jax.runtime.errors import UserError
 
@@ -108,6 +108,12 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         default="smallest",
         help="where found masks overlap, the smallest one wins, or all keep the pixel (default: "
         "smallest)",
+    )
+    add(
+        "--resize",
+        choices=get_args(Resize),
+        help="how the benchmark's pictures reached the size of the videos: what a crop cut off is "
+        "not compared (default: that of the model after --generate, else stretch)",
     )
     add(
         "--fid",

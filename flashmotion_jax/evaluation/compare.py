@@ -228,7 +228,8 @@ def _require_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
         a, b = first.get(name) or {}, second.get(name) or {}
         differing += [
             f"{key}: {a.get(key)!r} and {b.get(key)!r}"
-            for key in {**a, **b}
+            # How pictures reach the size of a model is a matter of the method that is measured.
+            for key in {**a, **b}.keys() - {"resize"}
             if a.get(key) != b.get(key)
         ]
     if differing:

@@ -60,7 +60,7 @@ def requested_boxes(item: Item) -> np.ndarray | None:
 
 
 def clipped(boxes_KF4: np.ndarray) -> np.ndarray:
-    """Boxes as fractions of the frame, cut at its edges; NaN for a box outside."""
+    """Boxes as fractions of a frame, cut at its edges; NaN for a box outside."""
     inside = boxes_KF4.clip(0, 1)
     empty = ((inside[..., 2:] - inside[..., :2]) <= 0).any(axis=-1, keepdims=True)
     return np.where(empty, np.nan, inside)

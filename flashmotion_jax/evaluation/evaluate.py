@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flashmotion_jax.config import DEFAULT_ADAPTER
+from flashmotion_jax.config import DEFAULT_ADAPTER, Resize
 from flashmotion_jax.evaluation.benchmarks import layout_of, read_benchmark
 from flashmotion_jax.evaluation.benchmarks.base import Item, Problem
 from flashmotion_jax.evaluation.conditions import with_requests
-from flashmotion_jax.evaluation.generate import Part, generate, items_of_part
+from flashmotion_jax.evaluation.generate import Part, generate, items_of_part, recorded_resize
 from flashmotion_jax.evaluation.metrics import DISTANCES, is_measured
 from flashmotion_jax.evaluation.metrics.base import Average, FeatureOptions, Features
 from flashmotion_jax.evaluation.protocol import Overlaps, Protocol
@@ -50,6 +50,8 @@ class EvaluateConfig:
       count_frame_0: See `Protocol`.
       average: See `Protocol`.
       overlaps: See `Protocol`.
+      resize: See `Protocol`; None for that of the model if `generate` made the videos, or
+        "stretch".
       generate: Whether to generate the videos that `pred` lacks first.
       num_frames: Frames of a generated video, of which the first are compared; None for the paper's
         number (121 for MagicBench and DAVIS) if the model makes as many, or as many as it makes.
@@ -75,6 +77,7 @@ class EvaluateConfig:
     count_frame_0: bool = False
     average: Average = "video"
     overlaps: Overlaps = "smallest"
+    resize: Resize | None = None
     generate: bool = False
     num_frames: int | None = None
     model: str | Path | None = None
@@ -114,6 +117,7 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Result
     requested = _path(config.requested)
     items = [with_requests(item, requested) for item in benchmark.items]
     generated = _generate(config, items, progress) if config.generate else 0
+    protocol = replace(protocol, resize=config.resize or recorded_resize(pred))
     store = Store(out / "videos", _depends(config, protocol, weights), pred)
     scorer = Scorer(
         pred,
@@ -122,6 +126,7 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Result
         _path(config.tracks),
         features,
         config.bench,
+        protocol.resize,
     )
     _score([item for _, item in items_of_part(items, config.part)], scorer, store, progress)
     scored, problems = _stored(store, items)
@@ -232,7 +237,7 @@ def _segmenter(config: EvaluateConfig, protocol: Protocol) -> Segmenter | None:
     else:
         from flashmotion_jax.evaluation.sam2 import DEFAULT, sam2
 
-        segmenter = sam2(config.sam2 or DEFAULT)
+        segmenter = sam2(config.sam2 or DEFAULT, resize=protocol.resize)
     return smallest_on_top(segmenter) if protocol.overlaps == "smallest" else segmenter
 
 
@@ -241,7 +246,7 @@ def _depends(
 ) -> dict[str, object]:
     """What the scores of a video depend on beside the video and the files of the benchmark."""
     # Averages and the first frame that counts are applied later, when results are collected.
-    names = ("bench", "segmenter", "method_frames", "overlaps", "fid", "fvd", "sam2")
+    names = ("bench", "segmenter", "method_frames", "overlaps", "fid", "fvd", "sam2", "resize")
     folders = {"masks": _path(config.masks), "tracks": _path(config.tracks)}
     return {
         **{name: getattr(protocol, name) for name in names},

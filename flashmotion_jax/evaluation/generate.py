@@ -6,23 +6,30 @@ video appears only when it is complete, so an interrupted run can be repeated.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from flashmotion_jax.config import Resize
 from flashmotion_jax.evaluation.benchmarks.base import Item, label_colors, object_masks
 from flashmotion_jax.evaluation.conditions import first_frame, longer_motion, trajectory_of
 from flashmotion_jax.media.frames import find_video
 from flashmotion_jax.media.videos import write_video
+from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import read_json_object
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.trajectory.render import render_masks
 from flashmotion_jax.trajectory.schema import Trajectory
 
 if TYPE_CHECKING:
     from flashmotion_jax.inference.pipeline import Pipeline
+
+#: File in the folder of the videos that says how first frames reached their size.
+_RECORD = "generated.json"
 
 Part = tuple[int, int]
 """Number of the part, from 1, and number of parts."""
@@ -65,10 +72,12 @@ def generate(
 
     Raises:
       UserError: Fewer frames are generated than are compared and `method_frames` is None, both
-        numbers are given, or the first frame or trajectory of a video cannot be read.
+        numbers are given, the first frame or trajectory of a video cannot be read, or the folder
+        has videos that reached their size in another way.
     """
     if method_frames and num_frames:
         raise UserError("--method-frames and --num-frames: give one of them")
+    _record_resize(out, pipeline.sampling.resize)
     mine = items_of_part(items, part)
     made = 0
     for done, (place, item) in enumerate(mine, start=1):
@@ -90,6 +99,33 @@ def generate(
         if progress is not None:
             progress("generate", done, len(mine))
     return made
+
+
+def recorded_resize(folder: Path) -> Resize:
+    """How the first frames reached the size of the videos in a folder; if unknown, "stretch".
+
+    Raises:
+      UserError: The folder's record is damaged.
+    """
+    file = folder / _RECORD
+    if not file.is_file():
+        return "stretch"
+    values = read_json_object(file, "remove it, and pass --resize")
+    if values.get("resize") not in get_args(Resize):
+        raise UserError(f"{file} is damaged: remove it, and pass --resize")
+    return values["resize"]
+
+
+def _record_resize(folder: Path, resize: Resize) -> None:
+    """Writes beside the videos what an evaluation has to know of them."""
+    file = folder / _RECORD
+    if file.is_file() and (found := recorded_resize(folder)) != resize:
+        raise UserError(
+            f"{folder} has videos of a model with resize={found!r}; this one has {resize!r}: "
+            "choose another folder for --pred"
+        )
+    with replacing(file) as scratch:
+        scratch.write_text(json.dumps({"resize": resize}) + "\n", encoding="utf-8")
 
 
 def _motion(item: Item, map_kind: str, num_frames: int) -> Trajectory | np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from flashmotion_jax.config import Resize
 from flashmotion_jax.evaluation.metrics.base import Average
 from flashmotion_jax.runtime.errors import UserError
 
@@ -30,6 +31,8 @@ class Protocol:
       fid: Preset of the features of FID; None if it is not measured.
       fvd: Preset of the features of FVD; None if it is not measured.
       sam2: The SAM 2 model, if it is the segmenter.
+      resize: How the benchmark's pictures reached the size of the generated videos: "crop" or
+        "stretch". What a crop cut off is not compared.
     """
 
     bench: str
@@ -41,6 +44,7 @@ class Protocol:
     fid: str | None = None
     fvd: str | None = None
     sam2: str | None = None
+    resize: Resize = "stretch"
 
     def __post_init__(self):
         if self.method_frames is not None and self.method_frames < 2:

@@ -16,8 +16,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from flashmotion_jax.config import Resize
 from flashmotion_jax.evaluation.benchmarks.base import Item, object_masks
 from flashmotion_jax.evaluation.segmenters import Segmenter
+from flashmotion_jax.media.geometry import Fit
 from flashmotion_jax.runtime.errors import UserError
 
 #: SAM 2.0, which MagicMotion's tools use; the papers name no version.
@@ -26,12 +28,16 @@ DEFAULT = "facebook/sam2-hiera-large"
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def sam2(model: str | Path = DEFAULT, device: str | None = None) -> Segmenter:
+def sam2(
+    model: str | Path = DEFAULT, device: str | None = None, resize: Resize = "stretch"
+) -> Segmenter:
     """Makes a segmenter that starts from the benchmark's masks on frame 0.
 
     Args:
       model: Folder of a `Sam2VideoModel`, or owner/name on Hugging Face.
       device: A torch device; None for a GPU if there is one.
+      resize: How the benchmark's pictures reached the size of the generated videos, which the masks
+        follow.
 
     Raises:
       ImportError: torch is not installed.
@@ -52,10 +58,10 @@ def sam2(model: str | Path = DEFAULT, device: str | None = None) -> Segmenter:
             f"no Sam2VideoModel at {model} ({error}); give a folder of it, or a name such as "
             f"{DEFAULT}"
         ) from error
-    return _segmenter(loaded.eval(), device)
+    return _segmenter(loaded.eval(), device, resize)
 
 
-def _segmenter(model: Any, device: str) -> Segmenter:
+def _segmenter(model: Any, device: str, resize: Resize) -> Segmenter:
     import torch
     from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
@@ -74,7 +80,8 @@ def _segmenter(model: Any, device: str) -> Segmenter:
                     inference_device=device,
                     dtype=cast(Any, torch.float32),
                 )
-                _prompt(session, prompts_KHW, side)
+                fit = Fit.of(prompts_KHW.shape[1:], (height, width), resize)
+                _prompt(session, fit.masks(prompts_KHW), side)
             with torch.inference_mode(), _quiet():
                 output = model(
                     inference_session=session, frame=_pixels(frame, side, device), frame_idx=number

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
+from flashmotion_jax.config import Resize
 from flashmotion_jax.evaluation.benchmarks.base import Item, Problem, object_masks
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
-from flashmotion_jax.evaluation.conditions import first_frame, requested_boxes
+from flashmotion_jax.evaluation.conditions import clipped, first_frame, requested_boxes
 from flashmotion_jax.evaluation.metrics import VIDEO_METRICS, is_measured
 from flashmotion_jax.evaluation.metrics.base import Features, Frame
-from flashmotion_jax.evaluation.metrics.temporal import nearest
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.segmenters import Segmenter
 from flashmotion_jax.media.frames import find_video, iterate_frames
+from flashmotion_jax.media.geometry import Fit, fit_frames
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.formats import read_wan_move
 
@@ -63,7 +64,11 @@ def score_frames(frames: Iterable[Frame], bench: str) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores videos of any size. Masks are resized to the benchmark's by nearest neighbor.
+    """Scores videos of any size.
+
+    What is compared shows the same part of the picture. Masks that were found go back through the
+    crop, to the size of the benchmark's, by nearest neighbor. The benchmark's frames go through it,
+    so that a perfect video has the same pixels.
 
     Attributes:
       predictions: Folder with `<id>.mp4`, `<id>.mkv`, or a folder `<id>` of images.
@@ -73,6 +78,7 @@ class Scorer:
         video, starting from the benchmark's points on frame 0.
       features: Name of a distance -> function that computes its features.
       bench: Name of the benchmark, which decides what is measured.
+      resize: See `Protocol`.
     """
 
     predictions: Path
@@ -81,6 +87,7 @@ class Scorer:
     tracks: Path | None = None
     features: Mapping[str, Features] = field(default_factory=dict)
     bench: str = "folder"
+    resize: Resize = "stretch"
 
     def __call__(self, item: Item) -> Score | Problem:
         """Scores a video; a missing, short or damaged one is a problem.
@@ -95,7 +102,10 @@ class Scorer:
         try:
             values = score_frames(self._compared(item, path, wanted), self.bench)
             features = {
-                name: (compute(_generated(path, len(wanted))), compute(_truth(item, wanted)))
+                name: (
+                    compute(_generated(path, len(wanted))),
+                    compute(self._truth(item, path, wanted)),
+                )
                 for name, compute in self.features.items()
             }
         except UserError as error:
@@ -105,16 +115,20 @@ class Scorer:
     def _compared(self, item: Item, path: Path, wanted: np.ndarray) -> Iterator[Frame]:
         """The generated frames, each with the frame of the benchmark that it is compared with."""
         segmenter = self.segmenter if item.labels else None
+        fit = self._fit_of_masks(item, path)
         requested_KF4 = None if segmenter is None else requested_boxes(item)
-        truth = repeat(None) if item.video is None else _truth(item, wanted)
+        if requested_KF4 is not None and fit is not None:
+            requested_KF4 = clipped(_as_fractions_of(fit.visible, requested_KF4))
+        truth = repeat(None) if item.video is None else self._truth(item, path, wanted)
         tracks_FN2, true_tracks_FN2 = self._tracks(item, path, wanted)
         generated = _segmented(item, path, len(wanted), segmenter)
         count = 0
         for index, (pixels, masks), true_pixels in zip(wanted, generated, truth, strict=False):
             true_masks = None
-            if index < len(item.masks):
-                true_masks = object_masks(item.masks[index], item.labels)
-                masks = None if masks is None else nearest(masks, *true_masks.shape[1:])
+            if index < len(item.masks) and fit is not None:
+                true_masks = object_masks(item.masks[index], item.labels)[:, *fit.visible_pixels]
+            if masks is not None and fit is not None:
+                masks = fit.masks_back(masks)[:, *fit.visible_pixels]
             yield Frame(
                 pixels,
                 true_pixels,
@@ -127,6 +141,20 @@ class Scorer:
             count += 1
         if count < len(wanted):
             raise UserError(f"{count} frames were segmented; {len(wanted)} are required")
+
+    def _fit_of_masks(self, item: Item, path: Path) -> Fit | None:
+        """How the benchmark's masks reach the size of the video; None without masks."""
+        if not item.masks:
+            return None
+        height, width = object_masks(item.masks[0], item.labels).shape[1:]
+        return Fit.of((height, width), _size(path), self.resize)
+
+    def _truth(self, item: Item, path: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
+        """The frames of the benchmark's video that are compared, in the size of the video."""
+        size = _size(path)
+        for frame in _true_frames(item, wanted):
+            same = frame.shape[:2] == size
+            yield frame if same else fit_frames(frame, *size, self.resize)
 
     def _tracks(
         self, item: Item, path: Path, wanted: np.ndarray
@@ -142,11 +170,14 @@ class Scorer:
                 f"frames and the {truth.points_FN2.shape[1]} points of the benchmark"
             )
         height, width = first_frame(item).shape[:2]
-        generated = next(_generated(path, 1)).shape
-        scale = np.array([width / generated[1], height / generated[0]])
-        visible_FN1 = truth.visible_FN[wanted][..., None]
-        true_FN2 = np.where(visible_FN1, truth.points_FN2[wanted], np.nan)
-        return found[: len(wanted)] * scale, true_FN2
+        fit = Fit.of((height, width), _size(path), self.resize)
+        visible_FN = truth.visible_FN[wanted]
+        true_FN2 = truth.points_FN2[wanted]
+        if fit.resized != fit.target:  # what the crop cut off cannot be followed
+            low, high = np.split(fit.visible * np.array([width, height] * 2), 2)
+            visible_FN = visible_FN & ((true_FN2 >= low) & (true_FN2 <= high)).all(axis=-1)
+        true_FN2 = np.where(visible_FN[..., None], true_FN2, np.nan)
+        return fit.points_back(found[: len(wanted)]), true_FN2
 
 
 def sampled_frames(count: int, method_frames: int | None) -> np.ndarray:
@@ -228,7 +259,19 @@ def _generated(path: Path, count: int) -> Iterator[np.ndarray]:
         raise UserError(f"{number} frames generated; {count} are required")
 
 
-def _truth(item: Item, wanted: np.ndarray) -> Iterator[np.ndarray]:
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width of a generated video."""
+    height, width = next(_generated(path, 1)).shape[:2]
+    return height, width
+
+
+def _as_fractions_of(box_4: np.ndarray, boxes_KF4: np.ndarray) -> np.ndarray:
+    """Boxes as fractions of a box, instead of the frame that all of them are fractions of."""
+    low, high = np.split(box_4, 2)
+    return (boxes_KF4 - np.tile(low, 2)) / np.tile(high - low, 2)
+
+
+def _true_frames(item: Item, wanted: np.ndarray) -> Iterator[np.ndarray]:
     """The frames of the benchmark's video that are compared."""
     if item.video is None:
         raise UserError("the benchmark lacks the video, which Fréchet distances compare with")

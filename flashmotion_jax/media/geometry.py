@@ -123,10 +123,11 @@ class Fit:
         return _pick(masks, *self._positions_in_target())
 
     @property
-    def visible_pixels(self) -> np.ndarray:
-        """The pixels of the source whose center is in the target, bool [height, width]."""
-        rows, columns = ((x >= 0) & (x < 1) for x in self._positions_in_target())
-        return rows[:, None] & columns[None]
+    def visible_pixels(self) -> tuple[slice, slice]:
+        """The rows and columns of the source whose centers are in the target."""
+        seen = [np.flatnonzero((x >= 0) & (x < 1)) for x in self._positions_in_target()]
+        rows, columns = (slice(int(index[0]), int(index[-1]) + 1) for index in seen)
+        return rows, columns
 
     def points_back(self, points: np.ndarray) -> np.ndarray:
         """Converts points [..., 2], (x, y) in pixels, from the target to the source."""

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.evaluation.benchmarks import read_benchmark
-from flashmotion_jax.evaluation.sam2 import sam2
+from flashmotion_jax.evaluation.benchmarks.base import object_masks
+from flashmotion_jax.evaluation.sam2 import _prompt, sam2
 from flashmotion_jax.evaluation.scoring import Scorer
 from flashmotion_jax.evaluation.segmenters import smallest_on_top
+from flashmotion_jax.media.geometry import fit_frames
 from helpers import magicdata_tree as tree
 
 pytest.importorskip("torch")
@@ -100,6 +102,20 @@ def test_masks_can_be_scored(tmp_path, model):
     found = Scorer(tmp_path / "videos", smallest_on_top(sam2(model)))(item)
     assert found.values["mask_iou"].shape == (2, tree.FRAMES)
     assert np.isfinite(found.values["mask_iou"]).all()
+
+
+def test_prompts_follow_the_crop(tmp_path, model, monkeypatch):
+    item = two_objects(tmp_path)
+    height, width = tree.SIZE
+    prompts = []
+    monkeypatch.setattr(
+        "flashmotion_jax.evaluation.sam2._prompt",
+        lambda session, masks, side: prompts.append(masks) or _prompt(session, masks, side),
+    )
+    frames = fit_frames(tree.video_frames(0), height, width // 2)
+    next(iter(sam2(model, resize="crop")(item, iter(frames))))
+    given = object_masks(item.masks[0], item.labels)
+    np.testing.assert_array_equal(prompts[0], given[..., width // 4 : width // 4 + width // 2])
 
 
 def test_other_folders_raise(tmp_path):

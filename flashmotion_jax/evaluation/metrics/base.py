@@ -24,9 +24,11 @@ Features = Callable[[Iterable[np.ndarray]], np.ndarray]
 class Frame:
     """A frame of a generated video and what it is compared with; None where there is nothing.
 
+    All of it shows the same part of the picture: see `Protocol.resize`.
+
     Attributes:
       pixels: uint8 `[H, W, 3]`.
-      true_pixels: uint8, the same frame of the benchmark's video, of any size.
+      true_pixels: uint8, the same frame of the benchmark's video.
       masks: bool `[K, h, w]`, the objects that the segmenter found.
       true_masks: bool, those of the benchmark, of the size of `masks`.
       requested_boxes: float64 `[K, 4]`, (x0, y0, x1, y1) as fractions of the frame, cut at its

@@ -13,15 +13,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from flashmotion_jax.config import Resize
 from flashmotion_jax.evaluation.benchmarks.base import Item, label_colors, object_masks
 from flashmotion_jax.evaluation.bootstrap import Interval, interval
 from flashmotion_jax.evaluation.conditions import trajectory_of
 from flashmotion_jax.evaluation.metrics import METRICS
+from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.reports.plots import bars, curves
 from flashmotion_jax.evaluation.reports.tables import Table, table_of_groups, tables_of_the_paper
 from flashmotion_jax.evaluation.results import Results
 from flashmotion_jax.evaluation.scoring import Score, sampled_frames
 from flashmotion_jax.media.frames import find_video, iterate_frames
+from flashmotion_jax.media.geometry import Fit
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.trajectory.drawing import paint_masks
@@ -168,7 +171,7 @@ def _videos(results: Results, predictions: Path) -> list[str]:
         if some:
             parts.append(f"<h2>{heading} videos by {METRICS[name].heading}, beside their maps</h2>")
         for value, score in some:
-            frames = beside_maps(by_id[score.id], predictions, results.protocol.method_frames)
+            frames = beside_maps(by_id[score.id], predictions, results.protocol)
             source = _as_data(frames)
             parts.append(
                 f'<figure><video src="{source}" autoplay loop muted playsinline controls></video>'
@@ -177,20 +180,20 @@ def _videos(results: Results, predictions: Path) -> list[str]:
     return parts
 
 
-def beside_maps(item: Item, predictions: Path, method_frames: int | None) -> np.ndarray:
+def beside_maps(item: Item, predictions: Path, protocol: Protocol) -> np.ndarray:
     """The requested maps on the left, the generated video on the right.
 
     Returns:
       uint8 `[F, H, W, 3]` of the displayed height, with even sides.
     """
-    wanted = sampled_frames(item.num_frames, method_frames)
+    wanted = sampled_frames(item.num_frames, protocol.method_frames)
     path = find_video(predictions, item.id)
     pictures = []
     maps = None
     for index, frame in zip(wanted, islice(iterate_frames(path), len(wanted)), strict=False):
         width = max(2, round(frame.shape[1] * _SHOWN_HEIGHT / frame.shape[0] / 2) * 2)
         if maps is None:
-            maps = _maps(item, _SHOWN_HEIGHT, width)
+            maps = _maps(item, (_SHOWN_HEIGHT, width), protocol.resize)
         shown = [_scaled(maps[index], width), _scaled(frame, width)]
         pictures.append(np.concatenate(shown, axis=1))
     return np.stack(pictures)
@@ -199,20 +202,22 @@ def beside_maps(item: Item, predictions: Path, method_frames: int | None) -> np.
 class _PaintedMasks:
     """The masks of a benchmark in the colors of their objects, painted when they are needed."""
 
-    def __init__(self, item: Item):
-        self._item = item
+    def __init__(self, item: Item, size: tuple[int, int], resize: Resize):
+        self._item, self._size, self._resize = item, size, resize
         self._colors = label_colors(item.labels)
 
     def __getitem__(self, index: int) -> np.ndarray:
         masks = object_masks(self._item.masks[index], self._item.labels)
-        return paint_masks(masks, self._colors)
+        fit = Fit.of(masks.shape[1:], self._size, self._resize)
+        return paint_masks(fit.masks(masks), self._colors)
 
 
-def _maps(item: Item, height: int, width: int) -> np.ndarray | _PaintedMasks:
+def _maps(item: Item, size: tuple[int, int], resize: Resize) -> np.ndarray | _PaintedMasks:
     """Frames of the maps: the requested boxes, or else the masks of the benchmark."""
     if item.trajectory is None and item.tracks is None:
-        return _PaintedMasks(item)
-    return render(trajectory_of(item), height, width, "box", num_frames=item.num_frames)
+        return _PaintedMasks(item, size, resize)
+    trajectory = trajectory_of(item)
+    return render(trajectory, *size, "box", num_frames=item.num_frames, resize=resize)
 
 
 def _scaled(frame: np.ndarray, width: int) -> np.ndarray:
