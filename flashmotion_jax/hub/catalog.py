@@ -41,6 +41,7 @@ class Item:
       sources: Repositories by short names, which `--repo` uses, and files on other hosts.
       parts: In the order in which they are converted.
       adapters: The file of each adapter in the repository "weights".
+      conventions: How its generator is sampled, a name in `config.CONVENTIONS`.
       after: The command that uses it, with {folder} and {adapter}.
     """
 
@@ -50,6 +51,7 @@ class Item:
     parts: Sequence[Part]
     after: str
     adapters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    conventions: str | None = None
 
 
 _WAN22 = Address("Wan-AI/Wan2.2-TI2V-5B")
@@ -81,6 +83,7 @@ ITEMS: Mapping[str, Item] = {
     "flashmotion": Item(
         about="FlashMotion: the four-step generator and its adapters, VAE and text encoder",
         folder="checkpoints/flashmotion",
+        conventions="flashmotion",
         sources={"weights": _FLASHMOTION, "base": _WAN22},
         parts=(Part("dit", "weights", "FastGenerator/model.pt"), *_DECODERS),
         adapters={name: f"FastAdapter/{part}/model.pt" for name, part in _FOLDERS.items()},
@@ -89,6 +92,7 @@ ITEMS: Mapping[str, Item] = {
     "flashmotion-slow": Item(
         about="the multi-step model that FlashMotion starts from: Wan2.2-TI2V-5B and SlowAdapter",
         folder="checkpoints/flashmotion-slow",
+        conventions="wan22",
         sources={"weights": _FLASHMOTION, "base": _WAN22},
         parts=(Part("dit", "base"), *_DECODERS),
         adapters={name: f"SlowAdapter/{part}/model.pt" for name, part in _FOLDERS.items()},
@@ -97,6 +101,7 @@ ITEMS: Mapping[str, Item] = {
     "turbo": Item(
         about="Wan2.2-TI2V-5B-Turbo: four steps, without trajectories",
         folder="checkpoints/turbo",
+        conventions="turbo",
         sources={"weights": _TURBO, "base": _WAN22},
         parts=(Part("dit", "weights", "model.pt"), *_DECODERS),
         after=_SAMPLE_WITHOUT,
@@ -104,6 +109,7 @@ ITEMS: Mapping[str, Item] = {
     "wan22": Item(
         about="Wan2.2-TI2V-5B, which training starts from",
         folder="checkpoints/wan22",
+        conventions="wan22",
         sources={"base": _WAN22},
         parts=(Part("dit", "base"), *_DECODERS),
         after=_SAMPLE_WITHOUT,

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.converters.importing import convert_file, convert_wan22
@@ -124,7 +125,11 @@ def _convert(step: Step, folder: Path, download: Download) -> None:
     if kind not in components.kinds():
         convert_metrics(str(folder / step.files[0].name), destination)
         return
-    options = {"dtype": download.dtype, "overwrite": download.overwrite}
+    options: dict[str, Any] = {
+        "dtype": download.dtype,
+        "overwrite": download.overwrite,
+        "conventions": download.conventions,
+    }
     if step.part.file:
         convert_file(str(folder / step.part.file), destination, **options)
     else:

@@ -78,6 +78,7 @@ class Download:
     Attributes:
       destination: Folder of the checkpoint, the data set or the networks.
       dtype: To store matmul and convolution weights in.
+      conventions: How the generator is sampled, a name in `config.CONVENTIONS`.
       overwrite: Replace components, or files of a data set, that differ.
       keep: Keep the downloaded files of a checkpoint after their conversion.
       steps: What is downloaded and converted, in order.
@@ -85,6 +86,7 @@ class Download:
 
     destination: Path
     dtype: str
+    conventions: str | None
     overwrite: bool
     keep: bool
     steps: Sequence[Step]
@@ -172,7 +174,7 @@ def plan_download(
         ]
         if files:
             require_access(repository.address, files[0])
-    return Download(destination, dtype, overwrite, keep, steps)
+    return Download(destination, dtype, item.conventions, overwrite, keep, steps)
 
 
 def _plan_step(

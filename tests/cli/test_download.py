@@ -21,6 +21,7 @@ import pytest
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.cli.main import main
+from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.converters import importing
 from flashmotion_jax.hub import plan, transfer
 from flashmotion_jax.hub.catalog import ITEMS
@@ -117,7 +118,7 @@ def test_one_command_downloads_converts_and_says_how_to_sample(whole_model, dst,
     out = capsys.readouterr().out
     for kind in ("dit", "vae", "text_encoder", "adapters/resnet", "tokenizer"):
         assert (dst / kind).is_dir()
-    assert components.read_sampling(dst).sampler == "few_step"
+    assert components.read_sampling(dst) == SamplingConfig().with_conventions("flashmotion")
     assert f"weights: {WEIGHTS} at {model.commit(WEIGHTS)[:8]}\n" in out
     assert re.search(r"\n +[\d.]+ kB  adapters/resnet: FastAdapter/ResNet/model\.pt\n", out)
     assert re.search(r"\ndisk of .*: [\d.]+ MB needed at most, [\d.]+ [GT]B free\n", out)
@@ -157,7 +158,7 @@ def test_the_slow_model_uses_the_base(model, dst, monkeypatch):
     item = ITEMS["flashmotion-slow"]
     monkeypatch.setitem(ITEMS, "flashmotion-slow", dataclasses.replace(item, parts=item.parts[:1]))
     assert download("flashmotion-slow", "--adapter", "resnet", dst, "--dtype", "float32") == 0
-    assert components.read_sampling(dst).sampler == "unipc"
+    assert components.read_sampling(dst) == SamplingConfig().with_conventions("wan22")
     assert components.read_component(dst, "dit").dtype == "float32"
     assert requested(model) & {GENERATOR, ADAPTER} == set()
 
@@ -203,6 +204,14 @@ def test_too_little_disk_is_said_first(model, dst, capsys, monkeypatch):
     assert "needed at most, 1.0 kB free" in printed.out
     assert "GB too little is free on the disk of" in printed.err
     assert requested(model) == set()
+
+
+def test_turbo_is_sampled_as_turbo_wherever_its_file_is(model, dst, monkeypatch):
+    item = ITEMS["turbo"]
+    monkeypatch.setitem(ITEMS, "turbo", dataclasses.replace(item, parts=item.parts[:1]))
+    model.files["me/distilled"] = {"model.pt": model.files[WEIGHTS][GENERATOR]}
+    assert download("turbo", dst, "--repo", "weights=me/distilled") == 0
+    assert components.read_sampling(dst) == SamplingConfig().with_conventions("turbo")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
