@@ -7,6 +7,7 @@ import pytest
 
 from flashmotion_jax.models import attention as module
 from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.softmax_attention import choose_chunk
 from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
 
 
@@ -22,17 +23,21 @@ def inputs(queries=50, keys=33):
     return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
 
 
-@pytest.mark.parametrize("max_scores", [2**26, 2 * 3 * 33 * 16, 1])
-def test_equals_dense_attention_in_any_chunks(monkeypatch, max_scores):
-    monkeypatch.setattr(module, "MAX_SCORES", max_scores)
+@pytest.mark.parametrize(
+    ("max_scores", "chunk"),
+    [(2**20, (3, 50)), (2 * 33 * 149, (1, 50)), (2 * 33 * 16, (1, 13)), (1, (1, 1))],
+)
+def test_equals_dense_attention_in_any_chunks(monkeypatch, max_scores, chunk):
+    assert choose_chunk(num_heads=3, num_queries=50, max_scores=max_scores // (2 * 33)) == chunk
+    monkeypatch.setattr(module, "MAX_SCORES_CPU", max_scores)
     q, k, v = inputs()
     np.testing.assert_allclose(attention(q, k, v), dense(q, k, v), atol=2e-6)
 
 
-@pytest.mark.parametrize("max_scores", [2**26, 2 * 3 * 33 * 16])
+@pytest.mark.parametrize("max_scores", [2**20, 2 * 33 * 50, 2 * 33 * 16])
 @pytest.mark.parametrize(("dtype", "atol"), [("float32", 2e-6), ("bfloat16", 0.06)])
 def test_gradients_equal_those_of_jax(monkeypatch, max_scores, dtype, atol):
-    monkeypatch.setattr(module, "MAX_SCORES", max_scores)
+    monkeypatch.setattr(module, "MAX_SCORES_CPU", max_scores)
     arrays = [x.astype(dtype) for x in inputs()]
 
     def gradients(attend, arrays):

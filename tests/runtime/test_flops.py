@@ -13,8 +13,9 @@ from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
 
 from flashmotion_jax.config import DiTConfig, VAEConfig
-from flashmotion_jax.models.attention import MAX_SCORES, attention
+from flashmotion_jax.models.attention import MAX_SCORES_CPU, attention
 from flashmotion_jax.models.dit import DiT
+from flashmotion_jax.models.softmax_attention import choose_chunk
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.flops import count_flops
 
@@ -181,7 +182,7 @@ def test_dit_at_full_size():
 
     def scores(keys):
         """Queries come in chunks on a CPU, the last one padded."""
-        chunk = MAX_SCORES // (config.num_heads * keys)
+        chunk = choose_chunk(config.num_heads, tokens, MAX_SCORES_CPU // keys).queries
         return -(-tokens // chunk) * chunk * keys
 
     attended = layers * 2 * dim * (scores(tokens) + scores(text_len))
