@@ -1,14 +1,14 @@
-"""The two layouts of a Wan2.2 folder, on disk or on the Hugging Face Hub.
+"""The two layouts of a Wan2.2 folder, and folders with one component of diffusers.
 
 A layout is recognized by its files: "original" is that of `Wan-AI/Wan2.2-TI2V-5B`, "diffusers" that
-of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`.
+of `Wan-AI/Wan2.2-TI2V-5B-Diffusers`. A folder of one component, such as `transformer`, has a
+`config.json` that names its class.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,13 @@ LAYOUTS = {
     },
 }
 
+#: Class in the `config.json` of a component of diffusers or transformers -> the component.
+CLASSES = {
+    "WanTransformer3DModel": "dit",
+    "AutoencoderKLWan": "vae",
+    "UMT5EncoderModel": "text_encoder",
+}
+
 _SAFE = ".safetensors"
 
 TOKENIZERS = {"original": "google/umt5-xxl", "diffusers": "tokenizer"}
@@ -54,10 +61,12 @@ class Folder:
     Attributes:
       path: The folder.
       layout: "original" or "diffusers".
+      files: The components that it may have, and their files.
     """
 
     path: Path
     layout: str
+    files: Mapping[str, Files]
 
     def read(self, kind: str) -> tuple[StateDict, dict[str, Any]]:
         """Opens the tensors of a component and reads its `config.json`, empty if there is none.
@@ -65,7 +74,7 @@ class Folder:
         Raises:
           UserError: A file is missing or damaged.
         """
-        files = LAYOUTS[self.layout][kind]
+        files = self.files[kind]
         weights = self.path / files.weights
         # Shards have an index. A .pth file may have been saved as safetensors, which need no torch.
         others = (weights.with_name(f"{weights.name}.index.json"), weights.with_suffix(_SAFE))
@@ -74,68 +83,41 @@ class Folder:
 
     @property
     def tokenizer(self) -> Path:
-        """The folder of the tokenizer."""
-        return self.path / TOKENIZERS[self.layout]
+        """The folder of the tokenizer; that of a component lies beside it."""
+        is_whole = self.files.keys() == LAYOUTS[self.layout].keys()
+        return (self.path if is_whole else self.path.parent) / TOKENIZERS[self.layout]
 
 
 def open_folder(path: Path) -> Folder:
     """Recognizes the layout of a folder.
 
     Raises:
-      UserError: The folder has neither layout.
+      UserError: The folder has neither layout, nor one component of diffusers.
     """
+    if component := _find_component(path):
+        return Folder(path, "diffusers", component)
     for layout, components in reversed(LAYOUTS.items()):
         for files in components.values():
             if any(path.glob(f"{files.weights}*")) or any(path.glob(_shards(files))):
-                return Folder(path, layout)
+                return Folder(path, layout, components)
     raise UserError(
         f"{path} is not a Wan2.2 checkpoint; expected the files of Wan-AI/Wan2.2-TI2V-5B or of "
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers. For a single file, give its path"
     )
 
 
-def is_file(source: str) -> bool:
-    """Whether a source is one file, on disk or on the Hugging Face hub, and not a folder."""
-    path = Path(source)
-    if path.exists():
-        return path.is_file()
-    return path.suffix in (".pt", ".pth", ".bin", ".safetensors")
-
-
-def locate(source: str, kinds: Iterable[str]) -> Path:
-    """Returns the path of a file or folder, downloading it if it is not on disk.
-
-    Args:
-      source: A path; or on the Hugging Face Hub `owner/name`, of which only the files of `kinds`
-        are downloaded, or `owner/name/file`.
-      kinds: Components that are needed.
-
-    Raises:
-      UserError: `source` is neither an existing path nor such a name.
-      OSError: The download failed. Complete files are kept, and the next call continues.
-    """
-    path = Path(source)
-    if path.exists():
-        return path
-    match = re.fullmatch(r"(\w[\w.-]*/[\w.-]+)(?:/(.+))?", source)
-    if not match:
-        raise UserError(
-            f"{source} does not exist; expected a file, a folder, or owner/name on Hugging Face"
-        )
-    repository, file = match.groups()
-    import huggingface_hub
-
-    try:
-        if file:
-            return Path(huggingface_hub.hf_hub_download(repository, file))
-        patterns = [pattern for kind in kinds for pattern in file_patterns(kind)]
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
-    except Exception as error:  # the hub raises its own exceptions, those of httpx, and OSError
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OSError(
-            f"{source} is not on this disk and could not be downloaded ({reason}); check name and "
-            "network and run the command again, or download it elsewhere and give the folder"
-        ) from error
+def _find_component(path: Path) -> dict[str, Files] | None:
+    """Returns the files of a folder that is itself a component of diffusers, or None."""
+    if not (path / "config.json").is_file():
+        return None
+    values = _read_json(path / "config.json")
+    architectures = values.get("architectures")
+    names = (values.get("_class_name"), *(architectures if isinstance(architectures, list) else ()))
+    for name, kind in CLASSES.items():
+        if name in names:
+            weights = Path(LAYOUTS["diffusers"][kind].weights).name
+            return {kind: Files(weights, "config.json")}
+    return None
 
 
 def file_patterns(kind: str) -> list[str]:

@@ -16,12 +16,13 @@ from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
 
-from .folders import locate, open_folder
+from .folders import Folder, open_folder
 from .integrity import require_intact
 from .names import Names
 from .planning import Known, Plan, plan_contents, plan_folder
 from .reader import read_file
 from .recognition import Contents, conventions_of, recognize
+from .sources import locate
 
 
 def convert_wan22(
@@ -50,8 +51,9 @@ def convert_wan22(
       UserError: Source or destination cannot be used; the message lists every problem.
       OSError: The download failed, or the disk is full.
     """
-    require_free(destination, kinds, overwrite)
     folder = open_folder(locate(source, kinds))
+    kinds = _choose_kinds(folder, kinds)
+    require_free(destination, kinds, overwrite)
     tokenizer = folder.tokenizer if "text_encoder" in kinds else None
     problems = _tokenizer_problems(tokenizer) if tokenizer else []
     plans = []
@@ -119,6 +121,15 @@ def open_file(
     """Opens a single file and finds the components in it; see `recognition`."""
     prefix = names.prefix if names else None
     return recognize(read_file(file), weights=weights, component=component, prefix=prefix)
+
+
+def _choose_kinds(folder: Folder, kinds: Sequence[str]) -> list[str]:
+    there = [kind for kind in kinds if kind in folder.files]
+    if not there:
+        raise UserError(
+            f"{folder.path} holds only {', '.join(folder.files)}; expected {', '.join(kinds)}"
+        )
+    return there
 
 
 def _dit_config(destination: Path) -> DiTConfig:

@@ -8,12 +8,13 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import SamplingConfig, to_dict
 from flashmotion_jax.runtime.errors import UserError
 
-from .folders import LAYOUTS, locate, open_folder
+from .folders import LAYOUTS, Folder, open_folder
 from .importing import open_file
 from .names import Names
 from .planning import Known, Plan, plan_contents, plan_folder
 from .reader import read_file
 from .recognition import conventions_of
+from .sources import locate
 from .tensors import StateDict
 
 
@@ -36,8 +37,8 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
         return _describe_checkpoint(Path(source))
     path = locate(source, LAYOUTS["original"])
     if path.is_dir():
-        open_folder(path)  # raises if it is none that is known
-        return "\n\n".join(_describe_part(path, kind) for kind in LAYOUTS["original"])
+        folder = open_folder(path)
+        return "\n\n".join(_describe_part(folder, kind) for kind in folder.files)
     listing = _list(read_file(path))
     names = names or Names()
     try:
@@ -59,9 +60,9 @@ def _describe_checkpoint(path: Path) -> str:
     return "\n".join([*lines, f"sampled as: {sampling}", *fields])
 
 
-def _describe_part(path: Path, kind: str) -> str:
+def _describe_part(folder: Folder, kind: str) -> str:
     try:
-        plan = plan_folder(open_folder(path), kind, "bfloat16")
+        plan = plan_folder(folder, kind, "bfloat16")
     except UserError as error:
         return f"{kind}: {error}"
     return f"{_list(plan.source)}\n{_summarize(plan)}{_sampled(plan, 'wan22')}"

@@ -203,9 +203,9 @@ def _parse_only(text: str) -> list[str]:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from flashmotion_jax.converters.folders import is_file
     from flashmotion_jax.converters.importing import convert_file, convert_wan22
     from flashmotion_jax.converters.names import read_names
+    from flashmotion_jax.converters.sources import is_file
 
     if is_file(args.source):
         if args.only:

@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from flashmotion_jax.converters.folders import locate, open_folder
+from flashmotion_jax.converters.folders import open_folder
+from flashmotion_jax.converters.sources import locate
 
 COMMIT = "0" * 40
 HALF = 15_000_000  # bytes after which a connection breaks; the client keeps pieces of 10 MB
