@@ -29,13 +29,14 @@ FAST_GENERATOR = "runs/sprites/stage2/model"
 
 
 def optimizer(learning_rate: float, updates: int, **changes: Any) -> OptimizerConfig:
-    """Optimizer with warm-up over 5 % of the updates and linear decay to 0."""
+    """Optimizer with warm-up over 5 % of the updates, and then linear decay to 0."""
     warmup = updates // 20
     settings: dict[str, Any] = {"beta2": 0.99, "clip_norm": 1.0, "decay": "linear"} | changes
+    constant = settings.get("constant_updates", 0)
     return OptimizerConfig(
         learning_rate=learning_rate,
         warmup_updates=warmup,
-        decay_updates=updates - warmup if settings["decay"] != "constant" else 0,
+        decay_updates=updates - warmup - constant if settings["decay"] != "constant" else 0,
         **settings,
     )
 

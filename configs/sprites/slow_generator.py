@@ -10,16 +10,16 @@ from flashmotion_jax.config import SlowGeneratorConfig, TrainConfig
 
 from .common import AUTOENCODER, TIMESTEPS, optimizer, run
 
-STEPS = 50_000
+STEPS = 30_000
 
 
 def get_config() -> TrainConfig:
-    """800,000 videos, drawn from 40,000 clips."""
+    """480,000 videos, drawn from 40,000 clips; most of them at the full learning rate."""
     return run(
         "slow_generator",
         SlowGeneratorConfig(
             slow_generator=AUTOENCODER,
-            optimizer=optimizer(1e-3, STEPS, ema_decay=0.9995),
+            optimizer=optimizer(1e-3, STEPS, constant_updates=STEPS * 3 // 4, ema_decay=0.9995),
             timesteps=TIMESTEPS,
             image_dropout=0.2,
         ),

@@ -28,8 +28,9 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     clip_norm: float = 10.0  # of the model's whole gradient
     warmup_updates: int = 0  # the learning rate rises linearly from 0
+    constant_updates: int = 0  # after the warm-up, before the learning rate decays
     decay: Literal["constant", "cosine", "linear"] = "constant"
-    decay_updates: int = 0  # after the warm-up, until the learning rate is 0
+    decay_updates: int = 0  # after these, until the learning rate is 0
     accumulate: int = 1  # microbatches per batch; their gradients are averaged
     ema_decay: float = 0.0  # 0 keeps no moving average
     ema_start: int = 0  # step of the run before which the average equals the weights

@@ -139,18 +139,18 @@ def group_of_path(prefixes: Iterable[str], paths: Iterable[str]) -> dict[str, st
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:
-    """Learning-rate schedule over updates: linear warm-up, then constant or decaying to 0."""
+    """Learning-rate schedule over updates: linear warm-up, constant, and decaying to 0."""
     peak, updates = config.learning_rate, config.decay_updates
     decays = {
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, updates),
         "linear": lambda: optax.linear_schedule(peak, 0.0, updates),
     }
-    decay = decays[config.decay]()
-    if not config.warmup_updates:
-        return decay
-    warmup = optax.linear_schedule(0.0, peak, config.warmup_updates)
-    return optax.join_schedules([warmup, decay], [config.warmup_updates])
+    warmup_end = config.warmup_updates
+    constant_end = warmup_end + config.constant_updates
+    warmup = optax.linear_schedule(0.0, peak, max(1, warmup_end))
+    schedules = [warmup, optax.constant_schedule(peak), decays[config.decay]()]
+    return optax.join_schedules(schedules, [warmup_end, constant_end])
 
 
 def to_arrays(module: nnx.Module) -> dict[str, jax.Array]:

@@ -48,6 +48,9 @@ CONFIGS = {
     "linear": OptimizerConfig(
         learning_rate=1e-2, clip_norm=2.0, decay="linear", decay_updates=8, ema_decay=0.5
     ),
+    "warm-up, constant, linear": OptimizerConfig(
+        learning_rate=1e-2, warmup_updates=2, constant_updates=4, decay="linear", decay_updates=3
+    ),
 }
 UPDATES = 12
 
@@ -56,7 +59,8 @@ def share_of_peak(config, updates):
     """The learning rate relative to its peak, from the formulas."""
     if updates < config.warmup_updates:
         return updates / config.warmup_updates
-    done = (updates - config.warmup_updates) / (config.decay_updates or math.inf)
+    constant_end = config.warmup_updates + config.constant_updates
+    done = max(0, updates - constant_end) / (config.decay_updates or math.inf)
     falling = {
         "constant": 1.0,
         "cosine": (1 + math.cos(math.pi * min(done, 1))) / 2,
