@@ -90,10 +90,12 @@ def _run_files(step: Step, download: Download) -> str:
         with explained(step.address):
             download_files(missing, folder)
         discard_parts([], folder)
+    if not missing:
+        return f"{folder} is complete: {len(step.files)} files; nothing was changed"
     archives = [file.name for file in step.files if file.name.lower().endswith(_ARCHIVES)]
     unpack = f"; unpack {', '.join(archives[:5])} there" if archives else ""
     more = f" and {len(archives) - 5} more archives" if archives[5:] else ""
-    return f"wrote {len(step.files)} files to {folder}{unpack}{more}"
+    return f"wrote {len(missing)} of {len(step.files)} files to {folder}{unpack}{more}"
 
 
 def _run_step(step: Step, download: Download, status: Status) -> None:

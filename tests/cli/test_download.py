@@ -349,13 +349,14 @@ def test_a_data_set(bench, capsys):
     hub, (name, folder) = bench
     assert download(name, folder) == 0
     out = capsys.readouterr().out
-    assert f"wrote 23 files to {folder}; unpack masks.zip there" in out
+    assert f"wrote 23 of 23 files to {folder}; unpack masks.zip there" in out
     assert f"flashmotion evaluate --bench flashbench --root {folder}" in out
     files = hub.files["datasets/quanhaol/FlashBench"]
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert found == set(files)
     hub.requests.clear()
     assert download(name, folder) == 0
+    assert f"{folder} is complete: 23 files; nothing was changed" in capsys.readouterr().out
     assert requested(hub) == set()
 
 

@@ -56,7 +56,6 @@ class HubServer:
         self.pages: bytes | None = None
         self.answer_headers: dict[str, str] = {}
         self.ignores_ranges = False
-        self.commits: dict[str, str] = {}
         self.lock = threading.Lock()
 
     def __enter__(self):
@@ -73,8 +72,11 @@ class HubServer:
 
     def commit(self, repository):
         """The commit of the present files: it changes with them."""
-        text = repr(sorted(self.files[repository].items())).encode()
-        return self.commits.get(repository) or hashlib.sha1(text).hexdigest()
+        digest = hashlib.sha1()
+        for name, content in sorted(self.files[repository].items()):
+            digest.update(f"{name} {len(content)} ".encode(errors="replace"))
+            digest.update(content)
+        return digest.hexdigest()
 
     def entries(self, repository):
         return self.listing([_entry(*item) for item in self.files[repository].items()])
