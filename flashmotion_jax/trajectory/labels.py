@@ -12,7 +12,6 @@ from flashmotion_jax.media.labels import is_lossy, read_labels
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.keyframes import Keyframe
 from flashmotion_jax.trajectory.masks import Mask
-from flashmotion_jax.trajectory.palette import PALETTE
 from flashmotion_jax.trajectory.quantize import find_colors, label_frames
 from flashmotion_jax.trajectory.schema import TrackedObject
 
@@ -20,6 +19,9 @@ from flashmotion_jax.trajectory.schema import TrackedObject
 #: others in 8 bits, 16-bit images, and VOC's color.
 _VOID_NUMBERS, _VOID_COLOR = (255, 65535), 0xE0E0C0
 _WHITE = 0xFFFFFF
+#: Number of labels that needs no further look at the image. Labels up to this number, or to twice
+#: their count, are numbers of objects, beside which a void label is no object.
+_SMALL = 21
 #: Added to the label of black where white is the background.
 _OPAQUE_BLACK = 1 << 24
 #: Distance in pixels within which the two labels lie whose mixture a pixel is, and how far beyond
@@ -30,6 +32,9 @@ _REACH, _OVERSHOOT = 4, 0.2
 _SMOOTH = 3
 #: Largest difference in a channel between a color and its echo, and how much rarer echoes are.
 _ECHO, _RARE = 26, 20
+#: A label image has at most so many labels, and, above `_SMALL`, at least this share of labeled
+#: pixels whose neighbors to the right and below have their label. Others are photographs.
+_MOST_LABELS, _EVEN = 255, 0.6
 #: Number of pixels above which an image is a photograph, and its labels are counted as they are.
 _MOST_MIXED = 1_000_000
 
@@ -48,7 +53,7 @@ def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
       their trajectory must have the size of the image, `objects[0].mask.size`.
 
     Raises:
-      UserError: The image cannot be read, or has no label or more than 21.
+      UserError: The image cannot be read, has no label or more than 255, or is a photograph.
     """
     objects, notices = label_objects(path)
     for notice in notices:
@@ -66,9 +71,10 @@ def label_objects(path: str | Path) -> tuple[tuple[TrackedObject, ...], tuple[st
         pixels, notices = _without_mixtures(pixels, is_color)
     pixels = _on_black(pixels, is_color, notices)
     labels = np.setdiff1d(pixels, [0])
-    if not 1 <= len(labels) <= len(PALETTE):
+    few, most = 1 <= len(labels) <= _SMALL, len(labels) <= _MOST_LABELS
+    if not few and not (len(labels) and most and _evenness(pixels) >= _EVEN):
         raise UserError(
-            f"{path} has {len(labels)} labels, expected 1 to {len(PALETTE)}: "
+            f"{path} has {len(labels)} labels, expected 1 to {_MOST_LABELS} that fill even areas: "
             "save it on black and without antialiasing"
         )
     objects = []
@@ -78,6 +84,13 @@ def label_objects(path: str | Path) -> tuple[tuple[TrackedObject, ...], tuple[st
         name = f"#{value:06x}" if is_color else f"label {value}"
         objects.append(TrackedObject(object_id, (Keyframe(0, mask.box()),), name, mask=mask))
     return tuple(objects), tuple(notices)
+
+
+def _evenness(labels_HW: np.ndarray) -> float:
+    """The share of labeled pixels whose neighbors to the right and below have their label."""
+    inner = labels_HW[:-1, :-1]
+    even = (inner == labels_HW[1:, :-1]) & (inner == labels_HW[:-1, 1:])
+    return float(even[inner != 0].mean()) if inner.any() else 0.0
 
 
 def _restored(frame_HW3: np.ndarray) -> np.ndarray:
@@ -99,7 +112,8 @@ def _on_black(labels_HW: np.ndarray, is_color: bool, notices: list[str]) -> np.n
     for void in [_VOID_COLOR] if is_color else _VOID_NUMBERS:
         is_void = labels_HW == void
         # 255 beside larger numbers is one of them, and alone it is the object of a binary mask.
-        if is_void.any() and len(others) and (is_color or others[-1] <= len(PALETTE)):
+        are_small = is_color or others.max(initial=0) <= max(_SMALL, 2 * len(others))
+        if is_void.any() and len(others) and are_small:
             name = f"the color #{void:06x}" if is_color else f"label {void}"
             notices.append(f"{name} marks pixels of no object and is left out")
             labels_HW = np.where(is_void, 0, labels_HW)

@@ -45,7 +45,8 @@ def boxes_of_label(
     An edge that is hidden, behind another object or outside the image, follows from the opposite
     edge and the size of the object, which is interpolated between frames that show it. An object
     that is hidden completely keeps its size and moves on: to where it appears again, or with its
-    last velocity. If it has left the image, it stays outside.
+    last velocity. If it has left the image, it stays outside, and so it does before it first
+    appears.
 
     Args:
       labels_FHW: Labels of pixels, 0 for the background.
@@ -167,6 +168,7 @@ def _move_on(
     """Fills in the boxes of frames on which an object is not seen, in place."""
     seen = np.flatnonzero(is_seen_F)
     boxes_F4[: seen[0]] = boxes_F4[seen[0]]
+    boxes_F4[: seen[0]] += _outwards(boxes_F4[seen[0]], boxes_F4[: seen[0]], size, margin)
     for k, last in enumerate(seen):
         end = seen[k + 1] if k + 1 < len(seen) else len(times_F)
         hidden = np.arange(last + 1, end)

@@ -26,7 +26,8 @@ _KNOWN, _MIXED, _INEXACT, _LABEL_SHIFT = 1, 2, 4, 3
 def label_maps(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Finds the object of each pixel of a map video.
 
-    Colors are taken from frame 0, see `find_colors`.
+    Colors are taken from frame 0, see `find_colors`; if it is exact, those of objects that are
+    first seen on later frames are added.
 
     Args:
       frames: uint8 [F, H, W, 3].
@@ -40,6 +41,8 @@ def label_maps(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     seen_C3, is_exact = _seen_colors(frames[0])
     if not len(seen_C3):
         raise UserError("frame 0 is black; the first frame of a map video must show colored masks")
+    if is_exact:
+        seen_C3 = _with_later_colors(frames, seen_C3)
     labels = label_frames(frames, seen_C3, is_exact)
     named_C3 = _named(seen_C3, is_exact)
     colors_C3, merged_C = _distinct(named_C3)
@@ -195,6 +198,24 @@ def _seen_colors(frame_HW3: np.ndarray) -> tuple[np.ndarray, bool]:
         if np.isin(codes, known).all():
             return _unpacked(codes[np.argsort(-counts, kind="stable")]).astype(np.uint8), True
     return _clusters(frame_HW3), False
+
+
+def _with_later_colors(frames: np.ndarray, seen_C3: np.ndarray) -> np.ndarray:
+    """The colors of frame 0, followed by those of objects that are only on other exact frames.
+
+    A color near one of frame 0 is that one, rounded, unless both are on the same frame.
+    """
+    least = _least_area(frames.shape[1:])
+    for frame_HW3 in frames[1:]:
+        codes, counts = np.unique(_colored_blocks(frame_HW3)[1], return_counts=True)
+        there_C = np.isin(_packed(seen_C3), codes)
+        colors_P3 = _unpacked(codes[(codes > 0) & (counts >= least)])
+        apart_PC = np.abs(colors_P3[:, None] - seen_C3.astype(np.int16)).max(axis=-1)
+        is_rounded_PC = (apart_PC == 0) | ((apart_PC <= _SNAP_EXACT) & ~there_C)
+        is_new_P = ~is_rounded_PC.any(axis=1)
+        if is_new_P.any() and _seen_colors(frame_HW3)[1]:
+            seen_C3 = np.concatenate([seen_C3, colors_P3[is_new_P].astype(np.uint8)])
+    return seen_C3
 
 
 def _flat_codes(frame_HW3: np.ndarray, tolerance: int) -> np.ndarray:

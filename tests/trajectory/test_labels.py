@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Canvas, Trajectory, objects_from_label_png
 from flashmotion_jax.trajectory.labels import label_objects
 
@@ -47,6 +50,32 @@ def test_wrong_images(tmp_path: Path):
     ]:
         with pytest.raises(ValueError, match=message):
             objects_from_label_png(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGB"])
+def test_images_of_many_objects(tmp_path: Path, mode: str):
+    labels = 1 + np.kron(np.arange(60).reshape(6, 10), np.ones((9, 9))).astype(np.uint16)
+    labels[::9] = labels[:, ::9] = 0
+    if mode == "RGB":
+        colors = np.stack([labels * 4, labels * 3, 255 - labels], axis=-1).astype(np.uint8)
+        image = Image.fromarray(colors * (labels > 0)[..., None].astype(np.uint8))
+    else:
+        labels[20:22, 20:30] = 255  # void
+        image = Image.fromarray(labels if mode == "I;16" else labels.astype(np.uint8))
+        image = image.convert(mode) if mode == "P" else image
+    image.save(tmp_path / "labels.png")
+    with contextlib.nullcontext() if mode == "RGB" else pytest.warns(UserWarning, match="255"):
+        objects = objects_from_label_png(tmp_path / "labels.png")
+    assert len(objects) == 60 and len({item.rgb for item in objects}) == 60
+
+
+def test_a_photograph_is_no_label_image(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 200, (64, 64), np.uint8)
+    smooth = cv2.GaussianBlur(noise, (9, 9), 0)
+    for pixels in (noise, smooth):
+        Image.fromarray(pixels).save(tmp_path / "photo.png")
+        with pytest.raises(UserError, match=r"labels, expected 1 to 255 that fill even areas"):
+            objects_from_label_png(tmp_path / "photo.png")
 
 
 def two_disks(first, second, background=(0, 0, 0)):

@@ -33,7 +33,7 @@ LABEL_IMAGE = Format(
     name="labels",
     title="Label image",
     suffixes=IMAGE_SUFFIXES,
-    limits="motion, names and more than 21 objects",
+    limits="motion and names",
     recognizes=_recognizes,
     read=_read,
 )

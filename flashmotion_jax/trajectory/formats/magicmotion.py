@@ -31,7 +31,7 @@ from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
 _VIDEO_SUFFIXES = (*VIDEO_SUFFIXES, ".npy")
-_LIMITS = "names, easing and objects that enter after the first frame"
+_LIMITS = "names, easing, and masks of objects that enter after the first frame"
 
 
 def read_magicmotion(
@@ -41,7 +41,8 @@ def read_magicmotion(
 
     An object in the default color of an id gets that id. Boxes are completed where other objects or
     the edge of the image hide parts of them, see `boxes_of_label`. Frames that are all black make
-    the trajectory sparse. Objects that enter after frame 0 are not found.
+    the trajectory sparse. Objects that enter after frame 0 have no masks, and are only found if
+    frame 0 has exact colors.
 
     Args:
       path: A video (lossy or not) or a folder of PNGs; the canvas gets its size.
@@ -73,7 +74,7 @@ def read_magicmotion(
         # Where an object has left for good it may have gone further than the format allows.
         boxes_F4 = np.clip(boxes_F4 / size, -10, 11)
         keyframes = keyframes_from_boxes(shown, boxes_F4, tolerance / size)
-        mask = Mask.from_array(labels_FHW[0] == label)
+        mask = Mask.from_array(labels_FHW[0] == label) if (labels_FHW[0] == label).any() else None
         objects.append(TrackedObject(object_id, keyframes, f"object {object_id}", color, mask))
     return Trajectory(
         canvas=Canvas(width, height),
@@ -120,7 +121,13 @@ def _is_video(path: Path) -> bool:
 
 def _read_video(path: Path, options: ImportOptions) -> Imported:
     file = files_of(path, _VIDEO_SUFFIXES)[0]
-    return Imported(read_magicmotion(file, options.map_kind))
+    return _imported(read_magicmotion(file, options.map_kind))
+
+
+def _imported(trajectory: Trajectory) -> Imported:
+    later = [str(one.id) for one in trajectory.objects if one.mask is None]
+    notice = f"objects {', '.join(later)} enter after frame 0, so their masks are not known"
+    return Imported(trajectory, notices=(notice,) if later else ())
 
 
 def _video_maps(path: Path) -> np.ndarray:
@@ -153,7 +160,7 @@ def _image_folder(path: Path) -> Path:
 
 
 def _read_images(path: Path, options: ImportOptions) -> Imported:
-    return Imported(read_magicmotion(_image_folder(path), options.map_kind))
+    return _imported(read_magicmotion(_image_folder(path), options.map_kind))
 
 
 def _write_images(request: ExportRequest, folder: Path) -> Path:

@@ -20,7 +20,13 @@ from flashmotion_jax.trajectory import (
     load_maps,
     render,
 )
-from flashmotion_jax.trajectory.formats import find_format, read_magicmotion, write_magicmotion
+from flashmotion_jax.trajectory.formats import (
+    ImportOptions,
+    find_format,
+    read_magicmotion,
+    read_trajectory,
+    write_magicmotion,
+)
 
 HEIGHT, WIDTH = 240, 320
 
@@ -81,6 +87,35 @@ def test_mask_videos_and_colors_outside_the_palette(tmp_path: Path):
     np.testing.assert_array_equal(render(imported, 60, 80, "mask"), frames)
     pixels = imported.boxes()[1] * [80, 60, 80, 60]
     np.testing.assert_allclose(pixels[:, 0], [5, 15, 25], atol=0.45)
+
+
+def test_a_color_that_is_hidden_on_frame_0_is_not_taken_for_one_near_it(tmp_path: Path):
+    near, hidden = (64, 80, 104), (64, 80, 101)
+    frames = np.zeros((3, 60, 80, 3), np.uint8)
+    frames[:, 10:30, 10:30] = near
+    frames[1:, 40:50, 30:50] = hidden
+    write_video(tmp_path / "maps", frames)
+    imported = read_magicmotion(tmp_path / "maps", map_kind="mask")
+    assert [item.rgb for item in imported.objects] == [near, hidden]
+    np.testing.assert_allclose(pixels(imported, 0), [[10, 10, 30, 30]] * 3, atol=0.45)
+
+
+@pytest.mark.parametrize("map_kind", ["box", "filled_box", "mask"])
+def test_objects_that_enter_later_are_outside_before(tmp_path: Path, map_kind: MapKind):
+    there = Keyframe(0, (0.1, 0.2, 0.3, 0.5))
+    entering = Keyframe(0, (-0.4, 0.3, -0.1, 0.7)), Keyframe(11, (0.5, 0.3, 0.8, 0.7))
+    objects = TrackedObject(1, (there,)), TrackedObject(2, entering)
+    original = Trajectory(Canvas(160, 96), 12, 24.0, objects)
+    maps = render(original, 96, 160, map_kind)
+    write_video(tmp_path / "maps", maps)
+    imported = read_trajectory(tmp_path / "maps", ImportOptions(map_kind=map_kind))
+    assert [item.id for item in imported.trajectory.objects] == [1, 2]
+    assert imported.notices == ("objects 2 enter after frame 0, so their masks are not known",)
+    # Where its entering edge is outside, the size that it has inside completes it.
+    again = render(imported.trajectory, 96, 160, map_kind)
+    assert (again != maps).any(axis=-1).mean() < 0.01
+    first = np.flatnonzero((maps == np.array(PALETTE[2])).all(axis=-1).any(axis=(1, 2)))[0]
+    assert not (again[:first] == np.array(PALETTE[2])).all(axis=-1).any()
 
 
 def pixels(trajectory: Trajectory, k: int) -> np.ndarray:
