@@ -310,7 +310,10 @@ class TrainConfig:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of matmuls; master weights are float32
     remat: Literal["none", "full", "dots"] = dataclasses.field(default="full", metadata=_FREE)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata=_FREE)
-    num_threads: int = dataclasses.field(default=4, metadata=_FREE)  # reading the cache
+    num_threads: int = dataclasses.field(default=4, metadata=_FREE)  # that read data
+    #: Processes that read data, with `num_threads` each; 0 reads in this process. Clips that are
+    #: drawn and videos that are decoded keep one process at one core; reading a cache does not.
+    num_workers: int = dataclasses.field(default=0, metadata=_FREE)
     log_every: int = dataclasses.field(default=10, metadata=_FREE)  # steps
     save_every: int = dataclasses.field(default=200, metadata=_FREE)  # steps
     keep: int = dataclasses.field(default=2, metadata=_FREE)  # latest checkpoints, at least two
@@ -322,6 +325,7 @@ class TrainConfig:
         for name in ("num_train_steps", "batch_size", "num_threads", "log_every", "save_every"):
             value = getattr(self, name)
             require(value >= 1, f"{name}={value}; expected at least 1")
+        require(self.num_workers >= 0, f"num_workers={self.num_workers}; expected at least 0")
         require(self.keep >= 2, f"keep={self.keep}; expected at least 2: the newest may be damaged")
 
 

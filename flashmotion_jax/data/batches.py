@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import grain
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh, NamedSharding
 
 from flashmotion_jax.config import CachedMapKind
@@ -41,7 +42,7 @@ class Batch(NamedTuple, Generic[Array]):
 
 
 class Batches(Generic[Item]):
-    """An endless iterator over batches, prefetched by threads.
+    """An endless iterator over batches, prefetched by threads or by processes.
 
     Args:
       source: Random-access source of records.
@@ -51,6 +52,8 @@ class Batches(Generic[Item]):
       seed: Seed of the shuffling.
       mesh: Mesh whose batch axes the videos are split over.
       num_threads: Number of prefetched batches, each read by its own thread.
+      num_workers: Number of processes with so many threads each. With 0, this process has them;
+        drawing clips and decoding videos in Python then use little more than one core.
       process_index: Which of the `process_count` equal parts of a batch this process reads.
       process_count: Number of parts. By default, the mesh determines the rows of this process.
 
@@ -68,6 +71,7 @@ class Batches(Generic[Item]):
         seed: int,
         mesh: Mesh,
         num_threads: int = 4,
+        num_workers: int = 0,
         process_index: int | None = None,
         process_count: int | None = None,
     ):
@@ -79,30 +83,39 @@ class Batches(Generic[Item]):
         # Grain adds the epoch to the seed, so adjacent seeds would share permutations; hash the
         # seed.
         shuffle_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        dataset = (
+        self._dataset = (
             grain.MapDataset.source(source)
             .shuffle(seed=shuffle_seed)
             .repeat()
             .map(example)
             .batch(batch_size // process_count, drop_remainder=True)
         )[process_index::process_count]
-        options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
-        self._iterator = iter(dataset.to_iter_dataset(options))
+        self._threads = grain.ReadOptions(num_threads, prefetch_buffer_size=num_threads)
+        self._workers = grain.MultiprocessingOptions(num_workers) if num_workers else None
         self._identity = {"cache": fingerprint, "batch_size": batch_size, "seed": seed}
+        self._start(0)
+
+    def _start(self, step: int) -> None:
+        """Begins to prefetch at a step, without reading anything before it."""
+        dataset = self._dataset[step:].to_iter_dataset(self._threads)
+        if self._workers:
+            flags.FLAGS.mark_as_parsed()  # grain passes its own flags to the processes
+            dataset = dataset.mp_prefetch(self._workers)
+        self._iterator, self._step = iter(dataset), step
 
     def __iter__(self) -> Batches[Item]:
         return self
 
     def __next__(self) -> Item:
         """Returns the next batch, with its first dimension split over the mesh."""
-        return jax.tree.map(
-            functools.partial(jax.make_array_from_process_local_data, self._sharding),
-            next(self._iterator),
-        )
+        arrays = next(self._iterator)
+        self._step += 1
+        to_devices = functools.partial(jax.make_array_from_process_local_data, self._sharding)
+        return jax.tree.map(to_devices, arrays)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the position of the iterator, in JSON types."""
-        return {**self._identity, "step": self._iterator.get_state()["next_index"]}
+        return {**self._identity, "step": self._step}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Moves the iterator to a saved position, without reading anything in between.
@@ -123,10 +136,11 @@ class Batches(Generic[Item]):
                 f"the state belongs to other data: {', '.join(differing) or 'it has no step'}; "
                 "resume with the same cache, batch size and seed, or start a new run"
             )
-        self._iterator.set_state({"next_index": state["step"]})
+        self.close()
+        self._start(state["step"])
 
     def close(self) -> None:
-        """Stops the threads; the iterator cannot be used afterwards."""
+        """Stops the threads and processes; the iterator cannot be used afterwards."""
         self._iterator.close()
 
 

@@ -88,6 +88,7 @@ class LatentInputs:
             seed=run.seed,
             mesh=mesh,
             num_threads=run.num_threads,
+            num_workers=run.num_workers,
         )
 
     def abstract_batch(self) -> Batch[Any]:
@@ -120,6 +121,7 @@ class PixelInputs:
             seed=run.seed,
             mesh=mesh,
             num_threads=run.num_threads,
+            num_workers=run.num_workers,
         )
 
     def abstract_batch(self) -> PixelBatch[Any]:

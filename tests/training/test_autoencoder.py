@@ -84,8 +84,9 @@ def test_the_loss_falls_and_samples_show_video_and_reconstruction(folder, run):
     assert len(list((result.workdir / "samples").rglob("*.mp4"))) == 1
 
 
-def test_sprites_are_drawn_when_they_are_read(folder):
-    """Batches follow the order of the seed, and can resume in the middle."""
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_sprites_are_drawn_when_they_are_read(folder, num_workers):
+    """Batches follow the order of the seed, and can resume in the middle, also in threads alone."""
     settings = stage(folder, data="sprites", num_clips=7)
     source = inputs.open_videos(settings)
     clips = [source[index] for index in range(7)]
@@ -97,7 +98,7 @@ def test_sprites_are_drawn_when_they_are_read(folder):
         videos = np.concatenate([np.asarray(part.video) for part in batch])
         return [next(n for n in range(7) if (clips[n].video == v).all()) for v in videos]
 
-    batches = pixel_batches(source, **options)
+    batches = pixel_batches(source, num_workers=num_workers, **options)
     first, state = numbers(batches, 3), batches.get_state()
     later = pixel_batches(source, **options)
     later.set_state(state)
