@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 
 from flashmotion_jax.runtime.errors import UserError, is_resource_exhausted
+from flashmotion_jax.runtime.finite import find_not_finite
 
 #: Bytes of a chunk of an array on disk, which is buffered in addition to the array.
 CHUNK_BYTES = 64 * 2**20
@@ -117,7 +118,8 @@ def read_arrays(
       Name -> array.
 
     Raises:
-      UserError: The folder is incomplete or damaged, or holds other names or shapes.
+      UserError: The folder is incomplete or damaged, holds other names or shapes, or NaN or
+        infinity.
     """
     require_complete(folder, num_bytes)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -145,7 +147,13 @@ def read_arrays(
             except Exception as error:
                 raise _damaged(folder, error) from error
             gc.collect()
-        return arrays
+    if invalid := find_not_finite(arrays):
+        more = f" and {len(invalid) - 1} more" if invalid[1:] else ""
+        raise UserError(
+            f"{folder.parent} holds NaN or infinity in {invalid[0]}{more}; convert or "
+            "train it again"
+        )
+    return arrays
 
 
 def digest_arrays(folder: Path, names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.vae import VAE, Past
@@ -20,7 +21,14 @@ def encode_chunk(
 
 
 @functools.partial(program, donate_argnames=("past",))
-def decode_chunk(vae: VAE, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-    """Decodes latents `[1, T, h, w, C]` to uint8; also returns the state for the next chunk."""
+def decode_chunk(
+    vae: VAE, latents: jax.Array, past: Past | None
+) -> tuple[tuple[jax.Array, jax.Array], Past]:
+    """Decodes latents `[1, T, h, w, C]`.
+
+    Returns:
+      The frames, uint8 `[1, F, H, W, 3]`, and the sum of their values before rounding, `[]`, which
+      NaN does not survive; and the state for the next chunk.
+    """
     pixels, past = vae.decode_chunk(latents, past)
-    return to_uint8(pixels), past
+    return (to_uint8(pixels), jnp.sum(pixels)), past

@@ -37,6 +37,7 @@ from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.models.vae import VAE, Past
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.finite import require_finite
 from flashmotion_jax.runtime.progress import Progress, StepCounter
 from flashmotion_jax.text.prompts import PromptEncoder
 
@@ -272,6 +273,10 @@ class Pipeline:
 
         Returns:
           uint8 `[B, F, H, W, 3]`.
+
+        Raises:
+          UserError: A model is damaged.
+          FloatingPointError: A stage computes NaN or infinity.
         """
         self._steps = StepCounter(progress)
         self.stage_times = []
@@ -281,6 +286,7 @@ class Pipeline:
                 text, negative_text = self._embed(request)
             with self._stage("encode", self._frames_to_encode(request)):
                 image_latents, trajectory_latents = self._encode(request)
+                require_finite("encode", "the VAE", image=image_latents, maps=trajectory_latents)
             conditions = Conditions(
                 text,
                 negative_text,
@@ -291,6 +297,7 @@ class Pipeline:
             )
             with self._stage("denoise", sampling.num_inference_steps):
                 latents = self._denoise(request, conditions)
+                require_finite("denoise", "DiT and adapter", latents=latents)
             with self._stage("decode", latents.shape[0] * latents.shape[1]):
                 return self._decode(latents)
 
@@ -339,19 +346,23 @@ class Pipeline:
             # One video at a time: a batch would need more memory for activations than it saves.
             videos = []
             for video in latents:
-                chunks = self._code(decode_chunk, vae, video, 1)
-                videos.append(np.concatenate([np.asarray(chunk[0]) for chunk in chunks]))
+                frames, sums = [], []
+                for pixels, total in self._code(decode_chunk, vae, video, 1):
+                    frames.append(np.asarray(pixels[0]))
+                    sums.append(np.asarray(total))
+                require_finite("decode", "the VAE", frames=np.stack(sums))
+                videos.append(np.concatenate(frames))
         return np.stack(videos)
 
     def _code(
-        self, code: Callable[..., tuple[jax.Array, Past]], vae: VAE, video: Any, num_frames: int
-    ) -> Iterator[jax.Array]:
+        self, code: Callable[..., tuple[Any, Past]], vae: VAE, video: Any, num_frames: int
+    ) -> Iterator[Any]:
         """Encodes or decodes one video: its first frame, then `num_frames` at a time.
 
         The host processes a chunk while the device computes the next one.
         """
         past: Past | None = None
-        running: list[jax.Array] = []
+        running: list[Any] = []
         for start in (0, *range(1, len(video), num_frames)):
             chunk = video[start : start + (num_frames if start else 1)]
             result, past = code(vae, jnp.asarray(chunk)[None], past)
@@ -360,7 +371,7 @@ class Pipeline:
                 yield self._finished(running.pop(0))
         yield self._finished(running.pop())
 
-    def _finished(self, chunk: jax.Array) -> jax.Array:
+    def _finished(self, chunk: Any) -> Any:
         jax.block_until_ready(chunk)
         self._steps.advance()
         return chunk

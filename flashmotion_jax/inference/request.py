@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def make_request(
     num_frames = sampling.num_frames if num_frames is None else num_frames
     grid.check(num_frames, height, width)
     check_video_size(num_frames * len(prompts), height, width, "the video")
-    if not math.isfinite(adapter_scale):
+    if not abs(adapter_scale) <= float(np.finfo(np.float32).max):
         raise UserError(f"adapter_scale={adapter_scale}; expected a finite number, for instance 1")
     shape = {"num_frames": num_frames, "height": height, "width": width}
     # Point tracks are in pixels of the image, before it is resized.

@@ -18,6 +18,7 @@ import numpy as np
 
 from flashmotion_jax.models.text_encoder import TextEncoder
 from flashmotion_jax.runtime.atomic import check_folder, replacing
+from flashmotion_jax.runtime.finite import require_finite
 from flashmotion_jax.runtime.jit import program
 
 #: Token counts are rounded up to a multiple of this, so that few programs are compiled.
@@ -72,6 +73,9 @@ class PromptEncoder:
 
         Returns:
           Embeddings, float32 `[B, text_len, D]`, zero after the tokens of each prompt.
+
+        Raises:
+          FloatingPointError: The encoder computes NaN or infinity.
         """
         missing = sorted({prompt for prompt in prompts if not self._recall(prompt)})
         if missing:
@@ -89,13 +93,16 @@ class PromptEncoder:
         length = min(self._text_len, -(-num_tokens // LENGTH_STEP) * LENGTH_STEP)
         ids, mask = jnp.asarray(ids[:, :length]), jnp.asarray(mask[:, :length])
         embedding = encode_tokens(encoder, ids, mask)
+        require_finite("text", "the text encoder", embedding=embedding)
         return np.asarray(embedding[0, :num_tokens], np.float32)
 
     def _recall(self, prompt: str) -> bool:
         file = self._file(prompt)
         if prompt not in self._memory and file and file.exists():
-            self._memory[prompt] = np.load(file, allow_pickle=False)
-            self._tokenizer([prompt], self._text_len)  # warns if the prompt was truncated
+            embedding = _read(file)
+            if embedding is not None and len(embedding) <= self._text_len:
+                self._memory[prompt] = embedding
+                self._tokenizer([prompt], self._text_len)  # warns if the prompt was truncated
         return prompt in self._memory
 
     def _store(self, prompt: str, embedding: np.ndarray) -> None:
@@ -109,6 +116,16 @@ class PromptEncoder:
             return None
         digest = hashlib.sha256(f"{self._cache_key}\0{prompt}".encode()).hexdigest()
         return self._cache_dir / f"{digest}.npy"
+
+
+def _read(file: Path) -> np.ndarray | None:
+    """Reads an embedding `[S, D]`; None if the file is damaged, so that it is computed again."""
+    try:
+        embedding = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    valid = embedding.dtype == np.float32 and embedding.ndim == 2
+    return embedding if valid and np.isfinite(embedding).all() else None
 
 
 @program

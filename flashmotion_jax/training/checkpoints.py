@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -25,7 +24,7 @@ from flashmotion_jax.checkpoints.arrays import require_space
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.checksums import measure_files, read_json, write_json
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.finite import find_not_finite
 from flashmotion_jax.runtime.sharding import sharding_of
 
 #: Suffix of the folder that orbax writes a checkpoint to before it renames it.
@@ -288,18 +287,11 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 def _require_finite(step: int, arrays: dict[str, jax.Array]) -> None:
     """Raises FloatingPointError for NaN or infinity; an update may overflow with finite losses."""
-    finite = jax.device_get(_are_finite(arrays))
-    invalid = [name for name, is_finite in finite.items() if not is_finite]
-    if invalid:
+    if invalid := find_not_finite(arrays):
         raise FloatingPointError(
             f"after step {step}, {len(invalid)} arrays are not finite, for example {invalid[0]}; "
             "this step is not saved. Lower the learning rate or clip_norm"
         )
-
-
-@program
-def _are_finite(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: jnp.isfinite(array).all() for name, array in arrays.items()}
 
 
 def _first_line(error: Exception) -> str:
