@@ -141,7 +141,7 @@ def _convert(step: Step, folder: Path, download: Download) -> None:
             f"{folder / step.files[0].name} holds another component than {kind}; see "
             "`flashmotion convert inspect`"
         )
-    known = {**recorded(destination), kind: record(step, download.dtype)}
+    known = {**recorded(destination), kind: record(step, destination, download.dtype)}
     write_json(destination / SOURCES, known)
 
 

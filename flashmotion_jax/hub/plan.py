@@ -203,17 +203,22 @@ def _plan_step(
     )
     if part.kind not in components.kinds():
         return dataclasses.replace(step, done=_is_network_there(part, destination))
-    done = recorded(destination).get(part.kind) == record(step, dtype)
-    return dataclasses.replace(step, done=done and (destination / part.kind).is_dir())
+    known = recorded(destination).get(part.kind)
+    return dataclasses.replace(step, done=bool(known) and known == record(step, destination, dtype))
 
 
-def record(step: Step, dtype: str) -> dict[str, Any]:
-    """Returns what a component is made from. A new commit may leave its files as they are."""
-    files = {file.name: file.digest for file in step.files}
+def record(step: Step, destination: Path, dtype: str) -> dict[str, Any] | None:
+    """Returns what a component is made from, and its digest; None if it is not there.
+
+    The commit is no part of it: a new one may leave the files as they are.
+    """
+    if not (destination / step.part.kind).is_dir():
+        return None
     return {
         "repository": step.address.name if step.address else "",
-        "files": files,
+        "files": {file.name: file.digest for file in step.files},
         "dtype": dtype,
+        "key": components.read_component(destination, step.part.kind).key,
     }
 
 

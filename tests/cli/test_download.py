@@ -154,6 +154,15 @@ def test_a_change_of_the_weights_between_runs(model, dst, published, capsys):
     assert components.read_component(dst, "adapters/resnet").key != before
 
 
+def test_a_component_that_was_replaced_meanwhile(model, dst, tmp_path, capsys):
+    assert download(*MODEL, dst) == 0
+    (tmp_path / "own.pt").write_bytes(model.files[WEIGHTS]["SlowAdapter/ResNet/model.pt"])
+    own = ["convert", "import", str(tmp_path / "own.pt"), str(dst), "--overwrite"]
+    assert main(own) == 0
+    assert download(*MODEL, dst) == 2
+    assert f"{dst} has adapters/resnet from other files" in capsys.readouterr().err
+
+
 def test_the_slow_model_uses_the_base(model, dst, monkeypatch):
     item = ITEMS["flashmotion-slow"]
     monkeypatch.setitem(ITEMS, "flashmotion-slow", dataclasses.replace(item, parts=item.parts[:1]))
