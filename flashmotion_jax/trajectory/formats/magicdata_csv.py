@@ -8,6 +8,7 @@ guessed.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import io
@@ -197,10 +198,10 @@ def _header(lines: Iterable[str], path: Path) -> tuple[list[str], str]:
     """Returns the names of the columns, and the delimiter that tells most of them apart."""
     found: list[tuple[list[str], str]] = []
     for delimiter in _DELIMITERS:
-        try:
-            names = next(csv.reader(lines, delimiter=delimiter, skipinitialspace=True), [])
-        except csv.Error as error:
-            raise UserError(f"{path}: the first line is not that of a CSV ({error})") from error
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+        names: list[str] = []
+        with contextlib.suppress(csv.Error):  # another delimiter may fit its quotes
+            names = next(reader, [])
         found.append(([name.strip().lower() for name in names], delimiter))
     header, delimiter = max(found, key=lambda one: len(_REQUIRED) - len(_missing(one[0])))
     _check_columns(header, path)

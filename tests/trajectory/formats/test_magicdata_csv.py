@@ -103,6 +103,8 @@ def test_a_quote_that_is_never_closed_says_which_lines_it_takes(tmp_path):
         ("v0.mp4,a dog,5\n", r"columns v0.mp4, a dog, 5; expected one of path, .* the first line"),
         ("", r"columns \(none\)"),
         ("\n\n", r"columns \(none\)"),
+        ('path,"te"xt\nv0.mp4,a\n', r"columns \(none\)"),
+        ('path,"text\nv0.mp4,a\n', r"columns \(none\)"),
         (b"path,text\nv0.mp4,\xe9t\xe9\n", "not a CSV in UTF-8 or UTF-16 .line 2: .*CSV UTF-8"),
         (b"PK\x03\x04" + bytes(50), "is an Excel workbook or a zip: save the table as CSV"),
         (b"PAR1" + bytes(50), "is a Parquet file"),
