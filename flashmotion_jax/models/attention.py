@@ -21,7 +21,6 @@ from einops import rearrange
 from jax.sharding import PartitionSpec
 
 from flashmotion_jax.models.softmax_attention import choose_chunk, softmax_attention
-from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
 from flashmotion_jax.runtime.jit import backend
 from flashmotion_jax.runtime.sharding import context_size, is_mesh_hidden
 
@@ -45,8 +44,12 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     """
     if backend() == "gpu" and _fits_cudnn(q_BNAE):
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
-    if backend() == "tpu" and fits_splash(q_BNAE):
-        return splash_attention(q_BNAE, k_BSAE, v_BSAE)
+    if backend() == "tpu":
+        # Imported where it is used: with Pallas for TPUs, it takes as long as a small video.
+        from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
+
+        if fits_splash(q_BNAE):
+            return splash_attention(q_BNAE, k_BSAE, v_BSAE)
     num_queries, num_heads = q_BNAE.shape[1:3]
     # Of the array's shape, the part on one device limits the chunk.
     own = (

@@ -6,19 +6,16 @@ Source: Wan2.2 `wan/modules/tokenizers.py`.
 from __future__ import annotations
 
 import html
-import os
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import tokenizers
 
 from flashmotion_jax.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    import tokenizers
+from flashmotion_jax.runtime.json_files import read_json_object
 
 
 def clean_prompt(text: str) -> str:
@@ -61,28 +58,19 @@ class Tokenizer:
                 f"{file} does not exist; expected a tokenizer folder: google/umt5-xxl in the "
                 "original Wan2.2 checkpoint, or tokenizer in the diffusers one"
             )
-        # Without torch, transformers advises to install it, but tokenizers do not need it.
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        import tokenizers
-        import transformers  # takes seconds
-
+        # transformers' classes give the same tokens, but take a second to import, and AutoTokenizer
+        # chooses one that replaces the file's normalizer and pre-tokenizer with its own.
         try:
-            # AutoTokenizer would choose T5Tokenizer, which since transformers 5 replaces the file's
-            # normalizer and pre-tokenizer with its own. This class also runs no code from the
-            # folder.
-            self._tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
-                file.parent, local_files_only=True
-            )
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # a damaged file can raise anything, even a bare Exception
             raise UserError(f"{file} is not a tokenizer ({error}); copy it again") from error
-        if self._tokenizer.pad_token is None:
-            raise UserError(
-                f"{file.parent} defines no pad_token; copy tokenizer_config.json of the checkpoint"
-            )
-        backend = self._tokenizer.backend_tokenizer
-        has_words = isinstance(backend.model, tokenizers.models.WordLevel)
-        words = sorted(filter(str.isalnum, backend.get_vocab())) if has_words else []
-        self._words = ", ".join(words)  # the vocabulary of whole words; empty for subword models
+        self._padding = _padding_token(file.parent)
+        if self._tokenizer.token_to_id(self._padding) is None:
+            raise UserError(f"{file} has no token {self._padding!r}, its pad_token; copy it again")
+        self._words = self._unknown = ""
+        if isinstance(model := self._tokenizer.model, tokenizers.models.WordLevel):
+            self._words = ", ".join(sorted(filter(str.isalnum, self._tokenizer.get_vocab())))
+            self._unknown = model.unk_token
 
     def __call__(self, prompts: Sequence[str], length: int = 512) -> tuple[np.ndarray, np.ndarray]:
         """Cleans and tokenizes prompts, and appends the end-of-sequence token.
@@ -103,14 +91,14 @@ class Tokenizer:
         if length < 1:
             raise UserError(f"length={length}; expected at least 1 token, usually 512")
         texts = [clean_prompt(prompt) for prompt in prompts]
-        batch = self._tokenizer(
-            texts,
-            padding="max_length",
-            truncation=True,
-            max_length=length,
-            return_tensors="np",
+        self._tokenizer.enable_truncation(length)
+        self._tokenizer.enable_padding(
+            length=length,
+            pad_token=self._padding,
+            pad_id=self._tokenizer.token_to_id(self._padding),
         )
-        for text, encoding in zip(texts, batch.encodings, strict=True):
+        encodings = self._tokenizer.encode_batch(texts)
+        for text, encoding in zip(texts, encodings, strict=True):
             if encoding.overflowing:
                 warnings.warn(
                     f"the prompt {text[:40]!r}... is longer than {length} tokens and was truncated",
@@ -122,12 +110,26 @@ class Tokenizer:
                     f"most words of a prompt are unknown to this model; it knows: {self._words}",
                     stacklevel=2,
                 )
-        return batch["input_ids"].astype(np.int32), batch["attention_mask"].astype(np.int32)
+        rows = [(encoding.ids, encoding.attention_mask) for encoding in encodings]
+        ids, masks = zip(*rows, strict=True)
+        return np.array(ids, np.int32), np.array(masks, np.int32)
 
     def _is_mostly_unknown(self, text: str, encoding: tokenizers.Encoding) -> bool:
         unknown = [
-            number == self._tokenizer.unk_token_id
-            for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            token == self._unknown
+            for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)
             if text[start:end].isalnum()
         ]
         return 2 * sum(unknown) > len(unknown)
+
+
+def _padding_token(folder: Path) -> str:
+    """The padding token, as text or as an object with a "content"."""
+    fix = "copy tokenizer_config.json of the checkpoint"
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = read_json_object(folder / name, fix) if (folder / name).is_file() else {}
+        token = settings.get("pad_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            return token
+    raise UserError(f"{folder} defines no pad_token; {fix}")
