@@ -139,7 +139,7 @@ def from_shapes(source: StateDict, layout: str, base: DiTConfig) -> DiTConfig:
     has_patch = len(patch_shape) > 3  # some files store the kernel flat
     patch_size = (patch_shape[-2], patch_shape[-1]) if has_patch else base.patch_size
     area = math.prod(patch_size)
-    dim = patch_shape[0]
+    dim = shape("text_embedding.up", patch_shape[0])[0]
     blocks = re.compile(re.escape(names["blocks.self_attn.q"]).replace(r"\{layer\}", r"(\d+)"))
     layers = {match[1] for key in source if (match := blocks.match(key))}
     if dim != base.dim and dim % HEAD_DIM:
@@ -153,7 +153,7 @@ def from_shapes(source: StateDict, layout: str, base: DiTConfig) -> DiTConfig:
         num_heads=base.num_heads if dim == base.dim else dim // HEAD_DIM,
         ffn_dim=shape("blocks.ffn.up", base.ffn_dim)[0],
         num_layers=len(layers) or base.num_layers,
-        in_channels=math.prod(patch_shape[1:]) // area,
+        in_channels=math.prod(patch_shape) // (dim * area),
         out_channels=shape("head.head", base.out_channels * area)[0] // area,
         patch_size=patch_size,
         text_dim=shape("text_embedding.up", dim, base.text_dim)[1],

@@ -82,10 +82,12 @@ class Folder:
         return source, _read_json(self.path / files.config) if files.config else {}
 
     @property
-    def tokenizer(self) -> Path:
-        """The folder of the tokenizer; that of a component lies beside it."""
-        is_whole = self.files.keys() == LAYOUTS[self.layout].keys()
-        return (self.path if is_whole else self.path.parent) / TOKENIZERS[self.layout]
+    def tokenizer(self) -> Path | None:
+        """The folder of the tokenizer; that of a single component lies beside it, or nowhere."""
+        if self.files.keys() == LAYOUTS[self.layout].keys():
+            return self.path / TOKENIZERS[self.layout]
+        beside = self.path.parent / TOKENIZERS[self.layout]
+        return beside if (beside / "tokenizer.json").is_file() else None
 
 
 def open_folder(path: Path) -> Folder:
@@ -100,6 +102,8 @@ def open_folder(path: Path) -> Folder:
         for files in components.values():
             if any(path.glob(f"{files.weights}*")) or any(path.glob(_shards(files))):
                 return Folder(path, layout, components)
+        if (path / TOKENIZERS[layout] / "tokenizer.json").is_file():
+            return Folder(path, layout, components)
     raise UserError(
         f"{path} is not a Wan2.2 checkpoint; expected the files of Wan-AI/Wan2.2-TI2V-5B or of "
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers. For a single file, give its path"
@@ -124,10 +128,11 @@ def file_patterns(kind: str) -> list[str]:
     """Returns the names that the files of a component have in either layout, as for a shell."""
     patterns = []
     for layout, components in LAYOUTS.items():
-        files = components[kind]
-        patterns += [f"{files.weights}*", _shards(files)]
-        patterns += [files.config] if files.config else []
-        patterns += [f"{TOKENIZERS[layout]}/*"] if kind == "text_encoder" else []
+        if kind in ("text_encoder", "tokenizer"):
+            patterns.append(f"{TOKENIZERS[layout]}/*")
+        if files := components.get(kind):
+            patterns += [f"{files.weights}*", _shards(files)]
+            patterns += [files.config] if files.config else []
     return patterns
 
 

@@ -6,6 +6,7 @@ including NaN and infinity.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,16 @@ from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
 
+from . import spiece
 from .folders import Folder, open_folder
 from .integrity import require_intact
 from .names import Names
-from .planning import Known, Plan, plan_contents, plan_folder
-from .reader import read_file
+from .planning import Known, Plan, plan_contents, plan_folder, read_values
+from .quantized import dequantize
+from .reader import read_weights
 from .recognition import Contents, conventions_of, recognize
 from .sources import locate
+from .tensors import WeightFile
 
 
 def convert_wan22(
@@ -39,7 +43,8 @@ def convert_wan22(
     Args:
       source: Folder, or `owner/name` on the Hugging Face Hub.
       destination: New folder, or a checkpoint to add to.
-      kinds: Some of "dit", "vae" and "text_encoder", which includes the tokenizer.
+      kinds: Some of "dit", "vae", "text_encoder", which includes the tokenizer, and "tokenizer".
+        Of a folder with one component, only that one counts.
       dtype: To store matmul and convolution weights in.
       overwrite: Replace existing components.
       conventions: How a DiT is sampled, a name in `config.CONVENTIONS`; by default "wan22".
@@ -51,20 +56,23 @@ def convert_wan22(
       UserError: Source or destination cannot be used; the message lists every problem.
       OSError: The download failed, or the disk is full.
     """
+    if not Path(source).exists():  # before a download
+        require_free(destination, kinds, overwrite)
     folder = open_folder(locate(source, kinds))
     kinds = _choose_kinds(folder, kinds)
     require_free(destination, kinds, overwrite)
-    tokenizer = folder.tokenizer if "text_encoder" in kinds else None
+    tokenizer = folder.tokenizer if {"text_encoder", "tokenizer"} & set(kinds) else None
     problems = _tokenizer_problems(tokenizer) if tokenizer else []
     plans = []
-    for kind in kinds:
+    for kind in (kind for kind in kinds if kind != "tokenizer"):
         try:
             plans.append(plan_folder(folder, kind, dtype))
         except ValueError as error:
             problems.append(f"{kind}: {error}")
     _require_no_problems(problems, plans)
     written = _write(destination, plans, conventions or "wan22", overwrite, tokenizer)
-    return f"wrote {', '.join(kinds)} ({dtype}) to {destination}{written}"
+    notices = [] if tokenizer else _missing_tokenizer(kinds, destination)
+    return "\n".join([*notices, f"wrote {', '.join(kinds)} ({dtype}) to {destination}{written}"])
 
 
 def convert_file(
@@ -101,30 +109,63 @@ def convert_file(
       OSError: The download failed, or the disk is full.
     """
     names = names or Names()
-    file = locate(source, ())
-    contents = open_file(file, weights, component, names)
-    known = Known(dtype=dtype, dit=_dit_config(destination), names=names, assignments=assignments)
+    path = locate(source, ())
+    file = read_weights(path)
+    contents = find_components(file, weights, component, names)
+    known = Known(
+        dtype=dtype,
+        dit=_dit_config(destination),
+        values=read_values(path),
+        names=names,
+        assignments=assignments,
+    )
     plans = plan_contents(contents, known)
     plans, notices = _choose_new(plans, destination, overwrite)
+    kinds = [plan.kind for plan in plans]
     problems = [f"unused: {key}" for key in contents.unused if not names.is_ignored(key)]
-    require_free(destination, [plan.kind for plan in plans], overwrite)
+    require_free(destination, kinds, overwrite)
     _require_no_problems(problems, plans)
-    written = _write(destination, plans, conventions or conventions_of(source), overwrite)
+    with _tokenizer_of(contents, file) as tokenizer:
+        written = _write(
+            destination, plans, conventions or conventions_of(source), overwrite, tokenizer
+        )
     notices = [*contents.notices, *notices, *(line for plan in plans for line in plan.notices)]
-    kinds = ", ".join(plan.kind for plan in plans)
-    return "\n".join([*notices, f"wrote {kinds} ({dtype}) to {destination}{written}"])
+    notices += _missing_tokenizer(kinds, destination)
+    wrote = f"wrote {', '.join(kinds)} ({dtype}) to {destination}{written}"
+    return "\n".join([*notices, wrote])
 
 
-def open_file(
-    file: Path, weights: str = "ema", component: str | None = None, names: Names | None = None
+def find_components(
+    file: WeightFile, weights: str, component: str | None, names: Names
 ) -> Contents:
-    """Opens a single file and finds the components in it; see `recognition`."""
-    prefix = names.prefix if names else None
-    return recognize(read_file(file), weights=weights, component=component, prefix=prefix)
+    """Finds the components in a single file; see `recognition`."""
+    return recognize(dequantize(file), weights=weights, component=component, prefix=names.prefix)
+
+
+@contextmanager
+def _tokenizer_of(contents: Contents, file: WeightFile) -> Generator[Path | None]:
+    """Yields a temporary folder with the tokenizer in a file of a text encoder, or None."""
+    parts = [part for part in contents.parts if part.kind == "text_encoder"]
+    model = spiece.find_model(parts[0].tensors, file.metadata) if parts else None
+    if model is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        spiece.write_tokenizer(Path(folder), model)
+        yield Path(folder)
+
+
+def _missing_tokenizer(kinds: Sequence[str], destination: Path) -> list[str]:
+    if "text_encoder" not in kinds or (destination / "tokenizer").exists():
+        return []
+    return [
+        "the text encoder has no tokenizer yet: `flashmotion convert import "
+        f"Wan-AI/Wan2.2-TI2V-5B {destination} --only tokenizer` adds it"
+    ]
 
 
 def _choose_kinds(folder: Folder, kinds: Sequence[str]) -> list[str]:
-    there = [kind for kind in kinds if kind in folder.files]
+    there = [kind for kind in kinds if kind in (*folder.files, "tokenizer")]
     if not there:
         raise UserError(
             f"{folder.path} holds only {', '.join(folder.files)}; expected {', '.join(kinds)}"

@@ -9,10 +9,10 @@ from flashmotion_jax.config import SamplingConfig, to_dict
 from flashmotion_jax.runtime.errors import UserError
 
 from .folders import LAYOUTS, Folder, open_folder
-from .importing import open_file
+from .importing import find_components
 from .names import Names
-from .planning import Known, Plan, plan_contents, plan_folder
-from .reader import read_file
+from .planning import Known, Plan, plan_contents, plan_folder, read_values
+from .reader import read_weights
 from .recognition import conventions_of
 from .sources import locate
 from .tensors import StateDict
@@ -39,11 +39,13 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
     if path.is_dir():
         folder = open_folder(path)
         return "\n\n".join(_describe_part(folder, kind) for kind in folder.files)
-    listing = _list(read_file(path))
+    file = read_weights(path)
+    listing = _list(file.tensors)
     names = names or Names()
     try:
-        contents = open_file(path, component=component, names=names)
-        plans = plan_contents(contents, Known(dtype="bfloat16", names=names))
+        contents = find_components(file, "ema", component, names)
+        known = Known(dtype="bfloat16", values=read_values(path), names=names)
+        plans = plan_contents(contents, known)
     except UserError as error:
         return f"{listing}\n{error}"
     unused = [f"unused: {key}" for key in contents.unused if not names.is_ignored(key)]

@@ -14,10 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.config.serialise import with_overrides
+from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import read_json_object
 
-from . import adapters, dit, text_encoder, vae
+from . import adapters, dit, spiece, text_encoder, vae
 from .folders import Folder
 from .mapping import Entry, Row, find_bad_values, find_problems, make_entries, override
 from .names import Names
@@ -26,6 +28,9 @@ from .tensors import StateDict, Tensor
 from .wrappers import is_training
 
 TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
+
+#: Keys beside the weights of a component that have a use of their own.
+LEFT_OUT = {"text_encoder": (spiece.TENSOR,)}
 
 #: Keys of buffers that are computed anew, as regular expressions.
 BUFFERS = (r"(.*\.)?(freqs|freqs_cos|freqs_sin|inv_freq|_extra_state|n_averaged)",)
@@ -94,15 +99,14 @@ class Known:
       dtype: To store matmul and convolution weights in.
       dit: Configuration of the DiT that adapters belong to, and of what the shapes of a DiT do not
         tell.
-      vae, text_encoder: Configurations of what their shapes do not tell.
+      values: Content of a `config.json` beside the file, of any component, or empty.
       names: The user's table, which takes precedence over ours.
       assignments: Fields of an adapter's configuration that the file does not tell, `key=value`.
     """
 
     dtype: str
     dit: DiTConfig = dataclasses.field(default_factory=DiTConfig)
-    vae: VAEConfig = dataclasses.field(default_factory=VAEConfig)
-    text_encoder: TextEncoderConfig = dataclasses.field(default_factory=TextEncoderConfig)
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     names: Names = dataclasses.field(default_factory=Names)
     assignments: Sequence[str] = ()
 
@@ -154,15 +158,33 @@ def plan_part(part: Part, known: Known) -> Plan:
         if part.kind == "dit":
             dit.require_ours(source)
         table = TABLES[part.kind]
-        config = table.from_shapes(source, part.layout, getattr(known, part.kind))
+        config = table.from_shapes(source, part.layout, _base(part, known))
         rows = table.table(config, part.layout)
-        return _plan(part.kind, config, None, known, rows, source)
+        return _plan(part.kind, config, None, known, rows, source, LEFT_OUT.get(part.kind, ()))
     name = part.kind.removeprefix("adapters/")
     config, notices = adapters.read_config(name, source, known.dit)
     config = with_overrides(config, known.assignments)
     rows = adapters.table(name, config, known.dit, source)
     plan = _plan(part.kind, config, known.dit, known, rows, source, adapters.NAMES[name].left_out)
     return dataclasses.replace(plan, notices=[*notices, *plan.notices])
+
+
+def _base(part: Part, known: Known) -> Any:
+    """What the shapes of a component do not tell: of its `config.json`, or as published."""
+    layout = part.layout if part.kind == "dit" else "diffusers"
+    try:
+        return TABLES[part.kind].read_config(part.tensors, known.values, layout)
+    except UserError:
+        return known.dit if part.kind == "dit" else components.component_classes(part.kind)[0]()
+
+
+def read_values(file: Path) -> dict[str, Any]:
+    """Content of the `config.json` beside a file, which may be another component's; else empty."""
+    beside = file.with_name("config.json")
+    try:
+        return read_json_object(beside, "a configuration") if beside.is_file() else {}
+    except UserError:
+        return {}
 
 
 def _plan(
@@ -187,7 +209,8 @@ def _plan(
         for key, entry in wanted.items()
         if key in source and (reshaped := _unflatten(source[key], entry.source_shape))
     }
-    notices = [f"left out of {kind}: {_count(sorted(extra))}"] if extra else []
+    shown = sorted(extra - {spiece.TENSOR})
+    notices = [f"left out of {kind}: {_count(shown)}"] if shown else []
     notices += [f"stored flat in the file: {key}" for key in flat]
     source = {key: flat.get(key, tensor) for key, tensor in source.items() if key not in extra}
     return Plan(kind, config, dit_config, known.dtype, entries, source, notices)

@@ -20,6 +20,7 @@ SIGNATURES = {
     "post_quant_conv.weight": ("vae", "diffusers"),
     "blocks.0.pos_embedding.embedding.weight": ("text_encoder", "original"),
     "encoder.final_layer_norm.weight": ("text_encoder", "diffusers"),
+    "enc.output_norm.weight": ("text_encoder", "gguf"),
 }
 
 

@@ -16,6 +16,11 @@ from typing import Any
 
 from flashmotion_jax.runtime.errors import UserError
 
+from .tensors import StateDict
+
+#: Name of the tensor that holds a SentencePiece model.
+TENSOR = "spiece_model"
+
 #: Type of a piece that the text must contain as it is.
 _USER_DEFINED = 4
 
@@ -43,6 +48,21 @@ class SentencePiece:
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
     charsmap: bytes
+
+
+def find_model(tensors: StateDict, metadata: Mapping[str, Any]) -> SentencePiece | None:
+    """Returns the tokenizer in a file of a text encoder, or None.
+
+    Args:
+      tensors: Of the text encoder, without a prefix.
+      metadata: Of the file.
+
+    Raises:
+      UserError: It is damaged or incomplete.
+    """
+    if TENSOR in tensors:
+        return read_model(bytes(tensors[TENSOR].read()))
+    return read_fields(metadata)
 
 
 def read_model(content: bytes) -> SentencePiece:

@@ -24,6 +24,7 @@ from flashmotion_jax.checkpoints.arrays import Readers, read_arrays, write_array
 from flashmotion_jax.config import (
     ADAPTERS,
     DiTConfig,
+    ModelsConfig,
     SamplingConfig,
     TextEncoderConfig,
     VAEConfig,
@@ -58,16 +59,6 @@ MODELS: Mapping[str, tuple[type, Callable[..., Any]]] = {
     "text_encoder": (TextEncoderConfig, TextEncoder),
 }
 _ADAPTER = "adapters/"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelsConfig:
-    """Configuration of the three models, and how they are sampled."""
-
-    dit: DiTConfig
-    vae: VAEConfig
-    text_encoder: TextEncoderConfig
-    sampling: SamplingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.checkpoints.components import ModelsConfig
+from flashmotion_jax.config import ModelsConfig
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program

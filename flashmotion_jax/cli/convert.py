@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from flashmotion_jax.config.adapters import ADAPTERS
 from flashmotion_jax.config.sampling import CONVENTIONS
 from flashmotion_jax.runtime.errors import UserError, exit_status
 
-#: Components of a Wan2.2 folder by the names of `--only`, and all by those of `--component`.
+#: Components of a Wan2.2 folder by the names of `--only`, also with the tokenizer alone, and all
+#: by those of `--component`.
 WAN22 = {"dit": "dit", "vae": "vae", "text": "text_encoder"}
+ONLY = WAN22 | {"tokenizer": "tokenizer"}
 KINDS = WAN22 | {name: f"adapters/{name}" for name in ADAPTERS}
 
 
@@ -85,7 +88,7 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
         help="dtype of matmul and convolution weights (default: bfloat16; float32 for training)",
     )
     add("--overwrite", action="store_true", help="replace existing components")
-    _add_only(parser)
+    _add_only(parser, ONLY)
     add(
         "--weights",
         choices=("ema", "raw"),
@@ -129,7 +132,7 @@ def _add_export(commands: Any) -> None:
     what.add_argument(
         "--adapter", choices=tuple(ADAPTERS), help="export only this adapter, to one file"
     )
-    _add_only(parser)
+    _add_only(parser, WAN22)
     add("--dtype", choices=options.DTYPES, help="dtype of all tensors (default: as stored)")
     parser.set_defaults(run=_export)
 
@@ -170,12 +173,12 @@ def _add_metrics(commands: Any) -> None:
     parser.set_defaults(run=_metrics)
 
 
-def _add_only(parser: argparse.ArgumentParser) -> None:
+def _add_only(parser: argparse.ArgumentParser, kinds: Mapping[str, str]) -> None:
     parser.add_argument(
         "--only",
-        type=_parse_only,
+        type=functools.partial(_parse_only, kinds),
         metavar="PARTS",
-        help="components of the folder: some of dit,vae,text (default: all)",
+        help=f"components of the folder: some of {','.join(kinds)} (default: dit,vae,text)",
     )
 
 
@@ -193,13 +196,13 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parse_only(text: str) -> list[str]:
+def _parse_only(kinds: Mapping[str, str], text: str) -> list[str]:
     parts = list(dict.fromkeys(text.split(",")))
-    if unknown := set(parts) - set(WAN22):
+    if unknown := set(parts) - set(kinds):
         raise argparse.ArgumentTypeError(
-            f"{', '.join(sorted(unknown))} unknown; expected some of {','.join(WAN22)}"
+            f"{', '.join(sorted(unknown))} unknown; expected some of {','.join(kinds)}"
         )
-    return [WAN22[part] for part in parts]
+    return [kinds[part] for part in parts]
 
 
 def _import(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from flashmotion_jax.config.adapters import (
 )
 from flashmotion_jax.config.files import load_config
 from flashmotion_jax.config.grid import Grid
+from flashmotion_jax.config.model_set import ModelsConfig
 from flashmotion_jax.config.models import (
     CachedMapKind,
     DiscriminatorConfig,
@@ -69,6 +70,7 @@ __all__ = [
     "MapKind",
     "MatchingConfig",
     "MeshConfig",
+    "ModelsConfig",
     "OptimizerConfig",
     "PatchDiscriminatorConfig",
     "Resize",

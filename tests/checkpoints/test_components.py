@@ -13,11 +13,12 @@ import orbax.checkpoint as ocp
 import pytest
 
 from flashmotion_jax.checkpoints import arrays, components
-from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.config import ModelsConfig, SamplingConfig
 from flashmotion_jax.config.adapters import ResNetAdapterConfig
 from flashmotion_jax.config.sampling import RENAMED_KEYS
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.checksums import read_json, write_checksums, write_json
+from flashmotion_jax.runtime.errors import UserError
 from helpers import tiny
 
 
@@ -95,7 +96,7 @@ def is_sensitive(name):
 
 def test_load_models_gives_models_that_run(saved):
     models = components.load_models(saved, "float32")
-    assert models.config == components.ModelsConfig(
+    assert models.config == ModelsConfig(
         dit=tiny.DIT, vae=tiny.VAE_CONFIG, text_encoder=tiny.TEXT, sampling=SamplingConfig(fps=12)
     )
     ids, mask = models.tokenizer(["a red ball"], 16)
@@ -375,3 +376,17 @@ def test_checkpoints_from_before_grids_had_names_keep_theirs(tmp_path):
         del values["sampling"][name]
     (tmp_path / "model.json").write_text(json.dumps(values))
     assert components.read_sampling(tmp_path) == SamplingConfig(solver_grid="diffusers")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("dit", {"in_channels": 16}, "DiT has 16 latent channels and the VAE 48"),
+        ("dit", {"text_dim": 64}, "DiT has 64 text channels and the text encoder 32"),
+    ],
+)
+def test_models_that_do_not_belong_together(name, changes, message):
+    models = {"dit": tiny.DIT, "vae": tiny.VAE_CONFIG, "text_encoder": tiny.TEXT}
+    models[name] = dataclasses.replace(models[name], **changes)
+    with pytest.raises(UserError, match=message):
+        ModelsConfig(**models, sampling=SamplingConfig())

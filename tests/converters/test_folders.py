@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from flashmotion_jax.converters.folders import open_folder
 from flashmotion_jax.converters.sources import locate
+from flashmotion_jax.runtime.errors import UserError
 
 COMMIT = "0" * 40
 HALF = 15_000_000  # bytes after which a connection breaks; the client keeps pieces of 10 MB
@@ -45,6 +47,55 @@ def test_local_paths_come_first(tmp_path, monkeypatch):
 def test_sources_that_are_no_names(source):
     with pytest.raises(ValueError, match="does not exist; expected"):
         locate(source, ["dit"])
+
+
+def test_a_path_with_an_error_says_what_is_there(tmp_path, monkeypatch):
+    """Even if it reads as the name of a file on the hub."""
+    (tmp_path / "ckpts" / "FastGenerator").mkdir(parents=True)
+    (tmp_path / "ckpts" / "FastGenerator" / "model.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"model\.pt does not exist; .* has model\.pth"):
+        locate("ckpts/FastGenerator/model.pt", ())
+    with pytest.raises(UserError, match="ckpts has FastGenerator"):
+        locate("ckpts/Fast/model.pt", ())
+
+
+def test_a_file_on_a_hub_that_is_not_there_fails_at_once(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(OSError, match=r"FastGenerator/model\.pt is not on this disk"):
+        locate("ckpts/FastGenerator/model.pt", ())
+    assert time.monotonic() - start < 20
+
+
+def test_the_cache_of_the_hub(tmp_path):
+    repository = tmp_path / "hub" / "models--owner--name"
+    for commit in ("a" * 40, "b" * 40):
+        (repository / "snapshots" / commit).mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    with pytest.raises(UserError, match=f"give a snapshot: snapshots/{'a' * 40}, snapshots/b"):
+        locate(str(repository), ())
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("b" * 40 + "\n")
+    assert locate(str(repository), ()).name == "b" * 40
+    for folder in (tmp_path, tmp_path / "hub"):
+        with pytest.raises(UserError, match=r"is the cache of the hub; .*models--owner--name"):
+            locate(str(folder), ())
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"_class_name": "WanTransformer3DModel"}, "dit"),
+        ({"_class_name": "AutoencoderKLWan"}, "vae"),
+        ({"architectures": ["UMT5EncoderModel"]}, "text_encoder"),
+    ],
+)
+def test_a_component_of_diffusers_is_a_folder_of_its_own(tmp_path, config, kind):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "diffusion_pytorch_model.safetensors").touch()
+    folder = open_folder(tmp_path)
+    assert (folder.layout, list(folder.files), folder.tokenizer) == ("diffusers", [kind], None)
 
 
 class Hub(ThreadingHTTPServer):

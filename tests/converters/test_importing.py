@@ -10,7 +10,7 @@ import pytest
 from examples import small_checkpoint
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.cli.convert import main
-from flashmotion_jax.config import SamplingConfig
+from flashmotion_jax.config import ModelsConfig, SamplingConfig
 from flashmotion_jax.converters.importing import convert_file
 from flashmotion_jax.converters.names import read_names
 from flashmotion_jax.converters.reader import read_file
@@ -50,7 +50,7 @@ def edit_tensors(file, write_safetensors, change):
 def test_original_folder(original, converted, capsys):
     assert names_in(converted) == ALL
     models = components.load_models(converted, "float32")
-    assert models.config == components.ModelsConfig(
+    assert models.config == ModelsConfig(
         dit=small_checkpoint.DIT,
         vae=small_checkpoint.VAE,
         text_encoder=small_checkpoint.TEXT,
