@@ -18,6 +18,7 @@ from flashmotion_jax.config.sampling import (
     SolverGrid,
     TimestepRounding,
 )
+from flashmotion_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,6 +192,8 @@ def run(args: argparse.Namespace) -> int:
     from flashmotion_jax.inference.pipeline import Pipeline
     from flashmotion_jax.media.videos import write_video
 
+    if args.adapter not in (None, "none") and args.trajectory is None:
+        raise UserError(f"--adapter {args.adapter} needs a --trajectory; give one, or no adapter")
     outputs = [Path(path) for path in (args.out, args.preview) if path is not None]
     pipeline = Pipeline.from_pretrained(
         args.model,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator
@@ -27,7 +28,7 @@ from starlette.staticfiles import StaticFiles
 from flashmotion_jax.editor.generator import Generator, read_settings
 from flashmotion_jax.editor.guard import MAX_UPLOAD, Guard
 from flashmotion_jax.editor.importing import import_files
-from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
+from flashmotion_jax.editor.jobs import ACTIVE, FILES, MAX_ACTIVE, History, Job, QueueFullError
 from flashmotion_jax.editor.openapi import document
 from flashmotion_jax.editor.uploads import Form, received
 from flashmotion_jax.editor.worker import Worker
@@ -273,7 +274,12 @@ def make_app(
         routes=editor.routes(),
         lifespan=editor.lifespan,
         middleware=[Middleware(Guard, token=token)],
-        exception_handlers={HTTPException: _http_error, UserError: _bad_input, Exception: _failed},
+        exception_handlers={
+            HTTPException: _http_error,
+            UserError: _bad_input,
+            QueueFullError: _full,
+            Exception: _failed,
+        },
     )
 
 
@@ -286,24 +292,33 @@ async def _bad_input(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500)
+    # Its text may hold paths of this machine.
+    return JSONResponse({"error": f"{type(error).__name__}; the server's log says more"}, 500)
+
+
+async def _full(request: Request, error: Exception) -> Response:
+    message = f"{MAX_ACTIVE} jobs are waiting: cancel one, or try again later"
+    return JSONResponse({"error": message}, 429, headers={"Retry-After": "10"})
 
 
 def _whole(fields: Any, name: str, default: int | None = None) -> int:
     text = fields.get(name, "")
     if text == "" and default is not None:
         return default
-    if not str(text).isdecimal() or int(text) < 1:
-        raise UserError(f"{name}={text!r}; expected a whole number from 1")
+    if not text.isdecimal() or len(text) > 6 or int(text) < 1:
+        raise UserError(f"{name}={text!r:.40}; expected a whole number from 1 to 999999")
     return int(text)
 
 
 def _number(fields: Any, name: str, default: float) -> float:
     text = fields.get(name, "").strip()
     try:
-        return float(text) if text else default
+        number = float(text) if text else default
     except ValueError:
-        raise UserError(f"{name}={text!r}; expected a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{name}={text!r:.40}; expected a number")
+    return number
 
 
 def _checked_image(form: Form, as_png: bool) -> Response:

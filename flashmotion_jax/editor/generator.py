@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from flashmotion_jax.config import ADAPTERS, DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.config import ADAPTERS, DiTConfig, Grid, MapKind, SamplingConfig, VAEConfig
 from flashmotion_jax.data.sprites import VOCABULARY
 from flashmotion_jax.media.geometry import video_size
 from flashmotion_jax.runtime.errors import UserError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _INTEGERS = ("seed", "num_inference_steps", "height", "width", "num_frames")
 _NUMBERS = ("guidance_scale", "adapter_scale")
+_MAX_DIGITS = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,14 +173,18 @@ def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str
             try:
                 settings[name] = convert(text) if text else None
             except ValueError:
-                raise UserError(f"{name}={text!r}; expected {expected}") from None
+                raise UserError(f"{name}={text!r:.40}; expected {expected}") from None
+            if text and (len(text) > _MAX_DIGITS or not math.isfinite(settings[name])):
+                raise UserError(f"{name}={text!r:.40}; expected {expected} that is not so large")
     settings["seed"] = settings["seed"] or 0
     if settings["adapter_scale"] is None:
         settings["adapter_scale"] = 1.0
-    settings["map_kind"] = fields.get("map_kind", "").strip() or None
+    map_kind = settings["map_kind"] = fields.get("map_kind", "").strip() or None
+    if map_kind is not None and map_kind not in get_args(MapKind):
+        raise UserError(f"map_kind={map_kind!r:.40}; expected {', '.join(get_args(MapKind))}")
     adapter = fields.get("adapter", "").strip() or (adapters[0] if adapters else "none")
     if adapter not in (*adapters, "none"):
-        raise UserError(f"adapter={adapter!r}; expected {', '.join([*adapters, 'none'])}")
+        raise UserError(f"adapter={adapter!r:.40}; expected {', '.join([*adapters, 'none'])}")
     return settings | {"adapter": adapter}
 
 

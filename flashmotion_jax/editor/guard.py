@@ -65,7 +65,11 @@ class Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        if refusal := self._refusal(request):
+        try:
+            refusal = self._refusal(request)
+        except ValueError:  # a port or an IPv6 address that is none
+            refusal = _error(400, "malformed Host, Origin or Content-Length header")
+        if refusal:
             if request.headers.get("expect", "").lower() != "100-continue":
                 await _drain(receive)
             await refusal(scope, receive, answer)
@@ -80,6 +84,7 @@ class Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         host = urlsplit(f"//{request.headers.get('host', '')}")
+        _ = host.port  # raises for one that is none
         if self._token is None and host.hostname not in _LOOPBACK:
             return _error(403, f"this server answers to localhost, not to {host.hostname!r}")
         origin = request.headers.get("origin")

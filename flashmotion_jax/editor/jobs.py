@@ -3,23 +3,31 @@
     HOME/<id>/job.json, trajectory.json, image.*, project.json        inputs
     HOME/<id>/video.mp4, map.mp4, boxes.json                          results
 
+Folders of jobs and their files are private to the user.
+
 A server that was killed leaves jobs in the state "running". Every server holds a lock on a file of
 its own while it lives, so the next one can tell them from jobs of a server that still works.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
+import reprlib
 import secrets
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.json_files import read_json_object
 
 try:
     import fcntl
@@ -28,8 +36,13 @@ except ImportError:  # Windows
 
 #: States of a job that has not ended.
 ACTIVE = ("queued", "running")
+STATES = (*ACTIVE, "done", "failed", "cancelled", "interrupted")
+#: Jobs that may wait or run at a time.
+MAX_ACTIVE = 20
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_SERVER = re.compile(r"[0-9a-f]{16}")
+_LOGGER = logging.getLogger(__name__)
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 #: Name of a job's file in the API -> its file name.
 FILES = {
     "result": "video.mp4",
@@ -84,6 +97,10 @@ class Job:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+class QueueFullError(Exception):
+    """As many jobs wait as may."""
+
+
 class History:
     """All jobs of a folder, in memory and on disk; thread-safe.
 
@@ -97,7 +114,8 @@ class History:
         self._jobs: dict[str, Job] = {}
         self._server = secrets.token_hex(8)
         self._alive = home / ".servers" / self._server
-        self._alive.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._alive.parent.mkdir(mode=0o700, exist_ok=True)
         self._held = self._alive.open("w")
         if fcntl:
             fcntl.flock(self._held, fcntl.LOCK_EX)
@@ -122,18 +140,28 @@ class History:
           name: Name of the project.
           settings: See `Job`.
           inputs: "trajectory", "image", "project" -> a file, which is copied.
+
+        Raises:
+          QueueFullError: `MAX_ACTIVE` jobs have not ended.
         """
         job_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
-        folder = self._home / job_id
-        folder.mkdir(parents=True)
         image = inputs.get("image")
-        for input_name, source in inputs.items():
-            shutil.copyfile(source, folder / self._file_name(input_name, source))
         image_name = self._file_name("image", image) if image else None
         job = Job(job_id, session, settings, name, image_name, self._server)
         with self._lock:
+            if sum(one.state in ACTIVE for one in self._jobs.values()) >= MAX_ACTIVE:
+                raise QueueFullError
             self._jobs[job_id] = job
+        folder = self._home / job_id
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+            for input_name, source in inputs.items():
+                shutil.copyfile(source, folder / self._file_name(input_name, source))
             self.save(job)
+        except BaseException:
+            self.remove(job)
+            raise
+        _make_private(folder)
         return job
 
     def again(self, job: Job, session: str) -> Job:
@@ -164,17 +192,19 @@ class History:
         with self._lock:
             job.state, job.error, job.finished = state, error, time.time()
             self.save(job)
+        _make_private(self._home / job.id)
 
     def save(self, job: Job) -> None:
         """Writes `job.json`."""
         with self._lock, replacing(self.path(job, "job.json")) as scratch:
-            scratch.write_text(json.dumps(asdict(job), indent=1), encoding="utf-8")
+            text = json.dumps(asdict(job), indent=1, allow_nan=False)
+            scratch.write_text(text, encoding="utf-8")
 
     def remove(self, job: Job) -> None:
         """Deletes a job and its files."""
         with self._lock:
-            del self._jobs[job.id]
-            shutil.rmtree(self._home / job.id)
+            self._jobs.pop(job.id, None)
+            shutil.rmtree(self._home / job.id, ignore_errors=True)
 
     def describe(self, job: Job) -> dict[str, Any]:
         """A job as JSON for the API."""
@@ -191,7 +221,7 @@ class History:
         suffix = source.suffix.lower()
         if name == "image":
             # Browsers judge files by their suffix: only those of images, never of pages or scripts.
-            return f"image{suffix if suffix in _IMAGE_SUFFIXES else ''}"
+            return f"image{suffix if suffix in _SUFFIXES else ''}"
         return FILES[name]
 
     def _read(self) -> None:
@@ -199,9 +229,11 @@ class History:
             if not _ID.fullmatch(file.parent.name):
                 continue
             try:
-                job = Job(**_with_current_names(json.loads(file.read_text(encoding="utf-8"))))
-            except (ValueError, TypeError, KeyError, AttributeError, OSError):
-                continue  # not a job, or a job of an incompatible version
+                job = read_job(file)
+            except (UserError, OSError) as error:
+                _LOGGER.warning("left out of the history: %s", error)
+                continue
+            _make_private(file.parent)
             if job.state in ACTIVE:
                 if self._is_alive(job.server):
                     continue  # another server is working on it
@@ -220,6 +252,74 @@ class History:
                 return True
             path.unlink(missing_ok=True)
         return False
+
+
+def _make_private(folder: Path) -> None:
+    """Takes the permissions of other users away."""
+    with contextlib.suppress(OSError):  # a folder of another user, or one just removed
+        folder.chmod(0o700)
+        for file in folder.iterdir():
+            file.chmod(0o600)
+
+
+def read_job(file: Path) -> Job:
+    """Reads a `job.json`, which anything may have written or cut short.
+
+    Raises:
+      UserError: It is not that of a job in this folder.
+    """
+    fix = "move the folder away"
+    values = read_json_object(file, fix)
+    for name in ("settings", "video"):
+        if not isinstance(values.get(name), dict):
+            raise UserError(f"{file} is not a job: it has no {name}; {fix}")
+    try:
+        job = Job(**_with_current_names(values))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file} is not a job ({str(error)[:200]}); {fix}") from error
+    for name, is_valid in _FIELDS.items():
+        if not is_valid(getattr(job, name)):
+            value = reprlib.repr(getattr(job, name))
+            raise UserError(f"{file} is not a job: its {name} is {value}; {fix}")
+    if job.id != file.parent.name:
+        raise UserError(f"{file} is of another job, {job.id!r:.100}; {fix}")
+    return job
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_progress(value: Any) -> bool:
+    def counts(one: Any) -> bool:
+        return isinstance(one, list) and len(one) == 2 and all(type(n) is int for n in one)
+
+    return isinstance(value, dict) and all(map(counts, value.values()))
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_time, value.values()))
+
+
+#: Whether the value of a field that was read from a file can be used.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "id": _is_text,
+    "session": _is_text,
+    "name": _is_text,
+    "image": lambda value: value is None or value in ("image", *map("image{}".format, _SUFFIXES)),
+    "server": lambda value: _is_text(value) and _SERVER.fullmatch(value) is not None,
+    "state": lambda value: value in STATES,
+    "created": _is_time,
+    "started": lambda value: value is None or _is_time(value),
+    "finished": lambda value: value is None or _is_time(value),
+    "progress": _is_progress,
+    "error": lambda value: value is None or _is_text(value),
+    "seconds": _is_seconds,
+}
 
 
 def _with_current_names(job: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def document() -> dict[str, Any]:
 def _job_paths() -> dict[str, Any]:
     job, no_job = _json("the job", "Job"), _failure("no such job")
     ended = {"409": _failure("the job is in another state")}
+    full = {"429": _failure("too many jobs are waiting")}
     by_id = [_parameter("id", "path", "id of the job")]
     return {
         "/api/jobs": {
@@ -40,7 +41,12 @@ def _job_paths() -> dict[str, Any]:
             ),
             "post": _operation(
                 "Submits a job: image, prompt and trajectory to a video",
-                {"201": job, "400": _failure("an input does not fit the model"), **_too_large()},
+                {
+                    "201": job,
+                    "400": _failure("an input does not fit the model"),
+                    **_too_large(),
+                    **full,
+                },
                 form=_SUBMIT,
             ),
         },
@@ -62,7 +68,7 @@ def _job_paths() -> dict[str, Any]:
         "/api/jobs/{id}/again": {
             "post": _operation(
                 "Submits a job with the same inputs",
-                {"201": job, "404": no_job},
+                {"201": job, "404": no_job, **full},
                 [*by_id, _parameter("session", "query", "session of the new job")],
             )
         },

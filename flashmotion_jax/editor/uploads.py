@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import reprlib
 import shutil
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import zlib
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 from starlette.concurrency import run_in_threadpool
@@ -63,7 +67,7 @@ async def received(request: Request) -> AsyncGenerator[Form, None]:
                         await run_in_threadpool(_copy, value, path)
                         form.files.append((name, path))
                     else:
-                        form.fields[name] = value
+                        form.fields[name] = _checked_text(name, value)
             yield form
         except UserError as error:
             raise UserError(str(error).replace(f"{scratch}/", "")) from error
@@ -94,14 +98,42 @@ def unpack(archive: Path, folder: Path) -> None:
                 raise UserError(f"{archive.name} unpacks to more than 1 GB: use fewer files")
             for member in members:
                 path = inside(folder, member.filename)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with file.open(member) as source, path.open("wb") as target:
+                with file.open(member) as source, _target(path) as target:
                     shutil.copyfileobj(source, target)
-    except (BadZipFile, OSError, RuntimeError, EOFError) as error:
-        raise UserError(f"{archive.name} is not a readable zip: {error}") from error
+    except UserError:
+        raise
+    except (BadZipFile, OSError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"{archive.name} is not a readable zip: {str(error)[:200]}") from error
 
 
 def _copy(source: UploadFile, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as target:
+    with _target(path) as target:
         shutil.copyfileobj(source.file, target)
+
+
+@contextmanager
+def _target(path: Path) -> Generator[BinaryIO]:
+    """Opens an untrusted path for writing.
+
+    Raises:
+      UserError: Its name is too long, or another file has the name of one of its folders.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("wb")
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"a file cannot be called {reprlib.repr(path.name)} beside the others: rename it"
+        ) from error
+    with opened:
+        yield opened
+
+
+def _checked_text(name: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name:.40} is not text in Unicode; send it as UTF-8") from None
+    return value

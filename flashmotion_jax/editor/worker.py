@@ -22,6 +22,8 @@ from flashmotion_jax.trajectory import Trajectory
 _LOGGER = logging.getLogger(__name__)
 #: Seconds that a stopping server waits for the current step.
 _STOP_TIMEOUT = 10
+#: Characters of an error that the page shows.
+_MAX_ERROR = 1000
 
 
 class _CancelledError(Exception):
@@ -84,7 +86,7 @@ class Worker:
                 self._history.end(job, state)
             except Exception as error:  # of any type: the page shows it, and the next job runs
                 _LOGGER.exception("job %s failed", job.id)
-                self._history.end(job, "failed", f"{type(error).__name__}: {error}")
+                self._history.end(job, "failed", f"{type(error).__name__}: {error}"[:_MAX_ERROR])
             else:
                 self._history.end(job, "done")
             self._cancelled.discard(job.id)

@@ -17,7 +17,7 @@ import functools
 import importlib.resources
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ class Pipeline:
             image for all videos, or a list.
           prompt: Description of the video; a string, or a list of strings.
           trajectory: Motion of the objects, in any form that `trajectory.load_maps` reads; one, or
-            a list. Required with an adapter, not allowed without.
+            a list. Without one, the adapter is not used; without an adapter, it is not allowed.
           seed: Random seed; video i of a batch uses `seed + i`.
           progress: Called with the name of a stage, the number of finished steps and the total.
             An exception that it raises cancels the call.
@@ -260,7 +260,7 @@ class Pipeline:
             seed,
             sampling=options.pop("sampling", self.sampling),
             grid=self._grid,
-            has_adapter="adapter" in self._models,
+            has_adapter="adapter" in self._models and trajectory is not None,
             **options,
         )
 
@@ -328,7 +328,11 @@ class Pipeline:
             return encode(request.images, "float32"), encode(request.maps, vae.compute_dtype.name)
 
     def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
-        with self._models.use("dit") as dit, self._models.use("adapter") as adapter:
+        models, has_maps = self._models, request.maps is not None
+        with (
+            models.use("dit") as dit,
+            models.use("adapter") if has_maps else nullcontext() as adapter,
+        ):
             shape = self._vae_config.latent_shape(request.num_frames, request.height, request.width)
             latents = generate_latents(
                 dit,

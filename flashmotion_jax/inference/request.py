@@ -203,7 +203,7 @@ def _maps(
         return None
     trajectories = _one_each("trajectory", trajectory, count)
     if any(item is None for item in trajectories):
-        raise UserError("the adapter needs a trajectory; give one, or load no adapter")
+        raise UserError("every video of a batch needs a trajectory, or none; give one for each")
     colored_by = [None] * count if images is None else list(images)
     return np.stack(
         [load(item, image=image) for item, image in zip(trajectories, colored_by, strict=True)]

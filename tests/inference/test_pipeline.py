@@ -63,6 +63,7 @@ def test_the_trajectory_matters_and_scale_0_ignores_it(folder, image, adapter):
     off = pipe(image, "a dog runs", trajectory(), adapter_scale=0.0)
     plain = Pipeline.from_pretrained(folder, None)(image, "a dog runs")
     np.testing.assert_array_equal(off, plain)
+    np.testing.assert_array_equal(pipe(image, "a dog runs"), plain)
 
 
 def test_a_video_does_not_depend_on_its_batch(pipe, image):
@@ -262,7 +263,7 @@ def test_prompts_are_cached_in_memory_and_on_disk(folder, image, tmp_path):
         ({"guidance_scale": 2.0}, "guidance_scale=2.0 with the few_step sampler"),
         ({"prompt": 3}, "prompt=3; expected a string"),
         ({"prompt": ["a", "b"], "image": [None]}, "1 values of image for 2 prompts"),
-        ({"trajectory": None}, "the adapter needs a trajectory"),
+        ({"prompt": ["a", "b"], "trajectory": ["m.json", None]}, "every video of a batch needs a"),
         ({"trajectory": None, "map_kind": "box"}, "map_kind='box' without a trajectory"),
         ({"image": "."}, "no image at ., which is a folder"),
         ({"image": "missing.png"}, "no image at missing.png"),
