@@ -21,5 +21,6 @@ def get_config() -> CacheConfig:
         num_frames=17,
         height=64,
         width=64,
+        resize="crop",  # nothing to resize; but images that the model is given keep their shape
         videos_per_shard=500,
     )

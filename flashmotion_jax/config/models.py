@@ -173,8 +173,11 @@ class DiscriminatorConfig:
     block_indices: tuple[int, ...] = (13, 21, 29)  # DiT blocks with a classifier on their output
     semantic: bool = True  # SS: self-attention with the first frame and the text
     trajectory: bool = True  # TC: cross-attention to the trajectory. VC, to the video, is always on
-    dim: int = 1024  # the paper does not say
+    dim: int = 1024  # the paper does not say; the DiT's own in the code that it builds on
     num_heads: int = 8
+    # The rest of that code's classifier: RMS norms of query tokens, queries and keys, a residual
+    # around the MLP, and a layer norm of the tokens of all classifiers.
+    extra_norms: bool = False
 
     def __post_init__(self) -> None:
         require(

@@ -24,6 +24,9 @@ from flashmotion_jax.config.models import (
 from flashmotion_jax.config.optimizer import OptimizerConfig
 from flashmotion_jax.config.sampling import FewStepConfig, Resize
 
+LossWeight = Literal["uniform", "bell"]
+"""Weights of timesteps in the flow-matching loss: equal, or those of `timesteps.bell_weight`."""
+
 _FREE = {"free": True}
 
 
@@ -148,6 +151,7 @@ class SlowGeneratorConfig:
     optimizer: OptimizerConfig
     timesteps: TimestepsConfig = dataclasses.field(default_factory=TimestepsConfig)
     text_dropout: float = 0.1
+    loss_weight: LossWeight = "uniform"
     #: Fraction of the videos that are generated from text alone; 0 trains image-to-video only.
     image_dropout: float = 0.0
 
@@ -171,6 +175,8 @@ class SlowAdapterConfig:
     optimizer: OptimizerConfig
     timesteps: TimestepsConfig = dataclasses.field(default_factory=TimestepsConfig)
     text_dropout: float = 0.1  # not in the paper; classifier-free guidance needs some
+    # The paper says "standard diffusion loss"; the code it builds on has the bell's weights.
+    loss_weight: LossWeight = "uniform"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,7 +189,9 @@ class MatchingConfig:
     timesteps: TimestepsConfig = dataclasses.field(
         default_factory=lambda: TimestepsConfig(low=20.0, high=980.0)
     )
-    student_every: int = 5  # steps per update of the student; the fake score is updated on each
+    # Steps per update of the student; the fake score is updated on each. Both see the same batch;
+    # the code that the paper builds on draws one for each, and updates the student first.
+    student_every: int = 5
     student_start: int = 0  # first step that may update the student
 
 
@@ -221,13 +229,15 @@ class FastAdapterConfig:
     adversarial: bool = True  # False uses the diffusion loss alone, without a discriminator
     #: lambda, the weight of the diffusion loss.
     diffusion_scale: ScaleConfig = dataclasses.field(default_factory=ScaleConfig)
-    # Of the discriminator. The paper says 0 to 1000; whether shifted or clamped is not in it.
+    # Of the discriminator. The paper says 0 to 1000; whether shifted or clamped is not in it. The
+    # GAN of the code it builds on has shift=5, low=20, high=980.
     timesteps: TimestepsConfig = dataclasses.field(
         default_factory=lambda: TimestepsConfig(shift=1.0)
     )
     adapter_every: int = 5  # steps per update of the adapter; the discriminator is updated on each
     adapter_start: int = 0  # first step that may update the adapter
-    real_penalty: float = 0.0  # weight of APT's approximate R1 penalty
+    # Weight of APT's approximate R1 penalty: 0.5 w / penalty_noise^2 for the base code's w.
+    real_penalty: float = 0.0
     fake_penalty: float = 0.0  # weight of its approximate R2 penalty
     penalty_noise: float = 0.01  # standard deviation of their perturbation of the latents
     separate_gradients: bool = True  # measures each loss's gradient norm: one more backward pass

@@ -13,7 +13,7 @@ the discriminator's logit `D`:
 
 and two that the paper does not number, the loss of stage 1 and the gradient penalty:
 
-    (8)  L_flow = mean (v - (eps - x_0))^2
+    (8)  L_flow = mean w (v - (eps - x_0))^2
     (9)  L_aR   = mean (D(x) - D(x + small noise))^2
 
 Every loss is a float32 scalar, the mean of per-video losses: nothing is normalized over the batch.
@@ -35,7 +35,11 @@ from flashmotion_jax.runtime.errors import UserError
 
 
 def velocity_loss(
-    velocity: jax.Array, x0: jax.Array, noise: jax.Array, has_image: bool
+    velocity: jax.Array,
+    x0: jax.Array,
+    noise: jax.Array,
+    has_image: bool,
+    weight: jax.Array | None = None,
 ) -> jax.Array:
     """Flow-matching loss: equation (8).
 
@@ -44,6 +48,7 @@ def velocity_loss(
       x0: Clean latents of the same shape.
       noise: The unit Gaussian noise that was added to them.
       has_image: Whether latent frame 0 is the conditioning image, which is excluded.
+      weight: w of each video, [B], for instance of `timesteps.bell_weight`; None is 1.
 
     Returns:
       float32 scalar.
@@ -53,16 +58,19 @@ def velocity_loss(
     """
     # A mean squared error of velocities has the form of equation (2), frames excluded alike.
     target = velocity_target(x0.astype(jnp.float32), noise)
-    return x0_loss(velocity, target, has_image)
+    return x0_loss(velocity, target, has_image, weight)
 
 
-def x0_loss(prediction: jax.Array, target: jax.Array, has_image: bool) -> jax.Array:
+def x0_loss(
+    prediction: jax.Array, target: jax.Array, has_image: bool, weight: jax.Array | None = None
+) -> jax.Array:
     """Mean squared error of clean latents: equations (2) and (3).
 
     Args:
       prediction: Predicted clean latents, [B, T, h, w, C].
       target: True clean latents of the same shape.
       has_image: Whether latent frame 0 is the conditioning image, which is excluded.
+      weight: Of each video, [B]; None is 1.
 
     Returns:
       float32 scalar.
@@ -71,7 +79,9 @@ def x0_loss(prediction: jax.Array, target: jax.Array, has_image: bool) -> jax.Ar
       UserError: The image is the only frame.
     """
     error = _predicted(prediction, has_image) - _predicted(target, has_image)
-    return jnp.mean(error**2)
+    if weight is None:
+        return jnp.mean(error**2)
+    return jnp.mean(weight * jnp.mean(error**2, axis=(1, 2, 3, 4)))
 
 
 def distribution_matching_loss(
@@ -119,6 +129,9 @@ def discriminator_loss(real_logits: jax.Array, fake_logits: jax.Array) -> jax.Ar
 
 def approximate_gradient_penalty(logits: jax.Array, perturbed_logits: jax.Array) -> jax.Array:
     """Finite-difference R1 (on real videos) or R2 (on generated ones) penalty: equation (9).
+
+    The base code of FlashMotion, `model/gan.py` of Wan2.2-TI2V-5B-Turbo, divides it by the squared
+    standard deviation of the noise, 0.01, and halves it: its weight w is 5,000 w here.
 
     Args:
       logits: Logits of the videos, [B].

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,27 @@ def draw_timesteps(
     drawn_B = jax.vmap(lambda key: jax.random.randint(key, (), 0, int(TIMESTEP_SCALE)))(keys_B)
     sigmas_B = shift_sigmas(drawn_B.astype(jnp.float32) / TIMESTEP_SCALE, shift)
     return jnp.clip(TIMESTEP_SCALE * sigmas_B, low, high)
+
+
+def bell_weight(timesteps_B: jax.Array, shift: float) -> jax.Array:
+    """Weight of each video's loss that prefers middle timesteps: 0 at 1000, highest at 500.
+
+    Args:
+      timesteps_B: On the 0..1000 scale, [B].
+      shift: Of the thousand training timesteps, over which the mean weight is 1.
+
+    Returns:
+      float32 [B].
+
+    Source: `FlowMatchScheduler.training_weight` of Wan2.2-TI2V-5B-Turbo, `utils/scheduler.py`.
+    """
+
+    def bell(sigmas: Any, xp: Any) -> Any:
+        return xp.exp(-2 * (sigmas - 0.5) ** 2)
+
+    table = bell(shift_sigmas(np.linspace(1.0, 0.0, 1001)[:-1], shift), np)
+    lowest, mean = float(table.min()), float(table.mean())
+    return (bell(timesteps_B / TIMESTEP_SCALE, jnp) - lowest) / (mean - lowest)
 
 
 @overload

@@ -9,7 +9,8 @@ Tokens of image, trajectory and video have sinusoids of their position `(t, y, x
 rotary embedding would not do, because the values must contain the position: TC tells the query
 where an object should be, and VC looks there.
 
-Source: FlashMotion section 3.4 and figure 3, which do not give the widths.
+Sources: FlashMotion section 3.4 and figure 3, which do not give the widths; `GanAttentionBlock` and
+`RegisterTokens` of Wan2.2-TI2V-5B-Turbo for `DiscriminatorConfig.extra_norms`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class QueryAttention(nnx.Module):
         # Softmax does not depend on a bias of the keys, which shifts all scores of a query alike.
         self.k = project(("embed", "heads"), use_bias=False)
         self.o = project(("heads", "embed"))
+        self.norm_q = _optional_rms_norm(config, eps, rngs)
+        self.norm_k = _optional_rms_norm(config, eps, rngs)
         self.num_heads = config.num_heads
 
     def __call__(self, query_B1D: jax.Array, tokens_BND: jax.Array) -> jax.Array:
@@ -52,8 +55,12 @@ class QueryAttention(nnx.Module):
             return rearrange(x, "b n (a e) -> b n a e", a=self.num_heads)
 
         tokens_BND = self.norm(tokens_BND)
-        q_B11AE = heads(self.q(self.norm(query_B1D)))[:, None]
-        k_BNAE, v_BNAE = heads(self.k(tokens_BND)), heads(self.v(tokens_BND))
+        q_B1D, k_BND = self.q(self.norm(query_B1D)), self.k(tokens_BND)
+        if self.norm_q is not None and self.norm_k is not None:
+            q_B1D = self.norm_q(q_B1D).astype(q_B1D.dtype)
+            k_BND = self.norm_k(k_BND).astype(k_BND.dtype)
+        q_B11AE = heads(q_B1D)[:, None]
+        k_BNAE, v_BNAE = heads(k_BND), heads(self.v(tokens_BND))
         out_B11AE = attend_to_whole(q_B11AE, k_BNAE, v_BNAE)
         return query_B1D + self.o(rearrange(out_B11AE[:, 0], "b n a e -> b n (a e)"))
 
@@ -73,6 +80,7 @@ class Classifier(nnx.Module):
             return QueryAttention(config, eps=dit_config.eps, policy=policy, rngs=rngs)
 
         self.query = layers.learned_rows(1, config.dim, rngs)
+        self.norm_query = _optional_rms_norm(config, dit_config.eps, rngs)
         self.semantic = attend() if config.semantic else None
         self.trajectory = attend() if config.trajectory else None
         self.video = attend()
@@ -108,6 +116,8 @@ class Classifier(nnx.Module):
         batch = output_BTPD.shape[0]
         query = jnp.broadcast_to(self.query[...], (batch, *self.query.shape))
         query = split_batch_like(query, output_BTPD)
+        if self.norm_query is not None:
+            query = self.norm_query(query)
         if self.semantic is not None and semantic_BSD is not None:
             # The query's row of self-attention over [query; image; text]; no other row is needed.
             query = self.semantic(query, jnp.concatenate([query, semantic_BSD], axis=1))
@@ -116,7 +126,14 @@ class Classifier(nnx.Module):
         video_BND = self.embed_video(self.norm_video(merge_frames(output_BTPD)))
         video_BND = video_BND + positions_ND[None]
         query = self.video(query, video_BND)
-        return self.mlp(self.norm(query))[:, 0].astype(jnp.float32)
+        token_BD = self.mlp(self.norm(query))[:, 0].astype(jnp.float32)
+        return token_BD if self.norm_query is None else token_BD + query[:, 0]
+
+
+def _optional_rms_norm(
+    config: DiscriminatorConfig, eps: float, rngs: nnx.Rngs
+) -> nnx.RMSNorm | None:
+    return layers.rms_norm(config.dim, eps=eps, rngs=rngs) if config.extra_norms else None
 
 
 def merge_frames(x_BTPD: jax.Array) -> jax.Array:
@@ -156,8 +173,14 @@ class Discriminator(nnx.Module):
             len(config.block_indices),
             rngs,
         )
+        width = len(config.block_indices) * config.dim
+        self.norm_tokens = (
+            layers.layer_norm(width, eps=dit_config.eps, affine=True, rngs=rngs)
+            if config.extra_norms
+            else None
+        )
         self.head = layers.FeedForward(
-            (len(config.block_indices) * config.dim, config.dim, 1),
+            (width, config.dim, 1),
             layers.gelu_tanh,
             policy=FLOAT32,  # bfloat16 would round logits to two or three digits
             rngs=rngs,
@@ -217,7 +240,10 @@ class Discriminator(nnx.Module):
         _, tokens_KBD = jax.lax.scan(
             layers.remat(one_classifier, self.remat), None, (self.classifiers, outputs_KBTPD)
         )
-        return self.head(rearrange(tokens_KBD, "k b d -> b (k d)"))[:, 0]
+        tokens_BD = rearrange(tokens_KBD, "k b d -> b (k d)")
+        if self.norm_tokens is not None:
+            tokens_BD = self.norm_tokens(tokens_BD)
+        return self.head(tokens_BD)[:, 0]
 
     def _semantic_tokens(self, image_latents: jax.Array, text: jax.Array) -> jax.Array | None:
         """Tokens of the first frame and the text, `[B, S, D]`."""

@@ -5,6 +5,7 @@ Most stages read a latent cache; an autoencoder, which makes the latents, reads 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from flashmotion_jax.config import AutoencoderConfig, DiTConfig, TrainConfig
+from flashmotion_jax.config import AutoencoderConfig, DiTConfig, SamplingConfig, TrainConfig
 from flashmotion_jax.data.batches import Batch, Batches, latent_batches
 from flashmotion_jax.data.examples import DrawnSprites, open_examples
 from flashmotion_jax.data.latent_cache import open_cache
@@ -46,6 +47,10 @@ class Inputs(AbstractInputs, Protocol):
 
     def batches(self, mesh: Mesh) -> Batches[Any]:
         """Returns the batches, starting at step 0."""
+        ...
+
+    def sampling(self, sampling: SamplingConfig) -> SamplingConfig:
+        """Returns how a model that was trained on these inputs is sampled."""
         ...
 
     def sampler(self, export: ExportSpec) -> Sampler:
@@ -100,6 +105,15 @@ class LatentInputs:
         names = ("empty_text", "negative_text")
         return {name: jnp.asarray(getattr(self._cache, name)) for name in names}
 
+    def sampling(self, sampling: SamplingConfig) -> SamplingConfig:
+        """See `Inputs`. Images are to reach the model as the videos of the cache did."""
+        settings = self._cache.settings
+        if settings.resize == "crop":
+            return dataclasses.replace(sampling, resize="crop")
+        # Stretched videos have one size, whatever their aspect ratio was.
+        size = {"height": settings.height, "width": settings.width}
+        return dataclasses.replace(sampling, resize="stretch", size_from="model", **size)
+
     def sampler(self, export: ExportSpec) -> Sampler:
         """See `Inputs`."""
         return LatentSampler(self._run, export, self._cache, self._dit.text_len)
@@ -131,6 +145,10 @@ class PixelInputs:
     def constants(self) -> dict[str, jax.Array]:
         """See `Inputs`."""
         return {}
+
+    def sampling(self, sampling: SamplingConfig) -> SamplingConfig:
+        """See `Inputs`."""
+        return sampling
 
     def sampler(self, export: ExportSpec) -> Sampler:
         """See `Inputs`.

@@ -112,6 +112,9 @@ class Trainer:
         quiet: bool,
         profiler: Profiler,
     ):
+        sampling = inputs.sampling(stage.export.sampling)
+        export = dataclasses.replace(stage.export, sampling=sampling)
+        stage = dataclasses.replace(stage, export=export)
         self._config, self._stage, self._batches, self._workdir = config, stage, batches, workdir
         self._profiler = profiler
         self._checkpoints = Checkpoints(workdir / "checkpoints", config.keep, config.keep_best)

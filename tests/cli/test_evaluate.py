@@ -38,6 +38,7 @@ def test_the_truth_of_a_folder_is_perfect_and_missing_videos_are_reported(tmp_pa
         "count_frame_0": False,
         "average": "video",
         "overlaps": "smallest",
+        "resize": "stretch",
         "fid": None,
         "fvd": None,
         "sam2": None,

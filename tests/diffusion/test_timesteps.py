@@ -5,7 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashmotion_jax.diffusion.timesteps import draw_timesteps, round_timesteps
+from flashmotion_jax.diffusion.timesteps import (
+    bell_weight,
+    draw_timesteps,
+    round_timesteps,
+)
+
+BASE_CODE_WEIGHTS = [
+    (1000.0, 0.0),
+    (999.7998046875, 0.0012814513),
+    (989.148681640625, 0.0694540963),
+    (952.3810424804688, 0.3038917482),
+    (900.0560302734375, 0.6309027672),
+    (833.3333129882812, 1.0248619318),
+    (691.9642944335938, 1.7014600039),
+    (500.59954833984375, 2.07640028),
+    (208.3333282470703, 1.2507785559),
+    (48.076927185058594, 0.3067959249),
+    (4.9800801277160645, 0.0318790115),
+]
 
 
 def keys(count, seed=0):
@@ -72,3 +90,10 @@ def test_rounding_equals_bfloat16_then_truncation():
     assert rounded.dtype == jnp.float32
     np.testing.assert_array_equal(round_timesteps(timesteps, "integer"), np.trunc(timesteps))
     assert round_timesteps(timesteps, "none") is timesteps
+
+
+def test_bell_weights_are_those_of_the_base_code():
+    """Numbers of `FlowMatchScheduler(shift=5).training_weight` of Wan2.2-TI2V-5B-Turbo."""
+    timesteps = jnp.asarray(BASE_CODE_WEIGHTS)[:, 0]
+    weights = bell_weight(timesteps, 5.0)
+    np.testing.assert_allclose(weights, np.array(BASE_CODE_WEIGHTS)[:, 1], rtol=1e-5, atol=1e-6)

@@ -23,6 +23,7 @@ VARIANTS = {
     "VC": {"semantic": False, "trajectory": False},
     "SS+VC": {"trajectory": False},
     "TC+VC": {"semantic": False},
+    "extra norms": {"extra_norms": True},
 }
 
 
@@ -79,9 +80,19 @@ class Reference:
     def norm(self, x):
         return self.torch.nn.functional.layer_norm(x, x.shape[-1:], eps=tiny.DIT.eps)
 
+    def extra_norm(self, x, name, index=...):
+        """RMS norm, or layer norm where there is a bias, if the discriminator has it."""
+        scale = self.weights.get(f"{name}.scale")
+        if scale is None:
+            return x
+        if f"{name}.bias" in self.weights:
+            return self.norm(x) * scale + self.weights[f"{name}.bias"]
+        return self.torch.nn.functional.rms_norm(x, x.shape[-1:], scale[index], tiny.DIT.eps)
+
     def attend(self, queries, tokens, name, index):
         q = self.linear(self.norm(queries), f"{name}.q", index)
         k, v = (self.linear(self.norm(tokens), f"{name}.{part}", index) for part in "kv")
+        q, k = (self.extra_norm(x, f"{name}.norm_{n}", index) for x, n in ((q, "q"), (k, "k")))
         q, k, v = (x.unflatten(-1, (CONFIG.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
         out = self.torch.nn.functional.scaled_dot_product_attention(q, k, v)
         return queries + self.linear(out.transpose(1, 2).flatten(2), f"{name}.o", index)
@@ -114,6 +125,7 @@ class Reference:
         tokens = []
         for index, output in enumerate(outputs):
             query = self.weights["classifiers.query"][index].expand(len(text), 1, -1)
+            query = self.extra_norm(query, "classifiers.norm_query", index)
             if "embed_image.kernel" in self.weights:
                 image_tokens = self.patches(image, "embed_image")
                 row = self.torch.cat([query, image_tokens, self.linear(text, "embed_text")], 1)
@@ -124,8 +136,10 @@ class Reference:
             video = self.linear(self.norm(output.flatten(1, 2)), "classifiers.embed_video", index)
             video = video + self.positions(latents, video.shape[-1])
             query = self.attend(query, video, "classifiers.video", index)
-            tokens.append(self.mlp(self.norm(query), "classifiers.mlp", index)[:, 0])
-        return self.mlp(self.torch.cat(tokens, -1), "head")[:, 0]
+            token = self.mlp(self.norm(query), "classifiers.mlp", index)[:, 0]
+            residual = query[:, 0] if "classifiers.norm_query.scale" in self.weights else 0
+            tokens.append(token + residual)
+        return self.mlp(self.extra_norm(self.torch.cat(tokens, -1), "norm_tokens"), "head")[:, 0]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

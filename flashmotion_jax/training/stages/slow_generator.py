@@ -18,6 +18,7 @@ from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.diffusion.flow import TIMESTEP_SCALE, add_noise, velocity_target
 from flashmotion_jax.diffusion.generate import Conditions, conditioned_velocity
 from flashmotion_jax.diffusion.losses import velocity_loss
+from flashmotion_jax.diffusion.timesteps import bell_weight
 from flashmotion_jax.training.stage import ComponentRef, Stage, export_generator, from_component
 from flashmotion_jax.training.train_step import (
     Keys,
@@ -86,7 +87,17 @@ def flow_matching_loss(
     predict_velocity = conditioned_velocity(*networks, conditions._replace(text=text))
     noisy = add_noise(batch.latents, noise, timesteps / TIMESTEP_SCALE)
     velocity = predict_velocity(noisy, timesteps)
-    return velocity_loss(velocity, batch.latents, noise, has_image=True)
+    weight_B = loss_weight(config, timesteps)
+    return velocity_loss(velocity, batch.latents, noise, has_image=True, weight=weight_B)
+
+
+def loss_weight(
+    config: SlowGeneratorConfig | SlowAdapterConfig, timesteps_B: jax.Array
+) -> jax.Array | None:
+    """Weight of each video's loss, `[B]`; None for equal ones."""
+    if config.loss_weight == "uniform":
+        return None
+    return bell_weight(timesteps_B, config.timesteps.shift)
 
 
 def image_dropout_loss(
@@ -109,7 +120,9 @@ def image_dropout_loss(
     error = velocity - velocity_target(batch.latents, noise)
     error_BT = jnp.mean(error.astype(jnp.float32) ** 2, axis=(2, 3, 4))
     # A mean per video first: videos without an image have one more frame, not more weight.
-    return jnp.mean(jnp.sum(error_BT * predicted_BT, axis=1) / jnp.sum(predicted_BT, axis=1))
+    loss_B = jnp.sum(error_BT * predicted_BT, axis=1) / jnp.sum(predicted_BT, axis=1)
+    weight_B = loss_weight(config, timesteps)
+    return jnp.mean(loss_B if weight_B is None else weight_B * loss_B)
 
 
 def drop_text(
