@@ -14,10 +14,14 @@ from flashmotion_jax.config import (
     FastAdapterConfig,
     MeshConfig,
     OptimizerConfig,
+    SamplingConfig,
     SlowAdapterConfig,
     TrainConfig,
     adapter_kind,
 )
+
+#: The student's steps, and the timesteps that it is told, as in the code that the paper builds on.
+STUDENT = SamplingConfig().with_conventions("flashmotion").few_step
 
 SLOW_GENERATOR = "checkpoints/wan22"
 FAST_GENERATOR = "runs/stage2/model"
@@ -68,6 +72,7 @@ def stage3(adapter: str) -> TrainConfig:
             **models(adapter),
             optimizer=adapter_optimizer(adapter),
             discriminator_optimizer=OptimizerConfig(learning_rate=2e-6),
+            student=STUDENT,
         ),
         workdir=f"runs/stage3_{adapter}",
         num_train_steps=1000,

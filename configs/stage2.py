@@ -8,9 +8,15 @@ Expect: generator/temporal_variance stays near 1. Below 0.3 the run warns: the s
 to copy its first frame, which others have seen within 200 steps.
 """
 
-from flashmotion_jax.config import FastGeneratorConfig, MeshConfig, OptimizerConfig, TrainConfig
+from flashmotion_jax.config import (
+    FastGeneratorConfig,
+    MatchingConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
-from .common import SLOW_GENERATOR
+from .common import SLOW_GENERATOR, STUDENT
 
 
 def get_config() -> TrainConfig:
@@ -23,6 +29,7 @@ def get_config() -> TrainConfig:
                 learning_rate=5e-7, beta1=0.0, ema_decay=0.99, ema_start=200, groups=groups
             ),
             fake_score_optimizer=OptimizerConfig(learning_rate=1e-7, beta1=0.0, groups=groups),
+            matching=MatchingConfig(student=STUDENT),
         ),
         workdir="runs/stage2",
         num_train_steps=5500,

@@ -8,9 +8,9 @@ Expect (paper): low IoU; the adapter that copies the DiT ran out of memory on th
 
 import dataclasses
 
-from flashmotion_jax.config import DEFAULT_ADAPTER, DMDConfig, TrainConfig
+from flashmotion_jax.config import DEFAULT_ADAPTER, DMDConfig, MatchingConfig, TrainConfig
 
-from .common import adapter_optimizer, models, stage3
+from .common import STUDENT, adapter_optimizer, models, stage3
 
 
 def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
@@ -20,5 +20,6 @@ def get_config(adapter: str = DEFAULT_ADAPTER) -> TrainConfig:
         **models(adapter),
         optimizer=adapter_optimizer(adapter),
         fake_score_optimizer=adapter_optimizer(adapter),
+        matching=MatchingConfig(student=STUDENT),
     )
     return dataclasses.replace(run, stage=stage, workdir=f"runs/stage3_dmd_{adapter}")
