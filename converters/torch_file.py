@@ -1,12 +1,14 @@
 """Reading of `.pt`, `.pth` and `.ckpt` files by torch.
 
-torch maps them into memory, and with `weights_only=True` it never runs code from a file.
+torch maps them into memory, and with `weights_only=True` it never runs code from a file. Objects of
+some libraries, such as the settings that Lightning stores, become empty dictionaries.
 """
 
 from __future__ import annotations
 
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,15 @@ import numpy as np
 from flashmotion_jax.runtime.errors import UserError
 
 from .tensors import Tensor, WeightFile
+
+#: Libraries whose objects training code stores beside the weights.
+SETTINGS = frozenset(
+    (
+        *("argparse", "collections", "datetime", "easydict", "lightning", "lightning_fabric"),
+        *("ml_collections", "numpy", "omegaconf", "pathlib", "pytorch_lightning", "types"),
+        *("typing", "yacs"),
+    )
+)
 
 #: Pages of a mapped file count as memory of this process once they are read. After so many bytes
 #: the file is mapped again, which releases them.
@@ -51,11 +62,13 @@ def read_torch(file: Path) -> WeightFile:
         _require_stored(file)
 
     def load() -> dict[str, torch.Tensor]:
-        # Files from before torch 1.6 are not zip files and cannot be mapped.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+        with torch.serialization.safe_globals(settings):
+            # Files from before torch 1.6 are not zip files and cannot be mapped.
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
         return _flatten(content, torch.Tensor)
 
     try:
+        settings: list[Any] = _find_settings(file) if is_zip else []
         mapped = _Remapped(load)
     except (OSError, UserError):
         raise
@@ -73,6 +86,38 @@ def read_torch(file: Path) -> WeightFile:
             for key, tensor in mapped.tensors.items()
         }
     )
+
+
+class _Settings:
+    """Stands for an object of another library: an empty dictionary, and none of its code."""
+
+    def __new__(cls, *args: Any) -> Any:
+        """Returns the dictionary, whatever the object would have been made of."""
+        del args
+        return OrderedDict()
+
+
+class _Value:
+    """Stands for a value of NumPy, whose parts are no dictionary."""
+
+    def __init__(self, *args: Any):
+        """Takes what the value would have been made of, and drops it."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Likewise."""
+
+
+def _find_settings(file: Path) -> list[tuple[type, str]]:
+    """Returns what torch takes in place of the classes in a file that are of `SETTINGS`."""
+    import torch
+
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    modules = {name: name.partition(".")[0] for name in names}
+    return [
+        (_Value if module == "numpy" else _Settings, name)
+        for name, module in modules.items()
+        if module in SETTINGS
+    ]
 
 
 class _Remapped:

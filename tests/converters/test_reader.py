@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
+import sys
+import types
 import zipfile
+from pathlib import PosixPath
 
 import ml_dtypes
 import numpy as np
@@ -266,3 +270,29 @@ def test_a_compressed_archive_is_not_read(tmp_path):
             target.writestr(name, source.read(name))
     with pytest.raises(UserError, match="torch did not write"):
         read_file(tmp_path / "y.pt")
+
+
+def test_settings_of_other_libraries_are_left_out(tmp_path, monkeypatch):
+    """A file of Lightning: none of the classes in it is imported when it is read."""
+    torch = pytest.importorskip("torch")
+    name = "lightning.fabric.utilities.data"
+    module = types.ModuleType(name)
+
+    class AttributeDict(dict):
+        def __setstate__(self, state):
+            raise AssertionError("code of the file ran")
+
+    AttributeDict.__module__, AttributeDict.__qualname__ = name, "AttributeDict"
+    module.AttributeDict = AttributeDict
+    for part in ("lightning", "lightning.fabric", "lightning.fabric.utilities"):
+        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+    monkeypatch.setitem(sys.modules, name, module)
+    content = {
+        "state_dict": {"a": torch.arange(3.0)},
+        "hyper_parameters": AttributeDict(rate=1, args=argparse.Namespace(out=PosixPath("/x"))),
+        "callbacks": {"best": np.float64(3)},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}}],
+    }
+    torch.save(content, tmp_path / "x.ckpt")
+    monkeypatch.delitem(sys.modules, name)
+    assert_same(read_file(tmp_path / "x.ckpt"), {"state_dict.a": np.arange(3, dtype=np.float32)})
