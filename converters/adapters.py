@@ -12,6 +12,7 @@ diffusion (`in_layers`) and of Wan's autoencoder (`residual`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,25 @@ def _controlnet_config(
 def _patch_channels(shape: tuple[int, ...], dit_config: DiTConfig) -> int:
     """Input channels of a patch embedding, whose kernel some files store flat."""
     return shape[1] if len(shape) > 2 else math.prod(shape[1:]) // math.prod(dit_config.patch_size)
+
+
+def dit_config(name: str, source: StateDict, base: DiTConfig) -> DiTConfig:
+    """Configuration of the DiT that an adapter belongs to, as far as its own shapes tell.
+
+    Args:
+      name: Its kind.
+      source: Its tensors.
+      base: What they do not tell.
+
+    Raises:
+      UserError: The width is not that of `base`, and the number of heads is not known.
+    """
+    names = choose_names(name, source)
+    if "blocks.self_attn.q" not in names:
+        return base
+    layout = "original" if "self_attn" in names["blocks.self_attn.q"] else "diffusers"
+    config = dit.from_shapes(source, layout, base)
+    return dataclasses.replace(config, in_channels=base.in_channels, out_channels=base.out_channels)
 
 
 def _resnet_config(

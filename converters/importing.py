@@ -115,6 +115,7 @@ def convert_file(
     known = Known(
         dtype=dtype,
         dit=_dit_config(destination),
+        has_dit=(destination / "dit").is_dir(),
         values=read_values(path),
         names=names,
         assignments=assignments,

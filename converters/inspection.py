@@ -9,11 +9,12 @@ from flashmotion_jax.config import SamplingConfig, to_dict
 from flashmotion_jax.runtime.errors import UserError
 
 from .folders import LAYOUTS, Folder, open_folder
-from .importing import find_components
 from .names import Names
+from .nearest import describe_nearest
 from .planning import Known, Plan, plan_contents, plan_folder, read_values
+from .quantized import dequantize
 from .reader import read_weights
-from .recognition import conventions_of
+from .recognition import conventions_of, recognize
 from .sources import locate
 from .tensors import StateDict
 
@@ -42,15 +43,21 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
     file = read_weights(path)
     listing = _list(file.tensors)
     names = names or Names()
+    known = Known(dtype="bfloat16", values=read_values(path), names=names)
     try:
-        contents = find_components(file, "ema", component, names)
-        known = Known(dtype="bfloat16", values=read_values(path), names=names)
-        plans = plan_contents(contents, known)
+        tensors = dequantize(file)
     except UserError as error:
         return f"{listing}\n{error}"
+    try:
+        contents = recognize(tensors, component=component, prefix=names.prefix)
+        plans = plan_contents(contents, known)
+    except UserError as error:
+        return f"{listing}\n{error}\n{describe_nearest(tensors, known)}"
     unused = [f"unused: {key}" for key in contents.unused if not names.is_ignored(key)]
-    summaries = (f"{_summarize(plan)}{_sampled(plan, conventions_of(source))}" for plan in plans)
-    return "\n".join([listing, *summaries, *unused, *contents.notices])
+    lines = [f"{_summarize(plan)}{_sampled(plan, conventions_of(source))}" for plan in plans]
+    if any(plan.problems() for plan in plans):
+        lines.append(describe_nearest(tensors, known))
+    return "\n".join([listing, *lines, *unused, *contents.notices])
 
 
 def _describe_checkpoint(path: Path) -> str:

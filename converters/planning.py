@@ -99,6 +99,7 @@ class Known:
       dtype: To store matmul and convolution weights in.
       dit: Configuration of the DiT that adapters belong to, and of what the shapes of a DiT do not
         tell.
+      has_dit: Whether that DiT is there; if not, an adapter that copies it tells its sizes.
       values: Content of a `config.json` beside the file, of any component, or empty.
       names: The user's table, which takes precedence over ours.
       assignments: Fields of an adapter's configuration that the file does not tell, `key=value`.
@@ -106,6 +107,7 @@ class Known:
 
     dtype: str
     dit: DiTConfig = dataclasses.field(default_factory=DiTConfig)
+    has_dit: bool = False
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     names: Names = dataclasses.field(default_factory=Names)
     assignments: Sequence[str] = ()
@@ -138,7 +140,7 @@ def plan_contents(contents: Contents, known: Known) -> list[Plan]:
     for part in sorted(contents.parts, key=lambda part: part.kind != "dit"):
         plan = plan_part(part, known)
         if part.kind == "dit":
-            known = dataclasses.replace(known, dit=plan.config)
+            known = dataclasses.replace(known, dit=plan.config, has_dit=True)
         plans.append(plan)
     return plans
 
@@ -162,10 +164,11 @@ def plan_part(part: Part, known: Known) -> Plan:
         rows = table.table(config, part.layout)
         return _plan(part.kind, config, None, known, rows, source, LEFT_OUT.get(part.kind, ()))
     name = part.kind.removeprefix("adapters/")
-    config, notices = adapters.read_config(name, source, known.dit)
+    dit_config = known.dit if known.has_dit else adapters.dit_config(name, source, known.dit)
+    config, notices = adapters.read_config(name, source, dit_config)
     config = with_overrides(config, known.assignments)
-    rows = adapters.table(name, config, known.dit, source)
-    plan = _plan(part.kind, config, known.dit, known, rows, source, adapters.NAMES[name].left_out)
+    rows = adapters.table(name, config, dit_config, source)
+    plan = _plan(part.kind, config, dit_config, known, rows, source, adapters.NAMES[name].left_out)
     return dataclasses.replace(plan, notices=[*notices, *plan.notices])
 
 
