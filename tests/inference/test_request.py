@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.config import DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.inference.request import make_request
-from flashmotion_jax.trajectory import Canvas, Keyframe, TrackedObject, Trajectory, render
+from flashmotion_jax.media.frames import iterate_frames
+from flashmotion_jax.media.geometry import fit_frames
+from flashmotion_jax.trajectory import (
+    Canvas,
+    Keyframe,
+    TrackedObject,
+    Trajectory,
+    load_maps,
+    render,
+)
+from helpers import magicdata_tree as tree
 
 SAMPLING = SamplingConfig(height=64, width=96, num_frames=17)
 #: Tokens of 8 x 16 pixels, two frames a latent frame.
@@ -97,3 +108,25 @@ def test_maps_show_what_the_model_was_trained_on():
             None, "a", trajectory, 0, sampling=sampling, grid=grid, has_adapter=True, map_kind=kind
         )
         np.testing.assert_array_equal(request.maps[0], render(trajectory, 64, 96, expected))
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+@pytest.mark.parametrize("shape", [(300, 200), (100, 250), (64, 96)])
+def test_image_and_maps_have_the_geometry_of_the_checkpoint_and_the_cache(tmp_path, shape, resize):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    moved = Keyframe(0, (0.2, 0.1, 0.5, 0.6)), Keyframe(4, (0.5, 0.4, 0.9, 0.9))
+    trajectory = Trajectory(Canvas(*shape[::-1]), 5, 24.0, (TrackedObject(1, moved),))
+    sampling = dataclasses.replace(SAMPLING, num_frames=5, size_from="model", resize=resize)
+    request = make_request(
+        image, "a", trajectory, 0, sampling=sampling, grid=Grid.of(DIT, VAE), has_adapter=True
+    )
+    np.testing.assert_array_equal(request.images[0, 0], fit_frames(image, 64, 96, resize))
+    np.testing.assert_array_equal(request.maps[0], render(trajectory, 64, 96, resize=resize))
+    # Maps as pixels, and the frames of a training video, take the same way.
+    whole = render(trajectory, *shape)
+    of_pixels = load_maps(whole, num_frames=5, height=64, width=96, resize=resize)
+    np.testing.assert_array_equal(of_pixels, fit_frames(whole, 64, 96, resize, nearest=True))
+    folder = tree.make_tree(tmp_path, 1)
+    example = MagicData(folder, num_frames=2, height=64, width=96, resize=resize)[0]
+    first = next(iter(iterate_frames(folder / "videos" / "v0.mp4")))
+    np.testing.assert_array_equal(example.video[0], fit_frames(first, 64, 96, resize))

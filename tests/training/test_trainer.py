@@ -1,14 +1,19 @@
-"""The transfer guard and the profiles of the trainer."""
+"""The transfer guard, the profiles and the exported geometry of the trainer."""
 
 from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.training import trainer
+from flashmotion_jax.training.inputs import LatentInputs
 from flashmotion_jax.training.trainer import train
-from helpers import run_small
+from helpers import run_small, small_cache, tiny
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +59,17 @@ def test_a_run_too_short_for_a_profile_says_so(prepared, tmp_path, capsys):
     train(config, profile=tmp_path / "profile")
     assert "no profile: the run ended before" in capsys.readouterr().err
     assert not (tmp_path / "profile").exists()
+
+
+@pytest.mark.parametrize(
+    ("resize", "changes"),
+    [
+        ("crop", {}),
+        ("stretch", {"resize": "stretch", "size_from": "model", "height": 64, "width": 96}),
+    ],
+)
+def test_a_model_is_sampled_in_the_geometry_of_its_cache(tmp_path, resize, changes):
+    small_cache.make_cache(tmp_path, resize=resize)
+    inputs = LatentInputs(SimpleNamespace(cache=str(tmp_path)), tiny.DIT)
+    expected = dataclasses.replace(SamplingConfig(), **changes)
+    assert inputs.sampling(SamplingConfig()) == expected

@@ -64,7 +64,12 @@ function paintCrop(context, project, place, size) {
   };
   shade(UNIT, "rgb(15 17 21 / 55%)");
   const crop = cropOf(project.canvas, size);
-  if (crop[0] <= 0.001 && crop[1] <= 0.001) return;
+  if (crop[0] <= 0.001 && crop[1] <= 0.001) {
+    const [left, , , bottom] = place.box(UNIT);
+    const change = (size.width / size.height) / (project.canvas.width / project.canvas.height);
+    if (Math.abs(change - 1) > 0.02) label(context, `stretched to ${size.width} × ${size.height}`, left + 4, bottom - 6, "#ffffff");
+    return;
+  }
   const [x0, y0, x1, y1] = shade(crop, "rgb(15 17 21 / 55%)");
   context.setLineDash([6, 4]);
   context.strokeStyle = "#ffffff";
