@@ -10,16 +10,11 @@ JSON.
 
 from __future__ import annotations
 
-import argparse
 import csv
+import functools
 import io
 import json
-import resource
 import shutil
-import sys
-import time
-import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
@@ -30,7 +25,8 @@ import numpy as np
 from PIL import Image
 
 with atheris.instrument_imports(include=["flashmotion_jax"]):
-    from flashmotion_jax.runtime.errors import UserError
+    from fuzzing import Fuzzer, fuzz, parse
+
     from flashmotion_jax.trajectory import Canvas, Keyframe, TrackedObject, Trajectory, load_maps
     from flashmotion_jax.trajectory.formats import (
         ExportRequest,
@@ -40,7 +36,6 @@ with atheris.instrument_imports(include=["flashmotion_jax"]):
     )
     from flashmotion_jax.trajectory.masks import Mask
 
-MOST_SECONDS, MOST_BYTES = 5.0, 500_000_000
 SIZE = {"num_frames": 5, "height": 32, "width": 64}
 
 #: Name of a target -> (format that writes its seed, names of the files that a mutation replaces).
@@ -143,113 +138,30 @@ def structured(target: str, data: bytes) -> bytes:
     return file.getvalue()
 
 
-class Fuzzer:
-    """Runs inputs of one target, and keeps one input of each kind of finding.
-
-    Args:
-      target: A name in `TARGETS`.
-      seconds: How long to run.
-      out: Folder of the findings.
-    """
-
-    def __init__(self, target: str, seconds: float, out: Path):
-        self.target, self.out = target, out
-        self.started, self.seconds = time.monotonic(), seconds
-        self.executions = self.accepted = 0
-        self.slowest, self.largest, self.longest = 0.0, 0, 0
-        self.found: dict[str, str] = {}
-        self.folder = Path(mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-
-    def __call__(self, data: bytes) -> None:
-        if time.monotonic() - self.started > self.seconds:
-            self.finish()
-        _, files = TARGETS[self.target]
-        if data[:1] in b"\x00\x01\x02\x03" and self.target in ("ati", "wan_move", "maps_array"):
-            contents = [structured(self.target, data[1:])]
-        else:
-            contents = data.split(SPLIT)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
-        for file, content in zip(files, contents, strict=False):
-            (self.folder / file).write_bytes(content)
-        several = self.target in ("wan_move", "maps_images", "magicdata")
-        path = self.folder if several else self.folder / files[0]
-        before = peak_bytes(reset=True)
-        began = time.process_time()
-        problem = self.run(path)
-        elapsed, grown = time.process_time() - began, peak_bytes() - before
-        self.slowest, self.largest = max(self.slowest, elapsed), max(self.largest, grown)
-        if elapsed > MOST_SECONDS:
-            problem = problem or "slow"
-        if grown > MOST_BYTES:
-            problem = problem or "large"
-        self.executions += 1
-        if problem and problem not in self.found:
-            file = self.out / f"{self.target}-{len(self.found)}.bin"
-            file.write_bytes(data)
-            self.found[problem] = f"{elapsed:.1f} s, {grown / 1e6:.0f} MB, {file}"
-            print(f"FOUND {self.target}: {problem}", file=sys.stderr, flush=True)
-
-    def run(self, path: Path) -> str:
-        """Reads a file as `--trajectory` and the editor do; returns what is wrong, or ""."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = read_trajectory(path, ImportOptions(Canvas(64, 32), 5))
-                Trajectory.from_dict(json.loads(json.dumps(found.trajectory.to_dict())))
-                load_maps(path, **SIZE, canvas=Canvas(64, 32))
-            self.accepted += 1
-        except UserError as error:
-            self.longest = max(self.longest, len(str(error)))
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-        return ""
-
-    def finish(self) -> None:
-        """Prints the result and ends the process, as libFuzzer has no other way to stop."""
-        result = {
-            "target": self.target,
-            "executions": self.executions,
-            "accepted": self.accepted,
-            "slowest_s": round(self.slowest, 2),
-            "largest_mb": round(self.largest / 1e6),
-            "longest_message": self.longest,
-            "found": self.found,
-        }
-        shutil.rmtree(self.folder, ignore_errors=True)
-        print(json.dumps(result), flush=True)
-        import os
-
-        os._exit(0)
-
-
-def peak_bytes(reset: bool = False) -> int:
-    """The largest resident size of this process, or since the last reset (on Linux)."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def read(target: str, data: bytes, folder: Path) -> None:
+    """Reads an input as `--trajectory` and the editor do."""
+    _, files = TARGETS[target]
+    if data[:1] in b"\x00\x01\x02\x03" and target in ("ati", "wan_move", "maps_array"):
+        contents = [structured(target, data[1:])]
+    else:
+        contents = data.split(SPLIT)
+    for file, content in zip(files, contents, strict=False):
+        (folder / file).write_bytes(content)
+    path = folder if target in ("wan_move", "maps_images", "magicdata") else folder / files[0]
+    found = read_trajectory(path, ImportOptions(Canvas(64, 32), 5))
+    Trajectory.from_dict(json.loads(json.dumps(found.trajectory.to_dict())))
+    load_maps(path, **SIZE, canvas=Canvas(64, 32))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("--seconds", type=float, default=240)
-    parser.add_argument("--out", type=Path, default=Path("fuzz"))
-    options = parser.parse_args()
+    options = parse(__doc__, TARGETS)
     csv.field_size_limit(131072)
-    options.out.mkdir(parents=True, exist_ok=True)
-    corpus = options.out / f"corpus-{options.target}"
-    corpus.mkdir(exist_ok=True)
-    for number, seed in enumerate(seeds(options.target, Path(mkdtemp()))):
-        (corpus / f"seed-{number}").write_bytes(seed)
-    fuzzer = Fuzzer(options.target, options.seconds, options.out)
-    limits = ["-rss_limit_mb=0", "-timeout=120", "-max_len=20000", "-print_final_stats=0"]
-    atheris.Setup([sys.argv[0], *limits, str(corpus)], fuzzer)
-    atheris.Fuzz()
+    target = options.target
+    read_it = functools.partial(read, target)
+    fuzz(
+        Fuzzer(target, read_it, options.seconds, options.out),
+        seeds(target, Path(mkdtemp())),
+    )
 
 
 if __name__ == "__main__":
