@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flashmotion_jax.config import DiTConfig
+from flashmotion_jax.config import DiTConfig, from_dict
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
@@ -110,10 +110,10 @@ def read_config(source: StateDict, values: Mapping[str, Any], layout: str) -> Di
         else:
             fields["dim"] = values["num_attention_heads"] * values["attention_head_dim"]
             fields["text_dim"] = values["text_dim"]
-            fields["patch_size"] = tuple(values["patch_size"][1:])
+            fields["patch_size"] = values["patch_size"][1:]
     except (KeyError, IndexError, TypeError) as error:
         raise UserError(f"the DiT's config.json or weights lack {error}; wrong model?") from error
-    return DiTConfig(**fields)
+    return from_dict(DiTConfig, fields, "the DiT's config.json")
 
 
 def from_shapes(source: StateDict, layout: str, base: DiTConfig) -> DiTConfig:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flashmotion_jax.config import TextEncoderConfig
+from flashmotion_jax.config import TextEncoderConfig, from_dict
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
@@ -95,11 +95,12 @@ def read_config(source: StateDict, values: Mapping[str, Any], layout: str) -> Te
     if layout == "original":
         return from_shapes(source, layout, TextEncoderConfig())
     try:
-        return TextEncoderConfig(**{ours: values[theirs] for ours, theirs in FIELDS})
+        fields = {ours: values[theirs] for ours, theirs in FIELDS}
     except KeyError as error:
         raise UserError(
             f"the text encoder's config.json or weights lack {error}; wrong model?"
         ) from error
+    return from_dict(TextEncoderConfig, fields, "the text encoder's config.json")
 
 
 def from_shapes(source: StateDict, layout: str, base: TextEncoderConfig) -> TextEncoderConfig:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flashmotion_jax.config import VAEConfig
+from flashmotion_jax.config import VAEConfig, from_dict
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
@@ -66,6 +66,20 @@ PLACES = {
         "wan21": "encoder.down_blocks.0.conv1.",
     },
 }
+
+
+#: Our field and its name in diffusers' `config.json`.
+FIELDS = (
+    ("latent_channels", "z_dim"),
+    ("encoder_dim", "base_dim"),
+    ("decoder_dim", "decoder_base_dim"),
+    ("multipliers", "dim_mult"),
+    ("num_res_blocks", "num_res_blocks"),
+    ("temporal_downsample", "temperal_downsample"),
+    ("patch_size", "patch_size"),
+    ("latents_mean", "latents_mean"),
+    ("latents_std", "latents_std"),
+)
 
 
 def table(config: VAEConfig, layout: str) -> list[Row]:
@@ -184,37 +198,20 @@ def _count(source: StateDict, pattern: str) -> int:
 def _from_diffusers(values: Mapping[str, Any]) -> VAEConfig:
     if not values.get("is_residual"):
         raise UserError("the VAE is that of Wan2.1 (is_residual is not set); expected Wan2.2's")
-    return VAEConfig(
-        latent_channels=values["z_dim"],
-        encoder_dim=values["base_dim"],
-        decoder_dim=values["decoder_base_dim"],
-        multipliers=tuple(values["dim_mult"]),
-        num_res_blocks=values["num_res_blocks"],
-        temporal_downsample=tuple(values["temperal_downsample"]),
-        patch_size=values["patch_size"],
-        latents_mean=tuple(values["latents_mean"]),
-        latents_std=tuple(values["latents_std"]),
-    )
+    fields = {ours: values[theirs] for ours, theirs in FIELDS}
+    return from_dict(VAEConfig, fields, "the VAE's config.json")
 
 
 def write_config(config: VAEConfig) -> dict[str, Any]:
     """Content of diffusers' `config.json`; the original layout has none."""
     return {
         "_class_name": "AutoencoderKLWan",
-        "z_dim": config.latent_channels,
-        "base_dim": config.encoder_dim,
-        "decoder_base_dim": config.decoder_dim,
-        "dim_mult": config.multipliers,
-        "num_res_blocks": config.num_res_blocks,
-        "temperal_downsample": config.temporal_downsample,
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS},
         "attn_scales": [],
         "dropout": 0.0,
         "is_residual": True,
         "in_channels": 3 * config.patch_size**2,
         "out_channels": 3 * config.patch_size**2,
-        "patch_size": config.patch_size,
         "scale_factor_spatial": config.spatial_factor,
         "scale_factor_temporal": config.temporal_factor,
-        "latents_mean": config.latents_mean,
-        "latents_std": config.latents_std,
     }

@@ -39,6 +39,7 @@ class DiTConfig:
 
     def __post_init__(self) -> None:
         require_sizes(self)
+        require(self.eps > 0, f"eps={self.eps}; expected a positive number")
         require(
             self.dim % (2 * self.num_heads) == 0,
             f"dim={self.dim} must be a multiple of 2 * num_heads={2 * self.num_heads}, so that all "
@@ -76,6 +77,11 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         require_sizes(self)
+        require(
+            self.num_res_blocks <= 64 and len(self.multipliers) <= 16,
+            f"num_res_blocks={self.num_res_blocks} and {len(self.multipliers)} multipliers; "
+            "expected at most 64 blocks on each of at most 16 levels",
+        )
         for name in ("latents_mean", "latents_std"):
             require(
                 len(getattr(self, name)) == self.latent_channels,
@@ -159,6 +165,7 @@ class TextEncoderConfig:
 
     def __post_init__(self) -> None:
         require_sizes(self)
+        require(self.eps > 0, f"eps={self.eps}; expected a positive number")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

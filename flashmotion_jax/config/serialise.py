@@ -109,6 +109,8 @@ def _fit(value: Any, text: str, hint: Any) -> Any:
     if hint in (bool, int):
         return value if type(value) is hint else None
     if origin is tuple and isinstance(value, tuple | list):
+        if args[-1] is not Ellipsis and len(value) != len(args):
+            return None
         items = [_fit(item, str(item), args[0]) for item in value]
         return None if None in items else tuple(items)
     if origin is dict and isinstance(value, dict):
