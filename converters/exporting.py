@@ -19,6 +19,7 @@ from flashmotion_jax.runtime import checksums
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.checksums import require_undamaged
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.lock import sole_writer
 
 from . import adapters, dit, text_encoder, vae
 from .folders import LAYOUTS, TOKENIZERS
@@ -100,7 +101,7 @@ def export_folder(
     found = {kind: components.read_component(source, kind) for kind in kinds}
     _require_new(destination)
     notes = []
-    with replacing(destination) as scratch:
+    with sole_writer(destination, beside=True), replacing(destination) as scratch:
         for kind, component in found.items():
             files = LAYOUTS[layout][kind]
             rows = TABLES[kind].table(component.config, layout)
@@ -147,7 +148,7 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
     # `read_component` requires it of every adapter.
     dit_config = cast(DiTConfig, component.dit_config)
     rows = adapters.table(name, component.config, dit_config, {})
-    with replacing(destination) as scratch:
+    with sole_writer(destination, beside=True), replacing(destination) as scratch:
         _write_file(scratch, open_tensors(source, component, rows, dtype))
     return f"wrote adapter {name} to {destination}"
 

@@ -6,16 +6,19 @@ including NaN and infinity.
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import DiTConfig, SamplingConfig
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.file_formats import require_format
+from flashmotion_jax.runtime.lock import sole_writer
 
 from . import spiece
 from .folders import Folder, open_folder
@@ -29,6 +32,24 @@ from .sources import locate
 from .tensors import WeightFile
 
 
+Options = ParamSpec("Options")
+
+
+def _alone(
+    convert: Callable[Concatenate[str, Path, Options], str],
+) -> Callable[Concatenate[str, Path, Options], str]:
+    """Lets a conversion lock its destination, a new one beside it, as it appears at the end."""
+
+    @functools.wraps(convert)
+    def run(source: str, destination: Path, *args: Options.args, **kwargs: Options.kwargs) -> str:
+        is_new = not (destination / "model.json").is_file()
+        with sole_writer(destination, beside=is_new):
+            return convert(source, destination, *args, **kwargs)
+
+    return run
+
+
+@_alone
 def convert_wan22(
     source: str,
     destination: Path,
@@ -75,6 +96,7 @@ def convert_wan22(
     return "\n".join([*notices, f"wrote {', '.join(kinds)} ({dtype}) to {destination}{written}"])
 
 
+@_alone
 def convert_file(
     source: str,
     destination: Path,

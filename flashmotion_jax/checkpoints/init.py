@@ -24,6 +24,7 @@ from flashmotion_jax.config import ModelsConfig
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
+from flashmotion_jax.runtime.lock import sole_writer
 from flashmotion_jax.text.word_tokenizer import vocabulary, write_word_tokenizer
 
 #: Component -> pattern of parameter names -> factor of the layer's initial values.
@@ -96,7 +97,7 @@ def init_checkpoint(path: str | Path, config: NewModelConfig, seed: int = 0) -> 
     if path.exists():
         raise UserError(f"{path} exists; choose another folder, or remove it first")
     num_parameters = 0
-    with replacing(path) as scratch:
+    with sole_writer(path, beside=True), replacing(path) as scratch:
         write_word_tokenizer(scratch / "tokenizer", config.words)
         for kind in FACTORS:
             sizes = getattr(config, kind)

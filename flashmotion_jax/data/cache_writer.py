@@ -66,7 +66,7 @@ def write_shard(
     name = f"{_shard_name(number)}.array_record"
     rejected = []
     num_records = 0
-    with sole_writer(folder / name), replacing(folder / name) as scratch:
+    with sole_writer(folder / name, beside=True), replacing(folder / name) as scratch:
         with _disk_errors(folder / name):
             writer = ArrayRecordWriter(str(scratch), _WRITER_OPTIONS)
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from flashmotion_jax.evaluation.segmenters import (
 )
 from flashmotion_jax.evaluation.store import Store
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.lock import sole_writer
 from flashmotion_jax.runtime.progress import Progress
 
 
@@ -108,9 +110,15 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Result
       UserError: The configuration does not fit, or no video could be scored.
     """
     protocol = protocol_of(config)
-    pred, out = Path(config.pred), Path(config.out)
+    pred = Path(config.pred)
     if not pred.is_dir() and not config.generate:
         raise UserError(f"no folder {pred}: give that of the generated videos, or --generate")
+    with _sole_writer(config):
+        return _evaluate(config, protocol, progress)
+
+
+def _evaluate(config: EvaluateConfig, protocol: Protocol, progress: Progress | None) -> Results:
+    pred, out = Path(config.pred), Path(config.out)
     features = _features(config, protocol)
     weights = {name: file.name for name, one in features.items() if (file := _file(one))}
     benchmark = read_benchmark(config.bench, config.root)
@@ -146,6 +154,18 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> Result
     results.write(out)
     write_report(results, out, pred)
     return results
+
+
+@contextmanager
+def _sole_writer(config: EvaluateConfig) -> Generator[None]:
+    """Locks this process's part of the folder of results, and of the videos that it generates."""
+    folders = {Path(config.out).absolute()}
+    if config.generate:
+        folders.add(Path(config.pred).absolute())
+    with ExitStack() as stack:
+        for folder in sorted(folders):
+            stack.enter_context(sole_writer(folder, part=config.part))
+        yield
 
 
 def protocol_of(config: EvaluateConfig) -> Protocol:

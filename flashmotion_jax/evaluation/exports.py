@@ -31,6 +31,7 @@ from flashmotion_jax.media.geometry import fit_frames
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.lock import sole_writer
 from flashmotion_jax.runtime.progress import Progress
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Trajectory
@@ -109,16 +110,17 @@ def export_benchmark(
         raise UserError(f"num_frames={frames}; expected at least 2")
     problems: list[Problem] = []
     written: list[Item] = []
-    for done, item in enumerate(items, start=1):
-        try:
-            _write(item, method, how, frames, out)
-            written.append(item)
-        except UserError as error:
-            problems.append(Problem(item.id, str(error)))
-        if progress is not None:
-            progress("export", done, len(items))
-    if method == "magicmotion" and written:
-        _write_list(out, written)
+    with sole_writer(out):
+        for done, item in enumerate(items, start=1):
+            try:
+                _write(item, method, how, frames, out)
+                written.append(item)
+            except UserError as error:
+                problems.append(Problem(item.id, str(error)))
+            if progress is not None:
+                progress("export", done, len(items))
+        if method == "magicmotion" and written:
+            _write_list(out, written)
     return len(written), problems
 
 

@@ -23,6 +23,7 @@ from flashmotion_jax.data.sprites.clips import VERSION, Clip, Sprites, draw_maps
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.lock import sole_writer
 
 _COLUMNS = ("path", "text", "num_frames", "height", "width", "fps", "num_objects")
 
@@ -48,20 +49,21 @@ def export(
     """
     root = Path(root)
     parts = [source] if isinstance(source, Sprites) else list(source)
-    _claim(root, parts)
-    total = sum(len(part) for part in parts)
-    rows = []
-    for part in parts:
-        for index in range(len(part)):
-            if not _trajectory_path(root, part.id(index)).is_file():
-                write_clip(root, part[index])
-            rows.append(_csv_row(part, index))
-            if progress is not None:
-                progress(len(rows), total)
-    path = root / "MagicData.csv"
-    with replacing(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([_COLUMNS, *rows])
-    return path
+    with sole_writer(root):
+        _claim(root, parts)
+        total = sum(len(part) for part in parts)
+        rows = []
+        for part in parts:
+            for index in range(len(part)):
+                if not _trajectory_path(root, part.id(index)).is_file():
+                    write_clip(root, part[index])
+                rows.append(_csv_row(part, index))
+                if progress is not None:
+                    progress(len(rows), total)
+        path = root / "MagicData.csv"
+        with replacing(path) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([_COLUMNS, *rows])
+        return path
 
 
 def write_clip(root: Path, clip: Clip) -> None:

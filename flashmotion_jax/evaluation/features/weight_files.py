@@ -23,6 +23,7 @@ from flashmotion_jax.evaluation.features.inception import Inception
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
+from flashmotion_jax.runtime.lock import sole_writer
 
 Network = Literal["inception", "i3d"]
 
@@ -59,7 +60,7 @@ def save_network(folder: Path, network: Network, arrays: Mapping[str, np.ndarray
     buffer = io.BytesIO()
     np.savez(buffer, **cast(Any, {name: arrays[name] for name in sorted(arrays)}))
     named = folder / f"{network}-{hashlib.sha256(buffer.getbuffer()).hexdigest()}.npz"
-    with replacing(named) as scratch:
+    with sole_writer(folder), replacing(named) as scratch:
         scratch.write_bytes(buffer.getbuffer())
     return named
 
