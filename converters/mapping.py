@@ -133,7 +133,12 @@ def override(
             raise UserError(f"the map names {pattern!r}; expected one of {', '.join(parameters)}")
         for match in matches:
             entry = _entry(match[0], parameters[match[0]].get_value(), table, {})
-            rows.append(Row(entry.target, match.expand(key), entry.layout, entry.sizes))
+            try:
+                rows.append(Row(entry.target, match.expand(key), entry.layout, entry.sizes))
+            except (re.error, IndexError) as error:
+                raise UserError(
+                    f"the map's {key!r:.80} does not fit {pattern!r:.80}: {error}"
+                ) from error
     return [*rows, *table]
 
 

@@ -44,8 +44,13 @@ def read_names(file: Path) -> Names:
     try:
         for pattern in (*keys, *ignore):
             re.compile(pattern)
+        if not isinstance(ignore, list):
+            raise TypeError("ignore is not a list")
         if not all(isinstance(key, str) for key in (*keys.values(), prefix or "")):
             raise TypeError("a key or the prefix is not a string")
+        for key in keys.values():
+            if set("{}") & set(key.replace("{layer}", "")):
+                raise TypeError(f"{key!r:.80} has braces that are not {{layer}}")
     except (TypeError, re.error) as error:
         raise UserError(f"{file} is not a table of names ({error}); {expected}") from error
     return Names(keys, ignore, prefix)

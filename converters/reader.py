@@ -20,6 +20,9 @@ from .safetensors_file import read_safetensors
 from .tensors import StateDict, Tensor, WeightFile
 from .torch_file import read_torch
 
+#: Bytes of the name of a file.
+MAX_NAME = 255
+
 #: Format, as `runtime.file_formats` calls it -> its reader.
 READERS: Mapping[str, Callable[[Path], WeightFile]] = {
     "safetensors": read_safetensors,
@@ -69,13 +72,16 @@ def _read_index(file: Path) -> WeightFile:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for shard in sorted(set(weight_map.values())):
-        if Path(shard).name != shard:
-            raise UserError(f"{file} names {shard!r}, which is not a file beside it")
+        if Path(shard).name != shard or len(shard.encode()) > MAX_NAME:
+            raise UserError(f"{file} names {shard!r:.100}, which is not a file beside it")
         if not (file.parent / shard).is_file():
             raise UserError(f"{file.parent / shard} is missing; download it again")
         part = _open(file.parent / shard, ("safetensors",))
         tensors |= part.tensors
         metadata |= part.metadata
     if missing := sorted(weight_map.keys() - tensors.keys()):
-        raise UserError(f"{file} names tensors that no file holds: {', '.join(missing)}")
+        raise UserError(
+            f"{file} names {len(missing)} tensors that no file holds, such as {missing[0]:.100}; "
+            "download it again"
+        )
     return WeightFile(tensors, metadata)

@@ -6,6 +6,7 @@ some libraries, such as the settings that Lightning stores, become empty diction
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -82,7 +83,7 @@ def read_torch(file: Path) -> WeightFile:
     _require_no_more_than(file, mapped.tensors)
     return WeightFile(
         {
-            key: Tensor(tuple(tensor.shape), _dtype(tensor), lambda key=key: mapped.read(key))
+            key: Tensor(_shape(tensor), _dtype(tensor), lambda key=key: mapped.read(key))
             for key, tensor in mapped.tensors.items()
         }
     )
@@ -139,11 +140,20 @@ class _Remapped:
 
             array = tensor.contiguous().view(getattr(torch, same_size)).numpy()
             return array.view(_dtype(tensor)).copy()
-        return tensor.numpy().copy()
+        return tensor.resolve_neg().numpy().copy()
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.is_nested else tuple(tensor.shape)
 
 
 def _dtype(tensor: Any) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    """The dtype; of a tensor that is not dense, what it is instead, which no component accepts."""
+    for kind in ("nested", "quantized", "meta"):
+        if getattr(tensor, f"is_{kind}"):
+            return kind
+    is_dense = str(tensor.layout) == "torch.strided"
+    return str(tensor.dtype if is_dense else tensor.layout).removeprefix("torch.")
 
 
 def _require_stored(file: Path) -> None:
@@ -162,10 +172,11 @@ def _require_no_more_than(file: Path, tensors: Mapping[str, Any]) -> None:
     """Checks the sizes of tensors, which may repeat their storage; small ones may be anything."""
     most = max(file.stat().st_size, _SMALL_BYTES)
     for key, tensor in tensors.items():
-        if tensor.numel() * tensor.element_size() > most:
+        shape = _shape(tensor)
+        if math.prod(shape) * tensor.element_size() > most:
             raise UserError(
-                f"{file} is damaged: {key[:80]} has the shape {list(tensor.shape)}, which is more "
-                "than the file; download it again"
+                f"{file} is damaged: {key[:80]} has the shape {list(shape)}, which is more than "
+                "the file; download it again"
             )
 
 

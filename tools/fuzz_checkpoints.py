@@ -172,18 +172,17 @@ def read_model(base: Path, name: str) -> None:
     inspect(str(base), component=None, names=None)
 
 
-def read_parts(base: Path, name: str) -> None:
-    del name
-    for kind in ("dit", "vae", "text_encoder"):
-        plan_folder(open_folder(base), kind, "bfloat16").problems()
+def read_part(base: Path, name: str) -> None:
+    kind = name.partition("/")[0] if name.startswith(("vae", "text")) else "dit"
+    plan_folder(open_folder(base), kind, "bfloat16").problems()
 
 
 READERS: dict[str, Callable[[Path, str], object]] = {
     "model": read_model,
     "checksums": lambda base, name: find_damage(base / "dit"),
     "tokenizer": lambda base, name: Tokenizer(base / "tokenizer")(["a red ball"], 16),
-    "original": read_parts,
-    "diffusers": read_parts,
+    "original": read_part,
+    "diffusers": read_part,
     "names": lambda base, name: plan_contents(
         open_file(base.parent / "adapter.safetensors", names=read_names(base / name)),
         Known(dtype="float32", names=read_names(base / name)),
@@ -198,14 +197,15 @@ def read_weights(path: Path) -> None:
         list(plan.bad_values())
 
 
-def read_safetensors(data: bytes, folder: Path, adapter: bytes) -> None:
+def read_safetensors(data: bytes, folder: Path, valid: list[bytes]) -> None:
     """Header and data as they are, or edits of a valid header."""
     content = data[1:]
     if data[:1] and data[0] < 160:
-        size = int.from_bytes(adapter[:8], "little")
-        header = edited(atheris.FuzzedDataProvider(content), json.loads(adapter[8 : 8 + size]))
+        one = valid[data[0] % len(valid)]
+        size = int.from_bytes(one[:8], "little")
+        header = edited(atheris.FuzzedDataProvider(content), json.loads(one[8 : 8 + size]))
         text = json.dumps(header).encode()
-        content = len(text).to_bytes(8, "little") + text + adapter[8 + size :]
+        content = len(text).to_bytes(8, "little") + text + one[8 + size :]
     elif data[:1] and data[0] < 224:
         content = len(content).to_bytes(8, "little") + content + bytes(64)
     (folder / "x.safetensors").write_bytes(content)
@@ -282,8 +282,10 @@ def make(target: str, folder: Path) -> tuple[Callable[[bytes, Path], object], li
     if target == "safetensors":
         small = {"stem.bias": {"dtype": "F32", "shape": [4, 2], "data_offsets": [0, 32]}}
         header = json.dumps(small).encode()
-        return functools.partial(read_safetensors, adapter=adapter), [
-            b"\0\1\2\3",
+        files = sorted(small_wan22(folder).glob("*.safetensors"))
+        contents = [adapter, *(file.read_bytes() for file in files)]
+        return functools.partial(read_safetensors, valid=contents), [
+            *(bytes([k, 1, 2, 3]) for k in range(len(contents))),
             b"\xc0" + header,
             b"\xff" + len(header).to_bytes(8, "little") + header + bytes(32),
         ]

@@ -49,6 +49,7 @@ from flashmotion_jax.runtime.sharding import sharding_of
 from flashmotion_jax.text.tokenizer import Tokenizer
 
 FORMAT = "flashmotion_jax"
+DTYPES = ("float32", "bfloat16")
 VERSION = 1
 
 #: Component -> its configuration class and module class. Adapters, whose modules also depend on a
@@ -284,8 +285,8 @@ def abstract_module(
     """
     policy = dtype if isinstance(dtype, Policy) else Policy(compute=dtype, params=dtype)
     for name in (policy.compute, policy.params):
-        if name not in ("float32", "bfloat16"):
-            raise UserError(f"dtype={name!r}; expected 'float32' or 'bfloat16'")
+        if name not in DTYPES:
+            raise UserError(f"dtype={name!r:.80}; expected one of {', '.join(DTYPES)}")
     _, build = component_classes(kind)
     configs = (config, dit_config) if dit_config else (config,)
     return nnx.eval_shape(lambda: build(*configs, policy=policy, rngs=nnx.Rngs(0)))
@@ -369,6 +370,8 @@ def read_component(path: str | Path, kind: str) -> Component:
     if values["dit_config"]:
         values["dit_config"] = from_dict(DiTConfig, values["dit_config"], str(file))
         _require_same_dit(path, kind, values["dit_config"])
+    if values["dtype"] not in DTYPES:
+        raise UserError(f"{file}: dtype={values['dtype']!r:.80}; convert again")
     return from_dict(Component, values, str(file))
 
 

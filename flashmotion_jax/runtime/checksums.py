@@ -77,14 +77,16 @@ def find_damage(folder: Path, names: list[str] | None = None) -> list[str] | Non
     if values.keys() != {"files"} or not isinstance(expected, dict):
         raise UserError(f"{file} is damaged; copy the folder again")
     wanted = expected.keys() if names is None else names
-    found = measure_files(folder, [name for name in wanted if (folder / name).is_file()])
+    there = _files(folder)  # so that a damaged name cannot lead elsewhere
+    found = measure_files(folder, [name for name in wanted if name in there])
     damage = [
-        f"{folder / name} {'differs from what was written' if name in found else 'is missing'}"
+        f"{str(folder / name)[:300]} "
+        f"{'differs from what was written' if name in found else 'is missing'}"
         for name in wanted
         if found.get(name) != expected.get(name)
     ]
     if names is None:
-        extra = sorted(set(_files(folder)) - expected.keys())
+        extra = sorted(set(there) - expected.keys())
         damage += [f"{folder / name} is not one of the files written" for name in extra]
     return damage
 

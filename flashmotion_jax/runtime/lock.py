@@ -9,6 +9,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from flashmotion_jax.runtime.atomic import check_folder
 from flashmotion_jax.runtime.errors import UserError
 
 
@@ -29,10 +30,11 @@ def sole_writer(
         has a writer of its own, and none while another process writes the whole folder.
 
     Raises:
-      UserError: Another process is writing there; the message names it.
+      UserError: Another process is writing there, and the message names it; or nobody can.
     """
     path = Path(path)
     folder, name = (path.absolute().parent, path.name) if beside else (path, "")
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         is_whole = part == (1, 1)

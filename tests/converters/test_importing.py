@@ -336,7 +336,13 @@ def test_unknown_file(tmp_path, write_safetensors, capsys):
     assert "no known component" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', '{"(": "b"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", '{"a": 3}', '{"(": "b"}', '{"a": "{layer"}', '{"a": "{0.__class__}"}'),
+        *('{"ignore": 5}', '{"ignore": "ab"}', '{"ignore": [5]}', '{"prefix": 5}'),
+    ],
+)
 def test_map_that_is_none(tmp_path, content):
     (tmp_path / "map.json").write_text(content)
     with pytest.raises(ValueError, match=r"is not (a table|JSON|a JSON obj).*expected JSON such"):

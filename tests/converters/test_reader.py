@@ -76,6 +76,17 @@ def test_safetensors_cut_off(tmp_path, write_safetensors, length):
         b'{"a": 3}',
         b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}',
         b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}',
+        b'{"a": {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [true, 2], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [1000000000000], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": ["0", "8"]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 9]}}',
+        b'{"a": {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], "more": 1}}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}}',
+        b'{"__metadata__": 5}',
     ],
 )
 def test_safetensors_with_a_damaged_header(tmp_path, header):
@@ -106,7 +117,7 @@ def test_index_with_a_missing_shard(tmp_path):
 def test_index_with_a_missing_tensor(tmp_path, write_safetensors):
     write_safetensors(tmp_path / "1.safetensors", TENSORS)
     file = write_index(tmp_path, {"a.weight": "1.safetensors", "c": "1.safetensors"})
-    with pytest.raises(ValueError, match="no file holds: c"):
+    with pytest.raises(ValueError, match="names 1 tensors that no file holds, such as c;"):
         read_file(file)
 
 
@@ -257,6 +268,35 @@ def test_a_tensor_that_repeats_one_value_is_not_read(tmp_path):
     torch.save({"x": torch.zeros(1).expand(2**20, 2**20)}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="more than the file"):
         read_file(tmp_path / "x.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["sparse_coo", "nested", "quantized", "meta", "complex64"])
+def test_tensors_that_are_not_dense_floats_are_named(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    make = {
+        "sparse_coo": lambda: torch.eye(3).to_sparse(),
+        "nested": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        "quantized": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8),
+        "meta": lambda: torch.zeros(2, device="meta"),
+        "complex64": lambda: torch.zeros(2, dtype=torch.complex64),
+    }
+    torch.save({"x": make[kind]()}, tmp_path / "x.pt")
+    assert read_file(tmp_path / "x.pt")["x"].dtype == kind
+
+
+@pytest.mark.parametrize("content", [5, None, "x", [1], {1: {None: 2}}])
+def test_a_torch_file_without_tensors_is_empty(tmp_path, content):
+    torch = pytest.importorskip("torch")
+    torch.save(content, tmp_path / "x.pt")
+    assert not read_file(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "a" * 5000, "x.safetensors.index.json", 5, None])
+def test_index_with_names_of_anything(tmp_path, name):
+    with pytest.raises(UserError) as error:
+        read_file(write_index(tmp_path, {"a": name}))
+    assert len(str(error.value)) < 500
 
 
 def test_a_compressed_archive_is_not_read(tmp_path):

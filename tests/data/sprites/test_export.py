@@ -92,7 +92,7 @@ def test_a_folder_of_other_clips_is_left_alone(root, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="holds something other than sprites: give a new folder"):
         sprites.export(SOURCE, tmp_path)
-    with pytest.raises(ValueError, match="holds something other than sprites"):
+    with pytest.raises(ValueError, match=r"letter\.txt is a file; expected the name of a folder"):
         sprites.export(SOURCE, tmp_path / "letter.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
