@@ -31,7 +31,6 @@ from .recognition import Contents, conventions_of, recognize
 from .sources import locate
 from .tensors import WeightFile
 
-
 Options = ParamSpec("Options")
 
 
