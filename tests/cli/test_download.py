@@ -447,7 +447,7 @@ def test_an_interrupted_command_continues(bench, tmp_path, event):
     _, error = process.communicate(timeout=30)
     assert process.returncode == (130 if event == signal.SIGINT else -event)
     if event == signal.SIGINT:
-        assert "interrupted; no file is incomplete, run it again" in error
+        assert "interrupted; it left no partial files, so run it again" in error
     assert not (folder / "videos" / "b.mp4").exists()
     hub.stalls.clear()
     hub.requests.clear()

@@ -271,6 +271,6 @@ def test_ctrl_c_leaves_nothing_behind(folder, inputs, tmp_path):
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    assert "interrupted; no file is incomplete" in process.stderr.read()
+    assert "interrupted; it left no partial files" in process.stderr.read()
     process.stderr.close()
     assert not out.parent.exists() or not list(out.parent.iterdir())

@@ -103,4 +103,4 @@ def test_interrupt(monkeypatch, capsys):
 
     monkeypatch.setattr("flashmotion_jax.converters.inspection.inspect", interrupt)
     assert main(["inspect", "a"]) == 130
-    assert "no file is incomplete" in capsys.readouterr().err
+    assert "it left no partial files" in capsys.readouterr().err

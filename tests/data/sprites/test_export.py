@@ -125,4 +125,4 @@ def test_the_command_interrupted(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("flashmotion_jax.data.sprites.__main__.export", interrupt)
     assert main([str(tmp_path / "out"), "--count", "2"]) == 130
-    assert "no file is incomplete" in capsys.readouterr().err
+    assert "it left no partial files" in capsys.readouterr().err
