@@ -12,6 +12,7 @@ of a killed process.
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from flax import nnx
 from flashmotion_jax.checkpoints.arrays import Readers, read_arrays, write_arrays
 from flashmotion_jax.config import (
     ADAPTERS,
+    LORAS,
     DiTConfig,
     ModelsConfig,
     SamplingConfig,
@@ -32,7 +34,6 @@ from flashmotion_jax.config import (
     to_dict,
 )
 from flashmotion_jax.config.sampling import as_current_sampling
-from flashmotion_jax.models.adapters import adapter_class
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder
@@ -258,15 +259,15 @@ def save_tokenizer(path: str | Path, source: Path) -> None:
 
 def kinds() -> tuple[str, ...]:
     """Every component that a checkpoint may have."""
-    return (*MODELS, *(f"{_ADAPTER}{name}" for name in ADAPTERS))
+    return (*MODELS, *(f"{_ADAPTER}{name}" for name in ADAPTERS | LORAS))
 
 
 def component_classes(kind: str) -> tuple[type, Callable[..., Any]]:
     """Configuration and module of a component, one of `kinds()`."""
     if kind in MODELS:
         return MODELS[kind]
-    name = kind.removeprefix(_ADAPTER)
-    return ADAPTERS[name].config, adapter_class(name)
+    row = (ADAPTERS | LORAS)[kind.removeprefix(_ADAPTER)]
+    return row.config, pkgutil.resolve_name(row.module)
 
 
 def abstract_module(

@@ -3,8 +3,10 @@
 from flashmotion_jax.config.adapters import (
     ADAPTERS,
     DEFAULT_ADAPTER,
+    LORAS,
     AdapterConfig,
     AdapterKind,
+    LoRAConfig,
     adapter_kind,
     adapter_name,
 )
@@ -53,6 +55,7 @@ __all__ = [
     "ADAPTERS",
     "CONVENTIONS",
     "DEFAULT_ADAPTER",
+    "LORAS",
     "AdapterConfig",
     "AdapterKind",
     "AutoencoderConfig",
@@ -66,6 +69,7 @@ __all__ = [
     "FewStepConfig",
     "Grid",
     "LCMConfig",
+    "LoRAConfig",
     "MapColors",
     "MapKind",
     "MatchingConfig",

@@ -6,6 +6,7 @@ This module imports no jax, so that command lines can list the kinds in their he
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -66,6 +67,46 @@ class ControlNetConfig(AdapterConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """How an adapter that copies the DiT is trained: all of its weights, or a LoRA of the blocks.
+
+    Raises:
+      UserError: A value is below 0, or there is an alpha without a rank.
+    """
+
+    rank: int = 0  # 0 trains all weights
+    alpha: float = 0.0  # the LoRA is multiplied with alpha / rank; 0 is an alpha of `rank`
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 0, f"rank={self.rank}; expected at least 1, or 0 for no LoRA")
+        require(
+            0 <= self.alpha < math.inf and (self.rank > 0 or self.alpha == 0),
+            f"alpha={self.alpha} with rank={self.rank}; expected a positive number with a rank",
+        )
+
+    @property
+    def factor(self) -> float:
+        """What the LoRA is multiplied with."""
+        return self.alpha / self.rank if self.alpha else 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ControlNetLoRAConfig(ControlNetConfig):
+    """Configuration of a ControlNet whose blocks are those of a frozen model and a LoRA of them.
+
+    Raises:
+      UserError: The rank is below 1.
+    """
+
+    rank: int = 32
+    factor: float = 1.0  # alpha / rank
+    base: str = ""  # digest of the weights that it is a LoRA of
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, f"rank={self.rank}; expected at least 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdapterKind:
     """A kind of adapter: a row of `ADAPTERS`.
 
@@ -106,6 +147,18 @@ ADAPTERS: dict[str, AdapterKind] = {
     ),
 }
 
+#: The same for adapters that are trained as LoRAs. A checkpoint has them beside the adapter that
+#: they make, whose name is in front of `_lora`, and only that one is sampled.
+LORAS: dict[str, AdapterKind] = {
+    "controlnet_lora": AdapterKind(
+        title="LoRA of a ControlNet",
+        config=ControlNetLoRAConfig,
+        module="flashmotion_jax.models.adapters.controlnet:ControlNetLoRA",
+        copies_dit=True,
+        groups=ADAPTERS["controlnet"].groups,
+    ),
+}
+
 #: The default kind.
 DEFAULT_ADAPTER = "resnet"
 
@@ -118,6 +171,20 @@ def adapter_kind(name: str) -> AdapterKind:
     """
     require(name in ADAPTERS, f"adapter {name!r} is unknown; expected one of {', '.join(ADAPTERS)}")
     return ADAPTERS[name]
+
+
+def require_lora(lora: LoRAConfig, name: str) -> None:
+    """Checks that adapters of a kind can be trained as LoRAs, if that is asked for.
+
+    Raises:
+      UserError: They cannot.
+    """
+    able = [kind.removesuffix("_lora") for kind in LORAS]
+    require(
+        not lora.rank or name in able,
+        f"lora.rank={lora.rank}: the adapter {name!r} has no blocks of the DiT; expected 0, or the "
+        f"adapter {' or '.join(able)}",
+    )
 
 
 def adapter_name(config: AdapterConfig) -> str:

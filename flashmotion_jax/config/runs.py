@@ -13,7 +13,10 @@ from flashmotion_jax.config.adapters import (
     ADAPTERS,
     DEFAULT_ADAPTER,
     AdapterConfig,
+    LoRAConfig,
     adapter_kind,
+    adapter_name,
+    require_lora,
 )
 from flashmotion_jax.config.checks import require
 from flashmotion_jax.config.models import (
@@ -172,11 +175,16 @@ class SlowAdapterConfig:
     adapter: AdapterConfig = dataclasses.field(default_factory=ADAPTERS[DEFAULT_ADAPTER].config)
     #: Checkpoint folder whose adapter is trained further; empty starts a new adapter.
     start_from: str = dataclasses.field(default="", metadata=_FREE)
+    #: Trains a LoRA of the generator's blocks instead of a copy, see docs/lora.md.
+    lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
     optimizer: OptimizerConfig
     timesteps: TimestepsConfig = dataclasses.field(default_factory=TimestepsConfig)
     text_dropout: float = 0.1  # not in the paper; classifier-free guidance needs some
     # The paper says "standard diffusion loss"; the code it builds on has the bell's weights.
     loss_weight: LossWeight = "uniform"
+
+    def __post_init__(self) -> None:
+        require_lora(self.lora, adapter_name(self.adapter))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,6 +227,8 @@ class FastAdapterConfig:
     fast_generator: str = _checkpoint()  # checkpoint folder
     slow_adapter: str = _checkpoint()  # checkpoint folder whose adapter is fine-tuned
     adapter: str  # a name of `ADAPTERS`
+    #: Trains a LoRA: that of stage 1 further if there is one, or else a new one of the SlowAdapter.
+    lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
     optimizer: OptimizerConfig
     discriminator_optimizer: OptimizerConfig
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
@@ -244,6 +254,7 @@ class FastAdapterConfig:
 
     def __post_init__(self) -> None:
         adapter_kind(self.adapter)
+        require_lora(self.lora, self.adapter)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

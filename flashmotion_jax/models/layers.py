@@ -204,6 +204,43 @@ def remat(function: Callable[..., Result], policy: str) -> Callable[..., Result]
     return jax.checkpoint(function, policy=REMAT_POLICIES[policy], prevent_cse=False)
 
 
+class LowRank(nnx.Module):
+    """The two matrices of a LoRA of a linear layer, whose product is zero at first."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        rank: int,
+        axes: tuple[str | None, str | None],
+        *,
+        policy: Policy,
+        rngs: nnx.Rngs,
+    ):
+        self.down = linear(in_dim, rank, (axes[0], None), policy=policy, rngs=rngs, use_bias=False)
+        self.up = linear(
+            rank, out_dim, (None, axes[1]), policy=policy, rngs=rngs, use_bias=False, zero=True
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps the last dimension from `in_dim` to `out_dim`."""
+        return self.up(self.down(x))
+
+
+class LoRALinear(nnx.Module):
+    """A linear layer with a LoRA beside it; only the LoRA is trained.
+
+    Source: arXiv:2106.09685.
+    """
+
+    def __init__(self, base: nnx.Linear, low_rank: LowRank, factor: float):
+        self.base, self.low_rank, self.factor = base, low_rank, factor
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the layer and adds `factor` times the LoRA, alpha / rank."""
+        return self.base(x) + self.factor * self.low_rank(x)
+
+
 class FeedForward(nnx.Module):
     """Linear, activation, Linear."""
 

@@ -27,7 +27,7 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.runtime.sharding import place
 from flashmotion_jax.training.train_state import TrainState, create_train_state
-from flashmotion_jax.training.train_step import Update
+from flashmotion_jax.training.train_step import Models, Update
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -82,6 +82,21 @@ class InitSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoRASpec:
+    """What a trained LoRA is a LoRA of.
+
+    Attributes:
+      kind: Component of the LoRA.
+      config: Configuration of that component.
+      base: The frozen component, whose other weights the merged component has too.
+    """
+
+    kind: str
+    config: Any
+    base: ComponentRef
+
+
+@dataclasses.dataclass(frozen=True)
 class ExportSpec:
     """The checkpoint that a run exports: an existing one with one component replaced.
 
@@ -95,6 +110,8 @@ class ExportSpec:
       generator: Role of the DiT that makes sample videos; empty for an autoencoder.
       adapter: Role of the adapter that does, or None.
       finalize_config: Maps the trained module to the final `config`.
+      lora: Of a LoRA, what it is a LoRA of; both the LoRA and the component that it makes are
+        exported.
     """
 
     model: str
@@ -106,6 +123,7 @@ class ExportSpec:
     generator: str = ""
     adapter: str | None = None
     finalize_config: Callable[[Any], Any] | None = None
+    lora: LoRASpec | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +137,7 @@ class Stage:
       export: The resulting checkpoint.
       bounds: Metric to its expected range; the run warns when a metric leaves it.
       data: What a batch holds, latents of a cache or pixels of videos.
+      bind: Replaces LoRAs among the models by the modules that they make with frozen ones.
     """
 
     trained: Mapping[str, InitSpec]
@@ -127,6 +146,7 @@ class Stage:
     export: ExportSpec
     bounds: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     data: Literal["latents", "pixels"] = "latents"
+    bind: Callable[[Models], Models] = dict
 
 
 def frozen_policy(run: TrainConfig) -> Policy:

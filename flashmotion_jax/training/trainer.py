@@ -254,7 +254,7 @@ class Trainer:
     def _sample(self, sampler: Sampler) -> None:
         self._record(keep=0)
         fps = self._stage.export.sampling.fps
-        for index, frames in enumerate(sampler(self.models())):
+        for index, frames in enumerate(sampler(self._stage.bind(self.models()))):
             self._writer.video(self._step, str(index), frames, fps)
         self._throughput.restart()
 

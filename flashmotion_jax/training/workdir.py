@@ -21,6 +21,7 @@ from flashmotion_jax.config import TrainConfig, differences, to_dict
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.runtime.checksums import read_json, write_json
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.training.lora import merged_readers
 from flashmotion_jax.training.stage import ExportSpec, Stage
 from flashmotion_jax.training.train_state import TrainState
 
@@ -111,6 +112,11 @@ def export_model(workdir: Path, export: ExportSpec, state: TrainState) -> Path:
                 target = os.path.relpath(source, model.resolve())
                 (scratch / component).symlink_to(target, target_is_directory=True)
         components.write_sampling(scratch, export.sampling)
+        if lora := export.lora:
+            components.save_component(
+                scratch, lora.kind, lora.config, readers, "float32", dit_config=export.dit_config
+            )
+            readers = merged_readers(export, lora, readers)
         components.save_component(
             scratch,
             export.kind,

@@ -7,6 +7,7 @@ input.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from flashmotion_jax.config.adapters import ControlNetConfig
+from flashmotion_jax.config.adapters import ControlNetConfig, ControlNetLoRAConfig
 from flashmotion_jax.config.models import DiTConfig
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.dit import DiT, ResidualStream, TextContext, Trunk
@@ -41,15 +42,7 @@ class ControlNet(Trunk):
         trunk_config = controlnet_trunk(config, dit_config)
         super().__init__(trunk_config, policy=policy, rngs=rngs)
         self.adapter_config = config
-        dim = dit_config.dim
-        # Zero, so that training starts from the generator without an adapter.
-        self.projections = layers.stack(
-            lambda rngs: layers.linear(
-                dim, dim, ("heads", "embed"), policy=policy, rngs=rngs, zero=True
-            ),
-            dit_config.num_layers,
-            rngs,
-        )
+        self.projections = _projections(dit_config, policy=policy, rngs=rngs)
 
     @jax.named_scope("adapter")
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> tuple[jax.Array, TextContext]:
@@ -97,18 +90,121 @@ class ControlNet(Trunk):
         copied = {
             path: param for path, param in nnx.to_flat_state(nnx.state(dit)) if path[0] != "head"
         }
-        q, r = dit.config.patch_size
-        # The kernel's rows are (pixel of the patch, channel): new channels go behind those of the
-        # latents, or before them.
-        extra = new.config.in_channels - dit.config.in_channels
-        is_first = self.adapter_config.input.startswith("latents")
-        padding = (0, extra) if is_first else (extra, 0)
         kernel = copied["patch_embedding", "kernel"]
-        channels = rearrange(kernel.get_value(), "(p c) d -> p c d", p=q * r)
-        padded = jnp.pad(channels, ((0, 0), padding, (0, 0)))
-        copied["patch_embedding", "kernel"] = kernel.replace(rearrange(padded, "p c d -> (p c) d"))
+        padded = add_input_channels(kernel.get_value(), self.adapter_config, dit.config)
+        copied["patch_embedding", "kernel"] = kernel.replace(padded)
         nnx.update(new, nnx.from_flat_state(copied))
         return new
+
+
+class BlockLoRA(nnx.Module):
+    """A LoRA of every linear layer of a block, under the layers' names."""
+
+    def __init__(self, rank: int, dit_config: DiTConfig, *, policy: Policy, rngs: nnx.Rngs):
+        dim, ffn_dim = dit_config.dim, dit_config.ffn_dim
+
+        def low_rank(in_dim: int, out_dim: int, *axes: str) -> layers.LowRank:
+            names = (axes[0], axes[1])
+            return layers.LowRank(in_dim, out_dim, rank, names, policy=policy, rngs=rngs)
+
+        def attention() -> nnx.Dict[layers.LowRank]:
+            inwards = {name: low_rank(dim, dim, "embed", "heads") for name in "qkv"}
+            return nnx.Dict(**inwards, o=low_rank(dim, dim, "heads", "embed"))
+
+        self.self_attn, self.cross_attn = attention(), attention()
+        self.ffn = nnx.Dict(
+            up=low_rank(dim, ffn_dim, "embed", "mlp"), down=low_rank(ffn_dim, dim, "mlp", "embed")
+        )
+
+
+class ControlNetLoRA(nnx.Module):
+    """A ControlNet whose blocks are those of a frozen model and a LoRA of them.
+
+    The input embedding and the projections are its own.
+
+    Attributes:
+      config: Configuration.
+      blocks: The LoRAs, stacked.
+    """
+
+    def __init__(
+        self,
+        config: ControlNetLoRAConfig,
+        dit_config: DiTConfig,
+        *,
+        policy: Policy = FLOAT32,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self._dit_config, self._policy = config, dit_config, policy
+        in_channels = controlnet_trunk(config, dit_config).in_channels
+        self.patch_embedding = layers.linear(
+            math.prod(dit_config.patch_size) * in_channels,
+            dit_config.dim,
+            (None, "embed"),
+            policy=policy,
+            rngs=rngs,
+        )
+        self.projections = _projections(dit_config, policy=policy, rngs=rngs)
+        self.blocks = layers.stack(
+            lambda rngs: BlockLoRA(config.rank, dit_config, policy=policy, rngs=rngs),
+            dit_config.num_layers,
+            rngs,
+        )
+
+    def on(self, base: Trunk) -> ControlNet:
+        """Returns the ControlNet with the other weights of a frozen model.
+
+        Args:
+          base: The DiT, or a ControlNet, that this is a LoRA of. It does not change.
+
+        Returns:
+          A module that shares the arrays of both.
+        """
+        net = nnx.eval_shape(
+            lambda: ControlNet(self.config, self._dit_config, policy=self._policy, rngs=nnx.Rngs(0))
+        )
+        net.patch_embedding, net.projections = self.patch_embedding, self.projections
+        for name in ("text_embedding", "time_embedding", "time_projection"):
+            setattr(net, name, getattr(base, name))
+        net.blocks = nnx.clone(base.blocks)
+        for part in ("self_attn", "cross_attn", "ffn"):
+            for name, low_rank in getattr(self.blocks, part).items():
+                module = getattr(net.blocks, part)
+                linear = getattr(module, name)
+                setattr(module, name, layers.LoRALinear(linear, low_rank, self.config.factor))
+        return net
+
+
+def _projections(dit_config: DiTConfig, *, policy: Policy, rngs: nnx.Rngs) -> nnx.Linear:
+    dim = dit_config.dim
+    # Zero, so that training starts from the generator without an adapter.
+    return layers.stack(
+        lambda rngs: layers.linear(
+            dim, dim, ("heads", "embed"), policy=policy, rngs=rngs, zero=True
+        ),
+        dit_config.num_layers,
+        rngs,
+    )
+
+
+def add_input_channels(
+    kernel: jax.Array, config: ControlNetConfig, dit_config: DiTConfig
+) -> jax.Array:
+    """The kernel of a DiT's patch embedding for the input of a ControlNet, new weights zero.
+
+    Args:
+      kernel: `[q * r * C, D]`.
+      config: Of the ControlNet.
+      dit_config: Of the DiT.
+    """
+    q, r = dit_config.patch_size
+    # The kernel's rows are (pixel of the patch, channel): new channels go behind those of the
+    # latents, or before them.
+    extra = controlnet_trunk(config, dit_config).in_channels - dit_config.in_channels
+    padding = (0, extra) if config.input.startswith("latents") else (extra, 0)
+    channels = rearrange(kernel, "(p c) d -> p c d", p=q * r)
+    padded = jnp.pad(channels, ((0, 0), padding, (0, 0)))
+    return rearrange(padded, "p c d -> (p c) d")
 
 
 def controlnet_trunk(config: ControlNetConfig, dit_config: DiTConfig) -> DiTConfig:

@@ -37,6 +37,7 @@ from flashmotion_jax.diffusion.losses import (
 from flashmotion_jax.diffusion.samplers import draw_noise
 from flashmotion_jax.models.discriminator import Discriminator
 from flashmotion_jax.runtime.sharding import look_up
+from flashmotion_jax.training.lora import bind_loras, init_lora
 from flashmotion_jax.training.stage import (
     ComponentRef,
     ExportSpec,
@@ -64,7 +65,18 @@ def build(run: TrainConfig, config: FastAdapterConfig) -> Stage:
     """Builds the stage; without the adversarial loss it has no discriminator."""
     slow_generator, fast_generator, adapter = start_components(config)
     backbone = slow_generator.read().config
-    trained = {"adapter": from_component(run, adapter, config.optimizer)}
+    if config.lora.rank:
+        init, lora = init_lora(
+            run,
+            config.lora,
+            config.optimizer,
+            adapter.read().config,
+            slow_generator,
+            adapter,
+        )
+    else:
+        init, lora = from_component(run, adapter, config.optimizer), None
+    trained = {"adapter": init}
     frozen = {"fast_generator": fast_generator}
     updates = (
         Update(
@@ -85,12 +97,13 @@ def build(run: TrainConfig, config: FastAdapterConfig) -> Stage:
         )
         frozen["slow_generator"] = slow_generator
         updates = (Update("discriminator", adversarial_loss(config)), *updates)
-    return Stage(
+    stage = Stage(
         trained=trained,
         frozen=frozen,
         updates=updates,
         export=export_fast_adapter(fast_generator, adapter, config.student),
     )
+    return bind_loras(stage, lora) if lora else stage
 
 
 def start_components(

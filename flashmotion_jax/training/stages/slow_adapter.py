@@ -15,6 +15,7 @@ from flashmotion_jax.diffusion.generate import Conditions
 from flashmotion_jax.models.adapters import adapter_class
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.training.lora import bind_loras, init_lora
 from flashmotion_jax.training.stage import (
     ComponentRef,
     InitSpec,
@@ -33,8 +34,15 @@ def build(run: TrainConfig, config: SlowAdapterConfig) -> Stage:
     """Builds the stage."""
     generator = ComponentRef(config.slow_generator, "dit")
     kind = f"adapters/{adapter_name(config.adapter)}"
-    return Stage(
-        trained={"adapter": _init_adapter(run, config, generator, kind)},
+    start = _open_start(config, generator, kind)
+    if config.lora.rank:
+        adapter, lora = init_lora(
+            run, config.lora, config.optimizer, config.adapter, generator, start
+        )
+    else:
+        adapter, lora = _init_adapter(run, config, generator, start), None
+    stage = Stage(
+        trained={"adapter": adapter},
         frozen={"slow_generator": generator},
         updates=(Update("adapter", adapter_loss(config)),),
         export=export_adapter(
@@ -45,19 +53,32 @@ def build(run: TrainConfig, config: SlowAdapterConfig) -> Stage:
             components.read_sampling(generator.path),
         ),
     )
+    return bind_loras(stage, lora) if lora else stage
+
+
+def _open_start(
+    config: SlowAdapterConfig, generator: ComponentRef, kind: str
+) -> ComponentRef | None:
+    """The adapter to train further, if there is one."""
+    if not config.start_from:
+        return None
+    start = ComponentRef(config.start_from, kind)
+    if (found := start.read().config) != config.adapter:
+        raise UserError(f"{start.path} has {found}; the configuration asks for {config.adapter}")
+    require_made_for(start, generator)
+    return start
 
 
 def _init_adapter(
-    run: TrainConfig, config: SlowAdapterConfig, generator: ComponentRef, kind: str
+    run: TrainConfig,
+    config: SlowAdapterConfig,
+    generator: ComponentRef,
+    start: ComponentRef | None,
 ) -> InitSpec:
     adapter, optimizer = config.adapter, config.optimizer
     dit_config = generator.read().config
-    if config.start_from:
-        component = ComponentRef(config.start_from, kind)
-        if (found := component.read().config) != adapter:
-            raise UserError(f"{component.path} has {found}; the configuration asks for {adapter}")
-        require_made_for(component, generator)
-        return from_component(run, component, optimizer)
+    if start:
+        return from_component(run, start, optimizer)
     name = adapter_name(adapter)
 
     def build_adapter(policy: Policy, rngs: nnx.Rngs) -> nnx.Module:
