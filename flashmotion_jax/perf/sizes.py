@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
     ADAPTERS,
+    LORAS,
     AutoencoderConfig,
     DiTConfig,
+    FastAdapterConfig,
     Grid,
     SamplingConfig,
     SlowAdapterConfig,
@@ -115,6 +117,12 @@ def with_published_sizes(
     if isinstance(run.stage, SlowAdapterConfig):
         kind = f"adapters/{adapter_name(run.stage.adapter)}"
         changed = {**(changed or {}), kind: run.stage.adapter}
+    if isinstance(run.stage, FastAdapterConfig) and run.stage.lora.rank:
+        # As stage 1 exports it. The digest of a component without weights is its kind.
+        name, lora = f"{run.stage.adapter}_lora", run.stage.lora
+        make_config: Any = LORAS[name].config
+        config = make_config(rank=lora.rank, factor=lora.factor, base="dit")
+        changed = {**(changed or {}), f"adapters/{name}": config}
     with published_checkpoint(changed) as folder:
         assignments = [f"stage.{role}={folder}" for role in missing]
         yield with_overrides(run, assignments), sorted(set(missing.values()))

@@ -107,7 +107,7 @@ def test_load_models_gives_models_that_run(saved):
     assert models.vae.config == tiny.VAE_CONFIG
 
 
-@pytest.mark.parametrize("kind", components.kinds())
+@pytest.mark.parametrize("kind", [k for k in components.kinds() if not k.endswith("_lora")])
 def test_components_load_alone(saved, kind):
     module = components.load_component(saved, kind, "bfloat16")
     assert all(isinstance(array, jax.Array) for array in values(module).values())
