@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +64,14 @@ def write_shards(
     path.with_name(f"{path.name}.index.json").write_text(json.dumps(index, indent=2))
 
 
-def write_safetensors(file: Path, specs: Sequence[Spec], arrays: Iterator[np.ndarray]) -> None:
+def write_safetensors(
+    file: Path,
+    specs: Sequence[Spec],
+    arrays: Iterator[np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Writes one file, consuming as many `arrays` as there are `specs`."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": metadata or {"format": "pt"}}
     end = 0
     for spec in specs:
         begin, end = end, end + spec.num_bytes

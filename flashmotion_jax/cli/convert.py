@@ -132,6 +132,12 @@ def _add_export(commands: Any) -> None:
     what.add_argument(
         "--adapter", choices=tuple(ADAPTERS), help="export only this adapter, to one file"
     )
+    what.add_argument(
+        "--lora",
+        choices=("comfyui", "diffusers"),
+        help="export the LoRA that an adapter was trained as, under the names of this program, to "
+        "one .safetensors file",
+    )
     _add_only(parser, WAN22)
     add("--dtype", choices=options.DTYPES, help="dtype of all tensors (default: as stored)")
     parser.set_defaults(run=_export)
@@ -243,10 +249,13 @@ def _import(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from flashmotion_jax.converters.exporting import export_adapter, export_folder
+    from flashmotion_jax.converters.lora_export import export_lora
     from flashmotion_jax.runtime.atomic import check_file, check_folder
 
-    (check_file if args.adapter else check_folder)(args.destination)
-    if args.adapter:
+    (check_folder if args.layout else check_file)(args.destination)
+    if args.lora:
+        written = export_lora(args.source, Path(args.destination), args.lora, dtype=args.dtype)
+    elif args.adapter:
         written = export_adapter(
             args.source, Path(args.destination), args.adapter, dtype=args.dtype
         )

@@ -26,6 +26,9 @@ from flashmotion_jax.config.adapters import (
     ControlNetLoRAConfig,
     ResNetAdapterConfig,
 )
+from flashmotion_jax.converters.lora import component_of, open_lora, plan_lora
+from flashmotion_jax.converters.lora_export import export_lora
+from flashmotion_jax.inference.lora import Weighted, load_merged
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.training.lora import BASE
 from flashmotion_jax.training.stage import ComponentRef
@@ -212,6 +215,56 @@ class Compilations(logging.Handler):
         message = record.getMessage()
         if message.startswith("Finished XLA compilation of "):
             self.names.append(message.split()[4])
+
+
+@pytest.mark.parametrize("program", ["comfyui", "diffusers"])
+def test_the_exported_file_makes_the_adapter_again(prepared, trained, tmp_path, program):
+    """Merged into a ControlNet that is a copy of the generator, by the reader of such files."""
+    path = tmp_path / "lora.safetensors"
+    export_lora(trained.model, path, program, dtype=None)
+    full = build_stage(run_of(prepared, "", stage1(prepared, lora=LoRAConfig())))
+    copied = full.trained["adapter"].load()
+    file, _ = open_lora(path)
+    assert component_of(file) == "adapter"
+    parameters = components.flat_parameters(copied)
+    lora = plan_lora(file, path, ControlNetConfig(), parameters, tiny.DIT)
+    merged = to_arrays(load_merged(lambda: copied, [Weighted(lora, 1.0)]))
+    for name, array in arrays_of(trained.model, KIND).items():
+        if not name.startswith(("patch_embedding", "projections")):
+            np.testing.assert_allclose(merged[name], array, atol=1e-6, err_msg=name)
+    with pytest.raises(UserError, match="exists"):
+        export_lora(trained.model, path, program, dtype=None)
+    with pytest.raises(UserError, match="has no LoRA"):
+        export_lora(prepared / "base", tmp_path / "b.safetensors", program, dtype=None)
+
+
+def test_diffusers_reads_the_exported_file(prepared, trained, tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    pytest.importorskip("peft")
+    path = tmp_path / "lora.safetensors"
+    export_lora(trained.model, path, "diffusers", dtype="float32")
+    model = diffusers.WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=tiny.DIT.num_heads,
+        attention_head_dim=tiny.DIT.head_dim,
+        in_channels=48,
+        out_channels=48,
+        text_dim=tiny.DIT.text_dim,
+        freq_dim=tiny.DIT.freq_dim,
+        ffn_dim=tiny.DIT.ffn_dim,
+        num_layers=tiny.DIT.num_layers,
+    )
+    before = model.blocks[1].ffn.net[2].weight.detach().numpy().copy()
+    from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
+
+    state, metadata = WanLoraLoaderMixin.lora_state_dict(str(path), return_lora_metadata=True)
+    model.load_lora_adapter(state, prefix="transformer", metadata=metadata)
+    model.fuse_lora()
+    model.unload_lora()
+    change = model.blocks[1].ffn.net[2].weight.detach().numpy() - before
+    lora = arrays_of(trained.model, LORA_KIND)
+    down, up = (lora[f"blocks.ffn.down.{name}.kernel"][1] for name in ("down", "up"))
+    np.testing.assert_allclose(change, 2 * (down @ up).T, atol=1e-6)
 
 
 @pytest.mark.parametrize("adversarial", [True, False])
