@@ -237,9 +237,12 @@ def _layout(
     target: str, config: AdapterConfig, dit_config: DiTConfig, shape: tuple[int, ...]
 ) -> tuple[str | None, dict[str, int]]:
     """Layout of a module, given the shape of its weight in the file, empty if there is none."""
-    if target != "stem":
+    if not isinstance(config, ResNetAdapterConfig):
         return dit.row_layout(target, dit_config)
-    if not isinstance(config, ResNetAdapterConfig) or config.stem_strided:
+    if target != "stem":
+        is_3d = config.norm == "group_video" and target in ("blocks.conv1", "blocks.conv2")
+        return ("h w i o -> o i 1 h w" if is_3d else None), {}
+    if config.stem_strided:
         return None, {}
     pattern, sizes = dit.row_layout("patch_embedding", dit_config)
     if config.stem_kernel > 1:

@@ -25,7 +25,7 @@ from . import adapters, dit, text_encoder, vae
 from .folders import LAYOUTS, TOKENIZERS
 from .mapping import Entry, Row, make_entries
 from .planning import TABLES
-from .tensors import Tensor
+from .tensors import StateDict, Tensor
 from .writer import Spec, write_safetensors, write_shards, write_torch
 
 #: Files that `WanPipeline.from_pretrained` of diffusers needs in addition to the models.
@@ -148,9 +148,11 @@ def export_adapter(source: Path, destination: Path, name: str, *, dtype: str | N
     # `read_component` requires it of every adapter.
     dit_config = cast(DiTConfig, component.dit_config)
     rows = adapters.table(name, component.config, dit_config, {})
+    tensors = open_tensors(source, component, rows, dtype)
     with sole_writer(destination, beside=True), replacing(destination) as scratch:
-        _write_file(scratch, open_tensors(source, component, rows, dtype))
-    return f"wrote adapter {name} to {destination}"
+        _write_file(scratch, tensors)
+    notes = _find_lost(component, tensors, "file's")
+    return "\n".join([*notes, f"wrote adapter {name} to {destination}"])
 
 
 def open_tensors(
@@ -196,10 +198,8 @@ def _find_lost(component: components.Component, tensors: Tensors, layout: str) -
         for group in tensors.specs()
         for spec in group
     }
-    values = _config(component, layout) if LAYOUTS[layout][component.kind].config else {}
-    written = json.loads(json.dumps(values))
     try:
-        read = TABLES[component.kind].read_config(shapes, written, layout)
+        read = _read_back(component, shapes, layout)
     except UserError as error:
         return [f"note: the {layout} layout does not store all of {component.kind}: {error}"]
     wanted, found = to_dict(component.config), to_dict(read)
@@ -207,6 +207,16 @@ def _find_lost(component: components.Component, tensors: Tensors, layout: str) -
     if not lost:
         return []
     return [f"note: the {layout} layout does not store {component.kind}: {', '.join(lost)}"]
+
+
+def _read_back(component: components.Component, shapes: StateDict, layout: str) -> Any:
+    """Returns the configuration that an exported component is read with."""
+    if component.dit_config:
+        name = component.kind.removeprefix("adapters/")
+        return adapters.read_config(name, shapes, component.dit_config)[0]
+    values = _config(component, layout) if LAYOUTS[layout][component.kind].config else {}
+    written = json.loads(json.dumps(values))
+    return TABLES[component.kind].read_config(shapes, written, layout)
 
 
 def _require_new(destination: Path) -> None:

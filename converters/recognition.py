@@ -93,7 +93,7 @@ def recognize(
         if prefix is not None or (is_holder(part.prefix) and not is_training(part.prefix))
     ]
     if not usable:
-        raise UserError(_nothing(found))
+        raise UserError(_nothing(found, names))
     parts = [
         _choose(kind, [part for part in usable if part.kind == kind], weights)
         for kind in dict.fromkeys(part.kind for part in usable)
@@ -198,7 +198,9 @@ def _beside(
     return [f"{count} tensors of {top!r}" for top, count in counts.items()], unused
 
 
-def _nothing(found: Sequence[Part]) -> str:
+def _nothing(found: Sequence[Part], names: StateDict) -> str:
+    if key := next((name for name in names if re.search(r"(^|\.)lora_|\.lora\.", name)), None):
+        return f"the file is a LoRA (it has {key:.100}): give it to `flashmotion sample --lora`"
     places = ", ".join(f"{part.kind} {part.place}" for part in found)
     unknown = [part for part in found if not is_training(part.prefix)]
     if unknown:

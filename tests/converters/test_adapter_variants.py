@@ -7,6 +7,8 @@ import pytest
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.converters import adapters
+from flashmotion_jax.converters.mapping import make_entries
 from flashmotion_jax.converters.planning import Known, plan_contents
 from flashmotion_jax.converters.recognition import recognize
 from flashmotion_jax.converters.tensors import Tensor
@@ -102,6 +104,27 @@ def plan_of(adapter, *assignments):
     return plan
 
 
+def exported(plan):
+    """The plan of the file that the adapter is exported to."""
+    abstract = components.abstract_module(plan.kind, plan.config, "float32", DIT)
+    entries = make_entries(
+        components.flat_parameters(abstract), adapters.table("resnet", plan.config, DIT, {})
+    )
+    arrays = {entry.target: entry.gather(plan.source) for entry in plan.entries}
+    tensors = {
+        key: Tensor(array.shape, "float32", lambda array=array: array)
+        for entry in entries
+        for key, array in entry.scatter(arrays[entry.target])
+    }
+    assignments = [f"num_groups={plan.config.num_groups}"]
+    known = Known(dtype="float32", dit=DIT, assignments=assignments)
+    (again,) = plan_contents(recognize(tensors), known)
+    assert again.problems() == []
+    for entry in again.entries:
+        np.testing.assert_array_equal(entry.gather(again.source), arrays[entry.target])
+    return again
+
+
 def run(plan, latents):
     """The adapter's residuals `[L, T, P, D]`."""
     module = components.abstract_module(plan.kind, plan.config, "float32", plan.dit_config)
@@ -136,6 +159,7 @@ def test_variants(stem, dims, norm):
     )
     assert any("num_groups=N" in line for line in plan.notices) == is_group
     assert any("stem" in line or "folded" in line for line in plan.notices) == (stem != "patches")
+    assert exported(plan).config == plan.config
     latents = np.array(tiny.normal(3, 1, 2, 4, 6, 48))
     with torch.no_grad():
         expected = adapter(torch.from_numpy(np.moveaxis(latents[0], -1, 1).copy())).numpy()

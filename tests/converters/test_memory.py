@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import DiTConfig, SamplingConfig, to_dict
+from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.converters import dit
 from flashmotion_jax.converters.mapping import make_entries
 
@@ -31,7 +31,7 @@ print(status, peak() - before)
 
 
 def write_source(folder, suffix):
-    """A DiT of `CONFIG` as safetensors with its config.json, or as a torch file."""
+    """A DiT of `CONFIG`: safetensors with its config.json, or another single file."""
     module = components.abstract_module("dit", CONFIG, "float32")
     entries = make_entries(components.flat_parameters(module), dit.table(CONFIG, "original"))
     shapes = {key: entry.source_shape for entry in entries for key in entry.keys}
@@ -40,6 +40,8 @@ def write_source(folder, suffix):
 
         torch.save({key: torch.zeros(shape) for key, shape in shapes.items()}, folder / "x.pt")
         return folder / "x.pt"
+    if suffix in EIGHT_BITS:
+        return EIGHT_BITS[suffix](folder / f"x{suffix}", shapes)
     values = dit.write_config(CONFIG, "original")
     (folder / "config.json").write_text(json.dumps(values))
     header, end = {}, 0
@@ -55,17 +57,52 @@ def write_source(folder, suffix):
     return folder
 
 
+def write_fp8(file, shapes):
+    """Writes linear layers in float8 with a scale each, as ComfyUI does."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for key, shape in shapes.items():
+        if len(shape) != 2:
+            tensors[key] = torch.ones(shape, dtype=torch.bfloat16)
+            continue
+        tensors[key] = torch.ones(shape).to(torch.float8_e4m3fn)
+        tensors[f"{key.removesuffix('.weight')}.scale_weight"] = torch.tensor(0.01)
+    save_file(tensors, file)
+    return file
+
+
+def write_gguf(file, shapes):
+    """Writes linear layers in blocks of Q8_0, with scale 1 and values 1."""
+    gguf = pytest.importorskip("gguf")
+    types = gguf.GGMLQuantizationType
+    writer = gguf.GGUFWriter(file, "wan")
+    for key, shape in shapes.items():
+        if len(shape) != 2:
+            writer.add_tensor(key, np.ones(shape, np.float32))
+            continue
+        blocks = np.ones((shape[0], shape[1] // 32, 34), np.uint8)
+        blocks[..., :2] = 0, 60
+        writer.add_tensor(key, blocks.reshape(shape[0], -1), raw_dtype=types.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+EIGHT_BITS = {".fp8.safetensors": write_fp8, ".gguf": write_gguf}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", *EIGHT_BITS])
 def test_four_gigabytes_convert_in_little_memory(tmp_path, suffix, dtype, capsys):
     source = write_source(tmp_path, suffix)
     model = tmp_path / "model"
-    if suffix == ".pt":  # the sizes come from the checkpoint it is added to
-        pytest.importorskip("torch")
-        components.write_sampling(model, SamplingConfig())
-        write_config(model)
-        command = ["flashmotion", source, model, "--overwrite"]
+    if suffix != ".safetensors":
+        command = ["flashmotion", source, model]
     else:
         command = ["wan22", source, model, "--only", "dit"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "XLA_FLAGS": ""}
@@ -85,11 +122,3 @@ def test_four_gigabytes_convert_in_little_memory(tmp_path, suffix, dtype, capsys
             f"{largest / GIGABYTE:.2f} GB are the parameter that is written"
         )
     assert peak - largest < 2 * GIGABYTE
-
-
-def write_config(model):
-    component = components.Component(
-        kind="dit", dtype="float32", config=CONFIG, dit_config=None, num_bytes=0, key=""
-    )
-    (model / "dit").mkdir()
-    (model / "dit" / "config.json").write_text(json.dumps(to_dict(component)))

@@ -214,3 +214,8 @@ def test_what_is_beside_a_part_may_be_of_it():
 def test_other_models_of_wan_are_named(start):
     with pytest.raises(UserError, match=f"the DiT is that of Wan.*{start}"):
         problems({**FILES["dit"], f"{start}0.weight": tensor((3,))})
+
+
+def test_a_lora_is_named():
+    with pytest.raises(UserError, match=r"is a LoRA \(it has .*\): give it to .* --lora"):
+        recognize({"transformer.blocks.0.attn1.to_q.lora_A.weight": tensor((4, 16))})
