@@ -13,6 +13,7 @@ Needs torch, 45 GB of disk and 14 GB of memory; prints the numbers of docs/resul
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import re
@@ -38,8 +39,9 @@ NUM_SHARDS = 3
 #: What surrounds the names of the ControlNet's parameters: a training state, its part, and FSDP.
 NESTING = ("state_dict",)
 PREFIX = "controlnet.model._fsdp_wrapped_module."
-#: Values drawn at a time.
+#: Values written at a time, and those that are drawn once, of which each block is a slice.
 BLOCK = 2**24
+POOL = 2**26
 ALIGNMENT = 64
 
 
@@ -142,10 +144,16 @@ def blocks(name, shape, rng):
     scale = 0.1 if is_scale else 1 / math.sqrt(max(math.prod(shape[1:]), 16))
     left = math.prod(shape)
     while left:
-        noise = rng.standard_normal(min(left, BLOCK), dtype=np.float32)
-        left -= noise.size
-        noise *= np.float32(scale)
+        size = min(left, BLOCK)
+        start = rng.integers(POOL - size)
+        noise = np.float32(scale) * pool()[start : start + size]
+        left -= size
         yield noise + np.float32(1) if is_scale else noise
+
+
+@functools.cache
+def pool():
+    return np.random.default_rng(2).standard_normal(POOL, dtype=np.float32)
 
 
 def stream_safetensors(file, shapes):

@@ -333,6 +333,15 @@ def test_bad_arguments(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_no_network(dst, capsys, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert download(*MODEL, dst) == 1
+    error = capsys.readouterr().err
+    assert f"cannot reach http://127.0.0.1:9/{WEIGHTS} (" in error
+    assert len(error.splitlines()) == 1
+    assert not dst.parent.exists()
+
+
 def test_help_is_fast():
     code = (
         "import sys\nfrom flashmotion_jax.cli.main import build_parser\n"
