@@ -56,6 +56,7 @@ def get_config() -> NewModelConfig:
         sampling=SamplingConfig(
             sampler="euler",
             solver_steps=30,
+            solver_grid="diffusers",  # as for the included model
             shift=3.0,
             guidance_scale=3.0,
             negative_prompt="",

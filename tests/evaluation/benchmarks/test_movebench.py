@@ -8,6 +8,8 @@ from flashmotion_jax.evaluation.conditions import requested_boxes, trajectory_of
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.scoring import Scorer, summarize
 from flashmotion_jax.evaluation.segmenters import precomputed
+from flashmotion_jax.media.geometry import fit_frames
+from flashmotion_jax.media.videos import write_video
 from helpers import movebench_tree as tree
 
 
@@ -81,3 +83,20 @@ def test_missing_files_are_reported(tmp_path):
     (tmp_path / "en" / "single_track.txt").write_text("clip.mp4\n")
     with pytest.raises(ValueError, match="expected a video, a comma and a caption"):
         read_benchmark("movebench", tmp_path)
+
+
+def test_tracks_go_back_through_a_crop(tmp_path):
+    """What the crop cut off cannot be followed, and is not measured."""
+    tree.make_movebench(tmp_path)
+    pred = tree.write_predictions(tmp_path, tmp_path / "pred")
+    side = tree.HEIGHT
+    left = (tree.WIDTH - side) // 2
+    (item,) = (one for one in read_benchmark("movebench", tmp_path).items if one.kind == "multi")
+    write_video(pred / "videos" / f"{item.id}.mp4", fit_frames(tree.frames(2), side, side))
+    points, visible = tree.tracks(2)
+    np.save(pred / "tracks" / f"{item.id}_tracks.npy", points - [left, 0])
+    scorer = Scorer(pred / "videos", None, tracks=pred / "tracks", resize="crop")
+    error = scorer(item).values["endpoint_error"].T
+    inside = (points[..., 0] >= left) & (points[..., 0] <= left + side) & visible
+    np.testing.assert_allclose(error[inside], 0, atol=1e-5)
+    assert np.isnan(error[~inside]).all() and not inside.all()
