@@ -53,14 +53,14 @@ _NAMED: Mapping[str, object] = {
 }
 
 
-def _require_known(config: object) -> None:
-    """Raises `UserError` unless every named choice has a known value."""
-    for name, choices in _NAMED.items():
-        value = getattr(config, name, None)
-        known = get_args(choices)
+def _require_known(config: Any) -> None:
+    """Raises `UserError` unless every named choice of a dataclass has a known value."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        known = get_args(_NAMED.get(field.name))
         require(
-            value is None or value in known,
-            f"{name}={value!r} is unknown; use one of {', '.join(known)}",
+            not known or value in known,
+            f"{field.name}={value!r} is unknown; use one of {', '.join(known)}",
         )
 
 
