@@ -25,9 +25,11 @@ from flashmotion_jax.hub.plan import (
     existing,
     record,
     recorded,
+    unfinished,
 )
 from flashmotion_jax.hub.repository import explained
 from flashmotion_jax.hub.transfer import RemoteFile, discard_parts, download_files, find_complete
+from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.checksums import write_json
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.lock import sole_writer
@@ -105,6 +107,7 @@ def _run_step(step: Step, download: Download, status: Status) -> None:
         with _room(download.destination):
             _convert(step, folder, download)
     except UserError:
+        unfinished(download.destination, step.part.kind).unlink(missing_ok=True)
         status(f"{step.part.kind} cannot be converted; its files are kept in {folder}")
         raise
     if folder == step.folder and not download.keep:
@@ -127,11 +130,13 @@ def _convert(step: Step, folder: Path, download: Download) -> None:
     if kind not in components.kinds():
         convert_metrics(str(folder / step.files[0].name), destination)
         return
+    mark = unfinished(destination, kind)
     options: dict[str, Any] = {
         "dtype": download.dtype,
-        "overwrite": download.overwrite,
+        "overwrite": download.overwrite or mark.exists(),
         "conventions": download.conventions,
     }
+    mark.touch()
     if step.part.file:
         convert_file(str(folder / step.part.file), destination, **options)
     else:
@@ -142,7 +147,9 @@ def _convert(step: Step, folder: Path, download: Download) -> None:
             "`flashmotion convert inspect`"
         )
     known = {**recorded(destination), kind: record(step, destination, download.dtype)}
-    write_json(destination / SOURCES, known)
+    with replacing(destination / SOURCES) as scratch:
+        write_json(scratch, known)
+    mark.unlink()
 
 
 @contextlib.contextmanager

@@ -124,6 +124,11 @@ def downloads_folder(destination: Path) -> Path:
     return destination.with_name(f"{destination.name}.download")
 
 
+def unfinished(destination: Path, kind: str) -> Path:
+    """Returns the file that is there while a component is converted and not yet recorded."""
+    return downloads_folder(destination) / f"{kind.replace('/', '-')}.unfinished"
+
+
 def plan_download(
     item: Item,
     destination: Path,
@@ -233,7 +238,9 @@ def _require_same(destination: Path, steps: Sequence[Step]) -> None:
     others = [
         step.part.kind
         for step in steps
-        if not step.done and (destination / step.part.kind).is_dir()
+        if not step.done
+        and (destination / step.part.kind).is_dir()
+        and not unfinished(destination, step.part.kind).exists()
     ]
     if others:
         raise UserError(

@@ -23,7 +23,7 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.cli.main import main
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.converters import importing
-from flashmotion_jax.hub import plan, transfer
+from flashmotion_jax.hub import downloading, plan, transfer
 from flashmotion_jax.hub.catalog import ITEMS
 from flashmotion_jax.hub.transfer import RemoteFile
 from flashmotion_jax.runtime.lock import sole_writer
@@ -152,6 +152,22 @@ def test_a_change_of_the_weights_between_runs(model, dst, published, capsys):
     assert download(*MODEL, dst, "--overwrite") == 0
     assert requested(model) == {ADAPTER}
     assert components.read_component(dst, "adapters/resnet").key != before
+
+
+def test_an_interruption_after_a_conversion(model, dst, monkeypatch):
+    """The component is there, but nothing says what it was made from."""
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(downloading, "recorded", interrupted)
+        assert download(*MODEL, dst) == 130
+    assert (dst / "dit").is_dir()
+    model.requests.clear()
+    assert download(*MODEL, dst) == 0
+    assert requested(model) == {ADAPTER}
+    assert not plan.downloads_folder(dst).exists()
 
 
 def test_a_component_that_was_replaced_meanwhile(model, dst, tmp_path, capsys):
@@ -285,6 +301,7 @@ def test_an_unknown_form_keeps_the_file(model, dst, capsys, published):
         capsys.readouterr().err
     )
     assert (folder / ADAPTER).is_file()
+    assert not list(folder.parent.glob("*.unfinished"))
     assert (dst / "dit").is_dir()
     model.files[WEIGHTS][ADAPTER] = published[WEIGHTS][ADAPTER]
     model.requests.clear()
