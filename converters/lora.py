@@ -6,6 +6,7 @@ read; the tensors of the file are read when it is merged.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -19,13 +20,14 @@ from flashmotion_jax.config import AdapterConfig, DiTConfig, adapter_name
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.json_files import parse_json, read_json_object
 
-from . import adapters, dit, lora_keys
+from . import adapters, dit
 from .lora_changes import Change, find_kinds, parts_of
 from .lora_keys import Modules, is_text_encoder, split_key
 from .mapping import Entry, Row, make_entries
 from .quantized import dequantize
 from .reader import read_weights
 from .tensors import StateDict, Tensor, WeightFile
+from .wrappers import is_adapter, is_holder
 
 #: Key of safetensors' metadata in files of this project: the component that they are for.
 COMPONENT = "flashmotion_component"
@@ -97,10 +99,9 @@ def component_of(file: WeightFile) -> str:
     """The component that a file says it is for: "adapter", or "dit" if it says nothing."""
     if str(file.metadata.get(COMPONENT, "")).startswith("adapters/"):
         return "adapter"
-    first = next(iter(file.tensors), "")
-    for wrapper in ("base_model.model.", "model.", "module."):
-        first = first.removeprefix(wrapper)
-    return "adapter" if first.startswith(lora_keys.ADAPTERS) else "dit"
+    parts = next(iter(file.tensors), "").split(".")
+    prefixes = itertools.takewhile(is_holder, parts)
+    return "adapter" if any(map(is_adapter, prefixes)) else "dit"
 
 
 def plan_lora(

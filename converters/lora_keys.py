@@ -22,6 +22,8 @@ from collections.abc import Iterable
 
 from flashmotion_jax.runtime.errors import UserError
 
+from .wrappers import is_holder
+
 #: The name of an adapter of PEFT, which may stand in the middle: `.lora_A.default.weight`.
 _NAME = r"(\.(?!bias$)\w+)??"
 
@@ -53,18 +55,8 @@ UNSUPPORTED = {
     r"\.(ia3_l|vera_lambda_\w+|hra_u)(\.\w+)*": "IA3, VeRA or HRA",
 }
 
-#: Prefixes of modules, which are removed in any order and number.
-PREFIXES = (
-    *("base_model.model.", "base_model.", "model.", "module.", "transformer.", "diffusion_model."),
-    *("pipe.dit.", "dit.", "unet.", "generator."),
-    *("lora_unet_", "lora_transformer_", "lora_dit_", "lycoris_", "_"),
-)
-
-#: Prefixes of an adapter's modules.
-ADAPTERS = (
-    *("controlnet.", "control_net.", "trajectory_controlnet.", "control_adapter."),
-    *("adapter.", "trajectory_adapter.", "resnet.", "resnet_adapter."),
-)
+#: Prefixes of names with underscores. Those with dots are the `wrappers` of any file of weights.
+PREFIXES = ("lora_unet_", "lora_transformer_", "lora_dit_", "lycoris_", "_")
 
 #: Prefixes of text encoders, whose LoRAs are left out.
 TEXT_ENCODERS = ("lora_te", "text_encoder", "text_model", "lora_prior_te")
@@ -117,8 +109,11 @@ class Modules:
         """Returns the name of a module without prefixes, or None if the model has none such."""
         module = module.replace(".processor.", ".")
         while module not in self._names:
-            prefix = next((p for p in PREFIXES + ADAPTERS if module.startswith(p)), None)
-            if prefix is None:
+            head, dot, rest = module.partition(".")
+            if dot and is_holder(head):
+                module = rest
+            elif prefix := next((p for p in PREFIXES if module.startswith(p)), None):
+                module = module.removeprefix(prefix)
+            else:
                 return None
-            module = module.removeprefix(prefix)
         return self._names[module]

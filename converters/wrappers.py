@@ -17,6 +17,9 @@ INSERTED = re.compile(
     r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|_module)(?=\.)"
 )
 
+#: Words of parts that hold an adapter.
+ADAPTERS = frozenset(("adapter", "control", "controlnet", "trajectory", "traj", "resnet"))
+
 #: Words of parts that hold weights.
 HOLDERS = frozenset(
     (
@@ -28,7 +31,7 @@ HOLDERS = frozenset(
         *("system", "pipe", "pipeline"),
         # What they call the components.
         *("generator", "student", "denoiser", "unet", "dit", "wan", "transformer", "diffusion"),
-        *("adapter", "control", "controlnet", "trajectory", "traj", "resnet", "slow", "fast"),
+        *(*ADAPTERS, "slow", "fast"),
         *("vae", "autoencoder", "text", "encoder", "encoders", "t5", "umt5", "t5xxl", "umt5xxl"),
     )
 )
@@ -55,6 +58,11 @@ def clean(key: str) -> str:
 def is_holder(prefix: str) -> bool:
     """Whether a prefix such as "model.generator_ema." consists of known words."""
     return all(word in HOLDERS for word in _words(prefix))
+
+
+def is_adapter(prefix: str) -> bool:
+    """Whether weights under a prefix are those of an adapter."""
+    return not ADAPTERS.isdisjoint(_words(prefix))
 
 
 def is_average(prefix: str) -> bool:
