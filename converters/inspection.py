@@ -9,6 +9,7 @@ from flashmotion_jax.config import SamplingConfig, to_dict
 from flashmotion_jax.runtime.errors import UserError
 
 from .folders import LAYOUTS, Folder, open_folder
+from .lora_keys import is_lora
 from .names import Names
 from .nearest import describe_nearest
 from .planning import Known, Plan, plan_contents, plan_folder, read_values
@@ -52,7 +53,8 @@ def inspect(source: str, *, component: str | None, names: Names | None) -> str:
         contents = recognize(tensors, component=component, prefix=names.prefix)
         plans = plan_contents(contents, known)
     except UserError as error:
-        return f"{listing}\n{error}\n{describe_nearest(tensors, known)}"
+        nearest = "" if is_lora(tensors) else f"\n{describe_nearest(tensors, known)}"
+        return f"{listing}\n{error}{nearest}"
     unused = [f"unused: {key}" for key in contents.unused if not names.is_ignored(key)]
     lines = [f"{_summarize(plan)}{_sampled(plan, conventions_of(source))}" for plan in plans]
     if any(plan.problems() for plan in plans):

@@ -86,6 +86,12 @@ def split_key(key: str) -> tuple[str, str] | None:
     return None
 
 
+def is_lora(keys: Iterable[str]) -> bool:
+    """Whether the keys of a file are those of a LoRA, of a supported kind or not."""
+    patterns = (*_PARTS.values(), *_UNSUPPORTED)
+    return any(pattern.fullmatch(key) for key in keys for pattern in patterns)
+
+
 def is_text_encoder(module: str) -> bool:
     """Whether a module, with prefixes, is one of a text encoder."""
     return module.removeprefix("base_model.model.").startswith(TEXT_ENCODERS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flashmotion_jax.runtime.errors import UserError
 
 from . import adapters
+from .lora_keys import is_lora
 from .tensors import StateDict
 from .wrappers import clean, common_holder, is_average, is_holder, is_training
 
@@ -22,6 +23,12 @@ SIGNATURES = {
     "encoder.final_layer_norm.weight": ("text_encoder", "diffusers"),
     "enc.output_norm.weight": ("text_encoder", "gguf"),
 }
+
+
+IS_LORA = (
+    "the file is a LoRA, which changes a model and is none itself; merge it with `flashmotion "
+    "sample --lora FILE`"
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def recognize(
         if prefix is not None or (is_holder(part.prefix) and not is_training(part.prefix))
     ]
     if not usable:
-        raise UserError(_nothing(found, names))
+        raise UserError(IS_LORA if is_lora(source) else _nothing(found, names))
     parts = [
         _choose(kind, [part for part in usable if part.kind == kind], weights)
         for kind in dict.fromkeys(part.kind for part in usable)

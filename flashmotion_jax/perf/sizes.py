@@ -117,15 +117,25 @@ def with_published_sizes(
     if isinstance(run.stage, SlowAdapterConfig):
         kind = f"adapters/{adapter_name(run.stage.adapter)}"
         changed = {**(changed or {}), kind: run.stage.adapter}
-    if isinstance(run.stage, FastAdapterConfig) and run.stage.lora.rank:
-        # As stage 1 exports it. The digest of a component without weights is its kind.
-        name, lora = f"{run.stage.adapter}_lora", run.stage.lora
-        make_config: Any = LORAS[name].config
-        config = make_config(rank=lora.rank, factor=lora.factor, base="dit")
-        changed = {**(changed or {}), f"adapters/{name}": config}
+    changed = {**(changed or {}), **_planned_lora(run)}
     with published_checkpoint(changed) as folder:
         assignments = [f"stage.{role}={folder}" for role in missing]
         yield with_overrides(run, assignments), sorted(set(missing.values()))
+
+
+def _planned_lora(run: TrainConfig) -> dict[str, Any]:
+    """The LoRA that a run trains further, as an earlier one exports it."""
+    stage = run.stage
+    if not isinstance(stage, SlowAdapterConfig | FastAdapterConfig) or not stage.lora.rank:
+        return {}
+    if isinstance(stage, SlowAdapterConfig):
+        name, values = adapter_name(stage.adapter), to_dict(stage.adapter)
+    else:
+        name, values = stage.adapter, {}
+    make_config: Any = LORAS[f"{name}_lora"].config
+    # The digest of a component without weights is its kind.
+    config = make_config(**values, rank=stage.lora.rank, factor=stage.lora.factor, base="dit")
+    return {f"adapters/{name}_lora": config}
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ import pytest
 
 from flashmotion_jax.checkpoints.components import abstract_module, flat_parameters
 from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.converters.inspection import inspect
 from flashmotion_jax.converters.lora import component_of, open_lora, plan_lora
 from flashmotion_jax.converters.lora_changes import Change
 from flashmotion_jax.converters.lora_keys import split_key
+from flashmotion_jax.converters.recognition import recognize
 from flashmotion_jax.converters.tensors import Tensor
 from flashmotion_jax.runtime.errors import UserError
 from helpers import lora_files, tiny
@@ -314,3 +316,11 @@ def test_keys_with_the_name_of_an_adapter():
     assert split_key("x.lora_B.bias") == ("x", "up_bias")
     assert split_key("x.lora_magnitude_vector.default.weight") == ("x", "magnitude")
     assert split_key("x.weight") is None
+
+
+def test_other_commands_say_that_it_is_a_lora(tmp_path):
+    path = lora_files.write(tmp_path / "a.safetensors", lora_files.named("kohya", PAIRS))
+    text = inspect(str(path), component=None, names=None)
+    assert text.endswith("merge it with `flashmotion sample --lora FILE`")
+    with pytest.raises(UserError, match="the file is a LoRA"):
+        recognize(open_lora(path)[0].tensors)
