@@ -30,10 +30,11 @@ with atheris.instrument_imports(include=["flashmotion_jax"]):
     from flashmotion_jax.checkpoints import components
     from flashmotion_jax.converters.exporting import export_folder
     from flashmotion_jax.converters.folders import open_folder
-    from flashmotion_jax.converters.importing import convert_wan22, open_file
+    from flashmotion_jax.converters.importing import convert_wan22, find_components
     from flashmotion_jax.converters.inspection import inspect
-    from flashmotion_jax.converters.names import read_names
-    from flashmotion_jax.converters.planning import Known, plan_contents, plan_folder
+    from flashmotion_jax.converters.names import Names, read_names
+    from flashmotion_jax.converters.planning import Known, Plan, plan_contents, plan_folder
+    from flashmotion_jax.converters.reader import read_weights
     from flashmotion_jax.inference.pipeline import shipped_model
     from flashmotion_jax.runtime.checksums import find_damage
     from flashmotion_jax.text.tokenizer import Tokenizer
@@ -177,23 +178,27 @@ def read_part(base: Path, name: str) -> None:
     plan_folder(open_folder(base), kind, "bfloat16").problems()
 
 
+def plan_file(file: Path, names: Names) -> list[Plan]:
+    contents = find_components(read_weights(file), "ema", None, names)
+    return plan_contents(contents, Known(dtype="float32", names=names))
+
+
 READERS: dict[str, Callable[[Path, str], object]] = {
     "model": read_model,
     "checksums": lambda base, name: find_damage(base / "dit"),
     "tokenizer": lambda base, name: Tokenizer(base / "tokenizer")(["a red ball"], 16),
     "original": read_part,
     "diffusers": read_part,
-    "names": lambda base, name: plan_contents(
-        open_file(base.parent / "adapter.safetensors", names=read_names(base / name)),
-        Known(dtype="float32", names=read_names(base / name)),
+    "names": lambda base, name: plan_file(
+        base.parent / "adapter.safetensors", read_names(base / name)
     ),
 }
 
 
-def read_weights(path: Path) -> None:
+def read_file(path: Path) -> None:
     """Lists a file and reads every tensor that would be converted."""
     inspect(str(path), component=None, names=None)
-    for plan in plan_contents(open_file(path), Known(dtype="float32")):
+    for plan in plan_file(path, Names()):
         list(plan.bad_values())
 
 
@@ -209,7 +214,7 @@ def read_safetensors(data: bytes, folder: Path, valid: list[bytes]) -> None:
     elif data[:1] and data[0] < 224:
         content = len(content).to_bytes(8, "little") + content + bytes(64)
     (folder / "x.safetensors").write_bytes(content)
-    read_weights(folder / "x.safetensors")
+    read_file(folder / "x.safetensors")
 
 
 def read_torch(data: bytes, folder: Path, adapter: bytes, as_zip: bool) -> None:
@@ -224,12 +229,12 @@ def read_torch(data: bytes, folder: Path, adapter: bytes, as_zip: bool) -> None:
                 archive.writestr(name, content)
     else:
         (folder / "x.pt").write_bytes(data[1:])
-    read_weights(folder / "x.pt")
+    read_file(folder / "x.pt")
 
 
 def read_gguf(data: bytes, folder: Path) -> None:
     (folder / "x.gguf").write_bytes(data)
-    read_weights(folder / "x.gguf")
+    read_file(folder / "x.gguf")
 
 
 def small_torch(adapter: Path, legacy: bool) -> bytes:
