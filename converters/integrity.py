@@ -9,6 +9,7 @@ Source: huggingface_hub `file_download.py`, `_local_folder.py`.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import re
@@ -116,6 +117,10 @@ def _is_intact(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, bar: tqdm) -> b
             while chunk := stream.read(_CHUNK_BYTES):
                 bar.update(len(chunk))
     except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError):
+        return False
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a part at a negative position
+            raise
         return False
     return True
 

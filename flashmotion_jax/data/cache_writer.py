@@ -26,9 +26,9 @@ from flashmotion_jax.data.latent_cache import (
 )
 from flashmotion_jax.data.records import Record, record_to_bytes
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.checksums import read_json, write_json
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
-from flashmotion_jax.runtime.json_files import read_json_object
 from flashmotion_jax.runtime.lock import sole_writer
 from flashmotion_jax.trajectory.formats.magicdata_csv import RowError
 
@@ -86,7 +86,7 @@ def write_shard(
         if _count_records(scratch) != num_records:
             raise OSError(f"{folder / name} was not written completely: is the disk full?")
         shard = _describe_file(scratch, num_records)
-    _write_json(
+    _write_sealed(
         folder / f"{_shard_name(number)}.json",
         {"settings": to_dict(settings), "shard": to_dict(shard), "rejected": rejected},
     )
@@ -116,16 +116,16 @@ def finish_cache(folder: Path, settings: CacheSettings) -> LatentCache | None:
         return None
     rejected = [row for entry in present for row in entry["rejected"]]
     num_records = sum(entry["shard"]["num_records"] for entry in present)
-    _write_json(
-        folder / "report.json",
-        {"num_rows": settings.num_rows, "num_records": num_records, "rejected": rejected},
-    )
+    report = {"num_rows": settings.num_rows, "num_records": num_records, "rejected": rejected}
+    with replacing(folder / "report.json") as scratch:
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        scratch.write_text(text + "\n", encoding="utf-8")
     if not num_records:
         raise UserError(
             f"none of the {settings.num_rows} rows could be cached; {folder / 'report.json'} gives "
             f"the reasons. Fix the data, remove {folder} and run again"
         )
-    _write_json(
+    _write_sealed(
         folder / "cache.json",
         {
             "format": FORMAT,
@@ -166,7 +166,7 @@ def _read_shard(folder: Path, number: int, settings: CacheSettings) -> dict[str,
 def _read_entry(file: Path, settings: CacheSettings) -> dict[str, Any]:
     """Reads a .json file, and checks that it was written with these settings."""
     fix = "remove it and run again"
-    entry = read_json_object(file, fix)
+    entry = read_json(file, fix)
     if not isinstance(entry.get("settings"), dict):
         raise UserError(f"{file} has no settings; {fix}")
     _require_same(file.parent, entry["settings"], settings)
@@ -217,7 +217,6 @@ def _describe_file(path: Path, num_records: int) -> CachedFile:
     )
 
 
-def _write_json(file: Path, values: dict[str, Any]) -> None:
+def _write_sealed(file: Path, values: dict[str, Any]) -> None:
     with replacing(file) as scratch:
-        text = json.dumps(values, indent=2, ensure_ascii=False)
-        scratch.write_text(text + "\n", encoding="utf-8")
+        write_json(scratch, values)

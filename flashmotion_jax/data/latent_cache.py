@@ -30,9 +30,9 @@ from grain.sources import ArrayRecordDataSource
 
 from flashmotion_jax.config import from_dict
 from flashmotion_jax.data.records import Record, record_from_bytes
+from flashmotion_jax.runtime.checksums import read_json
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
-from flashmotion_jax.runtime.json_files import read_json_object
 
 FORMAT = "flashmotion_jax latent cache"
 VERSION = 1
@@ -225,7 +225,7 @@ def _read_cache_json(path: Path) -> dict[str, Any]:
     if not file.is_file():
         state = "is incomplete" if any(path.glob("shard_*.json")) else "is not a latent cache"
         raise UserError(f"{path} {state}: no cache.json; run `flashmotion cache` to completion")
-    values = read_json_object(file, "remove it and run again")
+    values = read_json(file, "remove it and run again")
     if (values.get("format"), values.get("version")) != (FORMAT, VERSION):
         raise UserError(
             f"{file} has format {values.get('format')!r}, version {values.get('version')!r}; "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,9 @@ from flashmotion_jax.evaluation.benchmarks.base import Item, Problem
 from flashmotion_jax.evaluation.frechet import Pair
 from flashmotion_jax.evaluation.scoring import Score
 from flashmotion_jax.media.frames import find_video, image_files
+from flashmotion_jax.runtime.array_files import read_npz
 from flashmotion_jax.runtime.atomic import replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
 from flashmotion_jax.runtime.json_files import parse_json
 
@@ -61,15 +62,15 @@ class Store:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                about = parse_json(str(stored["about"]), path, "remove it")
-                sha256 = about["sha256"]
-                if about["key"] != self._key(item, sha256) or sha256 != self._sha256(item):
-                    return None
-                if about["reason"] is not None:
-                    return Entry(Problem(item.id, about["reason"]), sha256)
-                values = {name: stored[f"values/{name}"] for name in about["values"]}
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            stored = read_npz(path, lambda name: not name.startswith("features/"))
+            about = parse_json(str(stored["about"]), path, "remove it")
+            sha256 = about["sha256"]
+            if about["key"] != self._key(item, sha256) or sha256 != self._sha256(item):
+                return None
+            if about["reason"] is not None:
+                return Entry(Problem(item.id, about["reason"]), sha256)
+            values = {name: stored[f"values/{name}"] for name in about["values"]}
+        except (OSError, UserError, KeyError, TypeError):
             # A damaged file counts as missing.
             return None
         return Entry(Score(item.id, item.group, values), sha256)

@@ -57,7 +57,12 @@ def open_array(path: Path) -> np.ndarray:
     """
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (*UNREADABLE, EOFError, TokenError) as error:  # a damaged header is parsed as Python
+    except (
+        *UNREADABLE,
+        EOFError,
+        OverflowError,
+        TokenError,
+    ) as error:  # a damaged header is parsed as Python
         if is_transient(error):
             raise
         raise UserError(f"{path} is not a readable array ({error}): give a whole file") from error

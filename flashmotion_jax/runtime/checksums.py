@@ -29,8 +29,12 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, fix: str = "copy it again") -> dict[str, Any]:
     """Reads a JSON object, and checks it if it was written with a checksum.
+
+    Args:
+      file: The file.
+      fix: What to do about a damaged file, for the message.
 
     Returns:
       The object, without the checksum.
@@ -38,11 +42,11 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
       UserError: The file is not a JSON object, or it changed after it was written.
     """
-    values = read_json_object(file, "copy it again")
+    values = read_json_object(file, fix)
     checksum = values.pop("checksum", None)
     if checksum is not None and checksum != _checksum(values):
         raise UserError(
-            f"{file} changed after it was written; copy it again, or, if the change was meant, "
+            f"{file} changed after it was written; {fix}, or, if the change was meant, "
             'delete its "checksum"'
         )
     return values

@@ -142,7 +142,7 @@ def _recognize_zip(file: Path) -> FileFormat:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, RecursionError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
         # The list of contents is at the end.
         return FileFormat("zip", "truncated (the end of its zip archive is missing)", _AGAIN)
     if any(name.endswith("constants.pkl") for name in names):

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.models.text_encoder import TextEncoder
+from flashmotion_jax.runtime.array_files import read_npz
 from flashmotion_jax.runtime.atomic import check_folder, replacing
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.finite import require_finite
 from flashmotion_jax.runtime.jit import program
 
@@ -109,20 +111,23 @@ class PromptEncoder:
         self._memory[prompt] = embedding
         if file := self._file(prompt):
             with replacing(file) as scratch:
-                np.save(scratch, embedding)
+                np.savez(scratch, embedding=embedding)
 
     def _file(self, prompt: str) -> Path | None:
         if self._cache_dir is None:
             return None
         digest = hashlib.sha256(f"{self._cache_key}\0{prompt}".encode()).hexdigest()
-        return self._cache_dir / f"{digest}.npy"
+        return self._cache_dir / f"{digest}.npz"
 
 
 def _read(file: Path) -> np.ndarray | None:
-    """Reads an embedding `[S, D]`; None if the file is damaged, so that it is computed again."""
+    """Reads an embedding `[S, D]`; None if the file is damaged, so that it is computed again.
+
+    It is an npz file, as these hold a CRC of their arrays.
+    """
     try:
-        embedding = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError):
+        embedding = read_npz(file)["embedding"]
+    except (UserError, KeyError):
         return None
     valid = embedding.dtype == np.float32 and embedding.ndim == 2
     return embedding if valid and np.isfinite(embedding).all() else None

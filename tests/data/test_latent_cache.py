@@ -67,7 +67,7 @@ def test_settings_texts_totals_and_report(tmp_path):
     assert report == {
         "num_rows": 10,
         "num_records": 9,
-        "rejected": [{"row": 5, "id": "v5", "reason": "is short"}],
+        "rejected": [{"row": 5, "line": None, "id": "v5", "reason": "is short"}],
     }
     names = {"cache.json", "report.json", "text.npz"}
     shards = {f"shard_{n:05d}.{end}" for n in range(3) for end in ("json", "array_record")}

@@ -20,6 +20,7 @@ from flax import nnx
 from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.evaluation.features.i3d import I3D
 from flashmotion_jax.evaluation.features.inception import Inception
+from flashmotion_jax.runtime.array_files import read_npz
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
@@ -83,21 +84,22 @@ def load_network(path: str | Path, network: Network, **options: Any) -> nnx.Modu
             f"{file} has the SHA-256 {digest}, which is not in its name: it is damaged or renamed; "
             "convert it again with `flashmotion convert metrics SRC DST`"
         )
-    with np.load(file, allow_pickle=False) as stored:
-        name, width = _WIDTHS[network]
-        if name not in stored:
-            raise UserError(
-                f"{file} is not a file of {network}: {name} is missing; convert it again"
-            )
+    stored = read_npz(file)
+    name, width = _WIDTHS[network]
+    try:
         sizes = {"divide": width // stored[name].shape[-1]}
         if network == "i3d":
             sizes["classes"] = stored["logits.bias"].shape[0]
         module = abstract_network(network, **options, **sizes)
-        for target, variable in flat_parameters(module).items():
-            expected = variable.get_value().shape
-            if target not in stored or stored[target].shape != expected:
-                raise UserError(f"{file} lacks {target} of shape {expected}")
-            variable.set_value(jnp.asarray(stored[target]))
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{file} is not a file of {network}: {error} is missing; convert it again"
+        ) from error
+    for target, variable in flat_parameters(module).items():
+        expected = variable.get_value().shape
+        if target not in stored or stored[target].shape != expected:
+            raise UserError(f"{file} lacks {target} of shape {expected}")
+        variable.set_value(jnp.asarray(stored[target]))
     return module
 
 
