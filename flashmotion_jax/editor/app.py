@@ -131,8 +131,11 @@ class Editor:
         return FileResponse(self._image)
 
     async def _check_image(self, request: Request) -> Response:
+        kind = request.query_params.get("as")
+        if kind not in (None, "png"):
+            raise UserError(f"as={kind!r:.40}; expected png, or nothing")
         async with received(request) as form:
-            return await run_in_threadpool(_checked_image, form, "as" in request.query_params)
+            return await run_in_threadpool(_checked_image, form, kind == "png")
 
     async def _select(self, request: Request) -> Response:
         async with received(request) as form:

@@ -86,6 +86,8 @@ def _job_paths() -> dict[str, Any]:
 
 
 def _exchange_paths() -> dict[str, Any]:
+    size_or_png = _json("its size, or the PNG", "Size")
+    size_or_png["content"]["image/png"] = {"schema": _FILE}
     wrong = {
         "400": _failure("the input is damaged, or does not fit the format"),
         **_too_large(),
@@ -115,7 +117,7 @@ def _exchange_paths() -> dict[str, Any]:
         "/api/image": {
             "post": _operation(
                 "Checks an image, or with `?as=png` converts it to PNG",
-                {"200": _json("its size", "Size"), **wrong},
+                {"200": size_or_png, **wrong},
                 [_parameter("as", "query", "convert it", ["png"])],
                 form={"image": _FILE},
             )
@@ -144,7 +146,9 @@ def _page_paths() -> dict[str, Any]:
                 sides,
             )
         },
-        "/api/start": {"get": _operation("First image of the page", {"200": _bytes("JSON")})},
+        "/api/start": {
+            "get": _operation("First image of the page", {"200": _json("its name", "Start")})
+        },
         "/api/start/image": {
             "get": _operation(
                 "The image of --image", {"200": _bytes("the image"), "404": _failure("no --image")}
@@ -238,6 +242,7 @@ def _schemas() -> dict[str, Any]:
         "Job": _object(job),
         "Jobs": _object({"jobs": {"type": "array", "items": _reference("Job")}}),
         "Error": _object({"error": _TEXT}),
+        "Start": _object({"image": {"type": ["string", "null"]}}),
         "Size": _object({"height": _INTEGER, "width": _INTEGER}),
         "Mask": _object({"size": run_lengths, "counts": run_lengths}),
         "Model": {"type": "object", "description": "sizes, `resize`, steps, adapters, `map_kind`"},

@@ -24,21 +24,27 @@ class Limits:
       video_pixels: Of all frames of a video together, which take 3 bytes per pixel in memory.
       json_bytes: Of a JSON document.
       json_values: Values in a JSON document, which take up to 200 bytes each in memory.
+      boxes: Boxes of all objects on all frames, which take up to 1 kB each as keyframes.
     """
 
     image_pixels: int
     video_pixels: int
     json_bytes: int
     json_values: int
+    boxes: int
 
 
 #: Photographs of 100 megapixels; ten times the published video of 121 x 704 x 1280.
 COMMAND_LINE = Limits(
-    image_pixels=2**27, video_pixels=2**30, json_bytes=2**26, json_values=2_000_000
+    image_pixels=2**27, video_pixels=2**30, json_bytes=2**26, json_values=2_000_000, boxes=2**20
 )
 #: Photographs of 24 megapixels; the published video. Either takes about 0.5 GB to read.
 EDITOR = Limits(
-    image_pixels=25_000_000, video_pixels=2**27, json_bytes=2**25, json_values=1_000_000
+    image_pixels=25_000_000,
+    video_pixels=2**27,
+    json_bytes=2**25,
+    json_values=1_000_000,
+    boxes=2**18,
 )
 
 _active: ContextVar[Limits] = ContextVar("limits", default=COMMAND_LINE)
@@ -119,4 +125,23 @@ def check_json_size(document: bytes | str, name: object) -> None:
         raise UserError(
             f"{name}: more than {limits.json_values / 1e6:.0f} million values in JSON; use a "
             "smaller file"
+        )
+
+
+def check_num_boxes(num_objects: int, num_frames: int, name: object) -> None:
+    """Checks the size of the motion of objects or points, with a box on each frame.
+
+    Args:
+      num_objects: Number of objects or points.
+      num_frames: Number of frames.
+      name: What has the size, in the message.
+
+    Raises:
+      UserError: There are more boxes than the active limits allow.
+    """
+    most = _active.get().boxes
+    if num_objects * num_frames > most:
+        raise UserError(
+            f"{name}: {num_objects} objects on {num_frames} frames, expected at most {most} boxes "
+            "in all: use fewer of them"
         )

@@ -6,6 +6,8 @@ wide and the outer corners are round.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -40,6 +42,30 @@ def draw_box(
     height, width = frame_HW3.shape[:2]
     top, left = max(y0 - radius, 0), max(x0 - radius, 0)
     bottom, right = max(min(y1 + radius + 1, height), top), max(min(x1 + radius + 1, width), left)
+    columns = left, right
+    # Between the corners, only the sides are drawn: a large box has few pixels of stroke.
+    first, last = max(y0 + radius + 1, top), min(y1 - radius, bottom)
+    if first >= last:
+        _draw_rows(frame_HW3, box, color, radius, (top, bottom), columns)
+        return
+    for edge in (x0, x1):
+        start, stop = max(edge - radius, left), max(min(edge + radius + 1, right), left)
+        frame_HW3[first:last, start:stop] = color
+    _draw_rows(frame_HW3, box, color, radius, (top, first), columns)
+    _draw_rows(frame_HW3, box, color, radius, (last, bottom), columns)
+
+
+def _draw_rows(
+    frame_HW3: np.ndarray,
+    box: tuple[int, int, int, int],
+    color: tuple[int, int, int],
+    radius: int,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+) -> None:
+    """Draws the part of the outline that lies in some rows and columns."""
+    x0, y0, x1, y1 = box
+    (top, bottom), (left, right) = rows, columns
     y, x = np.arange(top, bottom)[:, None], np.arange(left, right)[None, :]
     beyond_y = np.maximum(0, np.maximum(y0 - y, y - y1))
     beyond_x = np.maximum(0, np.maximum(x0 - x, x - x1))
@@ -49,22 +75,41 @@ def draw_box(
     frame_HW3[top:bottom, left:right][stroke] = color
 
 
-def paint_masks(masks_KHW: np.ndarray, colors: list[tuple[int, int, int]]) -> np.ndarray:
+def paint_masks(
+    masks: Iterable[np.ndarray | tuple[slice, slice]],
+    colors: list[tuple[int, int, int]],
+    size: tuple[int, int],
+) -> np.ndarray:
     """Paints masks on black, the largest first, so that small ones stay visible.
 
     Of equally large masks, the first is on top.
 
     Args:
-      masks_KHW: bool, one mask per object.
+      masks: bool [H, W], or the rows and columns of a rectangle, one per object; arrays are held in
+        memory one at a time.
       colors: RGB, 0..255, one per object.
+      size: (H, W).
 
     Returns:
       uint8 [H, W, 3].
 
     Source: supervision `MaskAnnotator`, which MagicData was painted with.
     """
-    frame_HW3 = np.zeros((*masks_KHW.shape[1:], 3), np.uint8)
-    areas = masks_KHW.sum(axis=(1, 2))
-    for k in np.argsort(areas, kind="stable")[::-1]:
-        frame_HW3[masks_KHW[k]] = colors[k]
+    height, width = size
+    frame_HW3 = np.zeros((height, width, 3), np.uint8)
+    # One bit per pixel instead of a byte.
+    kept = [mask if isinstance(mask, tuple) else np.packbits(mask) for mask in masks]
+    for k in np.argsort([_area(one) for one in kept], kind="stable")[::-1]:
+        inside = kept[k]
+        if isinstance(inside, np.ndarray):
+            inside = np.unpackbits(inside, count=height * width).view(bool).reshape(height, width)
+        frame_HW3[inside] = colors[k]
     return frame_HW3
+
+
+def _area(mask: np.ndarray | tuple[slice, slice]) -> int:
+    """Number of pixels of a rectangle, or of a mask as packed bits."""
+    if isinstance(mask, np.ndarray):
+        return int(np.bitwise_count(mask).sum())
+    rows, columns = mask
+    return (rows.stop - rows.start) * (columns.stop - columns.start)

@@ -37,6 +37,8 @@ _ECHO, _RARE = 26, 20
 _MOST_LABELS, _EVEN = 255, 0.6
 #: Number of pixels above which an image is a photograph, and its labels are counted as they are.
 _MOST_MIXED = 1_000_000
+#: Pixels that are sorted at a time to count labels.
+_CHUNK = 2**20
 
 
 def objects_from_label_png(path: str | Path) -> tuple[TrackedObject, ...]:
@@ -70,7 +72,7 @@ def label_objects(path: str | Path) -> tuple[tuple[TrackedObject, ...], tuple[st
         pixels, is_color = read_labels(path)
         pixels, notices = _without_mixtures(pixels, is_color)
     pixels = _on_black(pixels, is_color, notices)
-    labels = np.setdiff1d(pixels, [0])
+    labels = np.setdiff1d(_counts(pixels)[0], [0])
     few, most = 1 <= len(labels) <= _SMALL, len(labels) <= _MOST_LABELS
     if not few and not (len(labels) and most and _evenness(pixels) >= _EVEN):
         raise UserError(
@@ -84,6 +86,24 @@ def label_objects(path: str | Path) -> tuple[tuple[TrackedObject, ...], tuple[st
         name = f"#{value:06x}" if is_color else f"label {value}"
         objects.append(TrackedObject(object_id, (Keyframe(0, mask.box()),), name, mask=mask))
     return tuple(objects), tuple(notices)
+
+
+def _counts(
+    labels_HW: np.ndarray, where: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and their numbers of pixels, by rows: sorting all pixels would take two copies."""
+    step = max(1, _CHUNK // labels_HW.shape[1])
+    found, counts = [np.zeros(0, labels_HW.dtype)], [np.zeros(0, np.int64)]
+    for top in range(0, len(labels_HW), step):
+        rows = slice(top, top + step)
+        some = labels_HW[rows] if where is None else labels_HW[rows][where[rows]]
+        labels, numbers = np.unique(some, return_counts=True)
+        found.append(labels)
+        counts.append(numbers)
+    labels, positions = np.unique(np.concatenate(found), return_inverse=True)
+    totals = np.zeros(len(labels), np.int64)
+    np.add.at(totals, positions, np.concatenate(counts))
+    return labels, totals
 
 
 def _evenness(labels_HW: np.ndarray) -> float:
@@ -108,7 +128,7 @@ def _on_black(labels_HW: np.ndarray, is_color: bool, notices: list[str]) -> np.n
         notices.append("white is the background")
         black = np.where(labels_HW == 0, _OPAQUE_BLACK, labels_HW)
         return np.where(labels_HW == white, 0, black)
-    others = np.setdiff1d(labels_HW, [0, *_VOID_NUMBERS])
+    others = np.setdiff1d(_counts(labels_HW)[0], [0, *_VOID_NUMBERS])
     for void in [_VOID_COLOR] if is_color else _VOID_NUMBERS:
         is_void = labels_HW == void
         # 255 beside larger numbers is one of them, and alone it is the object of a binary mask.
@@ -130,7 +150,8 @@ def _without_mixtures(labels_HW: np.ndarray, is_color: bool) -> tuple[np.ndarray
     solid = np.ones(labels_HW.shape, bool)
     for y, x in np.ndindex(3, 3):
         solid &= padded[y : y + labels_HW.shape[0], x : x + labels_HW.shape[1]] == labels_HW
-    kept, areas = np.unique(labels_HW[solid], return_counts=True)
+    del padded
+    kept, areas = _counts(labels_HW, solid)
     doubtful = ~np.isin(labels_HW, kept) & (labels_HW > 0)
     y, x = np.nonzero(doubtful)
     if not 0 < len(y) < min(_MOST_MIXED, labels_HW.size / 2) or len(kept) < 2:

@@ -73,17 +73,18 @@ def render(
         colors = [of_image[k] for k in order]
     else:
         colors = [palette_color(item.id) if compat else item.rgb for item in objects]
-    masks = [None if item.mask is None else item.mask.to_array() for item in objects]
     radius = stroke_radius(height, width)
     maps = np.zeros((len(drawn_F), height, width, 3), np.uint8)
     for frame in np.flatnonzero(drawn_F):
         if frame == 0 or map_kind != "box":
-            carried = masks if frame == 0 or map_kind == "mask" else [None] * len(masks)
-            moved = [
-                _object_mask(mask_HW, boxes_F4[0], boxes_F4[frame], fit)
-                for mask_HW, boxes_F4 in zip(carried, boxes_KF4, strict=True)
-            ]
-            maps[frame] = paint_masks(np.array(moved, bool).reshape(-1, height, width), colors)
+            has_masks = frame == 0 or map_kind == "mask"
+            moved = (
+                _object_mask(item.mask.to_array(), boxes_F4[0], boxes_F4[frame], fit)
+                if item.mask is not None and has_masks
+                else _inside(boxes_F4[frame], (height, width))
+                for item, boxes_F4 in zip(objects, boxes_KF4, strict=True)
+            )
+            maps[frame] = paint_masks(moved, colors, (height, width))
             continue
         for box, color in zip(boxes_KF4[:, frame], colors, strict=True):
             x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
@@ -143,7 +144,9 @@ def render_masks(masks_KFHW: np.ndarray, colors: list[tuple[int, int, int]]) -> 
             f"masks {masks_KFHW.dtype} {list(masks_KFHW.shape)} with {len(colors)} colors, "
             "expected bool [objects, frames, height, width] and one color per object"
         )
-    return np.stack([paint_masks(masks_KFHW[:, f], colors) for f in range(masks_KFHW.shape[1])])
+    size = masks_KFHW.shape[2:]
+    frames = [paint_masks(masks_KFHW[:, f], colors, size) for f in range(masks_KFHW.shape[1])]
+    return np.stack(frames)
 
 
 def _check_options(map_kind: str, compat: str | None, num_frames: int | None) -> None:
@@ -166,15 +169,24 @@ def _object_mask(
     """The mask of frame 0 moved and scaled from its box to another box, bool [H, W]."""
     (height, width), (top, left) = fit.target, fit.offset
     if mask_HW is None:
-        y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None, :] + 0.5
-        x0, y0, x1, y1 = box
-        return (y >= y0) & (y < y1) & (x >= x0) & (x < x1)
+        filled_HW = np.zeros((height, width), bool)
+        filled_HW[_inside(box, (height, width))] = True
+        return filled_HW
     source_height, source_width = mask_HW.shape
     rows = (_carried_back(height, first_box[1::2], box[1::2]) + top) / fit.resized[0]
     columns = (_carried_back(width, first_box[::2], box[::2]) + left) / fit.resized[1]
     # A row and a column of background, which indices outside the mask refer to.
     padded = np.pad(mask_HW, ((0, 1), (0, 1)))
     return padded[np.ix_(pick_pixels(rows, source_height), pick_pixels(columns, source_width))]
+
+
+def _inside(box: np.ndarray, size: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns of the pixels whose centers a box covers."""
+    x0, y0, x1, y1 = np.ceil(box - 0.5)
+    height, width = size
+    top, bottom = np.clip([y0, y1], 0, height).astype(int).tolist()
+    left, right = np.clip([x0, x1], 0, width).astype(int).tolist()
+    return slice(top, max(top, bottom)), slice(left, max(left, right))
 
 
 def _carried_back(length: int, first: np.ndarray, now: np.ndarray) -> np.ndarray:

@@ -17,10 +17,16 @@ import numpy as np
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError, require_file
 from flashmotion_jax.runtime.json_files import read_json_value
+from flashmotion_jax.runtime.limits import check_num_boxes
 from flashmotion_jax.trajectory.keyframes import Keyframe, interpolate
 from flashmotion_jax.trajectory.masks import Mask, read_mask_png
 from flashmotion_jax.trajectory.palette import palette_color
-from flashmotion_jax.trajectory.validation import VERSION, find_problems, with_current_names
+from flashmotion_jax.trajectory.validation import (
+    MAX_PROBLEMS,
+    VERSION,
+    find_problems,
+    with_current_names,
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,11 @@ class Trajectory:
 
         Returns:
           float64 [K, F, 4], (x0, y0, x1, y1) as fractions of the canvas.
+
+        Raises:
+          UserError: There are more boxes than the active limits allow.
         """
+        check_num_boxes(len(self.objects), num_frames or self.num_frames, "boxes")
         times_F = np.linspace(0, self.num_frames - 1, num_frames or self.num_frames)
         boxes = [interpolate(item.keyframes, times_F) for item in self.objects]
         return np.array(boxes).reshape(-1, len(times_F), 4)
@@ -203,4 +213,5 @@ def _object_to_dict(item: TrackedObject) -> dict[str, Any]:
 
 def _raise_problems(problems: list[str]) -> None:
     if problems:
-        raise UserError("\n  ".join([f"problems in the trajectory: {len(problems)}", *problems]))
+        count = f"{len(problems)}{' or more' if len(problems) == MAX_PROBLEMS else ''}"
+        raise UserError("\n  ".join([f"problems in the trajectory: {count}", *problems]))

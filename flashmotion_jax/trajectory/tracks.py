@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.limits import check_num_boxes
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
 
@@ -33,6 +34,7 @@ class Tracks:
         points, visible = self.points_FN2, self.visible_FN
         if points.ndim != 3 or points.shape[2] != 2 or not points.size:
             raise UserError(f"points {list(points.shape)}, expected [frames, points, 2]")
+        check_num_boxes(points.shape[1], points.shape[0], "tracks")
         if visible.shape != points.shape[:2]:
             raise UserError(
                 f"visibility {list(visible.shape)}, expected {list(points.shape[:2])} as the points"

@@ -11,20 +11,23 @@ import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.limits import check_image_size
+from flashmotion_jax.runtime.limits import check_image_size, check_num_boxes
 from flashmotion_jax.trajectory.keyframes import EASINGS
 from flashmotion_jax.trajectory.masks import read_mask_png
 from flashmotion_jax.trajectory.palette import palette_color
 
 VERSION = 1
 """Version of the file format."""
+
+MAX_PROBLEMS = 10
+"""Problems that are reported of a file."""
 
 OLD_NAMES = {"colour": "color"}
 """Key of an object in files written until December 2026 -> its present name."""
@@ -123,9 +126,10 @@ def find_problems(data: Any, folder: Path | None = None) -> list[str]:
       folder: Folder of the PNG files of masks; None: masks must be run lengths.
 
     Returns:
-      One line per problem, such as `objects[1].keyframes[0].box: [0.5, 0], expected ...`.
+      One line per problem, such as `objects[1].keyframes[0].box: [0.5, 0], expected ...`; the first
+      `MAX_PROBLEMS`.
     """
-    return list(_trajectory_problems(data, folder))
+    return list(islice(_trajectory_problems(data, folder), MAX_PROBLEMS))
 
 
 def with_current_names(data: Any) -> Any:
@@ -151,8 +155,8 @@ def _field_problems(place: str, data: Any, fields: dict[str, Field]) -> Iterator
     prefix = f"{place}." if place else ""
     for key, value in data.items():
         if key not in fields:
-            nearest = get_close_matches(key, fields, n=1, cutoff=0)[0]
-            yield f"{prefix}{key}: unknown key, nearest is {nearest!r}; rename or remove it"
+            nearest = get_close_matches(key[:40], fields, n=1, cutoff=0)[0]
+            yield f"{prefix}{key:.80}: unknown key, nearest is {nearest!r}; rename or remove it"
         elif not fields[key].accepts(value):
             yield f"{prefix}{key}: {reprlib.repr(value)}, expected {fields[key].expected}"
     for key, field in fields.items():
@@ -177,6 +181,11 @@ def _trajectory_problems(data: Any, folder: Path | None) -> Iterator[str]:
         if frame > last:
             yield f"sparse_frames: {frame}, expected at most {last}; raise num_frames or remove it"
     objects = _valid(data, TRAJECTORY, "objects") or []
+    try:
+        check_num_boxes(len(objects), last + 1, "objects")
+    except UserError as error:
+        yield str(error)
+        return
     for index, item in enumerate(objects):
         place = f"objects[{index}]"
         yield from _field_problems(place, item, OBJECT)
@@ -208,7 +217,7 @@ def _mask_problems(place: str, mask: Any, size: list[Any], folder: Path | None) 
         return
     if isinstance(mask, str):
         if folder is None:
-            yield f"{place}: {mask!r}, expected run lengths; PNG files are read only next to a file"
+            yield f"{place}: {mask!r:.80}, expected run lengths; a PNG needs a file next to it"
             return
         try:
             picture = read_mask_png(folder, mask)

@@ -7,6 +7,7 @@ import json
 import stat
 import zipfile
 
+import numpy as np
 import pytest
 
 from flashmotion_jax.editor.generator import Generator
@@ -233,3 +234,22 @@ def test_rates_that_are_none_are_refused(tmp_path, fps):
     with client_of(tmp_path) as client:
         answer = client.post("/api/export", data=form, files={"image": png(8, 8)})
     assert answer.status_code == 400, answer.json()
+
+
+def test_what_archives_hold_is_bounded(tmp_path):
+    many, tracks, points = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(many, "w") as file:
+        for k in range(4001):
+            file.writestr(f"{k}.json", b"")
+    with zipfile.ZipFile(tracks, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/data.pkl", bytes(2**26 + 1))
+    with zipfile.ZipFile(points, "w", zipfile.ZIP_DEFLATED) as file, file.open("a.npy", "w") as npy:
+        np.save(npy, np.zeros((121, 3000, 2), np.float32))
+    with client_of(tmp_path) as client:
+        for name, content, reason in [
+            ("a.zip", many, "a.zip holds more than 4000 files"),
+            ("a.pth", tracks, "a.pth unpacks to 64 MB, expected at most 64 MB"),
+            ("a.zip", points, "3000 objects on 121 frames, expected at most 262144 boxes"),
+        ]:
+            answer = client.post("/api/import", files={"files": (name, content.getvalue())})
+            assert answer.status_code == 400 and reason in answer.json()["error"]

@@ -40,5 +40,32 @@ def test_small_masks_are_painted_over_large_ones():
         ([small, large], [(1, 1, 1), (2, 2, 2)]),
         ([large, small], [(2, 2, 2), (1, 1, 1)]),
     ]:
-        frame = paint_masks(np.array(masks), colors)
+        frame = paint_masks(np.array(masks), colors, (4, 4))
         np.testing.assert_array_equal(frame[..., 0], 2 - np.eye(4))
+
+
+def test_a_stroke_is_what_a_disc_covers_that_moves_along_the_box():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        height, width, radius = rng.integers([1, 1, 0], [50, 50, 6]).tolist()
+        x0, x1 = sorted(rng.integers(-30, 80, 2).tolist())
+        y0, y1 = sorted(rng.integers(-30, 80, 2).tolist())
+        frame = np.zeros((height, width, 3), np.uint8)
+        draw_box(frame, (x0, y0, x1, y1), (1, 2, 3), radius)
+        y, x = np.arange(height)[:, None], np.arange(width)[None, :]
+        outside = np.maximum(np.maximum(y0 - y, y - y1), 0) ** 2
+        outside = outside + np.maximum(np.maximum(x0 - x, x - x1), 0) ** 2
+        inner = (y > y0 + radius) & (y < y1 - radius) & (x > x0 + radius) & (x < x1 - radius)
+        np.testing.assert_array_equal(frame[..., 0] == 1, (outside <= radius**2) & ~inner)
+
+
+def test_rectangles_and_their_masks_are_painted_alike():
+    rng = np.random.default_rng(0)
+    edges = np.sort(rng.integers(0, 30, (9, 2, 2)), axis=-1).tolist()
+    rectangles = [(slice(*rows), slice(*columns)) for rows, columns in edges]
+    masks = np.zeros((9, 30, 30), bool)
+    for mask, rectangle in zip(masks, rectangles, strict=True):
+        mask[rectangle] = True
+    colors = [(k + 1, 2 * k, 3 * k) for k in range(9)]
+    expected = paint_masks(masks, colors, (30, 30))
+    np.testing.assert_array_equal(paint_masks(rectangles, colors, (30, 30)), expected)

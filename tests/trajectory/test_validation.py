@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from flashmotion_jax.trajectory.validation import find_problems
+from flashmotion_jax.runtime.limits import EDITOR, limited
+from flashmotion_jax.trajectory.validation import MAX_PROBLEMS, find_problems
 
 GOOD: dict[str, Any] = {
     "version": 1,
@@ -139,3 +140,21 @@ def test_masks_as_pngs(tmp_path: Path):
     for name in ("small.png", "black.png", "missing.png", "../good.png"):
         (problem,) = find_problems(with_value(path, name), tmp_path)
         assert problem.startswith("objects[0].mask: ")
+
+
+def test_the_number_and_length_of_problems_are_bounded():
+    data = GOOD | {f"key{k}": k for k in range(100_000)} | {"k" * 3_000_000: 1}
+    problems = find_problems(data)
+    assert len(problems) == MAX_PROBLEMS and max(map(len, problems)) < 200
+    (long,) = find_problems(GOOD | {"k" * 3_000_000: 1})
+    assert len(long) < 200
+
+
+def test_the_number_of_boxes_is_bounded():
+    item = GOOD["objects"][0] | {"color": None, "mask": None}
+    objects = [item | {"id": k + 1} for k in range(200)]
+    data = GOOD | {"objects": objects, "num_frames": 9_000}
+    (problem,) = find_problems(data)
+    assert problem.startswith("objects: 200 objects on 9000 frames, expected at most 1048576 boxes")
+    with limited(EDITOR):
+        assert "262144 boxes" in find_problems(data | {"num_frames": 2_000})[0]

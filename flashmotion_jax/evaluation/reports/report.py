@@ -209,7 +209,7 @@ class _PaintedMasks:
     def __getitem__(self, index: int) -> np.ndarray:
         masks = object_masks(self._item.masks[index], self._item.labels)
         fit = Fit.of(masks.shape[1:], self._size, self._resize)
-        return paint_masks(fit.masks(masks), self._colors)
+        return paint_masks(fit.masks(masks), self._colors, self._size)
 
 
 def _maps(item: Item, size: tuple[int, int], resize: Resize) -> np.ndarray | _PaintedMasks:

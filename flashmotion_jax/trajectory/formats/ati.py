@@ -9,6 +9,7 @@ Source: ATI `tools/trajectory_editor/app.py`, `wan/utils/motion.py`.
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +32,8 @@ _SUFFIXES = (".pth", ".pt")
 
 _SAMPLES = 121
 _QUANTIZATION = 8
+#: Of a file, unpacked: 46,000 tracks.
+_MAX_BYTES = 2**26
 
 
 def read_ati(path: str | Path) -> Tracks:
@@ -41,9 +44,13 @@ def read_ati(path: str | Path) -> Tracks:
       UserError: The file is missing or has another content.
     """
     torch = _torch()
+    _check_size(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_size(io.BytesIO(content), path)
         array = np.load(io.BytesIO(content), allow_pickle=False)["array"]
+    except UserError:
+        raise
     except Exception as error:  # torch's unpickler can raise anything on other files
         raise UserError(f"{path} is not an ATI track file: {str(error)[:300]}") from error
     samples = as_numbers(np.asarray(array), path) / _QUANTIZATION
@@ -73,6 +80,19 @@ def write_ati(tracks: Tracks, path: str | Path) -> None:
     np.savez_compressed(content, array=array)
     with replacing(path) as scratch:
         torch.save(content.getvalue(), scratch)
+
+
+def _check_size(file: str | Path | io.BytesIO, name: object = None) -> None:
+    """Checks what a zip unpacks to; other files hold what their size says."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _MAX_BYTES:
+        raise UserError(
+            f"{name or file} unpacks to {size / 2**20:.0f} MB, expected at most "
+            f"{_MAX_BYTES / 2**20:.0f} MB: leave some tracks out"
+        )
 
 
 def _torch() -> ModuleType:

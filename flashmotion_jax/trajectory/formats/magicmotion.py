@@ -53,14 +53,11 @@ def read_magicmotion(
     Raises:
       UserError: The video cannot be read, or its first frame shows no object.
     """
-    frames, fps = read_video(path)
-    try:
-        labels_FHW, colors_C3 = label_maps(frames)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    labels_FHW, colors_C3, fps = _read_labels(path)
     num_frames, height, width = labels_FHW.shape
     drawn_F = labels_FHW.any(axis=(1, 2))
     shown = np.flatnonzero(drawn_F)
+    shown_FHW = labels_FHW if drawn_F.all() else labels_FHW[shown]
     size = np.array([width, height] * 2)
     radius = stroke_radius(height, width)
     # Frame 0 shows masks.
@@ -70,7 +67,7 @@ def read_magicmotion(
     objects = []
     for label, (object_id, color) in enumerate(identities, start=1):
         covering = 1 + np.flatnonzero(ids > object_id)
-        boxes_F4 = boxes_of_label(labels_FHW[shown], label, shown, radius_F, covering)
+        boxes_F4 = boxes_of_label(shown_FHW, label, shown, radius_F, covering)
         # Where an object has left for good it may have gone further than the format allows.
         boxes_F4 = np.clip(boxes_F4 / size, -10, 11)
         keyframes = keyframes_from_boxes(shown, boxes_F4, tolerance / size)
@@ -83,6 +80,15 @@ def read_magicmotion(
         objects=tuple(sorted(objects, key=lambda item: item.id)),
         sparse_frames=None if drawn_F.all() else tuple(shown.tolist()),
     )
+
+
+def _read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray, float]:
+    """`label_maps` of a video, whose frames are freed, and its rate."""
+    frames, fps = read_video(path)
+    try:
+        return *label_maps(frames), fps
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def write_magicmotion(trajectory: Trajectory, path: str | Path, map_kind: MapKind = "box") -> None:

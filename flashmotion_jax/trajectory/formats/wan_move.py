@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from flashmotion_jax.media.videos import open_array
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.limits import check_num_boxes
 from flashmotion_jax.trajectory.formats.base import (
     ExportRequest,
     Format,
@@ -57,7 +59,11 @@ def write_wan_move(tracks: Tracks, path: str | Path, visibility_path: str | Path
 
 
 def _read_npy(path: str | Path) -> np.ndarray:
-    return as_numbers(open_array(Path(path)), path)
+    array = open_array(Path(path))
+    shape = array.shape[:-1] if array.shape[-1:] == (2,) else array.shape
+    if shape:  # positions or visibility, before they are copied
+        check_num_boxes(shape[-1], math.prod(shape[:-1]), path)
+    return as_numbers(array, path)
 
 
 def _recognizes(path: Path) -> bool:
