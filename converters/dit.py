@@ -132,8 +132,9 @@ def from_shapes(source: StateDict, layout: str, base: DiTConfig) -> DiTConfig:
     names = {row[0]: row[column] for row in NAMES}
 
     def shape(module: str, *otherwise: int) -> tuple[int, ...]:
-        key = f"{names[module].format(layer=0)}.weight"
-        return source[key].shape if key in source else otherwise
+        tensor = source.get(f"{names[module].format(layer=0)}.weight")
+        found = tensor.shape if tensor else ()
+        return found if len(found) > 1 and all(found) else otherwise
 
     patch_shape = shape("patch_embedding", base.dim, base.in_channels, *base.patch_size)
     has_patch = len(patch_shape) > 3  # some files store the kernel flat

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ from .wrappers import clean
 
 #: Keys to show of a list.
 SHOWN = 12
+
+#: Places to look at, those with most keys first.
+MOST_PREFIXES = 64
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)|\{\w+\}")
 
@@ -82,18 +86,19 @@ def _listed(what: str, keys: Sequence[str]) -> str:
 
 def _find_nearest(names: StateDict) -> Guess | None:
     """Returns the component, layout and prefix that most tensors have the names of."""
-    prefixes = {""}
+    starts: Counter[str] = Counter({"": len(names)})
     for name in names:
-        parts = name.split(".")
-        prefixes |= {".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), 5))}
+        parts = name.split(".", 5)
+        starts.update(".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
+    layouts = list(_layouts())
     guesses = []
-    for prefix in sorted(prefixes, key=len):
+    for prefix, _ in starts.most_common(MOST_PREFIXES):
         tensors = {
             name.removeprefix(prefix): tensor
             for name, tensor in names.items()
             if name.startswith(prefix)
         }
-        for kind, layout, modules in _layouts():
+        for kind, layout, modules in layouts:
             wanted = set().union(*modules)
             found = {}
             for key in tensors:
@@ -103,7 +108,7 @@ def _find_nearest(names: StateDict) -> Guess | None:
             missing = sum(found.keys().isdisjoint(names_of_one) for names_of_one in modules)
             part = Part(kind, layout, prefix, tensors)
             guesses.append(Guess(part, sum(found.values()), missing))
-    best = max(guesses, key=lambda guess: (guess.hits, -guess.missing))
+    best = max(guesses, key=lambda guess: (guess.hits, -guess.missing, -len(guess.part.tensors)))
     return best if best.hits else None
 
 

@@ -177,7 +177,7 @@ def _base(part: Part, known: Known) -> Any:
     layout = part.layout if part.kind == "dit" else "diffusers"
     try:
         return TABLES[part.kind].read_config(part.tensors, known.values, layout)
-    except UserError:
+    except (UserError, TypeError, AttributeError):  # of another component, or damaged
         return known.dit if part.kind == "dit" else components.component_classes(part.kind)[0]()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ IS_LORA = (
     "sample --lora FILE`"
 )
 
+#: Places in a file where components may begin; training checkpoints have up to five.
+MOST_PARTS = 50
+
 
 @dataclass(frozen=True)
 class Part:
@@ -50,7 +54,12 @@ class Part:
     @property
     def place(self) -> str:
         """The prefix, for messages."""
-        return f"under {self.prefix.removesuffix('.')!r}" if self.prefix else "without a prefix"
+        return f"under {self.prefix.removesuffix('.')!r:.80}" if self.prefix else "without a prefix"
+
+    @property
+    def table(self) -> str:
+        """The content of a --map file that takes this part."""
+        return json.dumps({"prefix": self.prefix})[:200]
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ def recognize(
         if prefix is not None or (is_holder(part.prefix) and not is_training(part.prefix))
     ]
     if not usable:
-        raise UserError(IS_LORA if is_lora(source) else _nothing(found, names))
+        raise UserError(IS_LORA if is_lora(source) else _nothing(found))
     parts = [
         _choose(kind, [part for part in usable if part.kind == kind], weights)
         for kind in dict.fromkeys(part.kind for part in usable)
@@ -135,6 +144,11 @@ def _find_parts(names: StateDict) -> list[Part]:
         for name in names
         if (match := pattern.fullmatch(name))
     }
+    if len(prefixes) > MOST_PARTS:
+        raise UserError(
+            f"components begin at {len(prefixes)} places in the file, such as under "
+            f"{min(prefixes)!r:.80}; expected at most {MOST_PARTS}"
+        )
     parts: list[Part] = []
     free = dict(names)
     for prefix in sorted(prefixes, key=lambda prefix: (-prefix.count("."), prefix)):
@@ -177,13 +191,13 @@ def _choose(kind: str, copies: Sequence[Part], weights: str) -> Part:
     averages = [part for part in copies if is_average(part.prefix)]
     raw = [part for part in copies if not is_average(part.prefix)]
     chosen = (averages or raw) if weights == "ema" else raw
-    places = ", ".join(part.place for part in chosen or copies)
+    places = ", ".join(part.place for part in (chosen or copies)[:3])
     if not chosen:
         raise UserError(f"the file holds {kind} only {places}; expected --weights ema for it")
     if len(chosen) > 1:
         raise UserError(
             f"the file holds {kind} {len(chosen)} times, {places}; choose one by a --map file "
-            f'with {{"prefix": "{chosen[0].prefix}"}}'
+            f"with {chosen[0].table}"
         )
     return chosen[0]
 
@@ -202,18 +216,19 @@ def _beside(
             unused.append(name)
         else:
             counts[top] = counts.get(top, 0) + 1
-    return [f"{count} tensors of {top!r}" for top, count in counts.items()], unused
+    groups = [f"{count} tensors of {top!r:.80}" for top, count in counts.items()]
+    if len(groups) > MOST_PARTS:
+        groups = [f"{sum(counts.values())} tensors of {len(groups)} other groups"]
+    return groups, unused
 
 
-def _nothing(found: Sequence[Part], names: StateDict) -> str:
-    if key := next((name for name in names if re.search(r"(^|\.)lora_|\.lora\.", name)), None):
-        return f"the file is a LoRA (it has {key:.100}): give it to `flashmotion sample --lora`"
-    places = ", ".join(f"{part.kind} {part.place}" for part in found)
+def _nothing(found: Sequence[Part]) -> str:
+    places = ", ".join(f"{part.kind} {part.place}" for part in found[:3])
     unknown = [part for part in found if not is_training(part.prefix)]
     if unknown:
         return (
             f"the file holds {places}, which is no prefix that is known; to convert it all the "
-            f'same, give a --map file with {{"prefix": "{unknown[0].prefix}"}}'
+            f"same, give a --map file with {unknown[0].table}"
         )
     if found:
         return f"the file holds {places}, for training alone; expected a generator or an adapter"

@@ -134,7 +134,7 @@ def from_shapes(source: StateDict, layout: str, base: TextEncoderConfig) -> Text
             num_layers=sum(key.startswith(start) and key.endswith(end) for key in source),
             num_buckets=num_buckets,
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise UserError(
             f"the text encoder's config.json or weights lack {error}; wrong model?"
         ) from error

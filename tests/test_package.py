@@ -156,6 +156,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 #: Names of modules whose distribution has another name.
 DISTRIBUTIONS = {
+    "absl": "absl-py",
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "orbax": "orbax-checkpoint",

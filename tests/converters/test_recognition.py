@@ -13,6 +13,7 @@ from flashmotion_jax.config.models import DiTConfig
 from flashmotion_jax.converters import adapters, dit
 from flashmotion_jax.converters.mapping import make_entries
 from flashmotion_jax.converters.names import Names
+from flashmotion_jax.converters.nearest import describe_nearest
 from flashmotion_jax.converters.planning import Known, plan_contents
 from flashmotion_jax.converters.recognition import recognize
 from flashmotion_jax.converters.tensors import Tensor
@@ -217,5 +218,42 @@ def test_other_models_of_wan_are_named(start):
 
 
 def test_a_lora_is_named():
-    with pytest.raises(UserError, match=r"is a LoRA \(it has .*\): give it to .* --lora"):
+    with pytest.raises(UserError, match="is a LoRA, .* --lora"):
         recognize({"transformer.blocks.0.attn1.to_q.lora_A.weight": tensor((4, 16))})
+
+
+def test_files_of_many_keys_and_places_end_soon():
+    shape = tensor((1,))
+    with pytest.raises(UserError, match="begin at 20000 places in the file, such as under"):
+        recognize({f"x{i}.head.head.weight": shape for i in range(20_000)})
+    many = {f"x{i}.blocks.{i}.y.weight": shape for i in range(20_000)}
+    with pytest.raises(UserError, match="no known component"):
+        recognize(many)
+    assert "no tensor has the name" in describe_nearest(many, Known(dtype="float32"))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        (),
+        ("",),
+        (".",),
+        ("...",),
+        ("weight",),
+        ("module.",),
+        ("zero_convs.0.weight",),
+        ("blocks.0.conv1.weight", "blocks.0.zero_conv.weight"),
+        ("head.head.weight",),
+        ("a\nb.post_quant_conv.weight",),
+        ("shared.weight", "encoder.final_layer_norm.weight"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 0, 3), (128, 128), (4, 4, 4, 4, 4, 4)])
+def test_odd_files_are_one_line(keys, shape):
+    source = dict.fromkeys(keys, tensor(shape))
+    try:
+        assert problems(source)[2]
+    except UserError as error:
+        assert "\n" not in str(error)
+        assert len(str(error)) < 500
+    describe_nearest(source, Known(dtype="float32", dit=DIT))

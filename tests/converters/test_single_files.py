@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.cli.convert import main
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.converters import dit, vae
@@ -286,3 +287,37 @@ def test_transformer_folder_and_the_tokenizer_alone(folder, diffusers_folder, tm
     assert {file.name for file in destination.iterdir()} == {"dit", "tokenizer", "model.json"}
     assert main(["import", str(folder), str(destination), "--only", "vae"]) == 2
     assert "transformer holds only dit; expected vae" in capsys.readouterr().err
+
+
+def test_a_generator_and_a_controlnet_in_one_torch_file(original, tmp_path, capsys):
+    """A training checkpoint: both are written, and later only what is new."""
+    trunk = {key: tensor for key, tensor in original.items() if not key.startswith("head.")}
+    controlnet = {**trunk, "patch_embedding.weight": torch.ones(128, 96, 1, 2, 2)}
+    for layer in range(2):
+        controlnet[f"out_projectors.{layer}.weight"] = torch.ones(128, 128, 1, 1)
+        controlnet[f"out_projectors.{layer}.bias"] = torch.ones(128)
+    content = {
+        "generator": {f"model._fsdp_wrapped_module.{key}": t for key, t in original.items()},
+        "adapter_ema": {f"controlnet.module.{key}": t for key, t in controlnet.items()},
+        "critic": {f"model.{key}": t for key, t in original.items()},
+        "discriminator": {"head.weight": torch.ones(3)},
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}},
+    }
+    file, destination = tmp_path / "model.pt", tmp_path / "model"
+    torch.save(content, file)
+    assert main(["import", str(file), str(destination)]) == 0
+    out = capsys.readouterr().out
+    assert "left out: dit under 'critic.model'" in out
+    assert "left out: 1 tensors of 'discriminator'" in out
+    assert "the order of the 96 input channels is not in the file" in out
+    assert f"wrote dit, adapters/controlnet (bfloat16) to {destination}" in out
+    shutil.rmtree(destination / "adapters")
+    swap = ["--set", "input=trajectory+latents"]
+    assert main(["import", str(file), str(destination), *swap]) == 0
+    out = capsys.readouterr().out
+    assert "left out: dit, as " in out
+    assert f"wrote adapters/controlnet (bfloat16) to {destination}" in out
+    found = components.read_component(destination, "adapters/controlnet")
+    assert found.config.input == "trajectory+latents"
+    assert main(["import", str(file), str(destination), *swap]) == 2
+    assert "has dit, adapters/controlnet; add --overwrite" in capsys.readouterr().err
