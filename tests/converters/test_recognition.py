@@ -218,7 +218,7 @@ def test_other_models_of_wan_are_named(start):
 
 
 def test_a_lora_is_named():
-    with pytest.raises(UserError, match="is a LoRA, .* --lora"):
+    with pytest.raises(UserError, match=r"is a LoRA, .* --lora"):
         recognize({"transformer.blocks.0.attn1.to_q.lora_A.weight": tensor((4, 16))})
 
 
