@@ -172,7 +172,9 @@ def third_party(paths, at_top=False):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = top_level_imports(tree) if at_top else imported(path)
         for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
-            if not any((ROOT / folder / f"{name}.py").is_file() for folder in ("examples",)):
+            if not any(
+                (ROOT / folder / f"{name}.py").is_file() for folder in ("examples", "tools")
+            ):
                 yield DISTRIBUTIONS.get(name, name).replace("_", "-").lower()
 
 
