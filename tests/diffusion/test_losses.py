@@ -44,6 +44,16 @@ def test_velocity_loss_equals_pytorch(has_image):
     compare(lambda *x: losses.velocity_loss(*x, has_image), theirs, *latents(3))
 
 
+def test_weights_multiply_the_losses_of_videos():
+    velocity, x0, noise = latents(3)
+    weight = jnp.arange(1.0, 1 + len(x0))
+    of_one = zip(velocity[:, None], x0[:, None], noise[:, None], strict=True)
+    alone = jnp.stack([losses.velocity_loss(*video, True) for video in of_one])
+    expected = jnp.mean(weight * alone)
+    found = losses.velocity_loss(velocity, x0, noise, True, weight)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("has_image", [True, False])
 def test_x0_loss_equals_pytorch(has_image):
     def theirs(torch, prediction, target):
