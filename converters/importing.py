@@ -31,6 +31,9 @@ from .recognition import Contents, conventions_of, recognize
 from .sources import locate
 from .tensors import WeightFile
 
+#: Problems that an error lists; a file of another model has one for each tensor.
+MAX_PROBLEMS = 50
+
 Options = ParamSpec("Options")
 
 
@@ -234,9 +237,12 @@ def _require_no_problems(problems: list[str], plans: Sequence[Plan]) -> None:
         problem for plan in plans for problem in (*plan.problems(), *plan.bad_values())
     ]
     if problems:
+        shown = [problem[:300] for problem in problems[:MAX_PROBLEMS]]
+        if more := len(problems) - len(shown):
+            shown.append(f"and {more} more")
         raise UserError(
             f"{len(problems)} problems; nothing was written:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join(shown)
             + "\n`flashmotion convert inspect SRC` lists the contents; pass custom names with "
             "--map"
         )

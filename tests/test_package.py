@@ -197,7 +197,7 @@ def declared(*extras):
 
 
 PACKAGE = [path for path in SOURCES if room(module_name(path))]
-OWN = {"flashmotion-jax", "examples", "helpers", "editor", "conftest"}
+OWN = {"flashmotion-jax", "examples", "helpers", "tests", "editor", "conftest"}
 
 
 def test_what_the_package_imports_first_is_a_dependency():
