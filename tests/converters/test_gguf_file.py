@@ -80,3 +80,29 @@ def test_without_the_library(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     with pytest.raises(ImportError, match=r"flashmotion_jax\[gguf\]"):
         read_file(file)
+
+
+def test_a_length_beyond_the_end_ends_soon(tmp_path):
+    """The package would go on behind the end of the file, for hours."""
+    shapes = [("comfy.gguf.orig_shape.x", [8, 4, 8])]
+    tensors = {"x": (np.zeros((8, 32), np.float32), TYPES.F32)}
+    file = write(tmp_path / "x.gguf", tensors, shapes)
+    content = file.read_bytes()
+    assert read_file(file)["x"].shape == (8, 4, 8)
+    place = content.index(b"orig_shape.x") + len(b"orig_shape.x") + 8
+    for length in (2**28, 2**63, 2**64 - 1):
+        file.write_bytes(content[:place] + length.to_bytes(8, "little") + content[place + 8 :])
+        with pytest.raises(UserError, match="truncated or damaged"):
+            read_file(file)
+    for place in (8, 16):  # numbers of tensors and fields
+        file.write_bytes(content[:place] + (2**40).to_bytes(8, "little") + content[place + 8 :])
+        with pytest.raises(UserError, match="truncated or damaged"):
+            read_file(file)
+
+
+@pytest.mark.parametrize("shape", [[8, 4], [-8, -4, 8], [2**40, 2**40], ["8", "x"]])
+def test_an_original_shape_of_other_values_is_damage(tmp_path, shape):
+    tensors = {"x": (np.zeros((8, 32), np.float32), TYPES.F32)}
+    file = write(tmp_path / "x.gguf", tensors, [("comfy.gguf.orig_shape.x", shape)])
+    with pytest.raises(UserError, match="truncated or damaged"):
+        read_file(file)
