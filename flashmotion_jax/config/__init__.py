@@ -19,6 +19,7 @@ from flashmotion_jax.config.models import (
     DiTConfig,
     PatchDiscriminatorConfig,
     TextEncoderConfig,
+    TinyVAEConfig,
     VAEConfig,
 )
 from flashmotion_jax.config.optimizer import OptimizerConfig
@@ -87,6 +88,7 @@ __all__ = [
     "TextEncoderConfig",
     "TimestepRounding",
     "TimestepsConfig",
+    "TinyVAEConfig",
     "TrainConfig",
     "VAEConfig",
     "adapter_kind",

@@ -146,6 +146,40 @@ class VAEConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TinyVAEConfig:
+    """Configuration of the tiny autoencoder of the same latents (`taew2_2` of TAEHV).
+
+    Three levels, each of which halves height and width; the defaults compress as the VAE does.
+
+    Raises:
+      UserError: A size is below 1, or there are not three levels.
+    """
+
+    latent_channels: int = 48
+    encoder_dim: int = 64
+    decoder_dims: tuple[int, ...] = (256, 128, 64, 64)  # before each level, and after the last
+    decoder: Literal["base", "super"] = "base"  # "super": twice the weights, wide depthwise kernels
+    temporal_downsample: tuple[bool, ...] = (True, True, False)  # one entry per encoder level
+    patch_size: int = 2  # patches become channels before the first convolution
+
+    def __post_init__(self) -> None:
+        require_sizes(self)
+        for name, length in (("temporal_downsample", 3), ("decoder_dims", 4)):
+            value = getattr(self, name)
+            require(len(value) == length, f"{name}={value}; expected {length} values")
+
+    @property
+    def spatial_factor(self) -> int:
+        """Pixels per latent pixel, in height and width."""
+        return self.patch_size * 2 ** len(self.temporal_downsample)
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames per latent frame, after the first."""
+        return 2 ** sum(self.temporal_downsample)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
     """Configuration of the UMT5 encoder (`google/umt5-xxl`).
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from flashmotion_jax.media.images import to_float, to_uint8
-from flashmotion_jax.models.vae import VAE, Past
+from flashmotion_jax.models.streaming import Past
+from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.jit import program
 
 

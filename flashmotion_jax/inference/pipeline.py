@@ -34,7 +34,8 @@ from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
 from flashmotion_jax.inference.model_store import ModelStore, Stored
 from flashmotion_jax.inference.request import Request, make_request
 from flashmotion_jax.models.adapters import Adapter
-from flashmotion_jax.models.vae import VAE, Past
+from flashmotion_jax.models.streaming import Past
+from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.finite import require_finite

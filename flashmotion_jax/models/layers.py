@@ -121,6 +121,8 @@ def conv2d(
     rngs: nnx.Rngs,
     strides: int | tuple[int, int] = 1,
     padding: Any = "SAME",
+    use_bias: bool = True,
+    groups: int = 1,
 ) -> nnx.Conv:
     """A 2-D convolution of images `[..., H, W, C]`."""
     return nnx.Conv(
@@ -129,6 +131,8 @@ def conv2d(
         (kernel_size, kernel_size),
         strides=strides,
         padding=padding,
+        use_bias=use_bias,
+        feature_group_count=groups,
         dtype=policy.compute,
         param_dtype=policy.params,
         conv_general_dilated=convolve,

@@ -24,21 +24,18 @@ from flashmotion_jax.models.attention import can_check_vma, vary_along
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.linear_code import LinearCode
 from flashmotion_jax.models.space_to_depth import join_cells, split_cells
+from flashmotion_jax.models.streaming import Past, Stream, scan_chunks
 from flashmotion_jax.models.vae_blocks import (
     CausalConv,
     ChannelNorm,
     DownLevel,
-    Stream,
     UpLevel,
     middle,
     pointwise,
     run_middle,
 )
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.sharding import context_size, join_columns, split_like
-
-Past = tuple[jax.Array, ...]
-"""The frames that the next chunk needs of the previous ones, see `Stream`."""
+from flashmotion_jax.runtime.sharding import context_size, join_columns
 
 
 class Encoder(nnx.Module):
@@ -190,7 +187,7 @@ class VAE(nnx.Module):
           UserError: The shape is not supported.
         """
         self._check_video(video)
-        features = _scan_chunks(self._features, video, chunk * self.config.temporal_factor)
+        features = scan_chunks(self._features, video, chunk * self.config.temporal_factor)
         mean, log_variance = jnp.split(features, 2, axis=-1)
         return mean, log_variance
 
@@ -207,7 +204,7 @@ class VAE(nnx.Module):
           UserError: The shape is not supported.
         """
         self._check_latents(latents)
-        return _scan_chunks(self.decode_chunk, latents, 1)
+        return scan_chunks(self.decode_chunk, latents, 1)
 
     def decode_chunk(self, latents: jax.Array, past: Past | None = None) -> tuple[jax.Array, Past]:
         """Decodes one chunk of latents: the first latent frame, or n later ones.
@@ -234,7 +231,7 @@ class VAE(nnx.Module):
         Returns:
           float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`.
         """
-        return _scan_chunks(self._pixels, z, chunk)
+        return scan_chunks(self._pixels, z, chunk)
 
     def _features(self, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
         """Mean and log-variance of a chunk, concatenated along channels, and the next past."""
@@ -341,23 +338,3 @@ def computing_in(vae: VAE, dtype: DTypeLike) -> VAE:
         if isinstance(part, CausalConv | nnx.Conv | nnx.Linear):
             part.dtype = dtype
     return other
-
-
-def _scan_chunks(
-    code: Callable[[jax.Array, Past | None], tuple[jax.Array, Past]],
-    x_BFHWC: jax.Array,
-    num_frames: int,
-) -> jax.Array:
-    """Runs the first frame, then the others in chunks of `num_frames`, and concatenates."""
-    head, past = code(x_BFHWC[:, :1], None)
-    if x_BFHWC.shape[1] == 1:
-        return head
-    chunks = rearrange(x_BFHWC[:, 1:], "b (n f) h w c -> n b f h w c", f=num_frames)
-
-    def one_chunk(past: Past, chunk: jax.Array) -> tuple[Past, jax.Array]:
-        out, past = code(chunk, past)
-        return past, out
-
-    _, tail = jax.lax.scan(one_chunk, past, chunks)
-    tail = rearrange(tail, "n b f h w c -> b (n f) h w c")
-    return jnp.concatenate([head, split_like(tail, head)], axis=1)

@@ -1,8 +1,6 @@
 """The parts of the video autoencoder: causal convolutions, residual blocks, resampling levels.
 
-A video is processed as a stream of chunks. Every causal operation takes the frames before its chunk
-from the `Stream` and stores its own last frames there, so that chunks give the result of the whole
-video. Columns may be split over the devices of "context": convolutions then exchange columns with
+Columns may be split over the devices of "context": convolutions then exchange columns with
 neighboring devices (halo exchange), and attention gathers all columns.
 
 Source: Wan2.2 `wan/modules/vae2_2.py`.
@@ -12,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import jax
@@ -26,36 +24,9 @@ from flashmotion_jax.models.attention import attention
 from flashmotion_jax.models.convolution import convolve, double_and_convolve
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.space_to_depth import average_down, duplicate_up
+from flashmotion_jax.models.streaming import Stream
 from flashmotion_jax.runtime.jit import backend
 from flashmotion_jax.runtime.sharding import context_size, is_one_device
-
-
-class Stream:
-    """Past frames of every causal operation, in the order of the operations.
-
-    Attributes:
-      is_first: Whether this is the first chunk.
-      future: The past of the next chunk.
-    """
-
-    def __init__(self, past: Sequence[jax.Array] | None = None):
-        self.is_first = past is None
-        self._past = iter(past or ())
-        self.future: list[jax.Array] = []
-
-    def extend(self, x_BTHWC: jax.Array, num_frames: int) -> jax.Array:
-        """Prepends the last `num_frames` frames of the past, or zeros, to `x_BTHWC`."""
-        if self.is_first:
-            padding = [(0, 0), (num_frames, 0), (0, 0), (0, 0), (0, 0)]
-            x_BTHWC = jnp.pad(x_BTHWC, padding)
-        else:
-            x_BTHWC = jnp.concatenate([next(self._past), x_BTHWC], axis=1)
-        self.remember(x_BTHWC[:, -num_frames:])
-        return x_BTHWC
-
-    def remember(self, frames_BTHWC: jax.Array) -> None:
-        """Stores frames for the next chunk."""
-        self.future.append(frames_BTHWC)
 
 
 def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.Array:

@@ -14,8 +14,9 @@ from flashmotion_jax.config import VAEConfig
 from flashmotion_jax.converters import vae as names
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.linear_code import LinearCode
+from flashmotion_jax.models.streaming import Stream
 from flashmotion_jax.models.vae import VAE
-from flashmotion_jax.models.vae_blocks import SpatialAttention, Stream, conv3d
+from flashmotion_jax.models.vae_blocks import SpatialAttention, conv3d
 from flashmotion_jax.runtime.jit import compiling_for
 from helpers import tiny
 from helpers.parity import channels_first, channels_last, state_dict
