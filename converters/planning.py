@@ -19,7 +19,7 @@ from flashmotion_jax.config.serialise import with_overrides
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.json_files import read_json_object
 
-from . import adapters, dit, spiece, text_encoder, vae
+from . import adapters, dit, spiece, text_encoder, tiny_vae, vae
 from .folders import Folder
 from .mapping import Entry, Row, find_bad_values, find_problems, make_entries, override
 from .names import Names
@@ -27,7 +27,12 @@ from .recognition import Contents, Part
 from .tensors import StateDict, Tensor
 from .wrappers import is_training
 
-TABLES: Mapping[str, Any] = {"dit": dit, "vae": vae, "text_encoder": text_encoder}
+TABLES: Mapping[str, Any] = {
+    "dit": dit,
+    "vae": vae,
+    "tiny_vae": tiny_vae,
+    "text_encoder": text_encoder,
+}
 
 #: Keys beside the weights of a component that have a use of their own.
 LEFT_OUT = {"text_encoder": (spiece.TENSOR,)}

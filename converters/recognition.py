@@ -20,6 +20,7 @@ SIGNATURES = {
     "condition_embedder.time_proj.weight": ("dit", "diffusers"),
     "decoder.middle.0.residual.2.weight": ("vae", "original"),
     "post_quant_conv.weight": ("vae", "diffusers"),
+    "decoder.22.weight": ("tiny_vae", "original"),
     "blocks.0.pos_embedding.embedding.weight": ("text_encoder", "original"),
     "encoder.final_layer_norm.weight": ("text_encoder", "diffusers"),
     "enc.output_norm.weight": ("text_encoder", "gguf"),

@@ -29,6 +29,7 @@ from flashmotion_jax.config import (
     ModelsConfig,
     SamplingConfig,
     TextEncoderConfig,
+    TinyVAEConfig,
     VAEConfig,
     from_dict,
     to_dict,
@@ -37,6 +38,7 @@ from flashmotion_jax.config.sampling import as_current_sampling
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder
+from flashmotion_jax.models.tiny_vae import TinyVAE
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.atomic import replacing, replacing_folder
 from flashmotion_jax.runtime.checksums import (
@@ -58,6 +60,7 @@ VERSION = 1
 MODELS: Mapping[str, tuple[type, Callable[..., Any]]] = {
     "dit": (DiTConfig, DiT),
     "vae": (VAEConfig, VAE),
+    "tiny_vae": (TinyVAEConfig, TinyVAE),
     "text_encoder": (TextEncoderConfig, TextEncoder),
 }
 _ADAPTER = "adapters/"
@@ -88,6 +91,7 @@ class Models:
       config: Configuration of the models, and how they are sampled.
       dit, vae, text_encoder: The modules.
       tokenizer: Tokenizer of the text encoder.
+      tiny_vae: The tiny autoencoder, where the checkpoint has one.
     """
 
     config: ModelsConfig
@@ -95,6 +99,7 @@ class Models:
     vae: VAE
     text_encoder: TextEncoder
     tokenizer: Tokenizer
+    tiny_vae: TinyVAE | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +143,7 @@ def load_models(path: str | Path, dtype: str = "bfloat16") -> Models:
         dit=load_component(path, "dit", dtype),
         vae=load_component(path, "vae", dtype),
         text_encoder=load_component(path, "text_encoder", dtype),
+        tiny_vae=load_component(path, "tiny_vae", dtype) if checkpoint.config.tiny_vae else None,
     )
 
 
@@ -160,6 +166,7 @@ def open_checkpoint(path: str | Path, adapter: str | None = None) -> Checkpoint:
         vae=read_component(path, "vae").config,
         text_encoder=text_encoder.config,
         sampling=sampling,
+        tiny_vae=read_component(path, "tiny_vae").config if (path / "tiny_vae").is_dir() else None,
     )
     if adapter is not None:
         read_component(path, f"adapters/{adapter}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.cli import options
-from flashmotion_jax.config import DEFAULT_ADAPTER, MapKind
+from flashmotion_jax.config import DEFAULT_ADAPTER, Decoder, MapKind
 from flashmotion_jax.config.sampling import (
     Resize,
     Sampler,
@@ -131,6 +131,13 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="weight of the trajectory; 0 ignores it (default: 1)",
     )
+    add(
+        "--decoder",
+        choices=get_args(Decoder),
+        default="full",
+        help="the VAE, or the tiny VAE of the model, which is many times faster and softer "
+        "(default: full)",
+    )
     options.add_dtype(parser)
     add(
         "--devices",
@@ -246,6 +253,7 @@ def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
         guidance_scale=args.guidance_scale,
         adapter_scale=args.adapter_scale,
         map_kind=args.map_kind,
+        decoder=args.decoder,
     )
 
 

@@ -15,6 +15,7 @@ from flashmotion_jax.config.grid import Grid
 from flashmotion_jax.config.model_set import ModelsConfig
 from flashmotion_jax.config.models import (
     CachedMapKind,
+    Decoder,
     DiscriminatorConfig,
     DiTConfig,
     PatchDiscriminatorConfig,
@@ -63,6 +64,7 @@ __all__ = [
     "CacheConfig",
     "CachedMapKind",
     "DMDConfig",
+    "Decoder",
     "DiTConfig",
     "DiscriminatorConfig",
     "FastAdapterConfig",

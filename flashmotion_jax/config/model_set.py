@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from flashmotion_jax.config.models import DiTConfig, TextEncoderConfig, VAEConfig
+from flashmotion_jax.config.models import DiTConfig, TextEncoderConfig, TinyVAEConfig, VAEConfig
 from flashmotion_jax.config.sampling import SamplingConfig
 from flashmotion_jax.runtime.errors import UserError
 
@@ -21,6 +21,7 @@ class ModelsConfig:
     vae: VAEConfig
     text_encoder: TextEncoderConfig
     sampling: SamplingConfig
+    tiny_vae: TinyVAEConfig | None = None  # a second, fast autoencoder of the same latents
 
     def __post_init__(self) -> None:
         for what, of_dit, other, size in (
@@ -31,4 +32,13 @@ class ModelsConfig:
                 raise UserError(
                     f"the DiT has {of_dit} {what} and the {other} {size}; expected models that "
                     "belong together: Wan2.2-TI2V-5B has 48 latent and 4096 text channels"
+                )
+        if self.tiny_vae is None:
+            return
+        for name in ("latent_channels", "spatial_factor", "temporal_factor"):
+            full, tiny = getattr(self.vae, name), getattr(self.tiny_vae, name)
+            if full != tiny:
+                raise UserError(
+                    f"the VAE has {name}={full} and the tiny VAE {tiny}; expected a tiny VAE of "
+                    "the same latents, for Wan2.2-TI2V-5B taew2_2 or taew2_2_super"
                 )

@@ -145,6 +145,10 @@ class VAEConfig:
         )
 
 
+Decoder = Literal["full", "tiny"]
+"""Which autoencoder decodes the latents of a video: the VAE, or the tiny one."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TinyVAEConfig:
     """Configuration of the tiny autoencoder of the same latents (`taew2_2` of TAEHV).

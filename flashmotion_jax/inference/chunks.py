@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.streaming import Past
+from flashmotion_jax.models.tiny_vae import TinyVAE
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.jit import program
 
@@ -23,7 +26,7 @@ def encode_chunk(
 
 @functools.partial(program, donate_argnames=("past",))
 def decode_chunk(
-    vae: VAE, latents: jax.Array, past: Past | None
+    vae: VAE | TinyVAE, latents: jax.Array, past: Past | None
 ) -> tuple[tuple[jax.Array, jax.Array], Past]:
     """Decodes latents `[1, T, h, w, C]`.
 
@@ -33,3 +36,41 @@ def decode_chunk(
     """
     pixels, past = vae.decode_chunk(latents, past)
     return (to_uint8(pixels), jnp.sum(pixels)), past
+
+
+def run_chunks(
+    code: Callable[..., tuple[Any, Past]],
+    vae: VAE | TinyVAE,
+    video: Any,
+    num_frames: int,
+    advance: Callable[[], None],
+) -> Iterator[Any]:
+    """Encodes or decodes one video: its first frame, then `num_frames` at a time.
+
+    The host processes a chunk while the device computes the next one.
+
+    Args:
+      code: `encode_chunk` or `decode_chunk`.
+      vae: The autoencoder.
+      video: Frames or latents of one video.
+      num_frames: Frames of each chunk but the first.
+      advance: Called after each chunk.
+
+    Yields:
+      The result of each chunk.
+    """
+
+    def finished(chunk: Any) -> Any:
+        jax.block_until_ready(chunk)
+        advance()
+        return chunk
+
+    past: Past | None = None
+    running: list[Any] = []
+    for start in (0, *range(1, len(video), num_frames)):
+        chunk = video[start : start + (num_frames if start else 1)]
+        result, past = code(vae, jnp.asarray(chunk)[None], past)
+        running.append(result)
+        if len(running) > 1:
+            yield finished(running.pop(0))
+    yield finished(running.pop())

@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import importlib.resources
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,10 @@ from flashmotion_jax.config import DEFAULT_ADAPTER, DiTConfig, Grid, SamplingCon
 from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
-from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
+from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk, run_chunks
 from flashmotion_jax.inference.model_store import ModelStore, Stored
 from flashmotion_jax.inference.request import Request, make_request
 from flashmotion_jax.models.adapters import Adapter
-from flashmotion_jax.models.streaming import Past
-from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.finite import require_finite
@@ -73,8 +71,8 @@ class Pipeline:
     `Pipeline.from_pretrained` opens a checkpoint; the constructor takes models in memory.
 
     Args:
-      components: Loaders of "dit", "vae", "text_encoder" and, optionally, "adapter". An adapter is
-        any module with the methods of `models.adapters.Adapter`.
+      components: Loaders of "dit", "vae", "text_encoder" and, optionally, "tiny_vae" and "adapter".
+        An adapter is any module with the methods of `models.adapters.Adapter`.
       tokenizer: Tokenizer of the text encoder.
       dit_config: Configuration of the DiT.
       vae_config: Configuration of the VAE.
@@ -156,6 +154,8 @@ class Pipeline:
         loaders: dict[str, Callable[[], Any]] = {
             name: Stored(folder.path, name, dtype) for name in ("dit", "vae", "text_encoder")
         }
+        if folder.config.tiny_vae:
+            loaders["tiny_vae"] = Stored(folder.path, "tiny_vae", dtype)
         if adapter is not None:
             stored = Stored(folder.path, f"adapters/{kind}", dtype)
             loaders["adapter"] = stored if kind else lambda: adapter
@@ -225,7 +225,7 @@ class Pipeline:
           progress: Called with the name of a stage, the number of finished steps and the total.
             An exception that it raises cancels the call.
           **options: See `request.make_request`: `num_inference_steps`, `height`, `width`,
-            `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `sampling`.
+            `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `decoder`, `sampling`.
 
         Returns:
           uint8 `[F, H, W, 3]`, or `[B, F, H, W, 3]` for a batch.
@@ -262,6 +262,7 @@ class Pipeline:
             sampling=options.pop("sampling", self.sampling),
             grid=self._grid,
             has_adapter="adapter" in self._models and trajectory is not None,
+            has_tiny_vae="tiny_vae" in self._models,
             **options,
         )
 
@@ -300,7 +301,7 @@ class Pipeline:
                 latents = self._denoise(request, conditions)
                 require_finite("denoise", "DiT and adapter", latents=latents)
             with self._stage("decode", latents.shape[0] * latents.shape[1]):
-                return self._decode(latents)
+                return self._decode(latents, request.decoder)
 
     def _embed(self, request: Request) -> tuple[jax.Array, jax.Array | None]:
         if not request.sampling.is_guided:
@@ -319,11 +320,9 @@ class Pipeline:
                     return None
                 code = functools.partial(encode_chunk, dtype=dtype)
                 factor = self._vae_config.temporal_factor
-                latents = [
-                    jnp.concatenate(list(self._code(code, vae, video, factor)), axis=1)
-                    for video in videos
-                ]
-                return jnp.concatenate(latents)
+                advance = self._steps.advance
+                chunks = (run_chunks(code, vae, video, factor, advance) for video in videos)
+                return jnp.concatenate([jnp.concatenate(list(one), axis=1) for one in chunks])
 
             # The image's latents enter every step unchanged; those of maps only guide.
             return encode(request.images, "float32"), encode(request.maps, vae.compute_dtype.name)
@@ -346,40 +345,18 @@ class Pipeline:
             )
             return jax.block_until_ready(latents)
 
-    def _decode(self, latents: jax.Array) -> np.ndarray:
-        with self._models.use("vae") as vae:
+    def _decode(self, latents: jax.Array, decoder: str) -> np.ndarray:
+        with self._models.use("tiny_vae" if decoder == "tiny" else "vae") as vae:
             # One video at a time: a batch would need more memory for activations than it saves.
             videos = []
             for video in latents:
                 frames, sums = [], []
-                for pixels, total in self._code(decode_chunk, vae, video, 1):
+                for pixels, total in run_chunks(decode_chunk, vae, video, 1, self._steps.advance):
                     frames.append(np.asarray(pixels[0]))
                     sums.append(np.asarray(total))
                 require_finite("decode", "the VAE", frames=np.stack(sums))
                 videos.append(np.concatenate(frames))
         return np.stack(videos)
-
-    def _code(
-        self, code: Callable[..., tuple[Any, Past]], vae: VAE, video: Any, num_frames: int
-    ) -> Iterator[Any]:
-        """Encodes or decodes one video: its first frame, then `num_frames` at a time.
-
-        The host processes a chunk while the device computes the next one.
-        """
-        past: Past | None = None
-        running: list[Any] = []
-        for start in (0, *range(1, len(video), num_frames)):
-            chunk = video[start : start + (num_frames if start else 1)]
-            result, past = code(vae, jnp.asarray(chunk)[None], past)
-            running.append(result)
-            if len(running) > 1:
-                yield self._finished(running.pop(0))
-        yield self._finished(running.pop())
-
-    def _finished(self, chunk: Any) -> Any:
-        jax.block_until_ready(chunk)
-        self._steps.advance()
-        return chunk
 
     def _frames_to_encode(self, request: Request) -> int:
         """Encodes all images and maps."""

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from flashmotion_jax.config import ADAPTERS, Grid, MapKind, Resize, SamplingConfig
+from flashmotion_jax.config import ADAPTERS, Decoder, Grid, MapKind, Resize, SamplingConfig
 from flashmotion_jax.media.geometry import fit_frames, video_size
 from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
@@ -32,6 +32,7 @@ class Request:
       width: W in pixels.
       adapter_scale: weight of the adapter's residuals.
       sampling: sampler, steps and guidance.
+      decoder: which autoencoder decodes the latents.
     """
 
     prompts: tuple[str, ...]
@@ -43,6 +44,7 @@ class Request:
     width: int
     adapter_scale: float
     sampling: SamplingConfig
+    decoder: Decoder = "full"
 
 
 def make_request(
@@ -61,6 +63,8 @@ def make_request(
     guidance_scale: float | None = None,
     adapter_scale: float = 1.0,
     map_kind: MapKind | None = None,
+    decoder: Decoder = "full",
+    has_tiny_vae: bool = False,
 ) -> Request:
     """Validates the arguments of a call of the pipeline.
 
@@ -80,11 +84,14 @@ def make_request(
       adapter_scale: Weight of the adapter; 0 ignores the trajectory.
       map_kind: what to render of a trajectory, see `trajectory.render`; by default what the model
         was trained on.
+      decoder: "full" for the VAE, or "tiny" for the tiny one, which is faster and softer.
+      has_tiny_vae: Whether "tiny" is allowed.
 
     Raises:
       UserError: An argument is invalid; the message says what was expected.
     """
     prompts = _check_prompts(prompt)
+    _check_decoder(decoder, has_tiny_vae)
     if map_kind is not None and trajectory is None:
         raise UserError(f"map_kind={map_kind!r} without a trajectory to draw; give one, or omit it")
     sampling = _override(sampling, num_inference_steps, guidance_scale)
@@ -112,7 +119,18 @@ def make_request(
         width=width,
         adapter_scale=adapter_scale,
         sampling=sampling,
+        decoder=decoder,
     )
+
+
+def _check_decoder(decoder: str, has_tiny_vae: bool) -> None:
+    if decoder not in get_args(Decoder):
+        raise UserError(f"decoder={decoder!r}; expected one of {', '.join(get_args(Decoder))}")
+    if decoder == "tiny" and not has_tiny_vae:
+        raise UserError(
+            "decoder='tiny', and the model has no tiny_vae; add one with `flashmotion convert "
+            "import taew2_2.safetensors MODEL`, or use the full decoder"
+        )
 
 
 def _check_prompts(prompt: Any) -> tuple[str, ...]:

@@ -383,10 +383,16 @@ def test_checkpoints_from_before_grids_had_names_keep_theirs(tmp_path):
     [
         ("dit", {"in_channels": 16}, "DiT has 16 latent channels and the VAE 48"),
         ("dit", {"text_dim": 64}, "DiT has 64 text channels and the text encoder 32"),
+        ("tiny_vae", {"patch_size": 1}, "spatial_factor=16 and the tiny VAE 8"),
     ],
 )
 def test_models_that_do_not_belong_together(name, changes, message):
-    models = {"dit": tiny.DIT, "vae": tiny.VAE_CONFIG, "text_encoder": tiny.TEXT}
+    models = {
+        "dit": tiny.DIT,
+        "vae": tiny.VAE_CONFIG,
+        "text_encoder": tiny.TEXT,
+        "tiny_vae": tiny.TINY_VAE,
+    }
     models[name] = dataclasses.replace(models[name], **changes)
     with pytest.raises(UserError, match=message):
         ModelsConfig(**models, sampling=SamplingConfig())

@@ -8,13 +8,17 @@ import shutil
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.cli.convert import main
-from flashmotion_jax.config import DiTConfig
-from flashmotion_jax.converters import dit, vae
+from flashmotion_jax.config import DiTConfig, TinyVAEConfig
+from flashmotion_jax.converters import dit, tiny_vae, vae
+from flashmotion_jax.models.tiny_vae import TinyVAE
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.text.tokenizer import Tokenizer
+from helpers import parity, tiny
 from helpers.converted import arrays_of, assert_same, load, plan_file
 
 torch = pytest.importorskip("torch")
@@ -237,6 +241,19 @@ def test_vae_file_of_diffusers_alone(autoencoder, tmp_path):
     shutil.copy(autoencoder / "diffusion_pytorch_model.safetensors", tmp_path / "vae.safetensors")
     plan = plan_file(tmp_path / "vae.safetensors")
     assert (plan.kind, plan.config) == ("vae", vae.read_config({}, values, "diffusers"))
+
+
+def test_tiny_vae_of_taehv(tmp_path):
+    """Recognized by its names."""
+    config = TinyVAEConfig(encoder_dim=8, decoder_dims=(16, 8, 8, 8))
+    module = tiny.random_module(lambda: TinyVAE(config, rngs=nnx.Rngs(0)))
+    tensors = parity.state_dict(module, tiny_vae.table(config, "original"))
+    save_file(tensors, tmp_path / "taew2_2.safetensors")
+    plan = plan_file(tmp_path / "taew2_2.safetensors")
+    assert (plan.kind, plan.config, plan.problems()) == ("tiny_vae", config, [])
+    converted = arrays_of(plan)
+    for name, variable in flat_parameters(module).items():
+        np.testing.assert_array_equal(converted[name], variable.get_value())
 
 
 def test_vae_of_wan21_is_named(tmp_path):

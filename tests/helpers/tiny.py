@@ -15,6 +15,7 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
     DiTConfig,
     TextEncoderConfig,
+    TinyVAEConfig,
     VAEConfig,
 )
 from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
@@ -24,6 +25,7 @@ from flashmotion_jax.models.vae import VAE
 
 DIT = DiTConfig(dim=48, num_heads=2, ffn_dim=64, num_layers=3, text_dim=32, text_len=16)
 VAE_CONFIG = VAEConfig(encoder_dim=4, decoder_dim=4, num_res_blocks=1)
+TINY_VAE = TinyVAEConfig(encoder_dim=4, decoder_dims=(8, 8, 4, 4))
 TEXT = TextEncoderConfig(vocab_size=300, dim=32, num_heads=4, head_dim=8, ffn_dim=48, num_layers=2)
 
 
@@ -80,7 +82,7 @@ def dit_inputs(batch=2, frames=3, height=4, width=6, tokens=16, config=DIT):
 
 
 def save_checkpoint(folder, sampling):
-    """A checkpoint with random weights and both adapters."""
+    """A checkpoint with random weights, both adapters and a tiny VAE."""
 
     def save(kind, config, dit_config=None):
         abstract = components.abstract_module(kind, config, "float32", dit_config)
@@ -90,6 +92,7 @@ def save_checkpoint(folder, sampling):
     components.write_sampling(folder, sampling)
     save("dit", DIT)
     save("vae", VAE_CONFIG)
+    save("tiny_vae", TINY_VAE)
     save("text_encoder", TEXT)
     save("adapters/resnet", ResNetAdapterConfig(width=16), DIT)
     save("adapters/controlnet", ControlNetConfig(), DIT)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flashmotion_jax import Pipeline, SamplingConfig
+from flashmotion_jax import Pipeline, SamplingConfig, load_models
 from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.trajectory import Canvas, Keyframe, TrackedObject, Trajectory, load_maps
 from helpers import tiny
@@ -64,6 +65,24 @@ def test_the_trajectory_matters_and_scale_0_ignores_it(folder, image, adapter):
     plain = Pipeline.from_pretrained(folder, None)(image, "a dog runs")
     np.testing.assert_array_equal(off, plain)
     np.testing.assert_array_equal(pipe(image, "a dog runs"), plain)
+
+
+def test_the_tiny_decoder_decodes_the_same_latents(pipe, folder, image):
+    full = pipe(image, "a dog runs", trajectory())
+    tiny_video = pipe(image, "a dog runs", trajectory(), decoder="tiny")
+    assert tiny_video.shape == full.shape and (tiny_video != full).any()
+    models = load_models(folder, "float32")
+    assert models.tiny_vae.config == models.config.tiny_vae == tiny.TINY_VAE
+
+
+def test_a_missing_tiny_decoder_is_named(folder, tmp_path, image):
+    shutil.copytree(folder, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "tiny_vae")
+    pipe = Pipeline.from_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"convert import taew2_2\.safetensors MODEL"):
+        pipe.request(image, "a dog", trajectory(), decoder="tiny")
+    with pytest.raises(ValueError, match="decoder='small'; expected one of full, tiny"):
+        pipe.request(image, "a dog", trajectory(), decoder="small")
 
 
 def test_a_video_does_not_depend_on_its_batch(pipe, image):
