@@ -100,7 +100,7 @@ def test_a_length_beyond_the_end_ends_soon(tmp_path):
             read_file(file)
 
 
-@pytest.mark.parametrize("shape", [[8, 4], [-8, -4, 8], [2**40, 2**40], ["8", "x"]])
+@pytest.mark.parametrize("shape", [[8, 4], [-8, -4, 8], ["8", "x"]])
 def test_an_original_shape_of_other_values_is_damage(tmp_path, shape):
     tensors = {"x": (np.zeros((8, 32), np.float32), TYPES.F32)}
     file = write(tmp_path / "x.gguf", tensors, [("comfy.gguf.orig_shape.x", shape)])
