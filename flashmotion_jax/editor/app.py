@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ from flashmotion_jax.trajectory.formats import (
 
 STATIC = Path(__file__).parent / "static"
 _MAX_NAME = 200
+#: Requests whose files are read or written at the same time.
+_AT_A_TIME = 4
 
 
 class Editor:
@@ -62,12 +65,18 @@ class Editor:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncGenerator[None, None]:
         """Opens the history and starts the queue; closes both when the server ends."""
+        self._at_a_time = asyncio.Semaphore(_AT_A_TIME)
         self._history = History(self._home)
         self._worker = Worker(self._history, self._generator)
         self._worker.start()
         yield
         await run_in_threadpool(self._worker.stop)
         self._history.close()
+
+    async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Reads or writes files in a thread; others wait, as each may take 0.5 GB."""
+        async with self._at_a_time:
+            return await run_in_threadpool(work, *args)
 
     def routes(self) -> list[Route | Mount]:
         """All routes."""
@@ -135,20 +144,20 @@ class Editor:
         if kind not in (None, "png"):
             raise UserError(f"as={kind!r:.40}; expected png, or nothing")
         async with received(request) as form:
-            return await run_in_threadpool(_checked_image, form, kind == "png")
+            return await self._in_thread(_checked_image, form, kind == "png")
 
     async def _select(self, request: Request) -> Response:
         async with received(request) as form:
-            return await run_in_threadpool(_selected, form)
+            return await self._in_thread(_selected, form)
 
     async def _import(self, request: Request) -> Response:
         async with received(request) as form:
             options = _import_options(form.fields)
-            return JSONResponse(await run_in_threadpool(import_files, form.folder, options))
+            return JSONResponse(await self._in_thread(import_files, form.folder, options))
 
     async def _export(self, request: Request) -> Response:
         async with received(request) as form:
-            return await run_in_threadpool(self._exported, form)
+            return await self._in_thread(self._exported, form)
 
     def _exported(self, form: Form) -> Response:
         request = self._export_request(form)
@@ -200,7 +209,7 @@ class Editor:
 
     async def _submit(self, request: Request) -> Response:
         async with received(request) as form:
-            job = await run_in_threadpool(self._new_job, form)
+            job = await self._in_thread(self._new_job, form)
         self._worker.submit(job)
         return JSONResponse(self._history.describe(job), 201)
 
@@ -248,7 +257,11 @@ class Editor:
         path = None if name is None else self._history.path(job, name)
         if path is None or not path.is_file():
             raise HTTPException(404, f"the job has no {wanted!r}; it is {job.state}")
-        return FileResponse(path, filename=path.name, content_disposition_type="inline")
+        # Anything may have been sent as a project; it is not promised to be JSON.
+        kind = "application/octet-stream" if wanted == "project" else None
+        return FileResponse(
+            path, filename=path.name, media_type=kind, content_disposition_type="inline"
+        )
 
     def _job(self, job_id: str) -> Job:
         job = self._history.get(job_id)

@@ -10,7 +10,7 @@ import secrets
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -77,6 +77,8 @@ class Guard:
         try:
             with limited(EDITOR):
                 await self._app(scope, _counted(receive), answer)
+        except ClientDisconnect:
+            return  # nobody is there to be answered
         except _TooLargeError:
             await _drain(receive)
             if not started:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import stat
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from starlette.requests import ClientDisconnect
 
+from flashmotion_jax.editor import app
 from flashmotion_jax.editor.generator import Generator
+from flashmotion_jax.editor.guard import Guard
 from flashmotion_jax.editor.jobs import MAX_ACTIVE, History
 from helpers.editor_server import client_of, png
 from helpers.editor_slow import Slow
@@ -253,3 +260,51 @@ def test_what_archives_hold_is_bounded(tmp_path):
         ]:
             answer = client.post("/api/import", files={"files": (name, content.getvalue())})
             assert answer.status_code == 400 and reason in answer.json()["error"]
+
+
+def test_a_project_is_not_promised_to_be_json(tmp_path, slow):
+    with client_of(tmp_path, generator=slow) as client:
+        sent = client.post("/api/jobs", data={"adapter": "none"}, files={"project": b"\x00f"})
+        answer = client.get(f"/api/jobs/{sent.json()['id']}/project")
+        slow.step.release(100)
+    assert answer.content == b"\x00f"
+    assert answer.headers["content-type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize(("kind", "status"), [("png", 200), ("gif", 400), ("", 400)])
+def test_images_are_converted_to_png_only(tmp_path, kind, status):
+    with client_of(tmp_path) as client:
+        answer = client.post(f"/api/image?as={kind}", files={"image": ("a.png", png(8, 8))})
+    assert answer.status_code == status
+
+
+def test_a_client_that_leaves_is_no_error():
+    async def leaves(scope, receive, send):
+        raise ClientDisconnect
+
+    async def unused(*_):
+        raise AssertionError
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "scheme": "http"}
+    headers = [(b"host", b"localhost")]
+    asyncio.run(Guard(leaves, None)(scope | {"headers": headers}, unused, unused))
+
+
+def test_few_files_are_read_at_the_same_time(tmp_path, monkeypatch):
+    lock, running, most = threading.Lock(), 0, 0
+
+    def slow_import(folder, options):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.05)
+        with lock:
+            running -= 1
+        return {}
+
+    monkeypatch.setattr(app, "import_files", slow_import)
+    files = {"files": ("a.json", b"{}")}
+    with client_of(tmp_path) as client, ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: client.post("/api/import", files=files), range(20)))
+    assert {answer.status_code for answer in answers} == {200} and most == app._AT_A_TIME
