@@ -25,8 +25,13 @@ GOLDEN = Path(__file__).parent / "golden" / "vae.npz"
 #: Levels, blocks and time steps as published; only the widths are small.
 CONFIG = VAEConfig(encoder_dim=8, decoder_dim=8)
 
+# Run eagerly, each operation of a VAE is compiled on its own, which takes twice as long.
 encode = jax.jit(lambda vae, video: vae.encode(video))
 decode = jax.jit(lambda vae, latents: vae.decode(latents))
+encode_chunk = jax.jit(lambda vae, frames, past: vae.encode_chunk(frames, past))
+decode_chunk = jax.jit(lambda vae, latents, past: vae.decode_chunk(latents, past))
+moments = jax.jit(lambda vae, video: vae.moments(video))
+reconstruct = jax.jit(lambda vae, mean: vae.reconstruct(mean))
 
 
 def make_vae(**kwargs):
@@ -112,13 +117,13 @@ def test_chunks_handed_over_by_the_caller_are_the_whole_video():
     vae, video = make_vae(), make_video(13, 16, 32)
     latents, past = [], None
     for frames in (video[:, :1], video[:, 1:5], video[:, 5:]):
-        chunk, past = vae.encode_chunk(frames, past)
+        chunk, past = encode_chunk(vae, frames, past)
         latents.append(chunk)
     latents = jnp.concatenate(latents, axis=1)
     np.testing.assert_allclose(latents, encode(vae, video), atol=1e-5)
     parts, past = [], None
     for frames in (latents[:, :1], latents[:, 1:3], latents[:, 3:]):
-        chunk, past = vae.decode_chunk(frames, past)
+        chunk, past = decode_chunk(vae, frames, past)
         parts.append(chunk)
     np.testing.assert_allclose(jnp.concatenate(parts, axis=1), decode(vae, latents), atol=1e-5)
 
@@ -153,16 +158,16 @@ def test_a_linear_code_is_added_to_mean_and_pixels():
     code = vae.linear_code
     for decoder in code.decoders:
         decoder.kernel[...] = decoder.kernel[...].at[:].set(0.01)
-    mean, log_variance = vae.moments(video)
-    pixels = vae.reconstruct(mean)
+    mean, log_variance = moments(vae, video)
+    pixels = reconstruct(vae, mean)
     vae.linear_code = None
-    plain, same = vae.moments(video)
+    plain, same = moments(vae, video)
     np.testing.assert_array_equal(log_variance, same)
     parts = [(video[:, :1], True), (video[:, 1:5], False), (video[:, 5:], False)]
     expected = [code.encode(frames, is_first) for frames, is_first in parts]
     np.testing.assert_allclose(mean - plain, jnp.concatenate(expected, axis=1), atol=1e-5)
     decoded = [code.decode(mean[:, i : i + 1], i == 0) for i in range(3)]
-    difference = pixels - vae.reconstruct(mean)
+    difference = pixels - reconstruct(vae, mean)
     np.testing.assert_allclose(difference, jnp.concatenate(decoded, axis=1), atol=1e-5)
 
 
