@@ -85,7 +85,9 @@ class Fuzzer:
             if self.most_characters and len(str(error)) > self.most_characters:
                 frame = traceback.extract_tb(error.__traceback__)[-1]
                 return f"long message at {Path(frame.filename).name}:{frame.lineno}"
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # as panics of Rust are
             frame = traceback.extract_tb(error.__traceback__)[-1]
             return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
         return ""

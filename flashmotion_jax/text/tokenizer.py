@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,18 @@ def _fix_unicode(text: str) -> str:
     return ftfy.fix_text(text)
 
 
+@contextmanager
+def _explained(file: Path) -> Generator[None]:
+    """Raises what a damaged file makes the library raise as a `UserError`."""
+    try:
+        yield
+    except BaseException as error:
+        # A panic of Rust is no Exception. Everything else can be one, even a bare Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{file} is not a tokenizer ({str(error)[:200]}); copy it again") from error
+
+
 class Tokenizer:
     """A tokenizer loaded from a local folder, exactly as its `tokenizer.json` defines it.
 
@@ -60,10 +73,10 @@ class Tokenizer:
             )
         # transformers' classes give the same tokens, but take a second to import, and AutoTokenizer
         # chooses one that replaces the file's normalizer and pre-tokenizer with its own.
-        try:
+        self._file = file
+        with _explained(file):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # a damaged file can raise anything, even a bare Exception
-            raise UserError(f"{file} is not a tokenizer ({error}); copy it again") from error
+            self._tokenizer.encode("a")  # which needs tokens that a damaged file may lack
         self._padding = _padding_token(file.parent)
         if self._tokenizer.token_to_id(self._padding) is None:
             raise UserError(f"{file} has no token {self._padding!r}, its pad_token; copy it again")
@@ -91,13 +104,14 @@ class Tokenizer:
         if length < 1:
             raise UserError(f"length={length}; expected at least 1 token, usually 512")
         texts = [clean_prompt(prompt) for prompt in prompts]
-        self._tokenizer.enable_truncation(length)
-        self._tokenizer.enable_padding(
-            length=length,
-            pad_token=self._padding,
-            pad_id=self._tokenizer.token_to_id(self._padding),
-        )
-        encodings = self._tokenizer.encode_batch(texts)
+        with _explained(self._file):
+            self._tokenizer.enable_truncation(length)
+            self._tokenizer.enable_padding(
+                length=length,
+                pad_token=self._padding,
+                pad_id=self._tokenizer.token_to_id(self._padding),
+            )
+            encodings = self._tokenizer.encode_batch(texts)
         for text, encoding in zip(texts, encodings, strict=True):
             if encoding.overflowing:
                 warnings.warn(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import warnings
 
@@ -9,6 +10,8 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from flashmotion_jax.inference.pipeline import shipped_model
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.text.tokenizer import Tokenizer, clean_prompt
 
 SENTENCES = [
@@ -158,6 +161,17 @@ def test_invalid_tokenizer_files_raise(tmp_path, files, message):
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         Tokenizer(tmp_path)
+
+
+def test_a_template_of_tokens_that_are_missing_raises(tmp_path):
+    """The library panics, which is no `Exception`, when it encodes a text."""
+    folder = shutil.copytree(shipped_model() / "tokenizer", tmp_path / "tokenizer")
+    values = json.loads((folder / "tokenizer.json").read_text())
+    tokens = values["post_processor"]["special_tokens"]
+    tokens["other"] = tokens.pop(next(iter(tokens)))
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"is not a tokenizer .*; copy it again"):
+        Tokenizer(folder)
 
 
 def test_missing_folder_raises(tmp_path):
