@@ -254,7 +254,7 @@ def test_label_images_and_map_arrays_are_read(client, tmp_path):
         ("a.json", b"{", "a.json is not JSON"),
         ("a.json", b"{}", "version: missing"),
         ("a.json", b"[]", "no track in them"),
-        ("a.npy", b"x", "a.npy is not an .npy file of numbers"),
+        ("a.npy", b"x", "a.npy is not a readable array"),
         ("a.mp4", b"x", "a.mp4 is not a readable video"),
         ("a.zip", b"x", "a.zip is not a readable zip"),
         ("a.csv", b"x,y\n", "a.csv has the columns"),
