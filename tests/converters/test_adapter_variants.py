@@ -137,9 +137,16 @@ def run(plan, latents):
     return np.einsum("ltpc,lcd->ltpd", features, kernel) + bias[:, None, None]
 
 
-@pytest.mark.parametrize("norm", [RMSNorm, group_norm], ids=["rms", "group"])
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("stem", STEMS)
+#: Every stem, and every norm between 2-D and 3-D convolutions.
+VARIANTS = [
+    *((stem, 2, RMSNorm) for stem in STEMS),
+    ("strided 3x3", 2, group_norm),
+    ("strided 3x3", 3, group_norm),
+    ("folded 3x3", 3, RMSNorm),
+]
+
+
+@pytest.mark.parametrize(("stem", "dims", "norm"), VARIANTS)
 def test_variants(stem, dims, norm):
     torch.manual_seed(0)
     adapter = Adapter(dims, STEMS[stem], norm)
