@@ -231,7 +231,8 @@ def _is_left_out(key: str, patterns: Sequence[str]) -> bool:
 
 
 def _count(keys: Sequence[str]) -> str:
-    return f"{len(keys)} tensors, {', '.join(keys[:3])}{', ...' if keys[3:] else ''}"
+    first = f"{', '.join(keys[:3])}{', ...' if keys[3:] else ''}"
+    return f"{len(keys)} tensor{'s' if len(keys) > 1 else ''}, {first}"
 
 
 def _unflatten(tensor: Tensor, shape: tuple[int, ...]) -> Tensor | None:

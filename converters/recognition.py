@@ -217,7 +217,9 @@ def _beside(
             unused.append(name)
         else:
             counts[top] = counts.get(top, 0) + 1
-    groups = [f"{count} tensors of {top!r:.80}" for top, count in counts.items()]
+    groups = [
+        f"{count} tensor{'s' if count > 1 else ''} of {top!r:.80}" for top, count in counts.items()
+    ]
     if len(groups) > MOST_PARTS:
         groups = [f"{sum(counts.values())} tensors of {len(groups)} other groups"]
     return groups, unused

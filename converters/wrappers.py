@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from flashmotion_jax.config.adapters import ADAPTERS
+
 from .tensors import StateDict
 
 #: Parts that torch inserts anywhere in a key.

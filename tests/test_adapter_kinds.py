@@ -80,7 +80,7 @@ ROW = AdapterKind(
 NAMES = converter_names.AdapterNames(
     modules=(("projections", ("toy_projections.{layer}",)),),
     signature="projections",
-    read_config=lambda keys, source, dit_config: ToyConfig(),
+    read_config=lambda names, source, dit_config: (ToyConfig(), []),
 )
 
 

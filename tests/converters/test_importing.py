@@ -351,7 +351,7 @@ def test_map_that_is_none(tmp_path, content):
 
 def test_source_that_is_nothing(tmp_path, capsys):
     assert convert(tmp_path / "nothing", tmp_path / "model") == 2
-    assert "does not exist; expected a file, a folder" in capsys.readouterr().err
+    assert "does not exist; expected a file or folder" in capsys.readouterr().err
     small_checkpoint.write_tokenizer(tmp_path / "tokenizer")
     assert convert(tmp_path / "tokenizer", tmp_path / "model") == 2
     assert "is not a Wan2.2 checkpoint" in capsys.readouterr().err

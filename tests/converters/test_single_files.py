@@ -325,7 +325,7 @@ def test_a_generator_and_a_controlnet_in_one_torch_file(original, tmp_path, caps
     assert main(["import", str(file), str(destination)]) == 0
     out = capsys.readouterr().out
     assert "left out: dit under 'critic.model'" in out
-    assert "left out: 1 tensors of 'discriminator'" in out
+    assert "left out: 1 tensor of 'discriminator'" in out
     assert "the order of the 96 input channels is not in the file" in out
     assert f"wrote dit, adapters/controlnet (bfloat16) to {destination}" in out
     shutil.rmtree(destination / "adapters")
