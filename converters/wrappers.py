@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from flashmotion_jax.config.adapters import ADAPTERS
+from flashmotion_jax.config.adapters import ADAPTERS as KINDS
 
 from .tensors import StateDict
 
@@ -20,7 +20,7 @@ INSERTED = re.compile(
 )
 
 #: Words of parts that hold an adapter.
-ADAPTERS = frozenset(("adapter", "control", "controlnet", "trajectory", "traj", "resnet"))
+ADAPTERS = frozenset(("adapter", "control", "trajectory", "traj", *KINDS))
 
 #: Words of parts that hold weights.
 HOLDERS = frozenset(
