@@ -1,7 +1,7 @@
 """What programs put around the weights of a component: words of the keys before its own.
 
 Checkpoints nest state dicts, and modules hold modules; both end as parts of a dotted key, in any
-order and number: `state_dict.model._fsdp_wrapped_module.controlnet.blocks.0...`. `recognition`
+order and number: `state_dict.model._fsdp_wrapped_module.adapter.blocks.0...`. `recognition`
 finds where a component's own keys begin. This file says what the parts before them mean.
 """
 
