@@ -27,7 +27,6 @@ from flashmotion_jax.config import (
     TrainConfig,
     adapter_name,
 )
-from flashmotion_jax.models.adapters.controlnet import add_input_channels
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import sharding_of
@@ -92,7 +91,7 @@ def init_lora(
     scratch = from_scratch(
         run, lambda policy, rngs: module(config, dit_config, policy=policy, rngs=rngs), optimizer
     )
-    load = _start_from(scratch.load, base, config)
+    load = _start_from(scratch.load, base)
     return dataclasses.replace(scratch, load=load, source=base), LoRASpec(kind, config, base)
 
 
@@ -148,13 +147,11 @@ def merged_readers(export: ExportSpec, lora: LoRASpec, own: Readers) -> Readers:
     }
 
 
-def _start_from(
-    make: Callable[[], nnx.Module], base: ComponentRef, config: Any
-) -> Callable[[], nnx.Module]:
+def _start_from(make: Callable[[], nnx.Module], base: ComponentRef) -> Callable[[], nnx.Module]:
     """Copies what a LoRA has in common with its base: input embedding and, maybe, projections."""
 
     def load() -> nnx.Module:
-        module = make()
+        module: Any = make()
         stored = components.flat_parameters(base.abstract(Policy("float32", "float32")))
         for path, variable in components.flat_parameters(module).items():
             if path in stored:
@@ -162,7 +159,7 @@ def _start_from(
                 shape = variable.get_value().shape
                 if array.shape != shape:
                     kernel = jnp.asarray(array, jnp.float32)
-                    array = np.asarray(add_input_channels(kernel, config, base.read().config))
+                    array = np.asarray(module.add_input_channels(kernel))
                 array = array.astype(np.float32)
                 variable.set_value(
                     jax.make_array_from_callback(

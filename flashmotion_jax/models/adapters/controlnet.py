@@ -151,6 +151,10 @@ class ControlNetLoRA(nnx.Module):
             rngs,
         )
 
+    def add_input_channels(self, kernel: jax.Array) -> jax.Array:
+        """The kernel of the DiT's patch embedding, with weights of zero for the new channels."""
+        return add_input_channels(kernel, self.config, self._dit_config)
+
     def on(self, base: Trunk) -> ControlNet:
         """Returns the ControlNet with the other weights of a frozen model.
 
