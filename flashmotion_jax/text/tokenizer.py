@@ -112,6 +112,10 @@ class Tokenizer:
                 pad_id=self._tokenizer.token_to_id(self._padding),
             )
             encodings = self._tokenizer.encode_batch(texts)
+            for encoding in encodings:
+                lengths = {len(encoding.ids), len(encoding.tokens), len(encoding.offsets)}
+                if lengths != {length}:
+                    raise ValueError(f"{length} tokens have {sorted(lengths)} ids and names")
         for text, encoding in zip(texts, encodings, strict=True):
             if encoding.overflowing:
                 warnings.warn(

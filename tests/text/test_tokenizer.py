@@ -163,15 +163,27 @@ def test_invalid_tokenizer_files_raise(tmp_path, files, message):
         Tokenizer(tmp_path)
 
 
-def test_a_template_of_tokens_that_are_missing_raises(tmp_path):
+def rename(tokens):
     """The library panics, which is no `Exception`, when it encodes a text."""
+    tokens["other"] = tokens.pop(next(iter(tokens)))
+
+
+def remove_name(tokens):
+    next(iter(tokens.values()))["tokens"] = []
+
+
+def remove_id(tokens):
+    next(iter(tokens.values()))["ids"] = []
+
+
+@pytest.mark.parametrize("damage", [rename, remove_name, remove_id])
+def test_a_template_of_tokens_that_are_missing_raises(tmp_path, damage):
     folder = shutil.copytree(shipped_model() / "tokenizer", tmp_path / "tokenizer")
     values = json.loads((folder / "tokenizer.json").read_text())
-    tokens = values["post_processor"]["special_tokens"]
-    tokens["other"] = tokens.pop(next(iter(tokens)))
+    damage(values["post_processor"]["special_tokens"])
     (folder / "tokenizer.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"is not a tokenizer .*; copy it again"):
-        Tokenizer(folder)
+        Tokenizer(folder)(["a red ball"], 16)
 
 
 def test_missing_folder_raises(tmp_path):
