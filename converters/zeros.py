@@ -13,7 +13,7 @@ import numpy as np
 
 #: Zeros at an end of a tensor that are looked at, and those of a part of a row before whole rows of
 #: zeros that are too many for a coincidence.
-MIN_END = 16
+MIN_END = 64  # float8 makes zeros of small values, one by one
 MIN_PART = 4
 
 #: Bytes of zeros within a tensor that are looked for; identities in convolutions have shorter ones.
