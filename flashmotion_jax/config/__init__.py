@@ -10,6 +10,7 @@ from flashmotion_jax.config.adapters import (
     adapter_kind,
     adapter_name,
 )
+from flashmotion_jax.config.differences import differences
 from flashmotion_jax.config.files import load_config
 from flashmotion_jax.config.grid import Grid
 from flashmotion_jax.config.model_set import ModelsConfig
@@ -39,7 +40,6 @@ from flashmotion_jax.config.runs import (
     StageConfig,
     TimestepsConfig,
     TrainConfig,
-    differences,
 )
 from flashmotion_jax.config.sampling import (
     CONVENTIONS,

@@ -6,7 +6,6 @@ Fields marked `_FREE` may change when a run is resumed; all others determine its
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from flashmotion_jax.config.adapters import (
@@ -348,44 +347,3 @@ class TrainConfig:
             require(value >= 1, f"{name}={value}; expected at least 1")
         require(self.num_workers >= 0, f"num_workers={self.num_workers}; expected at least 0")
         require(self.keep >= 2, f"keep={self.keep}; expected at least 2: the newest may be damaged")
-
-
-def differences(old: dict[str, Any], new: TrainConfig) -> list[str]:
-    """Lists the fields that differ between two runs and determine their numbers.
-
-    Args:
-      old: `to_dict` of a `TrainConfig`, possibly read back from JSON.
-      new: The other configuration.
-
-    Returns:
-      One line per field, `key: old -> new`.
-    """
-    free = set(_free(new))
-    old_leaves, new_leaves = (
-        {key: value for key, value in _leaves(values) if key not in free}
-        for values in (old, dataclasses.asdict(new))
-    )
-    return [
-        f"{key}: {old_leaves.get(key, 'nothing')} -> {new_leaves.get(key, 'nothing')}"
-        for key in sorted(old_leaves.keys() | new_leaves.keys())
-        if old_leaves.get(key) != new_leaves.get(key)
-    ]
-
-
-def _free(config: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            inner = f"{prefix}{field.name}."
-            names = [name for name, _ in _leaves(dataclasses.asdict(value), inner)]  # pyrefly: ignore
-            yield from names if field.metadata.get("free") else _free(value, inner)
-        elif field.metadata.get("free"):
-            yield prefix + field.name
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, list(value) if isinstance(value, tuple) else value

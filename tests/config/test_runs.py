@@ -38,6 +38,20 @@ def test_what_decides_the_numbers_differs(run):
     ]
 
 
+def test_fields_that_an_earlier_version_lacked_have_their_defaults(run):
+    old = json.loads(json.dumps(to_dict(run)))
+    del old["num_workers"], old["mesh"], old["stage"]["optimizer"]["constant_updates"]
+    del old["stage"]["timesteps"]
+    assert differences(old, run) == []
+    changed = with_overrides(run, ["stage.optimizer.constant_updates=5", "stage.timesteps.shift=3"])
+    assert differences(old, changed) == [
+        "stage.optimizer.constant_updates: 0 -> 5",
+        "stage.timesteps.shift: 5.0 -> 3.0",
+    ]
+    del old["workdir"], old["num_train_steps"]  # without defaults, but free
+    assert differences(old, run) == []
+
+
 def test_where_and_how_long_may_differ(run):
     free = (
         "workdir=y",
