@@ -119,7 +119,7 @@ def export_folder(
             require_undamaged(source / "tokenizer")
             ours = shutil.ignore_patterns(checksums.FILE_NAME)
             shutil.copytree(source / "tokenizer", scratch / TOKENIZERS[layout], ignore=ours)
-        if layout == "diffusers" and found.keys() == TABLES.keys():
+        if layout == "diffusers" and found.keys() == LAYOUTS[layout].keys():
             _write_json(scratch / "model_index.json", MODEL_INDEX)
             _write_json(scratch / "scheduler" / "scheduler_config.json", SCHEDULER)
     return "\n".join([*notes, f"wrote {', '.join(kinds)} in the {layout} layout to {destination}"])
