@@ -135,7 +135,7 @@ def path_text(text: str) -> str:
         contains a null character.
     """
     if not text.strip() or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a path")
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a file; expected a path")
     return text
 
 

@@ -97,7 +97,11 @@ def is_sensitive(name):
 def test_load_models_gives_models_that_run(saved):
     models = components.load_models(saved, "float32")
     assert models.config == ModelsConfig(
-        dit=tiny.DIT, vae=tiny.VAE_CONFIG, text_encoder=tiny.TEXT, sampling=SamplingConfig(fps=12)
+        dit=tiny.DIT,
+        vae=tiny.VAE_CONFIG,
+        text_encoder=tiny.TEXT,
+        sampling=SamplingConfig(fps=12),
+        tiny_vae=tiny.TINY_VAE,
     )
     ids, mask = models.tokenizer(["a red ball"], 16)
     text = models.text_encoder(ids, mask)
@@ -105,6 +109,7 @@ def test_load_models_gives_models_that_run(saved):
     assert jnp.isfinite(text).all()
     assert models.dit.config == tiny.DIT
     assert models.vae.config == tiny.VAE_CONFIG
+    assert models.tiny_vae.config == tiny.TINY_VAE
 
 
 @pytest.mark.parametrize("kind", [k for k in components.kinds() if not k.endswith("_lora")])

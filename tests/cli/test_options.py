@@ -59,7 +59,10 @@ def test_every_path_is_checked(capsys):
     assert paths > 20
     with pytest.raises(SystemExit):
         main(["evaluate", "--bench", "sprites", "--root", "x", "--pred", ""])
-    assert "argument --pred: ''; expected a path" in capsys.readouterr().err
+    assert (
+        "argument --pred: '' cannot be the name of a file; expected a path"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("text", ["1/2", "2/2"])

@@ -76,7 +76,7 @@ def test_a_dry_run_reads_and_writes_nothing(world, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stage.adapter.width": 8}, "has ResNetAdapterConfig(width=16); the configuration asks"),
+        ({"stage.adapter.width": 8}, "has width=16; the configuration asks for width=8"),
         ({"stage.slow_generator": "nowhere"}, "nowhere does not exist"),
         ({"cache": "nowhere"}, "nowhere"),
         ({"batch_size": 5}, "batch_size=5; expected 1 to 4"),

@@ -9,7 +9,13 @@ import jax
 from flax import nnx
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import ADAPTERS, SlowAdapterConfig, TrainConfig, adapter_name
+from flashmotion_jax.config import (
+    ADAPTERS,
+    SlowAdapterConfig,
+    TrainConfig,
+    adapter_name,
+    to_dict,
+)
 from flashmotion_jax.data.batches import Batch
 from flashmotion_jax.diffusion.generate import Conditions
 from flashmotion_jax.models.adapters import adapter_class
@@ -63,8 +69,13 @@ def _open_start(
     if not config.start_from:
         return None
     start = ComponentRef(config.start_from, kind)
-    if (found := start.read().config) != config.adapter:
-        raise UserError(f"{start.path} has {found}; the configuration asks for {config.adapter}")
+    found, wanted = to_dict(start.read().config), to_dict(config.adapter)
+    if differing := [name for name, value in found.items() if value != wanted[name]]:
+        has, asks = (
+            ", ".join(f"{name}={values[name]!r}" for name in differing)
+            for values in (found, wanted)
+        )
+        raise UserError(f"{start.path} has {has}; the configuration asks for {asks}")
     require_made_for(start, generator)
     return start
 
