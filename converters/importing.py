@@ -237,7 +237,9 @@ def _require_no_problems(problems: list[str], plans: Sequence[Plan]) -> None:
         problem for plan in plans for problem in (*plan.problems(), *plan.bad_values())
     ]
     if problems:
-        shown = [problem[:300] for problem in problems[:MAX_PROBLEMS]]
+        # Wrong shapes first: missing layers may only follow from other sizes.
+        ordered = sorted(problems, key=lambda problem: ": shape: " not in problem)
+        shown = [problem[:300] for problem in ordered[:MAX_PROBLEMS]]
         if more := len(problems) - len(shown):
             shown.append(f"and {more} more")
         raise UserError(

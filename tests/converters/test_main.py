@@ -48,7 +48,7 @@ def test_the_module_in_a_checkout():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["import", ".", "b", "--component", "dit"], "--component and --map are for files"),
+        (["import", ".", "b", "--component", "dit"], "--component, --map and --set are for files"),
         (["import", "a.safetensors", "b", "--only", "dit"], "--only is for folders"),
     ],
 )

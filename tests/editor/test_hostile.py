@@ -163,9 +163,7 @@ def test_malformed_headers_are_400(tmp_path, headers, token):
 @pytest.mark.parametrize("zipped", [False, True])
 def test_names_of_files_that_cannot_be_are_400(tmp_path, names, reason, zipped):
     files = [("files", (name, b"{}")) for name in names]
-    if zipped:
-        if "\0" in names[0]:
-            pytest.skip("zipfile cuts names at NUL")
+    if zipped and "\0" not in names[0]:  # at which zipfile cuts names
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as file:
             for name in names:
@@ -287,7 +285,9 @@ def test_a_client_that_leaves_is_no_error():
 
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "scheme": "http"}
     headers = [(b"host", b"localhost")]
-    asyncio.run(Guard(leaves, None)(scope | {"headers": headers}, unused, unused))
+    request = Guard(leaves, None)(scope | {"headers": headers}, unused, unused)
+    with ThreadPoolExecutor(1) as pool:  # the browser of other tests runs a loop in this thread
+        pool.submit(asyncio.run, request).result()
 
 
 def test_few_files_are_read_at_the_same_time(tmp_path, monkeypatch):
