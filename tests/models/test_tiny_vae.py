@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding
 from flashmotion_jax.config import TinyVAEConfig
 from flashmotion_jax.converters import tiny_vae as names
 from flashmotion_jax.models.tiny_vae import TinyVAE
+from flashmotion_jax.runtime.flops import count_flops
 from flashmotion_jax.runtime.sharding import BATCH, make_mesh, place
 from helpers import parity, tiny
 
@@ -81,6 +82,14 @@ def test_has_the_published_number_of_weights(kind, millions):
     abstract = nnx.eval_shape(lambda: TinyVAE(CONFIGS[kind], rngs=nnx.Rngs(0)))
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract)))
     assert count / 1e6 == pytest.approx(millions, abs=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "tera"), [("base", 7.96), ("super", 13.51)])
+def test_flops_of_a_video_of_the_published_size(kind, tera):
+    """The VAE takes 1,849 TFLOP."""
+    abstract = nnx.eval_shape(lambda: TinyVAE(CONFIGS[kind], rngs=nnx.Rngs(0)))
+    latents = jax.ShapeDtypeStruct((1, 31, 44, 80, 48), jnp.float32)
+    assert count_flops(TinyVAE.decode, abstract, latents) / 1e12 == pytest.approx(tera, abs=0.01)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
