@@ -15,6 +15,7 @@ from flashmotion_jax.evaluation.benchmarks.base import Item, object_masks
 from flashmotion_jax.evaluation.benchmarks.sprites import segment
 from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.runtime.errors import UserError
+from flashmotion_jax.runtime.read_ahead import read_ahead
 from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.schema import Trajectory
 
@@ -35,10 +36,11 @@ def precomputed(folder: str | Path) -> Segmenter:
 
     def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         files = image_files(Path(folder) / item.id)
-        for i, _ in enumerate(frames):
-            if i >= len(files):
+        found = read_ahead(object_masks(file, item.labels) for file in files)
+        for _ in frames:
+            if (masks_KHW := next(found, None)) is None:
                 raise UserError(f"{len(files)} masks of the generated video; more are required")
-            yield object_masks(files[i], item.labels)
+            yield masks_KHW
 
     return masks
 
@@ -53,7 +55,7 @@ def smallest_on_top(segmenter: Segmenter) -> Segmenter:
         for found_KHW in segmenter(item, frames):
             result = np.zeros_like(found_KHW)
             taken = np.zeros(found_KHW.shape[1:], bool)
-            for k in np.argsort(found_KHW.sum(axis=(1, 2)), kind="stable"):
+            for k in np.argsort([np.count_nonzero(mask) for mask in found_KHW], kind="stable"):
                 result[k] = found_KHW[k] & ~taken
                 taken |= found_KHW[k]
             yield result

@@ -168,9 +168,12 @@ def pick_pixels(positions: np.ndarray, length: int) -> np.ndarray:
 def _pick(masks: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """The pixels of masks [..., h, w] at positions in 0..1; False outside."""
     height, width = masks.shape[-2:]
+    picked = pick_pixels(rows, height), pick_pixels(columns, width)
+    if all(map(np.array_equal, picked, (np.arange(height), np.arange(width)))):
+        return masks  # of the same size and part
     # A row and a column of background, which indices outside the masks refer to.
     padded = np.pad(masks, [(0, 0)] * (masks.ndim - 2) + [(0, 1), (0, 1)])
-    return padded[..., pick_pixels(rows, height)[:, None], pick_pixels(columns, width)[None]]
+    return padded.take(picked[0], axis=-2).take(picked[1], axis=-1)
 
 
 def video_size(

@@ -36,7 +36,12 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, bool]:
             return _whole(np.asarray(image), path), False
         if image.mode in ("1", "L") or (image.mode == "P" and not _names_background(image)):
             return np.asarray(image).astype(np.int32), False
-        # Four bytes as one number, 0xRRGGBBAA, because videos have 100 million pixels.
+        # Four bytes as one number, because videos have 100 million pixels.
+        if not image.has_transparency_data:
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            pixels = rgb.tobytes("raw", "BGRX")  # little-endian 0x00RRGGBB
+            return np.frombuffer(pixels, "<i4").reshape(image.height, image.width), True
+        # 0xRRGGBBAA
         rgba = np.asarray(image.convert("RGBA")).view(">u4")[..., 0].astype(np.uint32)
     visible = rgba & 255 > 0
     labels = ((rgba >> 8) * visible).astype(np.int32)

@@ -33,10 +33,17 @@ class BackgroundChange(TemporalMetric):
         before, after = self._objects
         if before is None or after is None:
             return np.nan
-        background = ~(nearest(before, *pixels.shape[:2]) | nearest(after, *pixels.shape[:2]))
-        if not background.any():
+        height, width, channels = pixels.shape
+        background = ~(nearest(before, height, width) | nearest(after, height, width))
+        count = channels * np.count_nonzero(background)
+        if not count:
             return np.nan
-        return float(np.abs(frames[1] - frames[0])[background].mean())
+        change = np.maximum(*frames)
+        change -= np.minimum(*frames)
+        # Zero where objects are. Selecting the other pixels would take ten times as long.
+        change = change.reshape(height, -1)
+        change *= background.repeat(channels, axis=1)
+        return float(change.sum() / count)
 
 
 class TrueBackgroundChange(BackgroundChange):

@@ -6,6 +6,8 @@ results, tables, plots and comparisons take everything about it from the class.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -219,4 +221,4 @@ def _ratio_of_sums(totals_N2: np.ndarray) -> float:
 
 def _union(*masks: np.ndarray | None) -> np.ndarray | None:
     known = [masks_KHW for masks_KHW in masks if masks_KHW is not None]
-    return np.logical_or.reduce(np.concatenate(known), axis=0) if known else None
+    return functools.reduce(np.logical_or, itertools.chain(*known)) if known else None

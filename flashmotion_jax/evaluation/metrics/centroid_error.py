@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from flashmotion_jax.evaluation.metrics.base import VideoMetric, check_masks
+from flashmotion_jax.evaluation.metrics.mask_iou import areas
+from flashmotion_jax.trajectory.masks import bounding_box
 
 
 class CentroidError(VideoMetric):
@@ -38,15 +40,22 @@ def centroid_error(masks_KFHW: np.ndarray, true_KFHW: np.ndarray) -> np.ndarray:
       ValueError: The masks are not bool, or not of one shape `[K, F, H, W]`.
     """
     check_masks(masks_KFHW, true_KFHW)
-    distance_KF = np.linalg.norm(_centroids(masks_KFHW) - _centroids(true_KFHW), axis=-1)
-    lost_KF = ~masks_KFHW.any(axis=(-2, -1))
-    error_KF = np.where(lost_KF, np.hypot(*masks_KFHW.shape[-2:]) / 2, distance_KF)
-    return np.where(true_KFHW.any(axis=(-2, -1)), error_KF, np.nan)
+    area_KF, true_area_KF = areas(masks_KFHW), areas(true_KFHW)
+    shift_KF2 = _centroids(masks_KFHW, area_KF) - _centroids(true_KFHW, true_area_KF)
+    distance_KF = np.linalg.norm(shift_KF2, axis=-1)
+    error_KF = np.where(area_KF > 0, distance_KF, np.hypot(*masks_KFHW.shape[-2:]) / 2)
+    return np.where(true_area_KF > 0, error_KF, np.nan)
 
 
-def _centroids(masks_KFHW: np.ndarray) -> np.ndarray:
+def _centroids(masks_KFHW: np.ndarray, area_KF: np.ndarray) -> np.ndarray:
     """Mean (y, x) of the pixels of each mask, `[K, F, 2]`; zero for an empty one."""
-    count_KF = np.maximum(masks_KFHW.sum(axis=(-2, -1)), 1)
-    y_KF = masks_KFHW.sum(axis=-1) @ np.arange(masks_KFHW.shape[-2]) / count_KF
-    x_KF = masks_KFHW.sum(axis=-2) @ np.arange(masks_KFHW.shape[-1]) / count_KF
-    return np.stack([y_KF, x_KF], axis=-1)
+    centroids_KF2 = np.zeros((*masks_KFHW.shape[:2], 2))
+    for one in np.argwhere(area_KF > 0):
+        mask_HW = masks_KFHW[*one]
+        # Only the box around the mask is summed.
+        left, top, right, bottom = bounding_box(mask_HW) or (0, 0, 0, 0)
+        part_HW = mask_HW[top:bottom, left:right]
+        y = part_HW.sum(axis=1) @ np.arange(top, bottom)
+        x = part_HW.sum(axis=0) @ np.arange(left, right)
+        centroids_KF2[*one] = np.array([y, x]) / area_KF[*one]
+    return centroids_KF2

@@ -25,9 +25,13 @@ class Flicker(TemporalMetric):
         if len(frames) < 3:
             return np.nan
         before, middle, after = frames
-        up = np.minimum(middle - before, middle - after)
-        down = np.minimum(before - middle, after - middle)
-        return float((up.clip(min=0) + down.clip(min=0)).mean())
+        # How far the pixel is outside the range of its neighbors, in 8 bits without overflow.
+        lowest, highest = np.minimum(before, after), np.maximum(before, after)
+        outside = np.maximum(middle, highest)
+        outside -= highest
+        lowest -= np.minimum(middle, lowest)
+        outside += lowest  # one of them is zero
+        return float(outside.sum() / outside.size)
 
     def values(self) -> np.ndarray | None:
         """float64 `[F]`; NaN for the first and the last frame, which lack a neighbor."""

@@ -36,7 +36,15 @@ def mask_iou(masks_KFHW: np.ndarray, true_KFHW: np.ndarray) -> np.ndarray:
       ValueError: The masks are not bool, or not of one shape `[K, F, H, W]`.
     """
     check_masks(masks_KFHW, true_KFHW)
-    overlap_KF = (masks_KFHW & true_KFHW).sum(axis=(-2, -1))
-    union_KF = (masks_KFHW | true_KFHW).sum(axis=(-2, -1))
-    iou_KF = overlap_KF / np.maximum(union_KF, 1)
-    return np.where(true_KFHW.any(axis=(-2, -1)), iou_KF, np.nan)
+    true_KF, overlap_KF = areas(true_KFHW), areas(masks_KFHW & true_KFHW)
+    union_KF = areas(masks_KFHW) + true_KF - overlap_KF
+    return np.where(true_KF > 0, overlap_KF / np.maximum(union_KF, 1), np.nan)
+
+
+def areas(masks_KFHW: np.ndarray) -> np.ndarray:
+    """Number of pixels of each mask, int64 `[K, F]`.
+
+    For one mask at a time, NumPy counts 20 times as fast as it sums along axes.
+    """
+    counts = [[np.count_nonzero(mask_HW) for mask_HW in mask_FHW] for mask_FHW in masks_KFHW]
+    return np.array(counts, np.int64).reshape(masks_KFHW.shape[:2])

@@ -22,12 +22,11 @@ class TemporalMetric(VideoMetric):
         self._previous: list[np.ndarray] = []
 
     def last_frames(self, pixels: np.ndarray, count: int) -> list[np.ndarray]:
-        """The last `count` frames up to this one, int16 `[H, W, 3]`; fewer at the beginning.
+        """The last `count` frames up to this one, uint8 `[H, W, 3]`; fewer at the beginning.
 
         Raises:
           UserError: The frame has another size than the one before.
         """
-        pixels = pixels.astype(np.int16)
         if self._previous and self._previous[-1].shape != pixels.shape:
             sizes = self._previous[-1].shape[:2], pixels.shape[:2]
             raise UserError(f"frames of {sizes[0]} and {sizes[1]} in one video")
@@ -37,6 +36,8 @@ class TemporalMetric(VideoMetric):
 
 def nearest(masks: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes masks `[..., h, w]`: each new pixel is that of the nearest center."""
+    if masks.shape[-2:] == (height, width):
+        return masks
     rows = (2 * np.arange(height) + 1) * masks.shape[-2] // (2 * height)
     columns = (2 * np.arange(width) + 1) * masks.shape[-1] // (2 * width)
-    return masks[..., rows[:, None], columns]
+    return masks.take(rows, axis=-2).take(columns, axis=-1)

@@ -68,6 +68,21 @@ def test_background_is_what_no_object_covers():
     assert np.isnan(measured(frames, np.ones((3, 4, 6), bool))[1]).all()
 
 
+def test_eight_bits_measure_what_wider_integers_do():
+    rng = np.random.default_rng(0)
+    frames = rng.choice([0, 1, 127, 128, 254, 255], (6, 9, 7, 3))
+    objects = rng.random((6, 9, 7)) < 0.4
+    flicker, change = measured(frames, objects)
+    for f in range(1, 6):
+        background = ~(objects[f - 1] | objects[f])
+        assert change[f] == np.abs(frames[f] - frames[f - 1])[background].mean()
+    for f in range(1, 5):
+        before, middle, after = frames[f - 1 : f + 2]
+        up = np.minimum(middle - before, middle - after).clip(min=0)
+        down = np.minimum(before - middle, after - middle).clip(min=0)
+        assert flicker[f] == (up + down).mean()
+
+
 def test_sizes():
     np.testing.assert_array_equal(nearest(np.eye(2, dtype=bool), 4, 4)[0], [1, 1, 0, 0])
     with pytest.raises(ValueError, match="in one video"):
