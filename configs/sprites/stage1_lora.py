@@ -23,7 +23,7 @@ from flashmotion_jax.runtime.errors import UserError
 from .common import SCHEDULES, optimizer, stage1
 
 ADAPTER = next(iter(LORAS)).removesuffix("_lora")
-#: A fifth of the generator's width of 160, as rank 32 is a hundredth of that of Wan2.2.
+#: A sixth of the generator's width, as rank 32 is a hundredth of that of Wan2.2.
 RANK = 32
 #: LoRAs take the learning rate of an adapter from scratch: their matrices start from zero.
 RATE = 0
