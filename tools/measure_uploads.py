@@ -2,8 +2,9 @@
 
     python tools/measure_uploads.py files          one request each, in a process of its own
     python tools/measure_uploads.py load           uploads, parallel requests, slow clients
+    python tools/measure_uploads.py rounds [N]     the same 200 uploads again and again
 
-Both print tables for docs/results.md. Linux only.
+All print tables for docs/results.md. Linux only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -243,10 +246,10 @@ def slow_clients(port: int, count: int) -> list[socket.socket]:
     return clients
 
 
-def phases(address: str, port: int) -> Iterator[tuple[str, list[int]]]:
-    """Name of a phase and the statuses of its requests."""
+def kinds_of_requests() -> list[tuple[str, Parts, dict[str, str]]]:
+    """Seven kinds of uploads."""
     photo, labels = image(1500, 2000, noise=True), image(300, 400)
-    kinds = [
+    return [
         ("/api/image", [("image", "a.png", photo)], {}),
         imported("a.png", labels),
         imported("a.json", trajectory()),
@@ -255,6 +258,11 @@ def phases(address: str, port: int) -> Iterator[tuple[str, list[int]]]:
         imported("a.json", b"{"),
         ("/api/select", [("image", "a.png", labels)], {"x": "0.5", "y": "0.5"}),
     ]
+
+
+def phases(address: str, port: int) -> Iterator[tuple[str, list[int]]]:
+    """Name of a phase and the statuses of its requests."""
+    kinds = kinds_of_requests()
     yield "200 uploads, one after another", [post(address, *kinds[k % 7]) for k in range(200)]
     with ThreadPoolExecutor(50) as pool:
         found = list(pool.map(lambda k: post(address, *kinds[k % 7]), range(200)))
@@ -274,34 +282,60 @@ def phases(address: str, port: int) -> Iterator[tuple[str, list[int]]]:
         yield "200 uploads, 50 at a time, again", found
 
 
-def load() -> None:
-    """Runs a server, and prints a row per phase."""
+@contextmanager
+def serving() -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+    """An editor in a process of its own, its address and its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     with TemporaryDirectory() as home:
-        command = [sys.executable, str(Path(__file__).with_name("serve_editor.py"))]
-        server = subprocess.Popen([*command, str(port), home], text=True)
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("serve_editor.py")),
+            str(port),
+            home,
+        ]
+        server = subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
         try:
             while post(address, "/api/import", [("files", "a.json", trajectory())], {}) != 200:
                 time.sleep(0.5)
-            print(f"| start | | {' | '.join(map(str, usage(server)))} | |", flush=True)
-            start = time.perf_counter()
-            for name, statuses in phases(address, port):
-                counts = {status: statuses.count(status) for status in sorted(set(statuses))}
-                seconds = time.perf_counter() - start
-                time.sleep(1)
-                row = " | ".join(map(str, usage(server)))
-                print(f"| {name} | {counts} | {row} | {seconds:.0f} |", flush=True)
-                start = time.perf_counter()
+            yield server, address, port
         finally:
             server.terminate()
             server.wait()
 
 
+def load() -> None:
+    """Runs a server, and prints a row per phase."""
+    with serving() as (server, address, port):
+        print(f"| start | | {' | '.join(map(str, usage(server)))} | |", flush=True)
+        start = time.perf_counter()
+        for name, statuses in phases(address, port):
+            counts = {status: statuses.count(status) for status in sorted(set(statuses))}
+            seconds = time.perf_counter() - start
+            time.sleep(1)
+            row = " | ".join(map(str, usage(server)))
+            print(f"| {name} | {counts} | {row} | {seconds:.0f} |", flush=True)
+            start = time.perf_counter()
+
+
+def rounds(count: int) -> None:
+    """Sends the same uploads again and again, and prints the memory in use after each round."""
+    with serving() as (server, address, _), ThreadPoolExecutor(50) as pool:
+        kinds = kinds_of_requests()
+        for number in range(count):
+            list(pool.map(lambda k: post(address, *kinds[k % 7]), range(200)))
+            time.sleep(1)
+            server.send_signal(signal.SIGUSR1)
+            print(number + 1, server.stdout.readline().strip(), flush=True)
+
+
 def main() -> None:
     if sys.argv[1:2] == ["load"]:
         load()
+        return
+    if sys.argv[1:2] == ["rounds"]:
+        rounds(int(sys.argv[2]) if sys.argv[2:] else 12)
         return
     chosen = [name for name in CASES if not sys.argv[2:] or name in sys.argv[2:]]
     for name in chosen:

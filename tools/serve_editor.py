@@ -3,11 +3,14 @@
     python tools/serve_editor.py PORT HISTORY
     schemathesis run http://127.0.0.1:PORT/openapi.json --exclude-checks=... (docs/results.md)
 
-On SIGTERM it prints the growth of its memory, its open files and its threads as JSON.
+On SIGTERM it prints the growth of its memory, its open files and its threads as JSON. On SIGUSR1 it
+prints them, and the memory that is in use: what is allocated, without what the C library keeps.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import signal
 import sys
@@ -68,13 +71,39 @@ def usage() -> dict[str, int]:
     }
 
 
+class MallocInfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc: bytes and counts over all its arenas."""
+
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks")
+    _fields_ = [(name, ctypes.c_size_t) for name in (*_names, "fordblks", "keepcost")]
+
+
+def in_use() -> dict[str, int]:
+    """Memory that is allocated, after garbage was collected and free memory returned.
+
+    `blocks` counts those of Python's allocator for small objects; `malloc_mb` is what the C library
+    has given out, and `trimmed_mb` the resident size once it returned what it kept.
+    """
+    gc.collect()
+    library = ctypes.CDLL(None)
+    library.mallinfo2.restype = MallocInfo
+    info = library.mallinfo2()
+    library.malloc_trim(0)
+    return {
+        "blocks": sys.getallocatedblocks(),
+        "malloc_mb": (info.uordblks + info.hblkhd) // 2**20,
+        "kept_mb": info.fordblks // 2**20,
+        "trimmed_mb": usage()["resident_mb"],
+    }
+
+
 def main() -> None:
     port, home = int(sys.argv[1]), Path(sys.argv[2])
     app = make_app(GrayGenerator(), home)
     config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     before = usage()
-    signal.signal(signal.SIGUSR1, lambda *_: print(json.dumps(usage()), flush=True))
+    signal.signal(signal.SIGUSR1, lambda *_: print(json.dumps(usage() | in_use()), flush=True))
     server.run()
     print(json.dumps({"before": before, "after": usage()}), flush=True)
 

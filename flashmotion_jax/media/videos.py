@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from tokenize import TokenError
@@ -24,12 +24,89 @@ FPS = 24.0
 """Frames per second of Wan2.2-TI2V-5B, and of frames that are stored without a rate."""
 
 
-def read_video(path: str | Path) -> tuple[np.ndarray, float]:
-    """Reads all frames of a video file, a folder of PNGs or an npy array.
+class VideoFrames:
+    """The frames of a video, which are read whenever they are iterated over.
+
+    A frame is uint8 [H, W, 3], upright as players show it. All have one size, and together they
+    have no more pixels than the active limits allow.
 
     Args:
       path: A video file (MP4, MOV, MKV, WebM, AVI or GIF), a folder whose images are the frames
         in the order of their names, or an `.npy` file of uint8 [F, H, W, 3].
+
+    Attributes:
+      fps: Frames per second; `FPS` for a folder or an npy, and before a file was read.
+
+    Raises:
+      UserError: The path is missing. Iterating raises it where the path holds no frames, or cannot
+        be decoded.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.fps = FPS
+        if not self.path.is_dir() and not self.path.is_file():
+            raise UserError(
+                f"no video at {path}: give a video file, a folder of PNGs or an .npy file"
+            )
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (frame for frame, _ in self._counted())
+
+    def read(self) -> np.ndarray:
+        """All frames, uint8 [F, H, W, 3], which are never in memory twice."""
+        stacked, count = np.empty((0, 0, 0, 3), np.uint8), 0
+        for frame, expected in self._counted():
+            if not count:
+                stacked = np.empty((max(expected, 1), *frame.shape), np.uint8)
+            if count == len(stacked):
+                stacked = np.concatenate([stacked, np.empty_like(stacked)])
+            stacked[count] = frame
+            count += 1
+        return stacked[:count]
+
+    def _counted(self) -> Iterator[tuple[np.ndarray, int]]:
+        """The frames, each with the expected number of frames, or a guess of it."""
+        path = self.path
+        shape: tuple[int, ...] = ()
+        for count, (frame, expected) in enumerate(self._unchecked(), start=1):
+            check_video_size(max(count, expected), frame.shape[0], frame.shape[1], path)
+            if shape and frame.shape != shape:
+                sizes = sorted({frame.shape[:2], shape[:2]})
+                raise UserError(
+                    f"the frames of {path} have the sizes (height, width) {sizes}: all frames of a "
+                    "video need one size"
+                )
+            shape = frame.shape
+            yield frame, expected
+        if not shape:
+            raise UserError(f"{path} holds no frames: give a whole file")
+
+    def _unchecked(self) -> Iterator[tuple[np.ndarray, int]]:
+        path = self.path
+        if path.is_dir():
+            files = image_files(path)
+            if not files:
+                raise UserError(f"{path} holds no images: expected frames such as frame_00000.png")
+            yield from ((read_image(file), len(files)) for file in files)
+        elif path.suffix.lower() == ".npy":
+            mapped = open_array(path)
+            check_frames(mapped, str(path))
+            yield from ((np.array(frame), len(mapped)) for frame in mapped)
+        else:
+            with open_video(path) as (container, stream):
+                header = stream.codec_context
+                # stream.frames is 0 if the header has no number of frames.
+                check_video_size(stream.frames, header.height, header.width, path)
+                self.fps = float(stream.guessed_rate or FPS)
+                yield from ((one, stream.frames) for one in decode(container, stream, path))
+
+
+def read_video(path: str | Path) -> tuple[np.ndarray, float]:
+    """Reads all frames of a video file, a folder of PNGs or an npy array.
+
+    Args:
+      path: See `VideoFrames`.
 
     Returns:
       The frames, uint8 [F, H, W, 3], upright as players show them, and the frames per second (`FPS`
@@ -39,14 +116,8 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
       UserError: The path is missing, holds no frames, cannot be decoded, or is larger than the
         active limits allow.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path), FPS
-    if not path.is_file():
-        raise UserError(f"no video at {path}: give a video file, a folder of PNGs or an .npy file")
-    frames, fps = _read_npy(path) if path.suffix.lower() == ".npy" else _read_file(path)
-    check_frames(frames, str(path))
-    return frames, fps
+    frames = VideoFrames(path)
+    return frames.read(), frames.fps
 
 
 def open_array(path: Path) -> np.ndarray:
@@ -66,58 +137,6 @@ def open_array(path: Path) -> np.ndarray:
         if is_transient(error):
             raise
         raise UserError(f"{path} is not a readable array ({error}): give a whole file") from error
-
-
-def _read_npy(path: Path) -> tuple[np.ndarray, float]:
-    mapped = open_array(path)
-    check_frames(mapped, str(path))
-    num_frames, height, width, _ = mapped.shape
-    check_video_size(num_frames, height, width, path)
-    return np.array(mapped), FPS
-
-
-def _read_file(path: Path) -> tuple[np.ndarray, float]:
-    with open_video(path) as (container, stream):
-        header = stream.codec_context
-        # stream.frames is 0 if the header has no number of frames.
-        check_video_size(stream.frames, header.height, header.width, path)
-        frames = _stack(decode(container, stream, path), stream.frames, path)
-        return frames, float(stream.guessed_rate or FPS)
-
-
-def _read_folder(path: Path) -> np.ndarray:
-    files = image_files(path)
-    if not files:
-        raise UserError(f"{path} holds no images: expected frames such as frame_00000.png")
-    return _stack(map(read_image, files), len(files), path)
-
-
-def _stack(frames: Iterable[np.ndarray], expected: int, path: Path) -> np.ndarray:
-    """Stacks frames as they come, so that they are never in memory twice.
-
-    Args:
-      frames: uint8 [H, W, 3] each.
-      expected: Their number, or a guess.
-      path: Where they come from, in messages.
-    """
-    stacked, count = np.empty((0, 0, 0, 3), np.uint8), 0
-    for frame in frames:
-        check_video_size(max(count + 1, expected), frame.shape[0], frame.shape[1], path)
-        if not count:
-            stacked = np.empty((max(expected, 1), *frame.shape), np.uint8)
-        if frame.shape != stacked.shape[1:]:
-            sizes = sorted({frame.shape[:2], stacked.shape[1:3]})
-            raise UserError(
-                f"the frames of {path} have the sizes (height, width) {sizes}: all frames of a "
-                "video need one size"
-            )
-        if count == len(stacked):
-            stacked = np.concatenate([stacked, np.empty_like(stacked)])
-        stacked[count] = frame
-        count += 1
-    if not count:
-        raise UserError(f"{path} holds no frames: give a whole file")
-    return stacked[:count]
 
 
 def write_video(

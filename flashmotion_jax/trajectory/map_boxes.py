@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,7 @@ class _Axis:
 
 
 def boxes_of_label(
-    labels_FHW: np.ndarray,
+    labels: Sequence[np.ndarray],
     label: int,
     times_F: np.ndarray,
     radius_F: np.ndarray,
@@ -49,7 +50,7 @@ def boxes_of_label(
     appears.
 
     Args:
-      labels_FHW: Labels of pixels, 0 for the background.
+      labels: Labels of the pixels of each frame, [H, W], 0 for the background.
       label: Of the object.
       times_F: Increasing frame numbers.
       radius_F: Radius of the strokes of outlines on each frame; -1: the frame shows masks.
@@ -58,9 +59,9 @@ def boxes_of_label(
     Returns:
       float64 [F, 4], (x0, y0, x1, y1) in pixels, with x0 <= x1 and y0 <= y1.
     """
-    size = labels_FHW.shape[2], labels_FHW.shape[1]
-    seen = np.full((2, len(labels_FHW), 5), np.nan)
-    for f, labels_HW in enumerate(labels_FHW):
+    height, width = labels[0].shape
+    seen = np.full((2, len(labels), 5), np.nan)
+    for f, labels_HW in enumerate(labels):
         box = bounding_box(labels_HW == label)
         if box is not None:
             over = labels_HW > 0 if radius_F[f] < 0 else np.isin(labels_HW, covering)
@@ -72,7 +73,7 @@ def boxes_of_label(
     boxes_F4 = np.stack([intervals[0][0], intervals[1][0], intervals[0][1], intervals[1][1]], 1)
     is_cut_F = np.isinf([[a.low_slack_F, a.high_slack_F] for a in axes]).reshape(4, -1).max(axis=0)
     margin = int(radius_F.max()) + 2
-    _move_on(boxes_F4, ~np.isnan(axes[0].low_F), is_cut_F, times_F, size, margin)
+    _move_on(boxes_F4, ~np.isnan(axes[0].low_F), is_cut_F, times_F, (width, height), margin)
     return boxes_F4
 
 
@@ -81,10 +82,10 @@ def _seen_interval(
 ) -> tuple[float, float, float, float, float]:
     """The fields of an `_Axis`, along x, for one frame."""
     x0, y0, x1, y1 = box
-    slack = [
-        _slack(own_HW[:, ::-1], over_HW[:, ::-1], own_HW.shape[1] - x0, y0, y1, radius < 0),
-        _slack(own_HW, over_HW, x1, y0, y1, radius < 0),
-    ]
+    width = own_HW.shape[1]
+    mirrored = own_HW[:, ::-1], over_HW[:, ::-1], (width - x1, y0, width - x0, y1)
+    sides = (mirrored, (own_HW, over_HW, box))
+    slack = [_slack(own, over, seen, radius < 0) for own, over, seen in sides]
     if radius < 0:
         # Nothing hides both sides of an object: it is in front.
         if all(0 < beyond < np.inf for beyond in slack):
@@ -93,14 +94,43 @@ def _seen_interval(
     spans_y = y0 == 0 and y1 == own_HW.shape[0]
     if spans_y and x1 - x0 <= 2 * radius + 1:
         return x0 + radius, x1 - 1 - radius, np.inf, np.inf, (x0 + x1 - 1) / 2
-    low, high = x0 + radius, x1 - 1 - radius
+    hidden = [0, 0]
+    for k, (own, over, seen) in enumerate(sides):
+        columns = _hidden_columns(own, over, seen, radius) if slack[k] > 0 else None
+        if columns is not None:
+            slack[k], hidden[k] = 0.0, columns
+    low, high = x0 + radius - hidden[0], x1 - 1 - radius + hidden[1]
     return min(low, high), max(low, high), slack[0], slack[1], np.nan
 
 
+def _hidden_columns(
+    own_HW: np.ndarray, over_HW: np.ndarray, box: tuple[int, int, int, int], radius: int
+) -> int | None:
+    """How many columns of the stroke along an outline's last edge others hide.
+
+    Returns:
+      None where none of the stroke, or not its inner border, is seen, or it leaves the image.
+    """
+    x0, y0, x1, y1 = box
+    height, width = own_HW.shape
+    stroke = 2 * radius + 1
+    if x1 == width or x1 - x0 <= stroke:
+        return None
+    # Rows that the strokes along the other two edges do not reach.
+    first, last = y0 + stroke * (y0 > 0), y1 - stroke * (y1 < height)
+    is_beside_H = ~own_HW[:, x0 + stroke : x1 - stroke].any(axis=1)
+    rows = first + np.flatnonzero((is_beside_H & own_HW[:, x1 - 1])[first:last])
+    inwards = own_HW[rows, x1 - 1 - stroke : x1][:, ::-1]
+    seen = inwards.argmin(axis=1)
+    seen = seen[(seen > 0) & ~over_HW[rows, x1 - 1 - seen]]
+    return stroke - int(seen.max()) if len(seen) else None
+
+
 def _slack(
-    own_HW: np.ndarray, over_HW: np.ndarray, end: int, y0: int, y1: int, is_mask: bool
+    own_HW: np.ndarray, over_HW: np.ndarray, box: tuple[int, int, int, int], is_mask: bool
 ) -> float:
-    """How far an object that is seen up to column `end` may reach beyond it."""
+    """How far an object that is seen in a box may reach beyond its last column."""
+    _, y0, end, y1 = box
     height, width = own_HW.shape
     if end == width:
         return np.inf

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
@@ -16,38 +19,41 @@ _TOLERANCE = 7
 _SNAP_EXACT, _SNAP_LOSSY, _SNAP_ALL = 4, 7, 11
 _DARK = 24
 _MAX_COLORS = 8000
-#: Ids whose default colors are far enough apart for a frame to be taken as exact.
+#: Ids whose default colors are far enough apart for a frame to be taken as exact, and the largest
+#: number of colors in exact frames.
 _DISTINCT_IDS = 300
 
 # Values of the lookup table: flags, and a label above them.
 _KNOWN, _MIXED, _INEXACT, _LABEL_SHIFT = 1, 2, 4, 3
 
 
-def label_maps(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def label_maps(frames: Iterable[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
     """Finds the object of each pixel of a map video.
 
-    Colors are taken from frame 0, see `find_colors`; if it is exact, those of objects that are
-    first seen on later frames are added.
+    Colors are taken from frame 0, see `find_colors`; if all frames are exact, those of objects that
+    are first seen on later frames are added.
 
     Args:
-      frames: uint8 [F, H, W, 3].
+      frames: uint8 [H, W, 3] each; iterated up to three times.
 
     Returns:
-      Labels, unsigned [F, H, W], 0 for the background and 1 + k for color k; colors, uint8 [C, 3].
+      Labels of each frame, unsigned [H, W], 0 for the background and 1 + k for color k; colors,
+      uint8 [C, 3].
 
     Raises:
       UserError: Frame 0 shows no object.
     """
-    seen_C3, is_exact = _seen_colors(frames[0])
+    seen_C3, starts_exact = _seen_colors(next(iter(frames)))
     if not len(seen_C3):
         raise UserError("frame 0 is black; the first frame of a map video must show colored masks")
-    if is_exact:
-        seen_C3 = _with_later_colors(frames, seen_C3)
+    all_C3 = _with_later_colors(frames, seen_C3) if starts_exact else None
+    is_exact = all_C3 is not None
+    seen_C3 = seen_C3 if all_C3 is None else all_C3
     labels = label_frames(frames, seen_C3, is_exact)
-    named_C3 = _named(seen_C3, is_exact)
-    colors_C3, merged_C = _distinct(named_C3)
+    colors_C3, merged_C = _distinct(_named(seen_C3, starts_exact))
     if len(colors_C3) < len(seen_C3):
-        labels = np.concatenate([[0], 1 + merged_C]).astype(labels.dtype)[labels]
+        merged = np.concatenate([[0], 1 + merged_C]).astype(labels[0].dtype)
+        labels = [merged[labels_HW] for labels_HW in labels]
     return labels, colors_C3
 
 
@@ -58,7 +64,7 @@ def exact_maps(frames: np.ndarray) -> np.ndarray:
       UserError: Frame 0 shows no object.
     """
     seen_C3, is_exact = _seen_colors(frames[0])
-    if is_exact and len(seen_C3):
+    if is_exact and len(seen_C3) and _with_later_colors(frames, seen_C3) is not None:
         return frames
     labels, colors_C3 = label_maps(frames)
     codes = np.concatenate([np.zeros(1, np.uint32), _packed(colors_C3)])
@@ -89,7 +95,9 @@ def find_colors(frame_HW3: np.ndarray) -> np.ndarray:
     return _distinct(_named(*_seen_colors(frame_HW3)))[0]
 
 
-def label_frames(frames: np.ndarray, colors_C3: np.ndarray, is_exact: bool = False) -> np.ndarray:
+def label_frames(
+    frames: Iterable[np.ndarray], colors_C3: np.ndarray, is_exact: bool = False
+) -> list[np.ndarray]:
     """Assigns each pixel to an object.
 
     Pixels close to a color get its label. Mixtures next to them get the label of the neighbor if
@@ -97,22 +105,23 @@ def label_frames(frames: np.ndarray, colors_C3: np.ndarray, is_exact: bool = Fal
     colors only are labeled directly.
 
     Args:
-      frames: uint8 [F, H, W, 3].
+      frames: uint8 [H, W, 3] each.
       colors_C3: uint8, the colors in the frames.
       is_exact: The frames are not lossy: other colors are those of objects that are not on frame 0,
         and get label 0.
 
     Returns:
-      Unsigned [F, H, W]: 0 for the background, 1 + index of the color for objects.
+      Unsigned [H, W] for each frame: 0 for the background, 1 + index of the color for objects.
     """
     table = np.concatenate([np.zeros((1, 3)), colors_C3]).astype(np.int16)
     # Which label a color has is found once for each color that occurs; black has label 0.
     lookup = np.zeros(1 << 24, np.uint16)
     lookup[0] = _KNOWN
-    num_frames, height, width = frames.shape[:3]
-    size = height * width
-    labels = np.zeros((num_frames, size + -size % 8), np.uint8 if len(table) <= 256 else np.uint16)
-    for frame_HW3, labels_P in zip(frames, labels, strict=True):
+    labels = []
+    for frame_HW3 in frames:
+        height, width = frame_HW3.shape[:2]
+        size = height * width
+        labels_P = np.zeros(size + -size % 8, np.uint8 if len(table) <= 256 else np.uint16)
         filled, codes_B8 = _colored_blocks(frame_HW3)
         found_B8 = lookup[codes_B8]
         if not found_B8.all():
@@ -120,13 +129,14 @@ def label_frames(frames: np.ndarray, colors_C3: np.ndarray, is_exact: bool = Fal
             lookup[new] = _looked_up(_unpacked(new), table, is_exact)
             found_B8 = lookup[codes_B8]
         labels_P.reshape(-1, 8)[filled] = found_B8 >> _LABEL_SHIFT
+        labels_HW = labels_P[:size].reshape(height, width)
         if not is_exact and (found_B8 & _INEXACT).any():
             mixed = np.flatnonzero((found_B8 & _MIXED).ravel() != 0)
             brightness = _unpacked(codes_B8.ravel()[mixed]).max(axis=-1, initial=0)
-            labels_HW = labels_P[:size].reshape(height, width)
             at = 8 * filled[mixed // 8] + mixed % 8
             _clean(labels_HW, at, brightness, table.max(axis=-1))
-    return labels[:, :size].reshape(num_frames, height, width)
+        labels.append(labels_HW)
+    return labels
 
 
 def _clean(
@@ -200,22 +210,23 @@ def _seen_colors(frame_HW3: np.ndarray) -> tuple[np.ndarray, bool]:
     return _clusters(frame_HW3), False
 
 
-def _with_later_colors(frames: np.ndarray, seen_C3: np.ndarray) -> np.ndarray:
-    """The colors of frame 0, followed by those of objects that are only on other exact frames.
+def _with_later_colors(frames: Iterable[np.ndarray], seen_C3: np.ndarray) -> np.ndarray | None:
+    """The colors of frame 0, followed by those that are only on other frames; None: are lossy.
 
-    A color near one of frame 0 is that one, rounded, unless both are on the same frame.
+    Outlines are too thin for their shape to tell whether a frame is exact. Lossy compression makes
+    dark colors beside edges, or many.
     """
-    least = _least_area(frames.shape[1:])
-    for frame_HW3 in frames[1:]:
-        codes, counts = np.unique(_colored_blocks(frame_HW3)[1], return_counts=True)
-        there_C = np.isin(_packed(seen_C3), codes)
-        colors_P3 = _unpacked(codes[(codes > 0) & (counts >= least)])
-        apart_PC = np.abs(colors_P3[:, None] - seen_C3.astype(np.int16)).max(axis=-1)
-        is_rounded_PC = (apart_PC == 0) | ((apart_PC <= _SNAP_EXACT) & ~there_C)
-        is_new_P = ~is_rounded_PC.any(axis=1)
-        if is_new_P.any() and _seen_colors(frame_HW3)[1]:
-            seen_C3 = np.concatenate([seen_C3, colors_P3[is_new_P].astype(np.uint8)])
-    return seen_C3
+    codes_C = _packed(seen_C3)
+    is_known = np.zeros(1 << 24, bool)
+    is_known[0] = is_known[codes_C] = True
+    for frame_HW3 in islice(frames, 1, None):
+        codes_B8 = _colored_blocks(frame_HW3)[1]
+        new = np.unique(codes_B8[~is_known[codes_B8]])
+        is_known[new] = True
+        codes_C = np.concatenate([codes_C, new])
+        if len(codes_C) > _DISTINCT_IDS or (_unpacked(new).max(axis=-1) <= _DARK).any():
+            return None
+    return _unpacked(codes_C).astype(np.uint8)
 
 
 def _flat_codes(frame_HW3: np.ndarray, tolerance: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from flashmotion_jax.config import MapKind
 from flashmotion_jax.media.frames import VIDEO_SUFFIXES, image_files
 from flashmotion_jax.media.images import IMAGE_SUFFIXES
-from flashmotion_jax.media.videos import open_array, read_video, write_video
+from flashmotion_jax.media.videos import VideoFrames, open_array, read_video, write_video
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.drawing import stroke_radius
 from flashmotion_jax.trajectory.formats.base import (
@@ -53,11 +53,12 @@ def read_magicmotion(
     Raises:
       UserError: The video cannot be read, or its first frame shows no object.
     """
-    labels_FHW, colors_C3, fps = _read_labels(path)
-    num_frames, height, width = labels_FHW.shape
-    drawn_F = labels_FHW.any(axis=(1, 2))
+    frames = VideoFrames(path)
+    labels, colors_C3 = _read_labels(frames)
+    height, width = labels[0].shape
+    drawn_F = np.array([labels_HW.any() for labels_HW in labels])
     shown = np.flatnonzero(drawn_F)
-    shown_FHW = labels_FHW if drawn_F.all() else labels_FHW[shown]
+    shown_labels = [labels[frame] for frame in shown]
     size = np.array([width, height] * 2)
     radius = stroke_radius(height, width)
     # Frame 0 shows masks.
@@ -67,28 +68,28 @@ def read_magicmotion(
     objects = []
     for label, (object_id, color) in enumerate(identities, start=1):
         covering = 1 + np.flatnonzero(ids > object_id)
-        boxes_F4 = boxes_of_label(shown_FHW, label, shown, radius_F, covering)
+        boxes_F4 = boxes_of_label(shown_labels, label, shown, radius_F, covering)
         # Where an object has left for good it may have gone further than the format allows.
         boxes_F4 = np.clip(boxes_F4 / size, -10, 11)
         keyframes = keyframes_from_boxes(shown, boxes_F4, tolerance / size)
-        mask = Mask.from_array(labels_FHW[0] == label) if (labels_FHW[0] == label).any() else None
+        mask = Mask.from_array(labels[0] == label) if (labels[0] == label).any() else None
         objects.append(TrackedObject(object_id, keyframes, f"object {object_id}", color, mask))
     return Trajectory(
         canvas=Canvas(width, height),
-        num_frames=num_frames,
-        fps=fps,
+        num_frames=len(labels),
+        fps=frames.fps,
         objects=tuple(sorted(objects, key=lambda item: item.id)),
         sparse_frames=None if drawn_F.all() else tuple(shown.tolist()),
     )
 
 
-def _read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray, float]:
-    """`label_maps` of a video, whose frames are freed, and its rate."""
-    frames, fps = read_video(path)
+def _read_labels(frames: VideoFrames) -> tuple[list[np.ndarray], np.ndarray]:
     try:
-        return *label_maps(frames), fps
+        return label_maps(frames)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        message = str(error)
+        named = message if str(frames.path) in message else f"{frames.path}: {message}"
+        raise UserError(named) from None
 
 
 def write_magicmotion(trajectory: Trajectory, path: str | Path, map_kind: MapKind = "box") -> None:

@@ -20,6 +20,7 @@ from flashmotion_jax.trajectory import (
     load_maps,
     render,
 )
+from flashmotion_jax.trajectory.drawing import stroke_radius
 from flashmotion_jax.trajectory.formats import (
     ImportOptions,
     find_format,
@@ -98,6 +99,80 @@ def test_a_color_that_is_hidden_on_frame_0_is_not_taken_for_one_near_it(tmp_path
     imported = read_magicmotion(tmp_path / "maps", map_kind="mask")
     assert [item.rgb for item in imported.objects] == [near, hidden]
     np.testing.assert_allclose(pixels(imported, 0), [[10, 10, 30, 30]] * 3, atol=0.45)
+
+
+@pytest.mark.parametrize("is_near_there", [False, True])
+def test_an_outline_that_is_hidden_on_frame_0_is_not_taken_for_one_near_it(
+    tmp_path: Path, is_near_there: bool
+):
+    still, away = Keyframe(0, (0.1, 0.1, 0.3, 0.4)), Keyframe(1, (1.5, 0.1, 1.7, 0.4))
+    near = (still,) if is_near_there else (still, away)
+    hidden = Keyframe(0, (0.5, 0.5, 0.7, 0.8)), Keyframe(1, (0.4, 0.5, 0.6, 0.8))
+    objects = (
+        TrackedObject(1, near, color="#00ff47"),
+        TrackedObject(2, (hidden[0],)),  # the first of equal areas is painted last
+        TrackedObject(3, hidden, color="#00ff44"),
+    )
+    original = Trajectory(Canvas(120, 100), 4, 8.0, objects)
+    write_video(tmp_path / "maps", render(original, 100, 120))
+    imported = read_magicmotion(tmp_path / "maps")
+    assert [item.rgb for item in imported.objects] == [(0, 255, 71), (128, 80, 80), (0, 255, 68)]
+    np.testing.assert_allclose(pixels(imported, 2)[1:], pixels(original, 2)[1:], atol=1)
+    if is_near_there:
+        np.testing.assert_allclose(pixels(imported, 0), pixels(original, 0), atol=1)
+
+
+@pytest.mark.parametrize("side", [0, 1, 2, 3])
+@pytest.mark.parametrize(("size", "over"), [(120, 1), (240, 1), (240, 2)])
+def test_a_stroke_beside_or_under_another_is_where_it_is(
+    tmp_path: Path, side: int, size: int, over: int
+):
+    """Another object's stroke begins `over` pixels beyond the middle of an edge."""
+    radius = stroke_radius(size, size)
+    box = np.array([40, 40, 90, 80])
+    other = np.array([44, 44, 86, 76])
+    sign = 1 if side > 1 else -1
+    other[side] = box[side] + sign * (over + radius)
+    other[side - 2] = other[side] + sign * 20
+    other[[side % 2, side % 2 + 2]].sort()
+    other = np.sort(other.reshape(2, 2), axis=0).ravel()
+    # On frame 0 another size, so that only the frame itself tells where the edge is.
+    first = Keyframe(0, (30 / size, 30 / size, 60 / size, 55 / size), "hold")
+    objects = (
+        TrackedObject(1, (first, Keyframe(1, tuple(box / size)))),
+        TrackedObject(
+            2, (Keyframe(0, (0.8, 0.8, 0.9, 0.9), "hold"), Keyframe(1, tuple(other / size)))
+        ),
+    )
+    original = Trajectory(Canvas(size, size), 3, 8.0, objects)
+    write_magicmotion(original, tmp_path / "maps")
+    imported = read_magicmotion(tmp_path / "maps")
+    np.testing.assert_allclose(pixels(imported, 0)[1:], pixels(original, 0)[1:], atol=0.5)
+
+
+@pytest.mark.parametrize("map_kind", ["box", "filled_box"])
+@pytest.mark.parametrize("crf", [4, 18, 34])
+def test_a_lossy_video_whose_first_frame_is_exact(tmp_path: Path, map_kind: MapKind, crf: int):
+    """Squares on the grid of x264's blocks come back exactly, what follows does not."""
+    ends = ((16, 16, 48, 48), (16, 16, 48, 48)), ((64, 32, 96, 64), (112, 32, 144, 64))
+    objects = tuple(
+        TrackedObject(
+            k,
+            tuple(
+                Keyframe(6 * n, (x0 / 160, y0 / 96, x1 / 160, y1 / 96))
+                for n, (x0, y0, x1, y1) in enumerate(both)
+            ),
+            color=color,
+        )
+        for k, (both, color) in enumerate(zip(ends, ("#ff0000", "#000080"), strict=True), start=1)
+    )
+    original = Trajectory(Canvas(160, 96), 7, 8.0, objects)
+    maps = render(original, 96, 160, map_kind)
+    encode(tmp_path / "maps.mp4", maps, "libx264", "yuv444p", {"crf": str(crf)})
+    imported = read_magicmotion(tmp_path / "maps.mp4", map_kind)
+    assert len(imported.objects) == 2
+    for k in range(2):
+        np.testing.assert_allclose(pixels(imported, k), pixels(original, k), atol=1)
 
 
 @pytest.mark.parametrize("map_kind", ["box", "filled_box", "mask"])
@@ -220,11 +295,17 @@ def test_other_containers_are_read(tmp_path: Path, name: str):
     assert (loaded != maps).any(axis=-1).sum() <= 0.2 * maps.any(axis=-1).sum()
 
 
-def encode(path: Path, frames: np.ndarray, codec: str) -> None:
+def encode(
+    path: Path,
+    frames: np.ndarray,
+    codec: str,
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+) -> None:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=8, bit_rate=8_000_000)
+        stream = container.add_stream(codec, rate=8, bit_rate=8_000_000, options=options or {})
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixel_format
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
