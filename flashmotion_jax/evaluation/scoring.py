@@ -67,9 +67,9 @@ def score_frames(frames: Iterable[Frame], bench: str) -> dict[str, np.ndarray]:
 class Scorer:
     """Scores videos of any size.
 
-    What is compared shows the same part of the picture. Masks that were found go back through the
-    crop, to the size of the benchmark's, by nearest neighbor. The benchmark's frames go through it,
-    so that a perfect video has the same pixels.
+    What is compared shows the same part of the picture. Masks are compared on the pixels of the
+    benchmark or the video, whichever has fewer; the benchmark's frames, on those of the video. So a
+    perfect video has the same masks and pixels.
 
     Attributes:
       predictions: Folder with `<id>.mp4`, `<id>.mkv`, or a folder `<id>` of images.
@@ -132,9 +132,7 @@ class Scorer:
         for index, (pixels, masks), true_pixels in zip(wanted, generated, truth, strict=False):
             true_masks = None
             if index < len(item.masks) and fit is not None:
-                true_masks = next(masks_of)[:, *fit.visible_pixels]
-            if masks is not None and fit is not None:
-                masks = fit.masks_back(masks)[:, *fit.visible_pixels]
+                true_masks, masks = fit.compared(next(masks_of), masks)
             yield Frame(
                 pixels,
                 true_pixels,

@@ -27,7 +27,7 @@ from flashmotion_jax.runtime.hashing import file_sha256
 from flashmotion_jax.runtime.json_files import parse_json
 
 #: Version of the stored scores; raised when the same inputs would give other ones.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,14 @@ class Fit:
         if frames.ndim == 3:
             return self.apply(frames[None], nearest)[0]
         check_frames(frames, "frames")
+        if nearest:
+            sizes = zip(self._centers(), frames.shape[1:3], strict=True)
+            rows, columns = (pick_pixels(centers, length) for centers, length in sizes)
+            return frames[:, rows[:, None], columns]
         (height, width), (top, left) = self.target, self.offset
-        resample = Image.Resampling.NEAREST if nearest else Image.Resampling.LANCZOS
         fitted = np.empty((len(frames), height, width, 3), np.uint8)
         for source, target in zip(frames, fitted, strict=True):
-            resized = Image.fromarray(source).resize(self.resized[::-1], resample)
+            resized = Image.fromarray(source).resize(self.resized[::-1], Image.Resampling.LANCZOS)
             target[:] = np.asarray(resized.crop((left, top, left + width, top + height)))
         return fitted
 
@@ -106,27 +109,47 @@ class Fit:
         Returns:
           bool [..., height, width].
         """
-        (height, width), (top, left) = self.resized, self.offset
-        rows = (np.arange(self.target[0]) + 0.5 + top) / height
-        columns = (np.arange(self.target[1]) + 0.5 + left) / width
-        return _pick(masks, rows, columns)
+        return _pick(masks, *self._centers())
 
-    def masks_back(self, masks: np.ndarray) -> np.ndarray:
-        """Brings masks of the target back to the source by nearest neighbor.
+    def compared(
+        self, masks: np.ndarray, found: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The part of masks that the target shows, as they are compared with those found in it.
+
+        Along each axis, masks are compared on the pixels of the source or the target, whichever
+        has fewer there. On more, the same picture would have other edges.
 
         Args:
-          masks: bool [..., h, w], which show all of the target; h and w may differ from its size.
+          masks: bool [..., h, w], which show all of the source.
+          found: bool [..., h, w], which show all of the target; h and w may differ from its size.
 
         Returns:
-          bool [..., height, width] of the source, False outside its `visible` part.
+          Both, bool [..., rows, columns], by nearest neighbor. Without found masks, the pixels are
+          those of the masks.
         """
-        return _pick(masks, *self._positions_in_target())
+        of_masks, of_found = [], []
+        most = (2**30, 2**30) if found is None else found.shape[-2:]
+        for axis in range(2):
+            count, resized, offset = masks.shape[-2:][axis], self.resized[axis], self.offset[axis]
+            target = self.target[axis]
+            if most[axis] * resized < count * target:
+                in_target = (np.arange(most[axis]) + 0.5) / most[axis]
+                in_source = (in_target * target + offset) / resized
+            else:
+                in_source = (np.arange(count) + 0.5) / count
+                in_target = (in_source * resized - offset) / target
+                is_shown = (in_target >= 0) & (in_target < 1)
+                in_source, in_target = in_source[is_shown], in_target[is_shown]
+            of_masks.append(in_source)
+            of_found.append(in_target)
+        return _pick(masks, *of_masks), None if found is None else _pick(found, *of_found)
 
-    @property
-    def visible_pixels(self) -> tuple[slice, slice]:
-        """The rows and columns of the source whose centers are in the target."""
-        seen = [np.flatnonzero((x >= 0) & (x < 1)) for x in self._positions_in_target()]
-        rows, columns = (slice(int(index[0]), int(index[-1]) + 1) for index in seen)
+    def _centers(self) -> tuple[np.ndarray, np.ndarray]:
+        """The centers of the target's rows and columns, as fractions of the source."""
+        sides = zip(self.target, self.resized, self.offset, strict=True)
+        rows, columns = (
+            (np.arange(target) + 0.5 + offset) / resized for target, resized, offset in sides
+        )
         return rows, columns
 
     def points_back(self, points: np.ndarray) -> np.ndarray:
@@ -134,15 +157,6 @@ class Fit:
         (height, width), (top, left) = self.resized, self.offset
         scale = np.array([self.source[1] / width, self.source[0] / height])
         return (points + np.array([left, top])) * scale
-
-    def _positions_in_target(self) -> tuple[np.ndarray, np.ndarray]:
-        """The centers of the source's rows and columns, as fractions of the target."""
-        sides = zip(self.source, self.target, self.resized, self.offset, strict=True)
-        rows, columns = (
-            ((np.arange(source) + 0.5) / source * resized - offset) / target
-            for source, target, resized, offset in sides
-        )
-        return rows, columns
 
 
 def fit_frames(
@@ -160,8 +174,11 @@ def fit_frames(
 
 
 def pick_pixels(positions: np.ndarray, length: int) -> np.ndarray:
-    """Converts positions in 0..1 to indices of `length` pixels; outside, the index is `length`."""
-    index = np.floor(positions * length)
+    """Converts positions in 0..1 to indices of `length` pixels; outside, the index is `length`.
+
+    A position between two pixels belongs to the second, also if it was rounded down.
+    """
+    index = np.floor(positions * length + 1e-6)
     return np.where((index >= 0) & (index < length), index, length).astype(int)
 
 

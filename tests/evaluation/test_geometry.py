@@ -24,6 +24,8 @@ CASES = [
     ((480, 854), "model", "stretch"),
     ((854, 480), "model", "stretch"),
     ((600, 800), "image", "stretch"),
+    ((1080, 1920), "image", "crop"),
+    ((1080, 1920), "model", "stretch"),
 ]
 
 
@@ -103,8 +105,8 @@ def test_a_perfect_video_scores_1(tmp_path, monkeypatch, size, size_from, resize
     assert results.protocol.resize == resize
     (score,) = results.scores
     for name in ("mask_iou", "box_iou"):
-        assert np.nanmin(score.values[name]) > 0.985 and np.nanmean(score.values[name]) > 0.99
-    assert np.nanmax(score.values["centroid_error"]) < 1e-3
+        assert np.nanmin(score.values[name]) == 1
+    assert np.nanmax(score.values["centroid_error"]) == 0
 
 
 @pytest.mark.parametrize("resize", ["crop", "stretch"])

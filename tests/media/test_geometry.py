@@ -150,29 +150,23 @@ def test_boxes_masks_and_points_stay_on_the_picture(source, target, resize):
 
 
 @pytest.mark.parametrize(("source", "target", "resize"), SIZES)
-def test_masks_come_back_where_they_were(source, target, resize):
-    """Field case G1: nothing is lost but at the crop's edge and by rounding."""
+def test_masks_of_a_perfect_video_are_the_true_ones(source, target, resize):
+    """Field case G1: the masks of a perfect video are the true ones."""
     fit = Fit.of(source, target, resize)
     rows, columns = np.indices(source)
     masks = np.stack(
         [
             np.hypot(rows - source[0] / 2, columns - source[1] / 2) < min(source) / 4,
             (columns < source[1] // 2) & (rows % (source[0] // 4) < source[0] // 8),
-            np.ones(source, bool),
+            np.random.default_rng(0).random(source) < 0.5,
         ]
     )
-    back = fit.masks_back(fit.masks(masks))
-    rows, columns = fit.visible_pixels
-    seen = np.zeros(source, bool)
-    seen[rows, columns] = True
-    expected = masks & seen
-    iou = (back & expected).sum(axis=(1, 2)) / (back | expected).sum(axis=(1, 2))
-    assert iou.min() > 0.995, iou
-    assert iou[2] == 1
-    if np.all(np.greater_equal(fit.resized, source)):
-        np.testing.assert_array_equal(back, expected)
+    true, found = fit.compared(masks, fit.masks(masks))
+    np.testing.assert_array_equal(found, true)
     x0, y0, x1, y1 = fit.visible * np.array(source[::-1] * 2)
-    assert abs((y1 - y0) * (x1 - x0) - seen.sum()) <= 2 * sum(source)
+    for axis, visible in enumerate([y1 - y0, x1 - x0]):
+        fewer = min(visible, target[axis])
+        assert abs(true.shape[1 + axis] - fewer) <= 1
 
 
 def test_masks_of_another_size_show_the_whole_video():
@@ -180,8 +174,8 @@ def test_masks_of_another_size_show_the_whole_video():
     mask = np.zeros((480, 854), bool)
     mask[100:300, 200:500] = True
     half = fit.masks(mask)[::2, ::2]
-    back = fit.masks_back(half[None])[0]
-    assert (back & mask).sum() / (back | mask).sum() > 0.98
+    true, found = fit.compared(mask, half)
+    assert (found & true).sum() / (found | true).sum() > 0.98
 
 
 @pytest.mark.parametrize(
