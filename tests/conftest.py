@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 
 # A shell's background jobs ignore Ctrl-C, and so would the commands that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Most programs run once here, and LLVM's optimizations would take most of the time.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
 # Arrays of different rank in one operation are more often a mistake than a broadcast.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Modules are trees without shared parameters: checkpoints, sharding and `lax.scan` rely on it.
 os.environ["NNX_GRAPH_MODE"] = "false"
-# Tests do not depend on earlier runs, and do not write into the user's cache.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import pytest
 
+from helpers import compiling
+
 #: Set in CI, where torch and diffusers are installed: a skipped parity test is a failure there.
 REQUIRE_PARITY = "FLASHMOTION_REQUIRE_PARITY"
+
+
+#: Compiled programs, for all workers of a run; None in workers, which inherit the variables. Tests
+#: do not depend on earlier runs, unless JAX_COMPILATION_CACHE_DIR says so.
+PROGRAMS = None
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    PROGRAMS = tempfile.TemporaryDirectory(prefix="flashmotion-tests-")
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or PROGRAMS.name
+    os.environ |= compiling.keep_programs(folder)
+    flags = "--xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags} {compiling.FLAGS}"
+
+
+def pytest_unconfigure():
+    if PROGRAMS is not None:
+        PROGRAMS.cleanup()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from helpers import compiling
+
 ROOT = Path(__file__).parents[2]
 #: Within which all processes must end when one of them does.
 LIMIT_SECONDS = 60
@@ -30,14 +32,8 @@ class Run:
         folder.mkdir()
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
+            "XLA_FLAGS": compiling.FLAGS,
             "JAX_PLATFORMS": "cpu",
-            # The runs of a test share what they compile.
-            "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
-            "JAX_ENABLE_COMPILATION_CACHE": "true",
-            "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_COMPILATION_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
         address = f"127.0.0.1:{free_port()}"
         self._files = [folder / f"{process}.txt" for process in range(count)]

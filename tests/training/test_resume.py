@@ -25,17 +25,16 @@ from flashmotion_jax.training.stages import build_stage
 from flashmotion_jax.training.train_state import TrainState, to_arrays
 from flashmotion_jax.training.trainer import train
 from flashmotion_jax.training.workdir import export_model, open_workdir
-from helpers import run_small, small_cache, tiny
+from helpers import compiling, run_small, small_cache, tiny
 from helpers.run_small import STEPS
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "run_small.py"
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PROCESS_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Checkpoint, latent cache, and compiled programs that all processes share."""
+    """Checkpoint and latent cache, which all processes share."""
     folder = tmp_path_factory.mktemp("prepared")
     run_small.prepare(folder)
     return folder
@@ -58,12 +57,8 @@ def uninterrupted(prepared):
 
 def start(prepared, output, stage, *overrides):
     environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(prepared / "compiled"),
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONPATH": os.pathsep.join(map(str, SCRIPT.parents[1:3])),
-        "XLA_FLAGS": QUICK,
+        "XLA_FLAGS": compiling.FLAGS,
     }
     command = [sys.executable, SCRIPT, prepared, output, stage, *overrides]
     # Without a buffer, `communicate` gets what `read_until` has left.
