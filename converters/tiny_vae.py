@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashmotion_jax.config import TinyVAEConfig
-from flashmotion_jax.models.tiny_vae import NUM_BLOCKS
 from flashmotion_jax.runtime.errors import UserError
 
 from .mapping import Row
@@ -24,12 +23,24 @@ _BLOCKS = {
 #: Kind of decoder -> the places in its sequence of the first convolution, and, in the first level,
 #: of blocks, convolution to the next level and convolution to frames; places per level.
 _DECODERS = {"base": (1, 3, 8, 7, 6), "super": (0, 1, 4, 7, 7)}
+_PUBLISHED = TinyVAEConfig()
 _ENCODER_OUT, _DECODER_OUT = "encoder.17", "decoder.22"
 
 
 def table(config: TinyVAEConfig, layout: str) -> list[Row]:
-    """Rows of the only layout, "original"."""
+    """Rows of the only layout, "original".
+
+    Raises:
+      UserError: TAEHV has no names for a tiny VAE of these sizes.
+    """
     del layout
+    for name in ("num_blocks", "spatial_downsample", "linear_code"):
+        value, published = getattr(config, name), getattr(_PUBLISHED, name)
+        if value != published:
+            raise UserError(
+                f"the tiny VAE has {name}={value}; TAEHV has names for {published} alone, so this "
+                "one cannot be exported"
+            )
     first, blocks, up, grow, step = _DECODERS[config.decoder]
     rows = [
         Row("encoder.conv_in", "encoder.0"),
@@ -45,7 +56,7 @@ def table(config: TinyVAEConfig, layout: str) -> list[Row]:
             Row(f"{decoder}.up", f"decoder.{up + step * level}"),
             Row(f"{decoder}.grow", f"decoder.{grow + step * level}.conv"),
         ]
-        for block in range(NUM_BLOCKS):
+        for block in range(config.num_blocks):
             rows += [
                 Row(
                     f"{half}.blocks.{block}.{conv}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -38,8 +39,6 @@ _OVERRIDES = (
 )
 #: Values of `--few-step-grid` -> `SamplingConfig.warp_denoising_steps`.
 _FEW_STEP_GRIDS = {"warped": True, "raw": False}
-#: Height in pixels below which a preview is enlarged, to be visible on a screen.
-PREVIEW_HEIGHT = 256
 
 
 def add_parser(commands: Any) -> None:
@@ -55,7 +54,11 @@ def add_parser(commands: Any) -> None:
     )
     _add_inputs(parser)
     _add_sampling(parser)
-    options.set_outputs(parser, videos=("out", "preview"), folders=("profile", "prompt_cache"))
+    options.set_outputs(
+        parser,
+        videos=("out", "preview", "live_preview"),
+        folders=("profile", "prompt_cache"),
+    )
     parser.set_defaults(run=run)
 
 
@@ -98,6 +101,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--preview",
         metavar="F.mp4",
         help="also write the video next to its trajectory map, enlarged if it is small",
+    )
+    add(
+        "--live-preview",
+        metavar="F.mp4",
+        help="also write, after each denoising step, the video as it is predicted then, next to "
+        "its trajectory map; decoded by the model's tiny VAE, replaced by each step",
     )
 
 
@@ -201,7 +210,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.adapter not in (None, "none") and args.trajectory is None:
         raise UserError(f"--adapter {args.adapter} needs a --trajectory; give one, or no adapter")
-    outputs = [Path(path) for path in (args.out, args.preview) if path is not None]
+    paths = (args.out, args.preview, args.live_preview)
+    outputs = [Path(path) for path in paths if path is not None]
     pipeline = Pipeline.from_pretrained(
         args.model,
         args.adapter or (DEFAULT_ADAPTER if args.trajectory else "none"),
@@ -213,13 +223,17 @@ def run(args: argparse.Namespace) -> int:
     for file, weight in args.lora:
         options.print_status(f"{pipeline.load_lora(file, weight)}, weight {weight:g}")
     request = _request(pipeline, args)
-    with options.progress_bars() as progress, _profiler(args.profile):
-        video = pipeline.run(request, progress)[0]
     fps = request.sampling.fps
+    with (
+        options.progress_bars() as progress,
+        _profiler(args.profile),
+        _live_preview(args.live_preview, request) as on_preview,
+    ):
+        video = pipeline.run(request, progress, on_preview)[0]
     start = time.perf_counter()
     write_video(outputs[0], video, fps)
     if args.preview:
-        write_video(outputs[1], _enlarged(_beside_map(video, request)), fps)
+        write_video(args.preview, _enlarged(_beside_map(video, request)), fps)
     _print_times(pipeline, time.perf_counter() - start)
     print(
         f"wrote {' and '.join(map(str, outputs))}: {request.num_frames} frames, "
@@ -234,6 +248,16 @@ def _profiler(folder: str | None) -> AbstractContextManager[None]:
     import jax
 
     return jax.profiler.trace(folder) if folder else nullcontext()
+
+
+def _live_preview(path: str | None, request: Request) -> AbstractContextManager[Any]:
+    """Writes previews while denoising, if a file is given."""
+    from flashmotion_jax.inference.previews import PreviewWriter
+
+    if path is None:
+        return nullcontext()
+    arrange = functools.partial(_beside_map, request=request)
+    return PreviewWriter(path, request.sampling.fps, arrange=arrange)
 
 
 def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
@@ -266,6 +290,8 @@ def _beside_map(video: np.ndarray, request: Request) -> np.ndarray:
 
 def _enlarged(video: np.ndarray) -> np.ndarray:
     """Repeats the pixels of a small video up to a height of about `PREVIEW_HEIGHT`."""
+    from flashmotion_jax.inference.previews import PREVIEW_HEIGHT
+
     factor = max(1, PREVIEW_HEIGHT // video.shape[1])
     return video.repeat(factor, axis=1).repeat(factor, axis=2)
 

@@ -15,6 +15,7 @@ from flashmotion_jax.config.files import load_config
 from flashmotion_jax.config.grid import Grid
 from flashmotion_jax.config.model_set import ModelsConfig
 from flashmotion_jax.config.models import (
+    DECODERS,
     CachedMapKind,
     Decoder,
     DiscriminatorConfig,
@@ -34,11 +35,13 @@ from flashmotion_jax.config.runs import (
     LCMConfig,
     MatchingConfig,
     MeshConfig,
+    PixelStageConfig,
     ScaleConfig,
     SlowAdapterConfig,
     SlowGeneratorConfig,
     StageConfig,
     TimestepsConfig,
+    TinyAutoencoderConfig,
     TrainConfig,
 )
 from flashmotion_jax.config.sampling import (
@@ -56,6 +59,7 @@ from flashmotion_jax.config.serialise import from_dict, to_dict, with_overrides
 __all__ = [
     "ADAPTERS",
     "CONVENTIONS",
+    "DECODERS",
     "DEFAULT_ADAPTER",
     "LORAS",
     "AdapterConfig",
@@ -80,6 +84,7 @@ __all__ = [
     "ModelsConfig",
     "OptimizerConfig",
     "PatchDiscriminatorConfig",
+    "PixelStageConfig",
     "Resize",
     "SamplingConfig",
     "ScaleConfig",
@@ -90,6 +95,7 @@ __all__ = [
     "TextEncoderConfig",
     "TimestepRounding",
     "TimestepsConfig",
+    "TinyAutoencoderConfig",
     "TinyVAEConfig",
     "TrainConfig",
     "VAEConfig",

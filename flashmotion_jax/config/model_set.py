@@ -33,12 +33,20 @@ class ModelsConfig:
                     f"the DiT has {of_dit} {what} and the {other} {size}; expected models that "
                     "belong together: Wan2.2-TI2V-5B has 48 latent and 4096 text channels"
                 )
-        if self.tiny_vae is None:
-            return
-        for name in ("latent_channels", "spatial_factor", "temporal_factor"):
-            full, tiny = getattr(self.vae, name), getattr(self.tiny_vae, name)
-            if full != tiny:
-                raise UserError(
-                    f"the VAE has {name}={full} and the tiny VAE {tiny}; expected a tiny VAE of "
-                    "the same latents, for Wan2.2-TI2V-5B taew2_2 or taew2_2_super"
-                )
+        if self.tiny_vae is not None:
+            require_same_latents(self.vae, self.tiny_vae)
+
+
+def require_same_latents(vae: VAEConfig, tiny_vae: TinyVAEConfig) -> None:
+    """Checks that two autoencoders have latents of the same shape.
+
+    Raises:
+      UserError: They do not.
+    """
+    for name in ("latent_channels", "spatial_factor", "temporal_factor"):
+        full, tiny = getattr(vae, name), getattr(tiny_vae, name)
+        if full != tiny:
+            raise UserError(
+                f"the VAE has {name}={full} and the tiny VAE {tiny}; expected a tiny VAE of "
+                "the same latents, for Wan2.2-TI2V-5B taew2_2 or taew2_2_super"
+            )

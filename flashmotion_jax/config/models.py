@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from flashmotion_jax.config import wan22
@@ -148,34 +149,45 @@ class VAEConfig:
 Decoder = Literal["full", "tiny"]
 """Which autoencoder decodes the latents of a video: the VAE, or the tiny one."""
 
+#: Choice of the decoder -> the component of a checkpoint that decodes.
+DECODERS: Mapping[Decoder, str] = {"full": "vae", "tiny": "tiny_vae"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TinyVAEConfig:
     """Configuration of the tiny autoencoder of the same latents (`taew2_2` of TAEHV).
 
-    Three levels, each of which halves height and width; the defaults compress as the VAE does.
+    The defaults compress as Wan2.2's VAE does.
 
     Raises:
-      UserError: A size is below 1, or there are not three levels.
+      UserError: A size is below 1, there are more than 64 blocks, or there are not three levels.
     """
 
     latent_channels: int = 48
     encoder_dim: int = 64
     decoder_dims: tuple[int, ...] = (256, 128, 64, 64)  # before each level, and after the last
     decoder: Literal["base", "super"] = "base"  # "super": twice the weights, wide depthwise kernels
+    num_blocks: int = 3  # per level
     temporal_downsample: tuple[bool, ...] = (True, True, False)  # one entry per encoder level
+    spatial_downsample: tuple[bool, ...] = (True, True, True)  # likewise
     patch_size: int = 2  # patches become channels before the first convolution
+    linear_code: bool = False  # adds a linear autoencoder to the convolutions
 
     def __post_init__(self) -> None:
         require_sizes(self)
-        for name, length in (("temporal_downsample", 3), ("decoder_dims", 4)):
+        require(self.num_blocks <= 64, f"num_blocks={self.num_blocks}; expected at most 64")
+        for name, length in (
+            ("temporal_downsample", 3),
+            ("spatial_downsample", 3),
+            ("decoder_dims", 4),
+        ):
             value = getattr(self, name)
             require(len(value) == length, f"{name}={value}; expected {length} values")
 
     @property
     def spatial_factor(self) -> int:
         """Pixels per latent pixel, in height and width."""
-        return self.patch_size * 2 ** len(self.temporal_downsample)
+        return self.patch_size * 2 ** sum(self.spatial_downsample)
 
     @property
     def temporal_factor(self) -> int:

@@ -22,6 +22,7 @@ from flashmotion_jax.config.models import (
     CachedMapKind,
     DiscriminatorConfig,
     PatchDiscriminatorConfig,
+    TinyVAEConfig,
 )
 from flashmotion_jax.config.optimizer import OptimizerConfig
 from flashmotion_jax.config.sampling import FewStepConfig, Resize
@@ -83,12 +84,11 @@ class ScaleConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """Before stage 1: a video autoencoder, trained on pixels.
+class PixelStageConfig:
+    """A stage that is trained on pixels: windows of videos and of trajectory maps.
 
     Raises:
-      UserError: A value is out of range, or a weight decay or moving average that would change a
-        frozen encoder.
+      UserError: A value is out of range.
     """
 
     autoencoder: str = _checkpoint()  # checkpoint folder
@@ -104,15 +104,7 @@ class AutoencoderConfig:
     window_frames: int = 17  # 4 n + 1
     windows_per_video: int = 1
     map_fraction: float = 0.3  # of the windows: trajectory maps in place of the video
-    decoder_only: bool = False  # freezes the encoder, and so the latents of an existing cache
     optimizer: OptimizerConfig
-    prior_scale: float = 1e-6  # weight of the KL divergence from a unit Gaussian
-    adversarial_scale: float = 0.0  # weight of the adversarial loss; 0 trains no discriminator
-    discriminator: PatchDiscriminatorConfig = dataclasses.field(
-        default_factory=PatchDiscriminatorConfig
-    )
-    discriminator_optimizer: OptimizerConfig | None = None  # required by the adversarial loss
-    separate_gradients: bool = False  # log the gradient norm of each loss: one more backward pass
 
     def __post_init__(self) -> None:
         require(0 <= self.map_fraction <= 1, f"map_fraction={self.map_fraction}; expected 0 to 1")
@@ -124,6 +116,28 @@ class AutoencoderConfig:
             1 <= self.window_frames <= self.num_frames,
             f"window_frames={self.window_frames}; expected 1 to num_frames={self.num_frames}",
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(PixelStageConfig):
+    """Before stage 1: a video autoencoder.
+
+    Raises:
+      UserError: A value is out of range, or a weight decay or moving average that would change a
+        frozen encoder.
+    """
+
+    decoder_only: bool = False  # freezes the encoder, and so the latents of an existing cache
+    prior_scale: float = 1e-6  # weight of the KL divergence from a unit Gaussian
+    adversarial_scale: float = 0.0  # weight of the adversarial loss; 0 trains no discriminator
+    discriminator: PatchDiscriminatorConfig = dataclasses.field(
+        default_factory=PatchDiscriminatorConfig
+    )
+    discriminator_optimizer: OptimizerConfig | None = None  # required by the adversarial loss
+    separate_gradients: bool = False  # log the gradient norm of each loss: one more backward pass
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             self.adversarial_scale >= 0
             and (self.adversarial_scale > 0) == (self.discriminator_optimizer is not None),
@@ -139,6 +153,23 @@ class AutoencoderConfig:
             not (self.decoder_only and changing),
             f"decoder_only with {' and '.join(changing)}, which changes the encoder; expected 0",
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TinyAutoencoderConfig(PixelStageConfig):
+    """A tiny autoencoder of the latents of a frozen one, for fast decoding and previews.
+
+    Raises:
+      UserError: A value is out of range.
+    """
+
+    tiny_vae: TinyVAEConfig = dataclasses.field(default_factory=TinyVAEConfig)
+    #: Weight of the squared error of differences between neighboring pixels: of edges.
+    edge_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.edge_scale >= 0, f"edge_scale={self.edge_scale}; expected at least 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -302,6 +333,7 @@ class LCMConfig:
 
 StageConfig = (
     AutoencoderConfig
+    | TinyAutoencoderConfig
     | SlowGeneratorConfig
     | SlowAdapterConfig
     | FastGeneratorConfig

@@ -187,6 +187,7 @@ def generate_latents(
     *,
     shape: tuple[int, int, int, int],
     progress: Callable[[int], None] | None = None,
+    on_prediction: Callable[[int, jax.Array], None] | None = None,
 ) -> jax.Array:
     """Generates the latents of a batch of videos.
 
@@ -199,6 +200,8 @@ def generate_latents(
       shape: `(T, h, w, C)` of one video's latents.
       progress: Called after each step with the number of finished steps. An exception that it
         raises cancels the generation.
+      on_prediction: Likewise, with the number of finished steps and the latents as the model
+        predicts them so far, float32 `[B, T, h, w, C]`.
 
     Returns:
       float32 `[B, T, h, w, C]`.
@@ -216,7 +219,11 @@ def generate_latents(
         with transfer_guard_host_to_device("disallow"), transfer_guard_device_to_host("disallow"):
             return denoise_step(dit, adapter, conditions, prepared, state, row, step_keys)
 
-    latents = samplers.sample(advance, noise, schedule, progress)
+    def predicted(step: int, x0: jax.Array) -> None:
+        if on_prediction is not None:
+            on_prediction(step, inject_image(x0, conditions.image_latents))
+
+    latents = samplers.sample(advance, noise, schedule, progress, predicted)
     return inject_image(latents, conditions.image_latents)
 
 
@@ -249,4 +256,4 @@ def denoise_step(
     predict_velocity = conditioned_velocity(dit, adapter, conditions, prepared)
     if isinstance(row, Solver):
         return samplers.multi_step(predict_velocity, state, row)
-    return (samplers.few_step(predict_velocity, state[0], row, keys),)
+    return samplers.few_step(predict_velocity, state, row, keys)

@@ -29,7 +29,8 @@ PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
 """`(latents, timestep) -> velocity`, float32 [B, T, h, w, C]; timestep 0..1000, scalar or [B]."""
 
 State = tuple[jax.Array, ...]
-"""State carried between steps: the latents, followed by the history of a solver."""
+"""State carried between steps: the latents, the latest prediction of x_0, and what else a solver
+remembers."""
 
 SOLVERS = {"unipc": solvers.unipc, "dpm++": solvers.dpm_solver, "euler": solvers.euler}
 
@@ -142,6 +143,7 @@ def sample(
     noise: jax.Array,
     schedule: FewStep[np.ndarray] | solvers.Solver[np.ndarray],
     progress: Callable[[int], None] | None = None,
+    on_prediction: Callable[[int, jax.Array], None] | None = None,
 ) -> jax.Array:
     """Runs all steps of a schedule.
 
@@ -151,20 +153,24 @@ def sample(
       schedule: From `few_step_schedule` or `multi_step_schedule`.
       progress: Called after each step with the number of finished steps. An exception that it
         raises ends the loop.
+      on_prediction: Called after each step with the number of finished steps and the model's
+        prediction of x_0, float32 [B, T, h, w, C].
 
     Returns:
       Clean latents, float32 [B, T, h, w, C].
     """
-    state: State = (noise,)
+    nothing = jnp.zeros_like(noise)
+    state: State = (noise, nothing)
     if isinstance(schedule, solvers.Solver):
-        no_history = jnp.zeros_like(noise)
-        state = (noise, noise, no_history, no_history)
+        state = (noise, nothing, noise, nothing)
     # A host loop: a program with a callback inside cannot be stored in JAX's compilation cache.
     for index in range(len(schedule.sigma)):
         state = advance(state, jax.tree.map(lambda rows, i=index: rows[i], schedule))
         if progress is not None:
             jax.block_until_ready(state)
             progress(index + 1)
+        if on_prediction is not None:
+            on_prediction(index + 1, state[1])
     return state[0]
 
 
@@ -192,7 +198,7 @@ def sample_to_exit(
 
     def step(latents: jax.Array, row: FewStep[jax.Array]) -> tuple[jax.Array, None]:
         def denoise(latents: jax.Array) -> jax.Array:
-            return few_step(predict_frozen, latents, row, keys)
+            return few_step(predict_frozen, (latents,), row, keys)[0]
 
         # A cond in a scan, not a while loop: the scan is differentiable, and skipped steps are
         # free.
@@ -206,28 +212,30 @@ def sample_to_exit(
 
 
 def few_step(
-    predict_velocity: PredictVelocity, latents: jax.Array, row: FewStep[jax.Array], keys: jax.Array
-) -> jax.Array:
+    predict_velocity: PredictVelocity, state: State, row: FewStep[jax.Array], keys: jax.Array
+) -> State:
     """One step of consistency sampling: predict x_0, then add fresh noise at the next level.
 
     This is not an Euler step, which would keep the old noise.
 
     Args:
       predict_velocity: The model; see `PredictVelocity`.
-      latents: Latents at the noise level of the step, float32 [B, T, h, w, C].
+      state: Latents at the noise level of the step, float32 [B, T, h, w, C]; more is ignored.
       row: The step, as scalars.
       keys: Random keys, [B]. Step i draws the noise of video b from `fold_in(keys[b], i)`, so that
         a video does not depend on the rest of its batch.
 
     Returns:
-      Latents at the next noise level, float32 [B, T, h, w, C]; x_0 after the last step.
+      Latents at the next noise level, x_0 after the last step; and the prediction of x_0.
 
     Source: Song et al., "Consistency Models", arXiv:2303.01469, algorithm 1, on the path of `flow`.
     """
+    latents = state[0]
     velocity = predict_velocity(latents, row.timestep)
     x0 = velocity_to_x0(latents, velocity, row.sigma)
     fold = jax.vmap(jax.random.fold_in, (0, None))
-    return add_noise(x0, draw_noise(fold(keys, row.index), latents.shape[1:]), row.next_sigma)
+    noise = draw_noise(fold(keys, row.index), latents.shape[1:])
+    return add_noise(x0, noise, row.next_sigma), x0
 
 
 def multi_step_sigmas(
@@ -283,17 +291,18 @@ def multi_step(
 
     Args:
       predict_velocity: The model, including guidance; see `PredictVelocity`.
-      state: Sample, corrected sample, and the last two predictions, float32 [B, T, h, w, C] each.
+      state: Sample, last prediction of x_0, corrected sample, and the prediction before the last,
+        float32 [B, T, h, w, C] each.
       row: The step: scalars, and the weights of equations (1) and (2) of `solvers`.
 
     Returns:
       The state after the step.
     """
-    sample, corrected, previous, before = state
+    sample, previous, corrected, before = state
     c, p = row.correct, row.predict
     x0 = velocity_to_x0(sample, predict_velocity(sample, row.timestep), row.sigma)
     corrected = c[0] * corrected + c[1] * x0 + c[2] * previous + c[3] * before
-    return p[0] * corrected + p[1] * x0 + p[2] * previous, corrected, x0, previous
+    return p[0] * corrected + p[1] * x0 + p[2] * previous, x0, corrected, previous
 
 
 def _check_shift(shift: float) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flashmotion_jax.media.images import to_float, to_uint8
 from flashmotion_jax.models.streaming import Past
 from flashmotion_jax.models.tiny_vae import TinyVAE
 from flashmotion_jax.models.vae import VAE
+from flashmotion_jax.runtime.finite import require_finite
 from flashmotion_jax.runtime.jit import program
 
 
@@ -74,3 +76,31 @@ def run_chunks(
         if len(running) > 1:
             yield finished(running.pop(0))
     yield finished(running.pop())
+
+
+def decode_videos(
+    vae: VAE | TinyVAE, latents: jax.Array, advance: Callable[[], None] = lambda: None
+) -> np.ndarray:
+    """Decodes a batch of videos.
+
+    Args:
+      vae: The autoencoder.
+      latents: `[B, T, h, w, C]`.
+      advance: Called after each chunk of a video.
+
+    Returns:
+      uint8 `[B, F, H, W, 3]`.
+
+    Raises:
+      FloatingPointError: A frame has NaN or infinity.
+    """
+    # One video at a time: a batch would need more memory for activations than it saves.
+    videos = []
+    for video in latents:
+        frames, sums = [], []
+        for pixels, total in run_chunks(decode_chunk, vae, video, 1, advance):
+            frames.append(np.asarray(pixels[0]))
+            sums.append(np.asarray(total))
+        require_finite("decode", "the VAE", frames=np.stack(sums))
+        videos.append(np.concatenate(frames))
+    return np.stack(videos)

@@ -26,13 +26,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import DEFAULT_ADAPTER, DiTConfig, Grid, SamplingConfig, VAEConfig
+from flashmotion_jax.config import (
+    DECODERS,
+    DEFAULT_ADAPTER,
+    DiTConfig,
+    Grid,
+    SamplingConfig,
+    VAEConfig,
+)
 from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
-from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk, run_chunks
+from flashmotion_jax.inference.chunks import decode_videos, encode_chunk, run_chunks
 from flashmotion_jax.inference.model_store import ModelStore, Stored
-from flashmotion_jax.inference.request import Request, make_request
+from flashmotion_jax.inference.previews import OnPreview, has_preview
+from flashmotion_jax.inference.request import Request, make_request, require_tiny_vae
 from flashmotion_jax.models.adapters import Adapter
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
@@ -211,6 +219,7 @@ class Pipeline:
         seed: int = 0,
         *,
         progress: Progress | None = None,
+        on_preview: OnPreview | None = None,
         **options: Any,
     ) -> np.ndarray:
         """Generates a video, or a batch of videos if `prompt` is a list.
@@ -224,6 +233,9 @@ class Pipeline:
           seed: Random seed; video i of a batch uses `seed + i`.
           progress: Called with the name of a stage, the number of finished steps and the total.
             An exception that it raises cancels the call.
+          on_preview: Called during denoising with the number of finished steps and the videos as
+            they are predicted then, uint8 `[B, F, H, W, 3]`, decoded by the tiny VAE; at most ten
+            times. An exception that it raises cancels the call.
           **options: See `request.make_request`: `num_inference_steps`, `height`, `width`,
             `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `decoder`, `sampling`.
 
@@ -231,9 +243,11 @@ class Pipeline:
           uint8 `[F, H, W, 3]`, or `[B, F, H, W, 3]` for a batch.
 
         Raises:
-          UserError: An argument is invalid. Nothing has been loaded yet.
+          UserError: An argument is invalid, or previews are wanted of a model without a tiny VAE.
+            Nothing has been loaded yet.
         """
-        videos = self.run(self.request(image, prompt, trajectory, seed, **options), progress)
+        request = self.request(image, prompt, trajectory, seed, **options)
+        videos = self.run(request, progress, on_preview)
         return videos[0] if isinstance(prompt, str) else videos
 
     def request(
@@ -266,20 +280,28 @@ class Pipeline:
             **options,
         )
 
-    def run(self, request: Request, progress: Progress | None = None) -> np.ndarray:
+    def run(
+        self,
+        request: Request,
+        progress: Progress | None = None,
+        on_preview: OnPreview | None = None,
+    ) -> np.ndarray:
         """Generates the videos of a request, stage by stage.
 
         Args:
           request: From `request`.
           progress: See `__call__`.
+          on_preview: See `__call__`.
 
         Returns:
           uint8 `[B, F, H, W, 3]`.
 
         Raises:
-          UserError: A model is damaged.
+          UserError: A model is damaged, or previews are wanted of a model without a tiny VAE.
           FloatingPointError: A stage computes NaN or infinity.
         """
+        if on_preview is not None:
+            require_tiny_vae("previews while denoising", "tiny_vae" in self._models)
         self._steps = StepCounter(progress)
         self.stage_times = []
         sampling = request.sampling
@@ -298,10 +320,13 @@ class Pipeline:
                 jnp.float32(sampling.guidance_scale),
             )
             with self._stage("denoise", sampling.num_inference_steps):
-                latents = self._denoise(request, conditions)
+                latents = self._denoise(request, conditions, on_preview)
                 require_finite("denoise", "DiT and adapter", latents=latents)
-            with self._stage("decode", latents.shape[0] * latents.shape[1]):
-                return self._decode(latents, request.decoder)
+            with (
+                self._stage("decode", latents.shape[0] * latents.shape[1]),
+                self._models.use(DECODERS[request.decoder]) as vae,
+            ):
+                return decode_videos(vae, latents, self._steps.advance)
 
     def _embed(self, request: Request) -> tuple[jax.Array, jax.Array | None]:
         if not request.sampling.is_guided:
@@ -327,36 +352,32 @@ class Pipeline:
             # The image's latents enter every step unchanged; those of maps only guide.
             return encode(request.images, "float32"), encode(request.maps, vae.compute_dtype.name)
 
-    def _denoise(self, request: Request, conditions: Conditions) -> jax.Array:
-        models, has_maps = self._models, request.maps is not None
+    def _denoise(
+        self, request: Request, conditions: Conditions, on_preview: OnPreview | None
+    ) -> jax.Array:
+        models, sampling, has_maps = self._models, request.sampling, request.maps is not None
+
+        def preview(step: int, latents: jax.Array) -> None:
+            if tiny_vae and on_preview and has_preview(step, sampling.num_inference_steps):
+                on_preview(step, decode_videos(tiny_vae, latents))
+
         with (
             models.use("dit") as dit,
             models.use("adapter") if has_maps else nullcontext() as adapter,
+            models.use("tiny_vae") if on_preview else nullcontext() as tiny_vae,
         ):
             shape = self._vae_config.latent_shape(request.num_frames, request.height, request.width)
             latents = generate_latents(
                 dit,
                 adapter,
                 conditions,
-                make_schedule(request.sampling),
+                make_schedule(sampling),
                 noise_keys(request.seeds),
                 shape=shape,
                 progress=self._steps,
+                on_prediction=preview,
             )
             return jax.block_until_ready(latents)
-
-    def _decode(self, latents: jax.Array, decoder: str) -> np.ndarray:
-        with self._models.use("tiny_vae" if decoder == "tiny" else "vae") as vae:
-            # One video at a time: a batch would need more memory for activations than it saves.
-            videos = []
-            for video in latents:
-                frames, sums = [], []
-                for pixels, total in run_chunks(decode_chunk, vae, video, 1, self._steps.advance):
-                    frames.append(np.asarray(pixels[0]))
-                    sums.append(np.asarray(total))
-                require_finite("decode", "the VAE", frames=np.stack(sums))
-                videos.append(np.concatenate(frames))
-        return np.stack(videos)
 
     def _frames_to_encode(self, request: Request) -> int:
         """Encodes all images and maps."""

@@ -126,10 +126,24 @@ def make_request(
 def _check_decoder(decoder: str, has_tiny_vae: bool) -> None:
     if decoder not in get_args(Decoder):
         raise UserError(f"decoder={decoder!r}; expected one of {', '.join(get_args(Decoder))}")
-    if decoder == "tiny" and not has_tiny_vae:
+    if decoder == "tiny":
+        require_tiny_vae("decoder='tiny'", has_tiny_vae)
+
+
+def require_tiny_vae(what: str, has_tiny_vae: bool) -> None:
+    """Checks that a model has a tiny VAE.
+
+    Args:
+      what: What needs it.
+      has_tiny_vae: Whether there is one.
+
+    Raises:
+      UserError: There is none.
+    """
+    if not has_tiny_vae:
         raise UserError(
-            "decoder='tiny', and the model has no tiny_vae; add one with `flashmotion convert "
-            "import taew2_2.safetensors MODEL`, or use the full decoder"
+            f"{what}: the model has no tiny VAE; expected one beside it, for Wan2.2-TI2V-5B from "
+            "`flashmotion convert import taew2_2.safetensors MODEL`; or leave this out"
         )
 
 

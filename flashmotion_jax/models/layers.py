@@ -123,8 +123,9 @@ def conv2d(
     padding: Any = "SAME",
     use_bias: bool = True,
     groups: int = 1,
+    zero: bool = False,
 ) -> nnx.Conv:
-    """A 2-D convolution of images `[..., H, W, C]`."""
+    """A 2-D convolution of images `[..., H, W, C]`; with `zero`, see `linear`."""
     return nnx.Conv(
         in_channels,
         out_channels,
@@ -136,6 +137,7 @@ def conv2d(
         dtype=policy.compute,
         param_dtype=policy.params,
         conv_general_dilated=convolve,
+        kernel_init=nnx.initializers.zeros if zero else nnx.initializers.lecun_normal(),
         kernel_metadata={"axes": (None, None, "channels_in", "channels_out")},
         bias_metadata={"axes": ("channels_out",)},
         rngs=rngs,

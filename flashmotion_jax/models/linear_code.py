@@ -1,4 +1,4 @@
-"""A linear autoencoder beside the convolutions of a VAE.
+"""A linear autoencoder beside the convolutions of a VAE, or of a tiny one.
 
 The normalization in front of a VAE's last convolutions leaves it to directions to say how large
 something is: small VAEs that are trained for hours stay worse than the linear code of their size
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from flashmotion_jax.config import VAEConfig
+from flashmotion_jax.config import TinyVAEConfig, VAEConfig
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.models.space_to_depth import join_cells, split_cells
@@ -27,7 +27,7 @@ class LinearCode(nnx.Module):
       cells: Frames, rows and columns of a latent, on the first frame and later.
     """
 
-    def __init__(self, config: VAEConfig, *, policy: Policy, rngs: nnx.Rngs):
+    def __init__(self, config: VAEConfig | TinyVAEConfig, *, policy: Policy, rngs: nnx.Rngs):
         side, channels = config.spatial_factor, config.latent_channels
         self.cells = ((1, side, side), (config.temporal_factor, side, side))
         sizes = [3 * frames * side**2 for frames, *_ in self.cells]

@@ -19,11 +19,10 @@ from flashmotion_jax.config import TinyVAEConfig
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.convolution import double_and_convolve
 from flashmotion_jax.models.layers import FLOAT32, Policy
+from flashmotion_jax.models.linear_code import LinearCode
 from flashmotion_jax.models.space_to_depth import join_cells, split_cells
 from flashmotion_jax.models.streaming import Past, Stream, scan_chunks
 from flashmotion_jax.runtime.errors import UserError
-
-NUM_BLOCKS = 3  # of every level
 
 
 def _conv(
@@ -34,6 +33,7 @@ def _conv(
     bias: bool = True,
     strides: int = 1,
     groups: int = 1,
+    zero: bool = False,
     policy: Policy,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
@@ -46,6 +46,7 @@ def _conv(
         padding=size // 2,
         use_bias=bias,
         groups=groups,
+        zero=zero,
         policy=policy,
         rngs=rngs,
     )
@@ -57,7 +58,7 @@ class MemoryBlock(nnx.Module):
     def __init__(self, channels: int, *, policy: Policy, rngs: nnx.Rngs):
         self.conv1 = _conv(2 * channels, channels, policy=policy, rngs=rngs)
         self.conv2 = _conv(channels, channels, policy=policy, rngs=rngs)
-        self.conv3 = _conv(channels, channels, policy=policy, rngs=rngs)
+        self.conv3 = _conv(channels, channels, zero=True, policy=policy, rngs=rngs)
 
     def __call__(self, x_BTHWC: jax.Array, stream: Stream) -> jax.Array:
         """Runs a chunk; its shape stays."""
@@ -76,7 +77,7 @@ class WideMemoryBlock(nnx.Module):
         both = 2 * channels
         self.depthwise = _conv(both, both, 7, groups=both, bias=False, policy=policy, rngs=rngs)
         self.up = _conv(both, 2 * both, 1, policy=policy, rngs=rngs)
-        self.down = _conv(2 * both, channels, 1, bias=False, policy=policy, rngs=rngs)
+        self.down = _conv(2 * both, channels, 1, bias=False, zero=True, policy=policy, rngs=rngs)
 
     def __call__(self, x_BTHWC: jax.Array, stream: Stream) -> jax.Array:
         """Runs a chunk; its shape stays."""
@@ -100,11 +101,12 @@ class TinyEncoder(nnx.Module):
         self.conv_in = _conv(3 * config.patch_size**2, dim, policy=policy, rngs=rngs)
         self.levels = nnx.List(
             [
-                TinyDownLevel(dim, 1 + halve_time, policy=policy, rngs=rngs)
-                for halve_time in config.temporal_downsample
+                TinyDownLevel(config, level, policy=policy, rngs=rngs)
+                for level in range(len(config.temporal_downsample))
             ]
         )
-        self.conv_out = _conv(dim, config.latent_channels, policy=policy, rngs=rngs)
+        channels = config.latent_channels
+        self.conv_out = _conv(dim, channels, zero=config.linear_code, policy=policy, rngs=rngs)
 
     def __call__(self, x_BTHWC: jax.Array, stream: Stream) -> jax.Array:
         """Encodes a chunk of `4 n` frames to n latent frames."""
@@ -117,12 +119,13 @@ class TinyEncoder(nnx.Module):
 class TinyDownLevel(nnx.Module):
     """Merges frames, halves height and width, and runs the blocks."""
 
-    def __init__(self, channels: int, num_frames: int, *, policy: Policy, rngs: nnx.Rngs):
-        self.num_frames = num_frames
-        self.merge = _conv(num_frames * channels, channels, 1, bias=False, policy=policy, rngs=rngs)
-        self.down = _conv(channels, channels, bias=False, strides=2, policy=policy, rngs=rngs)
+    def __init__(self, config: TinyVAEConfig, level: int, *, policy: Policy, rngs: nnx.Rngs):
+        channels, self.num_frames = config.encoder_dim, 1 + config.temporal_downsample[level]
+        strides, merged = 1 + config.spatial_downsample[level], self.num_frames * channels
+        self.merge = _conv(merged, channels, 1, bias=False, policy=policy, rngs=rngs)
+        self.down = _conv(channels, channels, bias=False, strides=strides, policy=policy, rngs=rngs)
         self.blocks = nnx.List(
-            [MemoryBlock(channels, policy=policy, rngs=rngs) for _ in range(NUM_BLOCKS)]
+            [MemoryBlock(channels, policy=policy, rngs=rngs) for _ in range(config.num_blocks)]
         )
 
     def __call__(self, x_BTHWC: jax.Array, stream: Stream) -> jax.Array:
@@ -147,15 +150,15 @@ class TinyDecoder(nnx.Module):
             )
         else:
             self.conv_in = _conv(config.latent_channels, dims[0], policy=policy, rngs=rngs)
-        level = WideUpLevel if self.is_super else TinyUpLevel
-        doubles_time = config.temporal_downsample[::-1]
+        up_level = WideUpLevel if self.is_super else TinyUpLevel
         self.levels = nnx.List(
             [
-                level(*channels, 1 + double_time, policy=policy, rngs=rngs)
-                for channels, double_time in zip(pairwise(dims), doubles_time, strict=True)
+                up_level(config, level, policy=policy, rngs=rngs)
+                for level in reversed(range(len(config.temporal_downsample)))
             ]
         )
-        self.conv_out = _conv(dims[-1], pixels, policy=policy, rngs=rngs)
+        zero = config.linear_code
+        self.conv_out = _conv(dims[-1], pixels, zero=zero, policy=policy, rngs=rngs)
 
     def __call__(self, x_BTHWC: jax.Array, stream: Stream) -> jax.Array:
         """Decodes a chunk of n latent frames to `4 n` frames."""
@@ -173,24 +176,20 @@ class TinyDecoder(nnx.Module):
 
 
 class TinyUpLevel(nnx.Module):
-    """Runs the blocks, turns channels into frames, and doubles height and width."""
+    """Runs the blocks, turns channels into frames, and doubles height and width.
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        num_frames: int,
-        *,
-        policy: Policy,
-        rngs: nnx.Rngs,
-    ):
-        self.num_frames = num_frames
+    It undoes the `TinyDownLevel` of the same number.
+    """
+
+    def __init__(self, config: TinyVAEConfig, level: int, *, policy: Policy, rngs: nnx.Rngs):
+        in_channels, out_channels = _channels(config, level)
+        self.num_frames = 1 + config.temporal_downsample[level]
+        self.doubles_space = config.spatial_downsample[level]
         self.blocks = nnx.List(
-            [MemoryBlock(in_channels, policy=policy, rngs=rngs) for _ in range(NUM_BLOCKS)]
+            [MemoryBlock(in_channels, policy=policy, rngs=rngs) for _ in range(config.num_blocks)]
         )
-        self.grow = _conv(
-            in_channels, num_frames * in_channels, 1, bias=False, policy=policy, rngs=rngs
-        )
+        grown = self.num_frames * in_channels
+        self.grow = _conv(in_channels, grown, 1, bias=False, policy=policy, rngs=rngs)
         self.up = _conv(in_channels, out_channels, bias=False, policy=policy, rngs=rngs)
         self.dtype = policy.compute
 
@@ -200,6 +199,8 @@ class TinyUpLevel(nnx.Module):
             x_BTHWC = block(x_BTHWC, stream)
         # Before the doubling, a 1 x 1 convolution has a quarter of the pixels and the same result.
         x_BTHWC = _to_frames(layers.per_frame(self.grow, x_BTHWC), self.num_frames)
+        if not self.doubles_space:
+            return layers.per_frame(self.up, x_BTHWC)
         return layers.per_frame(
             lambda image: double_and_convolve(image, self.up.kernel[...], self.dtype), x_BTHWC
         )
@@ -208,30 +209,31 @@ class TinyUpLevel(nnx.Module):
 class WideUpLevel(nnx.Module):
     """The level of the "super" decoder, which turns channels into pixels and into frames."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        num_frames: int,
-        *,
-        policy: Policy,
-        rngs: nnx.Rngs,
-    ):
-        self.num_frames = num_frames
+    def __init__(self, config: TinyVAEConfig, level: int, *, policy: Policy, rngs: nnx.Rngs):
+        in_channels, out_channels = _channels(config, level)
+        self.num_frames = 1 + config.temporal_downsample[level]
+        self.scale = 1 + config.spatial_downsample[level]
         self.blocks = nnx.List(
-            [WideMemoryBlock(in_channels, policy=policy, rngs=rngs) for _ in range(NUM_BLOCKS)]
+            [
+                WideMemoryBlock(in_channels, policy=policy, rngs=rngs)
+                for _ in range(config.num_blocks)
+            ]
         )
-        self.up = _conv(in_channels, 4 * out_channels, policy=policy, rngs=rngs)
-        self.grow = _conv(
-            out_channels, num_frames * out_channels, 1, bias=False, policy=policy, rngs=rngs
-        )
+        self.up = _conv(in_channels, self.scale**2 * out_channels, policy=policy, rngs=rngs)
+        grown = self.num_frames * out_channels
+        self.grow = _conv(out_channels, grown, 1, bias=False, policy=policy, rngs=rngs)
 
     def __call__(self, x_BTHWC: jax.Array, stream: Stream) -> jax.Array:
         """Runs a chunk."""
         for block in self.blocks:
             x_BTHWC = block(x_BTHWC, stream)
-        x = _unfold(jax.nn.relu(layers.per_frame(self.up, x_BTHWC)), 2)
+        x = _unfold(jax.nn.relu(layers.per_frame(self.up, x_BTHWC)), self.scale)
         return _to_frames(layers.per_frame(self.grow, x), self.num_frames)
+
+
+def _channels(config: TinyVAEConfig, level: int) -> tuple[int, int]:
+    """Channels before and after the decoder's level that undoes a level of the encoder."""
+    return list(pairwise(config.decoder_dims))[::-1][level]
 
 
 def _to_frames(x_BTHWC: jax.Array, num_frames: int) -> jax.Array:
@@ -262,14 +264,18 @@ class TinyVAE(nnx.Module):
         self.config = config
         self.encoder = TinyEncoder(config, policy=policy, rngs=rngs)
         self.decoder = TinyDecoder(config, policy=policy, rngs=rngs)
+        self.linear_code = (
+            LinearCode(config, policy=policy, rngs=rngs) if config.linear_code else None
+        )
 
-    def encode(self, video: jax.Array) -> jax.Array:
+    def encode(self, video: jax.Array, chunk: int = 1) -> jax.Array:
         """Encodes a video or an image to normalized latents.
 
         Latent frame t sees four frames from 4 t on, and what the blocks remember of those before.
 
         Args:
           video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W are multiples of 16.
+          chunk: See `VAE.moments`.
 
         Returns:
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]`.
@@ -285,13 +291,14 @@ class TinyVAE(nnx.Module):
                 f"multiples of {space}"
             )
         last = jnp.repeat(video[:, -1:], time - 1, axis=1)
-
-        def encode_chunk(video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
-            stream = Stream(past)
-            patches = _fold((video + 1) / 2, self.config.patch_size)
-            return self.encoder(patches, stream).astype(jnp.float32), tuple(stream.future)
-
-        return scan_chunks(encode_chunk, jnp.concatenate([video, last], axis=1), time, first=time)
+        padded = jnp.concatenate([video, last], axis=1)
+        latents = scan_chunks(self._latents, padded, chunk * time, first=time)
+        if self.linear_code is None:
+            return latents
+        code = [self.linear_code.encode(video[:, :1], is_first=True)]
+        if num_frames > 1:
+            code.append(self.linear_code.encode(video[:, 1:], is_first=False))
+        return latents + jnp.concatenate(code, axis=1)
 
     def decode(self, latents: jax.Array) -> jax.Array:
         """Decodes normalized latents to a video.
@@ -322,9 +329,34 @@ class TinyVAE(nnx.Module):
         Returns:
           float32 `[B, 1 or 4 n, 16 h, 16 w, 3]` in [-1, 1], and the next past.
         """
+        pixels, past = self._pixels(latents, past)
+        return jnp.clip(pixels, -1.0, 1.0), past
+
+    def reconstruct(self, latents: jax.Array, chunk: int = 1) -> jax.Array:
+        """Decodes normalized latents without clipping, whose gradient would be zero.
+
+        Args:
+          latents: `[B, T, h, w, latent_channels]`.
+          chunk: See `VAE.moments`.
+
+        Returns:
+          float32 `[B, 4 (T - 1) + 1, 16 h, 16 w, 3]`.
+        """
+        return scan_chunks(self._pixels, latents, chunk)
+
+    def _latents(self, video: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+        """Latents of a chunk, and the next past."""
+        stream = Stream(past)
+        patches = _fold((video + 1) / 2, self.config.patch_size)
+        return self.encoder(patches, stream).astype(jnp.float32), tuple(stream.future)
+
+    def _pixels(self, latents: jax.Array, past: Past | None) -> tuple[jax.Array, Past]:
+        """Pixels of a chunk, and the next past."""
         stream = Stream(past)
         x = self.decoder(latents.astype(jnp.float32), stream).astype(jnp.float32)
-        pixels = 2 * jnp.clip(_unfold(x, self.config.patch_size), 0.0, 1.0) - 1
+        pixels = _unfold(x, self.config.patch_size)
         if stream.is_first:  # of its four frames, the last is the first of the video
             pixels = pixels[:, self.config.temporal_factor - 1 :]
-        return pixels, tuple(stream.future)
+        if self.linear_code is not None:
+            pixels += self.linear_code.decode(latents, is_first=stream.is_first)
+        return 2 * pixels - 1, tuple(stream.future)

@@ -141,11 +141,12 @@ class VAE(nnx.Module):
         )
         self.compute_dtype = jnp.dtype(policy.compute)
 
-    def encode(self, video: jax.Array) -> jax.Array:
+    def encode(self, video: jax.Array, chunk: int = 1) -> jax.Array:
         """Encodes a video or an image to the normalized mean of its latents.
 
         Args:
           video: `[B, F, H, W, 3]` in [-1, 1]; F is 4 n + 1, H and W are multiples of 16.
+          chunk: See `moments`.
 
         Returns:
           float32 `[B, n + 1, H / 16, W / 16, latent_channels]`.
@@ -153,7 +154,7 @@ class VAE(nnx.Module):
         Raises:
           UserError: The shape is not supported.
         """
-        mean, _ = self.moments(video)
+        mean, _ = self.moments(video, chunk)
         return self._normalize(mean)
 
     def encode_chunk(

@@ -17,10 +17,10 @@ from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
     ADAPTERS,
     LORAS,
-    AutoencoderConfig,
     DiTConfig,
     FastAdapterConfig,
     Grid,
+    PixelStageConfig,
     SamplingConfig,
     SlowAdapterConfig,
     TextEncoderConfig,
@@ -170,7 +170,7 @@ def planned_inputs(run: TrainConfig, stage: Stage, size: VideoSize | None) -> Pl
     Raises:
       UserError: The models do not take videos of that size, or the cache is damaged.
     """
-    if isinstance(run.stage, AutoencoderConfig):
+    if isinstance(run.stage, PixelStageConfig):
         return PlannedInputs(abstract_pixels(run), {})
     dit = dit_config(stage)
     texts = dict.fromkeys(("empty_text", "negative_text"), (dit.text_len, dit.text_dim))

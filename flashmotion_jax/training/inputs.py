@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from flashmotion_jax.config import AutoencoderConfig, DiTConfig, SamplingConfig, TrainConfig
+from flashmotion_jax.config import DiTConfig, PixelStageConfig, SamplingConfig, TrainConfig
 from flashmotion_jax.data.batches import Batch, Batches, latent_batches
 from flashmotion_jax.data.examples import DrawnSprites, open_examples
 from flashmotion_jax.data.latent_cache import open_cache
@@ -164,7 +164,7 @@ class PixelInputs:
         return ReconstructionSampler(export, [self._videos[i].video for i in range(count)])
 
 
-def open_videos(stage: AutoencoderConfig) -> MagicData | DrawnSprites:
+def open_videos(stage: PixelStageConfig) -> MagicData | DrawnSprites:
     """Opens the videos that an autoencoder is trained on.
 
     Raises:
@@ -196,9 +196,9 @@ def abstract_pixels(run: TrainConfig) -> PixelBatch[Any]:
     return PixelBatch(*[_abstract(run.batch_size, shape, jnp.uint8)] * 3)
 
 
-def _pixel_stage(run: TrainConfig) -> AutoencoderConfig:
-    if not isinstance(run.stage, AutoencoderConfig):
-        raise TypeError(f"{type(run.stage).__name__} reads no pixels; expected AutoencoderConfig")
+def _pixel_stage(run: TrainConfig) -> PixelStageConfig:
+    if not isinstance(run.stage, PixelStageConfig):
+        raise TypeError(f"{type(run.stage).__name__} reads no pixels; expected PixelStageConfig")
     return run.stage
 
 

@@ -15,6 +15,7 @@ from flashmotion_jax.data.batches import Batch, first_records
 from flashmotion_jax.data.latent_cache import LatentCache
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.media.images import to_float, to_uint8
+from flashmotion_jax.models.tiny_vae import TinyVAE
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime.jit import program
 from flashmotion_jax.training.stage import ExportSpec
@@ -85,6 +86,9 @@ class LatentSampler:
 class ReconstructionSampler:
     """Encodes and decodes videos with the trained autoencoder.
 
+    A frozen "vae" encodes them, where there is one: its latents are those that a tiny autoencoder
+    will decode.
+
     Args:
       export: Names the autoencoder.
       videos: uint8 `[F, H, W, 3]` each.
@@ -97,14 +101,26 @@ class ReconstructionSampler:
         """Yields each video to the left of its reconstruction, uint8 `[F, H, 2 W, 3]`."""
         vae = _latest(models, self._export.model)
         for video in self._videos:
-            reconstruction = to_uint8(np.asarray(reconstruct(vae, jnp.asarray(video)[None])))
+            pixels = jnp.asarray(video)[None]
+            reconstruction = to_uint8(np.asarray(reconstruct(vae, pixels, models.get("vae", vae))))
             yield np.concatenate([video, reconstruction[0]], axis=2)
 
 
 @program
-def reconstruct(vae: VAE, video: jax.Array) -> jax.Array:
-    """Encodes and decodes uint8 `[B, F, H, W, 3]`; returns float32 in [-1, 1]."""
-    return vae.decode(vae.encode(to_float(video)))
+def reconstruct(
+    vae: VAE | TinyVAE, video: jax.Array, encoder: VAE | TinyVAE | None = None
+) -> jax.Array:
+    """Encodes and decodes a video.
+
+    Args:
+      vae: Autoencoder.
+      video: uint8 `[B, F, H, W, 3]`.
+      encoder: Another autoencoder of the same latents, which encodes the video.
+
+    Returns:
+      float32 in [-1, 1].
+    """
+    return vae.decode((encoder or vae).encode(to_float(video)))
 
 
 def _latest(models: Models, role: str | None) -> Any:

@@ -105,9 +105,12 @@ def export_model(workdir: Path, export: ExportSpec, state: TrainState) -> Path:
             return model
     with replacing_folder(model) as scratch:
         scratch.mkdir()
-        for component in ("dit", "vae", "text_encoder", "tokenizer"):
+        kept = {"dit", "vae", "text_encoder", "tokenizer"} - {export.kind}
+        # A tiny autoencoder is of the latents of one VAE.
+        kept |= {"tiny_vae"} - {export.kind} if export.kind != "vae" else set()
+        for component in sorted(kept):
             source = (Path(export.base) / component).resolve()
-            if component != export.kind and source.exists():
+            if source.exists():
                 # Relative links, so that checkpoints and runs can be moved together.
                 target = os.path.relpath(source, model.resolve())
                 (scratch / component).symlink_to(target, target_is_directory=True)

@@ -17,6 +17,7 @@ COMMANDS = {
     "sample --out array": ["sample", "--model", "missing", "--out", "{file}.npy"],
     "sample --out folder": ["sample", "--model", "missing", "--out", "{folder}"],
     "sample --preview": ["sample", "--model", "missing", "--preview", "{file}.mp4"],
+    "sample --live-preview": ["sample", "--model", "missing", "--live-preview", "{file}.mp4"],
     "sample --profile": ["sample", "--model", "missing", "--profile", "{folder}"],
     "sample --prompt-cache": ["sample", "--model", "missing", "--prompt-cache", "{folder}"],
     "convert import": ["convert", "import", "missing", "{folder}"],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flashmotion_jax.checkpoints import components
 from flashmotion_jax.checkpoints.init import NewModelConfig
 from flashmotion_jax.config import (
     CacheConfig,
@@ -57,6 +58,16 @@ def test_before_the_stages_each_run_starts_from_the_one_before():
     for before, after in itertools.pairwise(runs):
         assert after.stage.autoencoder == f"{before.workdir}/model"
     assert train_config("slow_generator.py").stage.slow_generator == f"{runs[-1].workdir}/model"
+
+
+def test_the_tiny_decoder_is_of_the_latents_of_the_autoencoder_and_small():
+    run = train_config("tiny_decoder.py")
+    assert run.stage.autoencoder == f"{train_config('decoder.py').workdir}/model"
+    family = load_config(f"{FOLDER}/model.py", NewModelConfig)
+    whole = dataclasses.replace(family, tiny_vae=run.stage.tiny_vae)
+    abstract = components.abstract_module("tiny_vae", whole.tiny_vae, "bfloat16")
+    variables = components.flat_parameters(abstract).values()
+    assert sum(variable.get_value().nbytes for variable in variables) < 1.2e6
 
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])

@@ -86,24 +86,32 @@ def run_diffusers_few_step():
         return run_scheduler(scheduler)
 
 
-def few_step(velocity=toy_velocity, noise=None, keys=KEYS, progress=None, **config):
+def few_step(
+    velocity=toy_velocity, noise=None, keys=KEYS, progress=None, on_prediction=None, **config
+):
     noise = start_noise() if noise is None else noise
     schedule = samplers.few_step_schedule(FewStepConfig(**config))
 
     def advance(state, row):
-        return (samplers.few_step(velocity, state[0], row, keys),)
+        return samplers.few_step(velocity, state, row, keys)
 
-    return samplers.sample(advance, noise, schedule, progress)
+    return samplers.sample(advance, noise, schedule, progress, on_prediction)
 
 
 def multi_step(
-    velocity=toy_velocity, num_steps=50, shift=5.0, solver="unipc", grid="wan", progress=None
+    velocity=toy_velocity,
+    num_steps=50,
+    shift=5.0,
+    solver="unipc",
+    grid="wan",
+    progress=None,
+    on_prediction=None,
 ):
     def advance(state, row):
         return samplers.multi_step(velocity, state, row)
 
     schedule = samplers.multi_step_schedule(num_steps, shift, solver, grid)
-    return samplers.sample(advance, start_noise(), schedule, progress)
+    return samplers.sample(advance, start_noise(), schedule, progress, on_prediction)
 
 
 def stored(name):
@@ -304,6 +312,15 @@ def test_bfloat16_model_keeps_float32_latents():
 
     assert few_step(velocity).dtype == jnp.float32
     assert multi_step(velocity, 3).dtype == jnp.float32
+
+
+def test_the_last_prediction_is_the_result():
+    """The step to noise level 0 returns it."""
+    few, many = {}, {}
+    np.testing.assert_array_equal(few_step(on_prediction=few.__setitem__), few[4])
+    result = multi_step(num_steps=6, solver="euler", on_prediction=many.__setitem__)
+    np.testing.assert_allclose(result, many[6], atol=1e-6)
+    assert list(few) == [1, 2, 3, 4] and list(many) == [1, 2, 3, 4, 5, 6]
 
 
 def test_progress_counts_steps_and_can_cancel():

@@ -6,6 +6,7 @@ https://github.com/madebyollin/taehv.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -98,12 +99,47 @@ def test_sizes_are_read_from_the_weights(kind):
     assert names.from_shapes(tensors, "original", None) == CONFIGS[kind]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_blocks": 1}, {"spatial_downsample": (True, True, False)}, {"linear_code": True}],
+)
+def test_sizes_that_taehv_lacks_cannot_be_exported(changes):
+    with pytest.raises(ValueError, match="cannot be exported"):
+        names.table(TinyVAEConfig(**changes), "original")
+
+
+@pytest.mark.parametrize("decoder", ["base", "super"])
+def test_a_level_may_keep_height_and_width(decoder):
+    """Of Sprites: patches of 4 x 4, then one halving, in the second level."""
+    config = dataclasses.replace(
+        SMALL,
+        decoder=decoder,
+        num_blocks=1,
+        patch_size=4,
+        temporal_downsample=(False, True, True),
+        spatial_downsample=(False, True, False),
+    )
+    assert (config.spatial_factor, config.temporal_factor) == (8, 4)
+    vae = nnx.eval_shape(lambda: TinyVAE(config, rngs=nnx.Rngs(0)))
+    assert jax.eval_shape(TinyVAE.encode, vae, VIDEO).shape == (1, 3, 4, 6, 48)
+    assert jax.eval_shape(TinyVAE.decode, vae, LATENTS).shape == (1, 9, 16, 24, 3)
+
+
+def test_a_new_block_is_the_identity():
+    """Convolutions to the residual stream start at zero."""
+    vae = TinyVAE(SMALL, rngs=nnx.Rngs(0))
+    assert not vae.decoder.levels[0].blocks[0].conv3.kernel[...].any()
+
+
 def test_chunks_of_any_length_give_the_whole_video():
     vae, decode_chunk = make(SMALL), jax.jit(TinyVAE.decode_chunk)
     whole = jax.jit(TinyVAE.decode)(vae, LATENTS)
     first, past = decode_chunk(vae, LATENTS[:, :1])
     rest, _ = decode_chunk(vae, LATENTS[:, 1:], past)
     np.testing.assert_allclose(np.concatenate([first, rest], axis=1), whole, atol=1e-6)
+    unclipped = vae.reconstruct(LATENTS, 2)
+    np.testing.assert_allclose(jnp.clip(unclipped, -1, 1), whole, atol=1e-6)
+    np.testing.assert_allclose(vae.encode(VIDEO, 2), jax.jit(TinyVAE.encode)(vae, VIDEO), atol=1e-5)
     assert jax.eval_shape(vae.encode, VIDEO[:, :1]).shape == (1, 1, 2, 3, 48)
 
 

@@ -17,6 +17,7 @@ from flashmotion_jax.config import (
     LCMConfig,
     SlowAdapterConfig,
     SlowGeneratorConfig,
+    TinyAutoencoderConfig,
     TrainConfig,
 )
 from flashmotion_jax.training.stage import Stage
@@ -28,11 +29,13 @@ from flashmotion_jax.training.stages import (
     lcm,
     slow_adapter,
     slow_generator,
+    tiny_autoencoder,
 )
 
 #: Type of a stage's configuration to the function that builds the stage.
 STAGES: Mapping[type, Callable[[TrainConfig, Any], Stage]] = {
     AutoencoderConfig: autoencoder.build,
+    TinyAutoencoderConfig: tiny_autoencoder.build,
     SlowGeneratorConfig: slow_generator.build,
     SlowAdapterConfig: slow_adapter.build,
     FastGeneratorConfig: fast_generator.build,

@@ -18,7 +18,7 @@ import numpy as np
 from einops import rearrange
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import AutoencoderConfig, TrainConfig
+from flashmotion_jax.config import AutoencoderConfig, PixelStageConfig, TrainConfig
 from flashmotion_jax.data.pixel_batches import PixelBatch
 from flashmotion_jax.diffusion.losses import discriminator_loss, generator_adversarial_loss
 from flashmotion_jax.diffusion.samplers import draw_noise
@@ -120,10 +120,7 @@ def _reconstruct(
 ) -> tuple[jax.Array, jax.Array, dict[str, LossTerm]]:
     """Draws windows and reconstructs them; the prior is a loss unless the encoder is frozen."""
     window_keys, latent_keys = keys.split(2)
-    windows = [
-        _draw_window(config, batch, part) for part in window_keys.split(config.windows_per_video)
-    ]
-    video = to_float(_merge_windows(jnp.stack(windows, axis=1)))
+    video = draw_windows(config, batch, window_keys)
     chunk = max(1, (config.window_frames - 1) // vae.config.temporal_factor)
     mean, log_variance = vae.moments(video, chunk=chunk)
     if config.decoder_only:
@@ -133,6 +130,16 @@ def _reconstruct(
     latents = mean + jnp.exp(0.5 * log_variance) * _merge_windows(noise)
     prior = LossTerm(kl_divergence(mean, log_variance), config.prior_scale)
     return video, vae.reconstruct(latents, chunk=chunk), {"prior": prior}
+
+
+def draw_windows(config: PixelStageConfig, batch: PixelBatch, keys: Keys) -> jax.Array:
+    """Draws windows of each item of a batch, of its video or of its maps.
+
+    Returns:
+      float32 `[B * config.windows_per_video, config.window_frames, H, W, 3]` in [-1, 1].
+    """
+    windows = [_draw_window(config, batch, part) for part in keys.split(config.windows_per_video)]
+    return to_float(_merge_windows(jnp.stack(windows, axis=1)))
 
 
 def psnr(error: jax.Array) -> jax.Array:
@@ -177,7 +184,7 @@ def _merge_windows(x_BN: jax.Array) -> jax.Array:
     return split_batch_like(rearrange(x_BN, "b n ... -> (b n) ..."), x_BN)
 
 
-def _draw_window(config: AutoencoderConfig, batch: PixelBatch, keys: Keys) -> jax.Array:
+def _draw_window(config: PixelStageConfig, batch: PixelBatch, keys: Keys) -> jax.Array:
     """Draws one window of each item, of its video or of its maps, at the same frames for all."""
     # [0, 1 - map_fraction) selects the video; the rest is shared equally by boxes and masks.
     draw_B = jax.vmap(jax.random.uniform)(keys.videos)[:, None, None, None, None]
