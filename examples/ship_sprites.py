@@ -47,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write(out: Path, models: dict[str, Path]) -> None:
-    """Combines several models that differ only in their adapters into one checkpoint."""
+    """Combines several models that differ only in their adapters into one checkpoint.
+
+    The tiny autoencoder comes from them, or from its own run.
+    """
     generators = {components.read_component(model, "dit").key for model in models.values()}
     if len(generators) > 1:
         raise UserError(f"{' and '.join(map(str, models.values()))} have different generators")
@@ -57,12 +60,29 @@ def write(out: Path, models: dict[str, Path]) -> None:
         components.write_sampling(scratch, components.read_sampling(source))
         for kind in ("dit", "vae", "text_encoder"):
             copy(source, scratch, kind)
+        if tiny := tiny_decoder(source):
+            copy(tiny, scratch, "tiny_vae")
         for adapter, model in models.items():
             copy(model, scratch, f"adapters/{adapter}")
         size = sum(file.stat().st_size for file in scratch.rglob("*") if file.is_file())
         if size > LIMIT:
             raise UserError(f"{size / 1e6:.1f} MB; expected at most {LIMIT / 1e6:.0f}")
     print(f"wrote {out}: {size / 1e6:.1f} MB")
+
+
+def tiny_decoder(source: Path) -> Path | None:
+    """The model with the tiny autoencoder of a model's latents, or None if none was trained."""
+    for model in (source, RUNS / "tiny_decoder" / "model"):
+        if not (model / "tiny_vae").exists():
+            continue
+        # The decoder of the VAE may have been trained since, which leaves its latents as they are.
+        configs = [components.read_component(one, "vae").config for one in (source, model)]
+        if configs[0] != configs[1]:
+            raise UserError(
+                f"the tiny VAE of {model} is for the latents of another VAE; retrain it"
+            )
+        return model
+    return None
 
 
 def copy(source: Path, out: Path, kind: str) -> None:

@@ -40,6 +40,7 @@ else
   train autoencoder_images.py
   train autoencoder.py
   train decoder.py
+  train tiny_decoder.py
   flashmotion cache --config configs/sprites/cache.py
   train slow_generator.py
   for adapter in resnet controlnet; do

@@ -53,7 +53,7 @@ class GrayGenerator(Generator):
             **options,
         )
 
-    def run(self, adapter: str, request: Request, progress: Any) -> np.ndarray:
+    def run(self, adapter: str, request: Request, progress: Any, on_preview: Any) -> np.ndarray:
         """A gray video of the requested size."""
         progress("denoise", 0, 1)
         progress("denoise", 1, 1)

@@ -6,10 +6,10 @@ import argparse
 import json
 import os
 import shlex
-from typing import Any
+from typing import Any, get_args
 
 from flashmotion_jax.cli import options
-from flashmotion_jax.config import ADAPTERS
+from flashmotion_jax.config import ADAPTERS, Decoder
 from flashmotion_jax.runtime.errors import UserError
 
 
@@ -28,6 +28,12 @@ def add_parser(commands: Any) -> None:
         choices=("none", *ADAPTERS),
         help="kind of adapter to sample with; repeatable (default: all; with --train, do not "
         "sample)",
+    )
+    add(
+        "--decoder",
+        action="append",
+        choices=get_args(Decoder),
+        help="the VAE or the tiny VAE decodes; repeatable (default: full)",
     )
     add(
         "--train",
@@ -86,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     adapters = args.adapter or ([] if args.train else ["none", *ADAPTERS])
     bench = run_bench(
         adapters=adapters,
+        decoders=args.decoder or ["full"],
         train_configs=args.train,
         overrides=args.set,
         num_layers=args.layers,
@@ -110,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 def _words(args: argparse.Namespace) -> list[str]:
     """The arguments that decide what is measured, to record them."""
     words = []
-    for name in ("adapter", "train", "set"):
+    for name in ("adapter", "decoder", "train", "set"):
         for value in getattr(args, name) or []:
             words += [f"--{name}", value]
     for name in ("layers", "height", "width", "num_frames", "repeat", "peer"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.cli import options
-from flashmotion_jax.config import DEFAULT_ADAPTER
+from flashmotion_jax.config import DEFAULT_ADAPTER, Decoder
 
 if TYPE_CHECKING:
     from flashmotion_jax.config import TrainConfig
@@ -47,6 +47,12 @@ def add_parser(commands: Any) -> None:
         default=1,
         metavar="N",
         help="number of devices that share a video, for --sample (default: 1)",
+    )
+    add(
+        "--decoder",
+        choices=get_args(Decoder),
+        default="full",
+        help="the VAE or the tiny VAE decodes, for --sample (default: full)",
     )
     options.add_overrides(parser, "mesh.fsdp=64")
     add(
@@ -99,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         kind = args.adapter or DEFAULT_ADAPTER
         adapter = None if kind == "none" else kind
-        plan = plan_sampling(args.sample, adapter, topology, size, _say, args.devices)
+        plan = plan_sampling(args.sample, adapter, topology, size, _say, args.devices, args.decoder)
     for line in to_lines(plan):
         print(line)
     if args.json:
@@ -154,6 +160,7 @@ def _words(args: argparse.Namespace) -> list[str]:
     for name in ("adapter", "height", "width", "num_frames"):
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    words += ["--decoder", args.decoder] * (args.decoder != "full")
     return words + ["--devices", str(args.devices)] * (args.devices > 1)
 
 

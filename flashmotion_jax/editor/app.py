@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import math
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Callable
@@ -31,7 +30,7 @@ from flashmotion_jax.editor.guard import MAX_UPLOAD, Guard
 from flashmotion_jax.editor.importing import import_files
 from flashmotion_jax.editor.jobs import ACTIVE, FILES, MAX_ACTIVE, History, Job, QueueFullError
 from flashmotion_jax.editor.openapi import document
-from flashmotion_jax.editor.uploads import Form, received
+from flashmotion_jax.editor.uploads import Form, number, received, whole
 from flashmotion_jax.editor.worker import Worker
 from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
@@ -127,7 +126,7 @@ class Editor:
         return JSONResponse({"formats": formats})
 
     def _size(self, request: Request) -> Response:
-        height, width = (_whole(request.query_params, name) for name in ("height", "width"))
+        height, width = (whole(request.query_params, name) for name in ("height", "width"))
         size = self._generator.video_size(height, width)
         return JSONResponse({"height": size[0], "width": size[1]})
 
@@ -199,7 +198,7 @@ class Editor:
             image=form.file("image"),
             video=video,
             resize=shape.get("resize", "crop"),
-            fps=_number(fields, "fps", shape["fps"]),
+            fps=number(fields, "fps", shape["fps"]),
             **{name: shape[name] for name in ("height", "width", "num_frames")},
         )
 
@@ -257,6 +256,8 @@ class Editor:
         path = None if name is None else self._history.path(job, name)
         if path is None or not path.is_file():
             raise HTTPException(404, f"the job has no {wanted!r}; it is {job.state}")
+        if wanted == "preview":  # read at once: the next preview may replace the file
+            return Response(path.read_bytes(), media_type="video/mp4")
         # Anything may have been sent as a project; it is not promised to be JSON.
         kind = "application/octet-stream" if wanted == "project" else None
         return FileResponse(
@@ -317,26 +318,6 @@ async def _full(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": message}, 429, headers={"Retry-After": "10"})
 
 
-def _whole(fields: Any, name: str, default: int | None = None) -> int:
-    text = fields.get(name, "")
-    if text == "" and default is not None:
-        return default
-    if not text.isdecimal() or len(text) > 6 or int(text) < 1:
-        raise UserError(f"{name}={text!r:.40}; expected a whole number from 1 to 999999")
-    return int(text)
-
-
-def _number(fields: Any, name: str, default: float) -> float:
-    text = fields.get(name, "").strip()
-    try:
-        number = float(text) if text else default
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{name}={text!r:.40}; expected a number")
-    return number
-
-
 def _checked_image(form: Form, as_png: bool) -> Response:
     path = form.file("image")
     if path is None:
@@ -361,7 +342,7 @@ def _selected(form: Form) -> Response:
         raise UserError("image: missing, expected a file")
     pixels = read_image(path)
     numbers = {
-        name: _number(form.fields, name, 0.0)
+        name: number(form.fields, name, 0.0)
         for name in ("x", "y", "x0", "y0", "x1", "y1", "tolerance")
         if name in form.fields
     }
@@ -377,15 +358,15 @@ def _selected(form: Form) -> Response:
 def _import_options(fields: dict[str, str]) -> ImportOptions:
     default = ImportOptions()
     canvas = Canvas(
-        _whole(fields, "canvas_width", default.canvas.width),
-        _whole(fields, "canvas_height", default.canvas.height),
+        whole(fields, "canvas_width", default.canvas.width),
+        whole(fields, "canvas_height", default.canvas.height),
     )
     has_box = "box_width" in fields or "box_height" in fields
     return ImportOptions(
         canvas=canvas,
-        num_frames=_whole(fields, "num_frames", default.num_frames),
-        fps=_number(fields, "fps", default.fps),
-        box_size=(_whole(fields, "box_width"), _whole(fields, "box_height")) if has_box else None,
+        num_frames=whole(fields, "num_frames", default.num_frames),
+        fps=number(fields, "fps", default.fps),
+        box_size=(whole(fields, "box_width"), whole(fields, "box_height")) if has_box else None,
         map_kind=fields.get("map_kind") or default.map_kind,  # type: ignore[arg-type]
         id=fields.get("id", ""),
     )

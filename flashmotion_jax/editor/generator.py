@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from flashmotion_jax.inference.pipeline import Pipeline
+    from flashmotion_jax.inference.previews import OnPreview
     from flashmotion_jax.inference.request import Request
     from flashmotion_jax.runtime.progress import Progress
 
@@ -34,12 +35,14 @@ class Facts:
       grid: What sizes and lengths must be multiples of.
       adapters: The kinds of adapters it has.
       words: The words its tokenizer knows, or None if it splits words into pieces.
+      previews: Whether it can show videos while they are generated: it has a tiny VAE.
     """
 
     sampling: SamplingConfig
     grid: Grid
     adapters: tuple[str, ...]
     words: tuple[str, ...] | None
+    previews: bool = False
 
 
 class Generator:
@@ -67,6 +70,7 @@ class Generator:
             "adapter_titles": {name: ADAPTERS[name].title for name in facts.adapters},
             "words": facts.words and list(facts.words),
             "measures": is_of_sprites(facts.words),
+            "previews": facts.previews,
             "map_kind": sampling.map_kind,
             "height": sampling.height,
             "width": sampling.width,
@@ -111,7 +115,8 @@ class Generator:
             config = open_checkpoint(path).config
             there = tuple(kind for kind in ADAPTERS if (path / "adapters" / kind).is_dir())
             grid = Grid.of(config.dit, config.vae)
-            self._facts = Facts(config.sampling, grid, there, _words(path))
+            has_tiny_vae = config.tiny_vae is not None
+            self._facts = Facts(config.sampling, grid, there, _words(path), has_tiny_vae)
         return self._facts
 
     def request(self, settings: dict[str, Any], image: Path | None, trajectory: Any) -> Request:
@@ -138,12 +143,17 @@ class Generator:
             **options,
         )
 
-    def run(self, adapter: str, request: Request, progress: Progress) -> np.ndarray:
-        """Generates a video, uint8 `[F, H, W, 3]`; an exception in `progress` cancels it."""
+    def run(
+        self, adapter: str, request: Request, progress: Progress, on_preview: OnPreview
+    ) -> np.ndarray:
+        """Generates a video, uint8 `[F, H, W, 3]`; an exception in `progress` cancels it.
+
+        A model without a tiny VAE makes no previews.
+        """
         # Each adapter's pipeline holds its own copy of the weights, so only one is kept.
         pipeline = self._pipeline(adapter)
         self._pipelines = {adapter: pipeline}
-        return pipeline.run(request, progress)[0]
+        return pipeline.run(request, progress, on_preview if self.facts().previews else None)[0]
 
     def _pipeline(self, adapter: str) -> Pipeline:
         pipeline = self._pipelines.get(adapter)

@@ -2,6 +2,7 @@
 
     HOME/<id>/job.json, trajectory.json, image.*, project.json        inputs
     HOME/<id>/video.mp4, map.mp4, boxes.json                          results
+    HOME/<id>/preview.mp4                                             until the job ends
 
 Folders of jobs and their files are private to the user.
 
@@ -49,6 +50,7 @@ FILES = {
     "map": "map.mp4",
     "trajectory": "trajectory.json",
     "boxes": "boxes.json",
+    "preview": "preview.mp4",
     "project": "project.json",
 }
 #: Settings by the names they had until December 2026.
@@ -79,6 +81,7 @@ class Job:
       error: Why it failed, or None.
       video: `height`, `width`, `num_frames` and `fps`, as soon as they are known.
       seconds: Stage -> its duration.
+      preview: Number of denoising steps that the file "preview" shows; None if there is none.
     """
 
     id: str
@@ -95,6 +98,7 @@ class Job:
     error: str | None = None
     video: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    preview: int | None = None
 
 
 class QueueFullError(Exception):
@@ -188,9 +192,11 @@ class History:
         return self._home / job.id / name
 
     def end(self, job: Job, state: str, error: str | None = None) -> None:
-        """Sets the final state of a job."""
+        """Sets the final state of a job, whose preview is deleted."""
+        self.path(job, FILES["preview"]).unlink(missing_ok=True)
         with self._lock:
             job.state, job.error, job.finished = state, error, time.time()
+            job.preview = None
             self.save(job)
         _make_private(self._home / job.id)
 
@@ -319,6 +325,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "progress": _is_progress,
     "error": lambda value: value is None or _is_text(value),
     "seconds": _is_seconds,
+    "preview": lambda value: value is None or type(value) is int,
 }
 
 

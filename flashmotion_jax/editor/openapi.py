@@ -74,7 +74,7 @@ def _job_paths() -> dict[str, Any]:
         },
         "/api/jobs/{id}/{file}": {
             "get": _operation(
-                "A file of the job: `result` is the video",
+                "A file of the job: `result` is the video, `preview` what is known of it so far",
                 {
                     "200": _bytes("the file"),
                     "404": _failure("the job has no such file, or not yet"),
@@ -229,6 +229,10 @@ def _schemas() -> dict[str, Any]:
         "ahead": _described(_INTEGER, "queued jobs before it"),
         "progress": _described(steps, "stage -> [steps done, all steps]"),
         "seconds": {"type": "object", "additionalProperties": _NUMBER},
+        "preview": _described(
+            {"type": ["integer", "null"]},
+            "denoising steps that the file `preview` shows; null without one",
+        ),
         "settings": {"type": "object"},
         "video": _described({"type": "object"}, "height, width, num_frames, fps, resize"),
         "files": {"type": "array", "items": _TEXT},

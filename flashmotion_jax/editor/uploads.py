@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import reprlib
 import shutil
 import zlib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
@@ -143,6 +144,36 @@ def _target(path: Path) -> Generator[BinaryIO]:
         ) from error
     with opened:
         yield opened
+
+
+def whole(fields: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """Parses a field as a whole number from 1 to 999999.
+
+    Raises:
+      UserError: It is none, or is missing and has no default.
+    """
+    text = fields.get(name, "")
+    if text == "" and default is not None:
+        return default
+    if not text.isdecimal() or len(text) > 6 or int(text) < 1:
+        raise UserError(f"{name}={text!r:.40}; expected a whole number from 1 to 999999")
+    return int(text)
+
+
+def number(fields: Mapping[str, str], name: str, default: float) -> float:
+    """Parses a field as a finite number.
+
+    Raises:
+      UserError: It is none.
+    """
+    text = fields.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{name}={text!r:.40}; expected a number")
+    return value
 
 
 def _checked_text(name: str, value: str) -> str:

@@ -14,6 +14,7 @@ from flashmotion_jax.config import Resize
 from flashmotion_jax.editor.generator import Generator, is_of_sprites
 from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.measure import report
+from flashmotion_jax.inference.previews import PreviewWriter
 from flashmotion_jax.media.videos import write_video
 from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.limits import EDITOR, limited
@@ -119,7 +120,12 @@ class Worker:
             "fps": fps,
             "resize": request.sampling.resize,
         }
-        video = self._generator.run(job.settings["adapter"], request, progress)
+
+        def previewed(step: int) -> None:
+            job.preview = step
+
+        with PreviewWriter(path(FILES["preview"]), fps, on_written=previewed) as on_preview:
+            video = self._generator.run(job.settings["adapter"], request, progress, on_preview)
         progress("save", 0, 1)
         if request.maps is not None:
             write_video(path(FILES["map"]), request.maps[0], fps)

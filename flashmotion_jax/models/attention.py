@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,10 @@ MAX_SCORES = 2**26
 MAX_SCORES_CPU = 2**20
 
 
+Kernel = Literal["cuDNN", "splash", "chunked"]
+"""Implementations of attention; "chunked" is plain XLA, chunk by chunk of heads and queries."""
+
+
 @jax.named_scope("attention")
 def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Array:
     """softmax(q k^T / sqrt(E)) v, the softmax in float32.
@@ -42,14 +47,13 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     Returns:
       `[B, N, A, E]` in the dtype of the queries.
     """
-    if backend() == "gpu" and _fits_cudnn(q_BNAE):
+    kernel = choose_kernel(q_BNAE)
+    if kernel == "cuDNN":
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
-    if backend() == "tpu":
-        # Imported where it is used: with Pallas for TPUs, it takes as long as a small video.
-        from flashmotion_jax.models.splash_attention import fits_splash, splash_attention
+    if kernel == "splash":
+        from flashmotion_jax.models.splash_attention import splash_attention
 
-        if fits_splash(q_BNAE):
-            return splash_attention(q_BNAE, k_BSAE, v_BSAE)
+        return splash_attention(q_BNAE, k_BSAE, v_BSAE)
     num_queries, num_heads = q_BNAE.shape[1:3]
     # Of the array's shape, the part on one device limits the chunk.
     own = (
@@ -58,6 +62,19 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     max_scores = MAX_SCORES_CPU if backend() == "cpu" else MAX_SCORES
     chunk = choose_chunk(num_heads, num_queries, max_scores // (own[0] * k_BSAE.shape[1]))
     return softmax_attention(q_BNAE, k_BSAE, v_BSAE, chunk)
+
+
+def choose_kernel(q_BNAE: jax.Array | jax.ShapeDtypeStruct) -> Kernel:
+    """The implementation of attention for queries of this shape and dtype on this backend."""
+    if backend() == "gpu" and _fits_cudnn(q_BNAE):
+        return "cuDNN"
+    if backend() == "tpu":
+        # Imported where it is used: with Pallas for TPUs, it takes as long as a small video.
+        from flashmotion_jax.models.splash_attention import fits_splash
+
+        if fits_splash(q_BNAE):
+            return "splash"
+    return "chunked"
 
 
 def attend_to_tokens(
@@ -185,7 +202,7 @@ class _Heads:
         return jax.lax.all_to_all(x, "context", split, join, axis_index_groups=groups, tiled=True)
 
 
-def _fits_cudnn(q_BNAE: jax.Array) -> bool:
+def _fits_cudnn(q_BNAE: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Whether cuDNN supports it: 16 bits, and heads of at most 128; that of the VAE is wider.
 
     For a single query, as in the discriminator, there is no N x N matrix to avoid.

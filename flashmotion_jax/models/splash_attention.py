@@ -24,7 +24,7 @@ LANES = 128
 BLOCK_QUERIES, BLOCK_KEYS, BLOCK_PRODUCTS = 512, 1024, 512
 
 
-def fits_splash(q_BNAE: jax.Array) -> bool:
+def fits_splash(q_BNAE: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Whether the kernel supports the head width and there are enough queries to fill a block."""
     return q_BNAE.shape[-1] % LANES == 0 and q_BNAE.shape[1] >= BLOCK_QUERIES
 

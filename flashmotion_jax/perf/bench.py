@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 
 from flashmotion_jax.config import (
+    Decoder,
     DiTConfig,
     TextEncoderConfig,
     TrainConfig,
@@ -16,6 +18,7 @@ from flashmotion_jax.config import (
     load_config,
     with_overrides,
 )
+from flashmotion_jax.models.attention import choose_kernel
 from flashmotion_jax.perf.end_to_end import PipelineRun, measure_pipeline
 from flashmotion_jax.perf.measure import Measured, matmul_flops, measure
 from flashmotion_jax.perf.peer import WORK, Compared, compare, measure_peer, require_peer
@@ -33,7 +36,7 @@ CPU_LAYERS, CPU_SIZE, CPU_VOCABULARY = 2, VideoSize(5, 64, 64), 1024
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """All measurements. A group is what they belong to, such as "sample, none".
+    """All measurements. A group is what they belong to, such as "sample, none, tiny decoder".
 
     Attributes:
       device: Kind of the devices.
@@ -41,6 +44,7 @@ class Bench:
       matmul: FLOP/s of a large matmul, measured in this run.
       layers: Number of layers of the DiT.
       size: Size of the videos.
+      attention: Implementation of the DiT's attention.
       measured: Measured programs with their groups.
       out_of_memory: Programs that did not fit into memory, with their groups.
       totals: Seconds per video or training step, by group; only groups that fit as a whole.
@@ -53,6 +57,7 @@ class Bench:
     matmul: float
     layers: int
     size: VideoSize
+    attention: str
     measured: list[tuple[str, Measured]] = dataclasses.field(default_factory=list)
     out_of_memory: list[tuple[str, OutOfMemory]] = dataclasses.field(default_factory=list)
     totals: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -63,6 +68,7 @@ class Bench:
 def run_bench(
     *,
     adapters: Sequence[str],
+    decoders: Sequence[Decoder] = ("full",),
     train_configs: Sequence[str],
     overrides: Sequence[str],
     num_layers: int | None,
@@ -77,6 +83,7 @@ def run_bench(
 
     Args:
       adapters: Kinds of adapters to sample with, "none" among them.
+      decoders: Which autoencoders decode, one after the other, with each adapter.
       train_configs: Configurations of training runs.
       overrides: Assignments `key=value` for these runs.
       num_layers: Layers of DiT and text encoder; None for all, on a CPU 2.
@@ -113,20 +120,24 @@ def run_bench(
             status=status,
         )
     device = jax.devices()[0]
-    bench = Bench(device.device_kind, peak_flops(device), matmul_flops(), layers, size)
+    kernel = _attention(configs["dit"], size, dtype)
+    bench = Bench(device.device_kind, peak_flops(device), matmul_flops(), layers, size, kernel)
     with published_checkpoint(configs) as folder:
-        for name in adapters:
-            spec = SampleSpec(folder, None if name == "none" else name, size, dtype)
+        for name, decoder in itertools.product(adapters, decoders):
+            adapter = None if name == "none" else name
+            spec = SampleSpec(folder, adapter, size, dtype, decoder)
+            group = f"sample, {name}" + ", tiny decoder" * (decoder == "tiny")
             with jax.set_mesh(sharding.make_mesh()):
                 _, programs = sampling_programs(spec)
-                _measure(bench, f"sample, {name}", programs, repeat, status)
-            _measure_pipeline(bench, f"sample, {name}", spec, repeat, status)
+                known = _known(bench, f"sample, {name}")
+                _measure(bench, group, programs, repeat, status, known)
+            _measure_pipeline(bench, group, spec, repeat, status)
     for file in train_configs:
         run = with_overrides(load_config(file, TrainConfig), [f"dtype={dtype}", *overrides])
         mesh = sharding.make_mesh(run.mesh.data, run.mesh.fsdp, run.mesh.context)
         with with_published_sizes(run, configs) as (sized, _), jax.set_mesh(mesh):
             programs = training_programs(sized, size)
-            _measure(bench, Path(file).stem, programs, repeat, status)
+            _measure(bench, Path(file).stem, programs, repeat, status, {})
     compared = compare(theirs, bench.measured, size, VAEConfig())
     return dataclasses.replace(bench, compared=compared)
 
@@ -150,14 +161,38 @@ def _text_encoder(layers: int, on_cpu: bool) -> TextEncoderConfig:
     return TextEncoderConfig(num_layers=min(layers, full.num_layers), vocab_size=words)
 
 
-def _measure(
-    bench: Bench, group: str, programs: list[PlannedProgram], repeat: int, status: Status
-) -> None:
-    """Adds a group; programs that do not depend on the adapter are measured once."""
-    total, fits = 0.0, True
-    known = {
-        one.program.name: one.median for _, one in bench.measured if one.program.name not in ADAPTED
+def _attention(dit: DiTConfig, size: VideoSize, dtype: str) -> str:
+    """The implementation of self-attention in the DiT."""
+    frames, height, width, _ = VAEConfig().latent_shape(*size.shape)
+    tokens = frames * (height // dit.patch_size[0]) * (width // dit.patch_size[1])
+    shape = (1, tokens, dit.num_heads, dit.dim // dit.num_heads)
+    return choose_kernel(jax.ShapeDtypeStruct(shape, dtype))
+
+
+def _known(bench: Bench, group: str) -> dict[str, float]:
+    """Seconds by name of the programs that need not be measured again.
+
+    Args:
+      bench: The measurements.
+      group: Beginning of the names of groups with the same adapter.
+    """
+    return {
+        one.program.name: one.median
+        for other, one in bench.measured
+        if one.program.name not in ADAPTED or other.startswith(group)
     }
+
+
+def _measure(
+    bench: Bench,
+    group: str,
+    programs: list[PlannedProgram],
+    repeat: int,
+    status: Status,
+    known: Mapping[str, float],
+) -> None:
+    """Adds a group; `known` are seconds of programs that were measured before."""
+    total, fits = 0.0, True
     for program in programs:
         if program.name in known:
             total += program.runs * known[program.name]

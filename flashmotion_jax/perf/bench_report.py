@@ -18,7 +18,8 @@ def to_lines(bench: Bench) -> Iterator[str]:
     """Measurements as lines of text."""
     yield (
         f"{bench.device}: {bench.matmul / TERA:,.1f} TFLOP/s in a matmul; DiT of {bench.layers} "
-        f"layers, {bench.size.num_frames} frames of {bench.size.width} x {bench.size.height}"
+        f"layers, {bench.size.num_frames} frames of {bench.size.width} x {bench.size.height}; "
+        f"attention: {bench.attention}"
     )
     yield (
         f"{'program':44}{'runs':>6}{'compile s':>11}{'run s':>10}{'GB':>8}{'TFLOP/s':>10}"
@@ -58,6 +59,7 @@ def to_json(bench: Bench, command: str) -> dict[str, Any]:
         "device": bench.device,
         "versions": {"jax": jax.__version__, "python": platform.python_version(), **packages},
         "layers": bench.layers,
+        "attention": bench.attention,
         "video": dataclasses.asdict(bench.size),
         "matmul_flops_per_second": bench.matmul,
         "peak_flops_per_second": bench.peak,

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.config import DECODERS
 from flashmotion_jax.inference.pipeline import Pipeline
 from flashmotion_jax.perf.measure import fill
 from flashmotion_jax.perf.sampling import SampleSpec, abstract_component
@@ -59,6 +60,7 @@ def measure_pipeline(spec: SampleSpec, repeat: int) -> PipelineRun:
         height=size.height,
         width=size.width,
         num_frames=size.num_frames,
+        decoder=spec.decoder,
     )
     seconds, stages = [], []
     for _ in range(1 + repeat):
@@ -75,7 +77,7 @@ def _pipeline(spec: SampleSpec) -> Pipeline:
     def load(kind: str) -> Any:
         return fill(abstract_component(spec, kind))
 
-    kinds = {name: name for name in ("dit", "vae", "text_encoder")}
+    kinds = {name: name for name in ("dit", "vae", "text_encoder", DECODERS[spec.decoder])}
     if spec.adapter:
         kinds["adapter"] = f"adapters/{spec.adapter}"
     return Pipeline(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import Grid, SamplingConfig
+from flashmotion_jax.config import DECODERS, Decoder, Grid, SamplingConfig
 from flashmotion_jax.diffusion.generate import (
     Conditions,
     denoise_step,
@@ -42,22 +42,26 @@ class SampleSpec:
       adapter: Kind of adapter, a name of `config.ADAPTERS`, or None for no trajectory.
       size: Size of the video; by default that of the checkpoint.
       dtype: Precision of matmuls and convolutions, and of their weights.
+      decoder: Which autoencoder decodes; the VAE encodes.
     """
 
     folder: Path
     adapter: str | None
     size: VideoSize | None
     dtype: str = "bfloat16"
+    decoder: Decoder = "full"
 
 
 @contextmanager
-def open_spec(folder: str, adapter: str | None, size: VideoSize | None) -> Generator[SampleSpec]:
+def open_spec(
+    folder: str, adapter: str | None, size: VideoSize | None, decoder: Decoder = "full"
+) -> Generator[SampleSpec]:
     """The sizes of a checkpoint, or the published ones if `folder` is empty."""
     if folder:
-        yield SampleSpec(Path(folder), adapter, size)
+        yield SampleSpec(Path(folder), adapter, size, decoder=decoder)
         return
     with published_checkpoint() as made:
-        yield SampleSpec(made, adapter, size)
+        yield SampleSpec(made, adapter, size, decoder=decoder)
 
 
 def abstract_component(spec: SampleSpec, kind: str) -> Any:
@@ -101,8 +105,10 @@ def sampling_programs(spec: SampleSpec) -> tuple[SamplingConfig, list[PlannedPro
         programs += _stream(names, encode_chunk, vae, image, factor, chunks, dtype=spec.dtype)
     programs += _denoising(models["dit"], adapter, sampling, shape, guided)
     latents = jax.ShapeDtypeStruct((1, 1, *shape[1:]), jnp.float32)
-    names = "decode first frame", "decode next frames"
-    programs += _stream(names, decode_chunk, vae, latents, 1, chunks)
+    suffix = " (tiny)" if spec.decoder == "tiny" else ""
+    names = f"decode first frame{suffix}", f"decode next frames{suffix}"
+    decoder = abstract_component(spec, DECODERS[spec.decoder])
+    programs += _stream(names, decode_chunk, decoder, latents, 1, chunks)
     return sampling, programs
 
 

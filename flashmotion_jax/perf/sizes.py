@@ -24,6 +24,7 @@ from flashmotion_jax.config import (
     SamplingConfig,
     SlowAdapterConfig,
     TextEncoderConfig,
+    TinyVAEConfig,
     TrainConfig,
     VAEConfig,
     adapter_name,
@@ -79,6 +80,7 @@ def published_checkpoint(changed: Mapping[str, Any] | None = None) -> Generator[
         sizes: dict[str, Any] = {
             "dit": DiTConfig(),
             "vae": VAEConfig(),
+            "tiny_vae": TinyVAEConfig(),
             "text_encoder": TextEncoderConfig(),
             **{f"adapters/{name}": kind.config() for name, kind in ADAPTERS.items()},
             **(changed or {}),

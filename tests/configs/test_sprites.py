@@ -67,7 +67,7 @@ def test_the_tiny_decoder_is_of_the_latents_of_the_autoencoder_and_small():
     whole = dataclasses.replace(family, tiny_vae=run.stage.tiny_vae)
     abstract = components.abstract_module("tiny_vae", whole.tiny_vae, "bfloat16")
     variables = components.flat_parameters(abstract).values()
-    assert sum(variable.get_value().nbytes for variable in variables) < 1.2e6
+    assert 2 * sum(variable.get_value().size for variable in variables) < 1.4e6  # bytes
 
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])

@@ -86,6 +86,25 @@ def test_submit_status_result(client, slow):
     assert boxes["objects"][0]["measured"] is None and "Sprites alone" in boxes["reason"]
 
 
+def test_a_running_job_has_a_preview_until_it_ends(client, slow, tmp_path):
+    job = submit(client)
+    assert wait(client, job, "running")["preview"] is None
+    assert client.get(f"/api/jobs/{job}/preview").status_code == 404
+    slow.step.release(1)
+    while client.get(f"/api/jobs/{job}").json()["preview"] != 1:
+        time.sleep(0.02)
+    answer = client.get(f"/api/jobs/{job}/preview?step=1")
+    assert answer.headers["content-type"] == "video/mp4"
+    (tmp_path / "preview.mp4").write_bytes(answer.content)
+    frames, fps = read_video(tmp_path / "preview.mp4")
+    assert frames.shape == (9, 256, 256, 3) and fps == 8
+    assert "preview" in client.get(f"/api/jobs/{job}").json()["files"]
+    slow.step.release(3)
+    done = wait(client, job, "done")
+    assert done["preview"] is None and "preview" not in done["files"]
+    assert client.get(f"/api/jobs/{job}/preview").status_code == 404
+
+
 def test_jobs_run_in_order_and_queued_ones_are_cancelled_at_once(client, slow):
     first, second, third = (submit(client, seed=str(seed)) for seed in range(3))
     wait(client, first, "running")

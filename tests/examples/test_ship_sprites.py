@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 
@@ -36,6 +37,24 @@ def test_two_checkpoints_in_bfloat16_with_both_adapters(runs):
         np.testing.assert_array_equal(found.get_value(), expected.get_value())
     written = [file for file in (runs / "shipped").rglob("*") if file.is_file()]
     assert not any(str(runs).encode() in file.read_bytes() for file in written)
+    assert shipped.tiny_vae is not None
+
+
+def test_the_tiny_decoder_is_that_of_its_own_run_and_of_the_same_latents(runs, capsys):
+    models = [one / "model" for one in ship_sprites.RUNS.iterdir()]
+    own = ship_sprites.RUNS / "tiny_decoder" / "model"
+    shutil.copytree(models[0], own)
+    for model in models:
+        shutil.rmtree(model / "tiny_vae")
+    assert ship_sprites.tiny_decoder(models[0]) == own
+    component = components.read_component(own, "vae")
+    config = dataclasses.replace(component.config, latents_std=(2.0,) * 48)
+    readers = components.parameter_readers(components.load_component(own, "vae", "float32"))
+    components.save_component(own, "vae", config, readers, "float32", overwrite=True)
+    assert ship_sprites.main() == 2
+    assert "for the latents of another VAE" in capsys.readouterr().err
+    shutil.rmtree(own)
+    assert ship_sprites.tiny_decoder(models[0]) is None
 
 
 def test_too_large_a_checkpoint_leaves_nothing(runs, monkeypatch, capsys):

@@ -37,12 +37,16 @@ class Slow(Generator):
             width=settings["width"],
         )
 
-    def run(self, adapter, request, progress):
+    def run(self, adapter, request, progress, on_preview):
         self.seeds.append(request.seeds[0])
         for done in range(4):
             progress("denoise", done, 4)
             self.step.acquire()
             if request.prompts[0] == "fail":
                 raise RuntimeError("out of memory")
+            on_preview(
+                done + 1,
+                np.full((1, request.num_frames, request.height, request.width, 3), 50, np.uint8),
+            )
         progress("denoise", 4, 4)
         return np.full((request.num_frames, request.height, request.width, 3), 99, np.uint8)

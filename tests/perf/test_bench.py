@@ -69,6 +69,7 @@ def test_what_a_run_uses_up_the_next_gets_from_its_result():
 def small(monkeypatch):
     """The command, with the tiny models in place of those that are published."""
     monkeypatch.setattr(sizes, "VAEConfig", lambda: tiny.VAE_CONFIG)
+    monkeypatch.setattr(sizes, "TinyVAEConfig", lambda: tiny.TINY_VAE)
     monkeypatch.setattr(bench, "DiTConfig", lambda num_layers=None: tiny.DIT)
     monkeypatch.setattr(bench, "_text_encoder", lambda *_: tiny.TEXT)
     monkeypatch.setattr(bench, "VAEConfig", lambda: tiny.VAE_CONFIG)
@@ -76,28 +77,30 @@ def small(monkeypatch):
 
 def test_the_command_prints_a_table_and_writes_what_machines_read(small, tmp_path, capsys):
     file = tmp_path / "bench.json"
-    words = [
-        "--adapter",
-        "none",
-        "--repeat",
-        "1",
-        "--height",
-        "32",
-        "--width",
-        "32",
-        "--num-frames",
-        "5",
-    ]
+    words = ["--adapter", "none", "--decoder", "full", "--decoder", "tiny", "--repeat", "1"]
+    words += ["--height", "32", "--width", "32", "--num-frames", "5"]
     assert cli.main(["bench", *words, "--json", str(file)]) == 0
     out = capsys.readouterr().out
     assert "TFLOP/s in a matmul" in out and "sample, none, total" in out
+    assert "attention: chunked" in out and "sample, none, tiny decoder, total" in out
     values = json.loads(file.read_text())
     names = [one["name"] for one in values["programs"]]
     assert names.count("denoising step") == 1 and "text" in names
-    assert "decode first frame" in names and "decode next frames" in names
+    for suffix in ("", " (tiny)"):
+        assert f"decode first frame{suffix}" in names and f"decode next frames{suffix}" in names
     assert all(one["seconds"] and one["memory"] > 0 for one in values["programs"])
-    total = sum(one["runs"] * one["seconds"][0] for one in values["programs"])
-    assert values["total_seconds"]["sample, none"] == pytest.approx(total)
+    for group, other in (("sample, none", "tiny"), ("sample, none, tiny decoder", "frame")):
+        parts = [
+            one
+            for one in values["programs"]
+            if (other not in one["name"]) or (other == "frame" and "tiny" in one["name"])
+        ]
+        total = sum(one["runs"] * one["seconds"][0] for one in parts)
+        assert values["total_seconds"][group] == pytest.approx(total)
+    assert values["command"].count("--decoder") == 2
+    assert values["pipeline"]["sample, none, tiny decoder"]["stages"].keys() == {
+        *("text", "encode", "denoise", "decode")
+    }
     whole = values["pipeline"]["sample, none"]
     assert "sample, none, a video by the pipeline" in out and len(whole["seconds"]) == 1
     assert list(whole["stages"]) == ["text", "encode", "denoise", "decode"]

@@ -117,8 +117,9 @@ def test_a_suggestion_is_one_that_was_compiled_and_fits(prepared, monkeypatch):
 def test_devices_that_share_a_video_trade_tokens_for_heads(prepared):
     target = devices(GIB)
     given = (str(prepared / "base"), "resnet", target, None, lambda text: None)
-    shared = plan.plan_sampling(*given, devices=2)
+    shared = plan.plan_sampling(*given, devices=2, decoder="tiny")
     assert (shared.mesh["context"], shared.videos, shared.problems) == (2, 4, [])
+    assert [one.program.name for one in shared.compiled][-1] == "decode next frames (tiny)"
     (step,) = [one for one in shared.compiled if one.program.name == "denoising step"]
     num_layers = tiny.DIT.num_layers
     assert step.counts.collectives["all-to-all"].runs % (4 * num_layers) == 0

@@ -10,6 +10,7 @@ Source: TAEHV, https://github.com/madebyollin/taehv, for the models; its trainin
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,8 @@ def copy_linear_code(vae: VAE, tiny_vae: TinyVAE) -> TinyVAE:
     That of the VAE is between pixels in [-1, 1] and latents x, that of the tiny VAE between the
     same pixels, or decoded ones in [0, 1], and normalized latents (x - mean) / std.
     """
-    source, target = vae.linear_code, tiny_vae.linear_code
+    source: Any = vae.linear_code
+    target: Any = tiny_vae.linear_code
     if source is None or target is None:
         return tiny_vae
     mean, std = jnp.asarray(vae.config.latents_mean), jnp.asarray(vae.config.latents_std)

@@ -10,7 +10,7 @@ const STAGES = { text: "Prompt", encode: "Encode", denoise: "Denoise", decode: "
 export class Jobs {
   /** `open(job)` shows a result, `restore(job)` restores its project. */
   constructor(session, { open, restore }) {
-    Object.assign(this, { session, open, restore, jobs: [], states: new Map() });
+    Object.assign(this, { session, open, restore, jobs: [], states: new Map(), previews: new Map() });
     $("#history-scope").addEventListener("change", () => attempt(() => this.refresh()));
     attempt(() => this.refresh());
   }
@@ -44,6 +44,7 @@ export class Jobs {
   draw() {
     const active = this.jobs.filter((job) => ACTIVE.includes(job.state));
     fill($("#queue"), active.map((job) => this.#card(job)).reverse());
+    for (const id of this.previews.keys()) if (!active.some((job) => job.id === id)) this.previews.delete(id);
     const ended = this.jobs.filter((job) => !ACTIVE.includes(job.state));
     const known = JSON.stringify(ended.map((job) => [job.id, job.state]));
     $("#no-history").hidden = this.jobs.length > 0;
@@ -64,6 +65,7 @@ export class Jobs {
     const again = async () => { await api.again(job.id, this.session); await this.refresh(); say("Submitted again."); };
     const card = h("article", { className: "job", ariaLabel: `${job.name || "job"}: ${job.state}` },
       h("div", { className: "head" }, h("b", {}, job.name || "Untitled"), h("span", { className: `state ${job.state}` }, stateOf(job))),
+      this.#preview(job),
       done ? h("video", { src: api.jobFile(job.id, "result"), muted: true, loop: true, playsInline: true, preload: "metadata", onmouseenter: (event) => play(event.target), onmouseleave: (event) => event.target.pause(), onclick: () => this.open(job) }) : null,
       h("p", { className: "prompt" }, job.settings.prompt || "no prompt", ` · seed ${job.settings.seed} · ${job.settings.adapter}`),
       job.error ? h("p", { className: "error" }, job.error) : null,
@@ -77,6 +79,22 @@ export class Jobs {
     card.dataset.job = job.id;
     card.dataset.state = job.state;
     return card;
+  }
+
+  /** The video as it is predicted so far. The element is kept between refreshes, so that it plays on. */
+  #preview(job) {
+    if (!job.preview || !ACTIVE.includes(job.state)) return null;
+    let video = this.previews.get(job.id);
+    if (!video) {
+      video = h("video", { className: "preview", muted: true, loop: true, autoplay: true, playsInline: true });
+      this.previews.set(job.id, video);
+    }
+    if (video.dataset.step !== String(job.preview)) {
+      video.dataset.step = job.preview;
+      video.src = `${api.jobFile(job.id, "preview")}?step=${job.preview}`;
+      video.setAttribute("aria-label", `Preview after ${job.preview} denoising steps`);
+    }
+    return video;
   }
 }
 
