@@ -221,7 +221,7 @@ def test_one_place_pins_the_linters():
     ]
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in extras["lint"])
     assert "flashmotion_jax[test,lint]" in extras["dev"]
-    assert '".[test,lint]"' in (ROOT / ".ci" / "run").read_text()
+    assert '".[test,lint,docs]"' in (ROOT / ".ci" / "run").read_text()
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     (local,) = [repo["hooks"] for repo in hooks if repo["repo"] == "local"]
     assert [hook["entry"].split()[0] for hook in local] == ["ruff", "ruff", "pyrefly"]
