@@ -19,8 +19,7 @@ DOCS = ROOT / "docs"
 GITHUB = "https://github.com/flashmotion-jax/flashmotion_jax/blob/main"
 #: Pages of the site that are other files of the repository.
 ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-#: The README of the repository introduces the project; on the site, the index does.
-INDEX = {"README.md": "index.md", "docs/README.md": "index.md"}
+INDEX = {"docs/README.md": "index.md"}
 
 #: What the index says about the reference on GitHub, where it is not, and on the site.
 REFERENCE_ON_GITHUB = "- The Python API and the options of every command are on the site that"

@@ -53,8 +53,8 @@ def draw(spec: str, rows: list[list[str]], folder: Path, theme: str) -> str:
     ink, grid, colors = _COLORS[theme]
     name = f"{hashlib.sha256(repr((spec, rows)).encode()).hexdigest()[:12]}-{theme}.svg"
     style = {"svg.hashsalt": "docs", "text.color": ink, "axes.edgecolor": grid, "xtick.color": ink}
-    with plt.rc_context(style | {"ytick.color": ink, "axes.labelcolor": ink, "font.size": 9}):
-        height = 0.9 + 0.26 * (len(rows) - 1)
+    with plt.rc_context(style | {"ytick.color": ink, "axes.labelcolor": ink, "font.size": 11}):
+        height = 0.9 + 0.3 * (len(rows) - 1)
         figure, panels = plt.subplots(
             1, len(columns), figsize=(8.5, height), sharey=True, squeeze=False, layout="constrained"
         )
@@ -69,7 +69,7 @@ def draw(spec: str, rows: list[list[str]], folder: Path, theme: str) -> str:
                     offset, thickness = (index - (len(values) - 1) / 2) / 4, 0.8 / len(values)
                     panel.barh(position + offset, value, thickness, color=colors[index % 3])
             title, _, series = rows[0][column].partition(": ")
-            panel.set_title(title, fontsize=10)
+            panel.set_title(title, fontsize=12)
             if kind == "bars" and series:
                 handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in colors]
                 panel.legend(handles, series.split(", "), frameon=False)
