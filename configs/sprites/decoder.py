@@ -26,6 +26,6 @@ def get_config() -> TrainConfig:
         window_frames=17,
         map_fraction=0.0,
         decoder_only=True,
-        adversarial_scale=3e-3,
-        discriminator_optimizer=optimizer(2e-4, STEPS, beta1=0.5, decay="constant"),
+        adversarial_scale=1.5e-2,
+        discriminator_optimizer=optimizer(4e-4, STEPS, beta1=0.5, decay="constant"),
     )
