@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ _ECHO, _RARE = 26, 20
 _MOST_LABELS, _EVEN = 255, 0.6
 #: Number of pixels above which an image is a photograph, and its labels are counted as they are.
 _MOST_MIXED = 1_000_000
-#: Pixels that are sorted at a time to count labels.
+#: Pixels that are sorted or searched at a time.
 _CHUNK = 2**20
 
 
@@ -88,14 +89,23 @@ def label_objects(path: str | Path) -> tuple[tuple[TrackedObject, ...], tuple[st
     return tuple(objects), tuple(notices)
 
 
+def _rows(labels_HW: np.ndarray) -> Iterator[slice]:
+    """Slices of some rows: NumPy's sorting and searching would take copies of all pixels."""
+    step = max(1, _CHUNK // labels_HW.shape[1])
+    return (slice(top, top + step) for top in range(0, len(labels_HW), step))
+
+
+def _is_in(labels_HW: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which pixels have one of some labels, bool [H, W]."""
+    return np.concatenate([np.isin(labels_HW[rows], labels) for rows in _rows(labels_HW)])
+
+
 def _counts(
     labels_HW: np.ndarray, where: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and their numbers of pixels, by rows: sorting all pixels would take two copies."""
-    step = max(1, _CHUNK // labels_HW.shape[1])
+    """Labels and their numbers of pixels."""
     found, counts = [np.zeros(0, labels_HW.dtype)], [np.zeros(0, np.int64)]
-    for top in range(0, len(labels_HW), step):
-        rows = slice(top, top + step)
+    for rows in _rows(labels_HW):
         some = labels_HW[rows] if where is None else labels_HW[rows][where[rows]]
         labels, numbers = np.unique(some, return_counts=True)
         found.append(labels)
@@ -152,7 +162,7 @@ def _without_mixtures(labels_HW: np.ndarray, is_color: bool) -> tuple[np.ndarray
         solid &= padded[y : y + labels_HW.shape[0], x : x + labels_HW.shape[1]] == labels_HW
     del padded
     kept, areas = _counts(labels_HW, solid)
-    doubtful = ~np.isin(labels_HW, kept) & (labels_HW > 0)
+    doubtful = (labels_HW > 0) & ~_is_in(labels_HW, kept)
     y, x = np.nonzero(doubtful)
     if not 0 < len(y) < min(_MOST_MIXED, labels_HW.size / 2) or len(kept) < 2:
         return labels_HW, []
@@ -162,7 +172,7 @@ def _without_mixtures(labels_HW: np.ndarray, is_color: bool) -> tuple[np.ndarray
     mixtures = np.unique(labels_HW[y, x][between])
     if is_color and len(mixtures) >= _SMOOTH:
         mixtures = np.union1d(labels_HW[y, x], _echoes(kept, areas))
-    count, mixed = len(mixtures), np.isin(labels_HW, mixtures)
+    count, mixed = len(mixtures), _is_in(labels_HW, mixtures)
     notice = (
         f"{count} mixed labels at edges are left out: the image was resized smoothly; resize label "
         "images with nearest neighbor"
