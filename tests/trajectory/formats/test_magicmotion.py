@@ -123,7 +123,7 @@ def test_an_outline_that_is_hidden_on_frame_0_is_not_taken_for_one_near_it(
 
 
 @pytest.mark.parametrize("side", [0, 1, 2, 3])
-@pytest.mark.parametrize(("size", "over"), [(120, 1), (240, 1), (240, 2)])
+@pytest.mark.parametrize(("size", "over"), [(120, 1), (240, 0), (240, 1), (240, 2)])
 def test_a_stroke_beside_or_under_another_is_where_it_is(
     tmp_path: Path, side: int, size: int, over: int
 ):
