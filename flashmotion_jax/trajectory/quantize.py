@@ -205,16 +205,26 @@ def _seen_colors(frame_HW3: np.ndarray) -> tuple[np.ndarray, bool]:
     if len(codes) <= _MAX_COLORS:
         defaults = np.array([palette_color(k) for k in range(1, _DISTINCT_IDS)], np.uint8)
         known = np.union1d(_packed(defaults[None]), _flat_codes(frame_HW3, 0))
-        if np.isin(codes, known).all():
+        # An object that others hide may be too narrow to be flat.
+        if _are_exact(np.setdiff1d(codes, known), len(codes)):
             return _unpacked(codes[np.argsort(-counts, kind="stable")]).astype(np.uint8), True
     return _clusters(frame_HW3), False
+
+
+def _are_exact(codes: np.ndarray, count: int) -> bool:
+    """Whether colors that are not known to be exact may be, among `count` colors in all.
+
+    Lossy compression, and resizing, makes dark colors beside edges, or very many.
+    """
+    return not len(codes) or (
+        count <= _DISTINCT_IDS and bool((_unpacked(codes).max(axis=-1) > _DARK).all())
+    )
 
 
 def _with_later_colors(frames: Iterable[np.ndarray], seen_C3: np.ndarray) -> np.ndarray | None:
     """The colors of frame 0, followed by those that are only on other frames; None: are lossy.
 
-    Outlines are too thin for their shape to tell whether a frame is exact. Lossy compression makes
-    dark colors beside edges, or many.
+    Outlines are too thin for their shape to tell whether a frame is exact.
     """
     codes_C = _packed(seen_C3)
     is_known = np.zeros(1 << 24, bool)
@@ -224,7 +234,7 @@ def _with_later_colors(frames: Iterable[np.ndarray], seen_C3: np.ndarray) -> np.
         new = np.unique(codes_B8[~is_known[codes_B8]])
         is_known[new] = True
         codes_C = np.concatenate([codes_C, new])
-        if len(codes_C) > _DISTINCT_IDS or (_unpacked(new).max(axis=-1) <= _DARK).any():
+        if not _are_exact(new, len(codes_C)):
             return None
     return _unpacked(codes_C).astype(np.uint8)
 

@@ -122,6 +122,19 @@ def test_an_outline_that_is_hidden_on_frame_0_is_not_taken_for_one_near_it(
         np.testing.assert_allclose(pixels(imported, 0), pixels(original, 0), atol=1)
 
 
+def test_an_object_of_which_little_is_seen_on_frame_0_keeps_its_color(tmp_path: Path):
+    """Two columns are too narrow to be flat, and the other color is near."""
+    sliver = Keyframe(0, (0.1, 0.1, 0.5, 0.5)), Keyframe(3, (0.4, 0.5, 0.8, 0.9))
+    cover = Keyframe(0, (0.12, 0.1, 0.5, 0.5)), Keyframe(3, (0.12, 0.1, 0.5, 0.5))
+    objects = TrackedObject(1, sliver, color="#800007"), TrackedObject(2, cover, color="#800000")
+    original = Trajectory(Canvas(100, 100), 4, 8.0, objects)
+    write_video(tmp_path / "maps", render(original, 100, 100))
+    imported = read_magicmotion(tmp_path / "maps")
+    assert sorted(item.rgb for item in imported.objects) == [(128, 0, 0), (128, 0, 7)]
+    (found,) = (k for k, item in enumerate(imported.objects) if item.rgb == (128, 0, 7))
+    np.testing.assert_allclose(pixels(imported, found), pixels(original, 0), atol=1)
+
+
 @pytest.mark.parametrize("side", [0, 1, 2, 3])
 @pytest.mark.parametrize(("size", "over"), [(120, 1), (240, 0), (240, 1), (240, 2)])
 def test_a_stroke_beside_or_under_another_is_where_it_is(
