@@ -21,10 +21,16 @@ from PIL import Image
 from examples.measure_sprites import totals
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.data.sprites import Clip, test_groups
+from flashmotion_jax.data.sprites.clips import draw_maps
 from flashmotion_jax.media.images import to_float, to_uint8
 
 PER_GROUP, REPEAT = 4, 5
 METRICS = ("psnr", "sharpness", "box_iou", "mask_iou")
+#: Maps as models are given them, uint8 [F, H, W, 3].
+MAPS: dict[str, Callable[[Clip], np.ndarray]] = {
+    "masks": lambda clip: draw_maps(clip)[0],
+    "boxes": lambda clip: draw_maps(clip)[1],
+}
 #: Frames of a contact sheet.
 SHOWN = [0, 4, 8, 12, 16]
 
@@ -50,7 +56,7 @@ def main() -> None:
         seconds = _seconds(runs, argument)
         ratio = seconds["VAE"] / seconds["tiny"]
         print(f"{name}, CPU s a clip: {seconds}, {ratio:.1f} times")
-    for name in ("video", "masks", "boxes"):
+    for name in ("video", *MAPS):
         print(f"latents of {name}:", _latents(clips, name, encode, decode["VAE"]))
     if len(sys.argv) > 2:
         _sheet(clips, videos).save(sys.argv[2])
@@ -84,7 +90,7 @@ def _latents(
     """Relative error of the tiny encoder's latents, and how far it moves what they decode to."""
     errors, norms, overlaps = [], [], {"VAE": [], "tiny": []}
     for clip in clips:
-        video = _float(getattr(clip, name))
+        video = _float(clip.video if name == "video" else MAPS[name](clip))
         latents = {encoder: run(video) for encoder, run in encode.items()}
         errors.append(float(jnp.sum((latents["tiny"] - latents["VAE"]) ** 2)))
         norms.append(float(jnp.sum(latents["VAE"] ** 2)))

@@ -219,8 +219,10 @@ def generate_latents(
         with transfer_guard_host_to_device("disallow"), transfer_guard_device_to_host("disallow"):
             return denoise_step(dit, adapter, conditions, prepared, state, row, step_keys)
 
-    def predicted(step: int, x0: jax.Array) -> None:
+    def predicted(step: int, state: State) -> None:
         if on_prediction is not None:
+            row = replicate(jax.tree.map(lambda rows: rows[step - 1], schedule))
+            x0 = _predicted_x0(state, row, step_keys)
             on_prediction(step, inject_image(x0, conditions.image_latents))
 
     latents = samplers.sample(advance, noise, schedule, progress, predicted)
@@ -256,4 +258,7 @@ def denoise_step(
     predict_velocity = conditioned_velocity(dit, adapter, conditions, prepared)
     if isinstance(row, Solver):
         return samplers.multi_step(predict_velocity, state, row)
-    return samplers.few_step(predict_velocity, state, row, keys)
+    return (samplers.few_step(predict_velocity, state[0], row, keys),)
+
+
+_predicted_x0 = program(samplers.predicted_x0)

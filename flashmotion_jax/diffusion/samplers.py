@@ -29,8 +29,7 @@ PredictVelocity = Callable[[jax.Array, jax.Array], jax.Array]
 """`(latents, timestep) -> velocity`, float32 [B, T, h, w, C]; timestep 0..1000, scalar or [B]."""
 
 State = tuple[jax.Array, ...]
-"""State carried between steps: the latents, the latest prediction of x_0, and what else a solver
-remembers."""
+"""State carried between steps: the latents, followed by the history of a solver."""
 
 SOLVERS = {"unipc": solvers.unipc, "dpm++": solvers.dpm_solver, "euler": solvers.euler}
 
@@ -143,7 +142,7 @@ def sample(
     noise: jax.Array,
     schedule: FewStep[np.ndarray] | solvers.Solver[np.ndarray],
     progress: Callable[[int], None] | None = None,
-    on_prediction: Callable[[int, jax.Array], None] | None = None,
+    on_state: Callable[[int, State], None] | None = None,
 ) -> jax.Array:
     """Runs all steps of a schedule.
 
@@ -153,24 +152,23 @@ def sample(
       schedule: From `few_step_schedule` or `multi_step_schedule`.
       progress: Called after each step with the number of finished steps. An exception that it
         raises ends the loop.
-      on_prediction: Called after each step with the number of finished steps and the model's
-        prediction of x_0, float32 [B, T, h, w, C].
+      on_state: Likewise, with the number of finished steps and the state; see `predicted_x0`.
 
     Returns:
       Clean latents, float32 [B, T, h, w, C].
     """
-    nothing = jnp.zeros_like(noise)
-    state: State = (noise, nothing)
+    state: State = (noise,)
     if isinstance(schedule, solvers.Solver):
-        state = (noise, nothing, noise, nothing)
+        no_history = jnp.zeros_like(noise)
+        state = (noise, noise, no_history, no_history)
     # A host loop: a program with a callback inside cannot be stored in JAX's compilation cache.
     for index in range(len(schedule.sigma)):
         state = advance(state, jax.tree.map(lambda rows, i=index: rows[i], schedule))
         if progress is not None:
             jax.block_until_ready(state)
             progress(index + 1)
-        if on_prediction is not None:
-            on_prediction(index + 1, state[1])
+        if on_state is not None:
+            on_state(index + 1, state)
     return state[0]
 
 
@@ -198,7 +196,7 @@ def sample_to_exit(
 
     def step(latents: jax.Array, row: FewStep[jax.Array]) -> tuple[jax.Array, None]:
         def denoise(latents: jax.Array) -> jax.Array:
-            return few_step(predict_frozen, (latents,), row, keys)[0]
+            return few_step(predict_frozen, latents, row, keys)
 
         # A cond in a scan, not a while loop: the scan is differentiable, and skipped steps are
         # free.
@@ -212,30 +210,54 @@ def sample_to_exit(
 
 
 def few_step(
-    predict_velocity: PredictVelocity, state: State, row: FewStep[jax.Array], keys: jax.Array
-) -> State:
+    predict_velocity: PredictVelocity, latents: jax.Array, row: FewStep[jax.Array], keys: jax.Array
+) -> jax.Array:
     """One step of consistency sampling: predict x_0, then add fresh noise at the next level.
 
     This is not an Euler step, which would keep the old noise.
 
     Args:
       predict_velocity: The model; see `PredictVelocity`.
-      state: Latents at the noise level of the step, float32 [B, T, h, w, C]; more is ignored.
+      latents: Latents at the noise level of the step, float32 [B, T, h, w, C].
       row: The step, as scalars.
       keys: Random keys, [B]. Step i draws the noise of video b from `fold_in(keys[b], i)`, so that
         a video does not depend on the rest of its batch.
 
     Returns:
-      Latents at the next noise level, x_0 after the last step; and the prediction of x_0.
+      Latents at the next noise level, float32 [B, T, h, w, C]; x_0 after the last step.
 
     Source: Song et al., "Consistency Models", arXiv:2303.01469, algorithm 1, on the path of `flow`.
     """
-    latents = state[0]
     velocity = predict_velocity(latents, row.timestep)
     x0 = velocity_to_x0(latents, velocity, row.sigma)
-    fold = jax.vmap(jax.random.fold_in, (0, None))
-    noise = draw_noise(fold(keys, row.index), latents.shape[1:])
-    return add_noise(x0, noise, row.next_sigma), x0
+    return add_noise(x0, _fresh_noise(row, keys, latents.shape[1:]), row.next_sigma)
+
+
+def predicted_x0(
+    state: State, row: FewStep[jax.Array] | solvers.Solver[jax.Array], keys: jax.Array
+) -> jax.Array:
+    """The model's prediction of x_0 in a step, from the state after it.
+
+    The few-step sampler does not keep it: the step's noise is drawn again and taken away, with an
+    error of rounding. So the program of a step is the same whether or not anyone asks.
+
+    Args:
+      state: The state after the step.
+      row: The step, as scalars.
+      keys: See `few_step`.
+
+    Returns:
+      float32 [B, T, h, w, C].
+    """
+    if isinstance(row, solvers.Solver):
+        return state[2]
+    noise = _fresh_noise(row, keys, state[0].shape[1:])
+    return (state[0] - row.next_sigma * noise) / (1 - row.next_sigma)
+
+
+def _fresh_noise(row: FewStep[jax.Array], keys: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """The noise that a step adds, float32 [B, *shape]."""
+    return draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, row.index), shape)
 
 
 def multi_step_sigmas(
@@ -291,18 +313,17 @@ def multi_step(
 
     Args:
       predict_velocity: The model, including guidance; see `PredictVelocity`.
-      state: Sample, last prediction of x_0, corrected sample, and the prediction before the last,
-        float32 [B, T, h, w, C] each.
+      state: Sample, corrected sample, and the last two predictions, float32 [B, T, h, w, C] each.
       row: The step: scalars, and the weights of equations (1) and (2) of `solvers`.
 
     Returns:
       The state after the step.
     """
-    sample, previous, corrected, before = state
+    sample, corrected, previous, before = state
     c, p = row.correct, row.predict
     x0 = velocity_to_x0(sample, predict_velocity(sample, row.timestep), row.sigma)
     corrected = c[0] * corrected + c[1] * x0 + c[2] * previous + c[3] * before
-    return p[0] * corrected + p[1] * x0 + p[2] * previous, x0, corrected, previous
+    return p[0] * corrected + p[1] * x0 + p[2] * previous, corrected, x0, previous
 
 
 def _check_shift(shift: float) -> None:

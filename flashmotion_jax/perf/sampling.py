@@ -154,7 +154,7 @@ def _denoising(
         lambda *given: start_denoising.function(*given, shape=shape), *models, keys
     )
     schedule = make_schedule(sampling)
-    state = (noise,) * (2 if isinstance(schedule, FewStep) else 4)
+    state = (noise,) if isinstance(schedule, FewStep) else (noise,) * 4
     row = jax.eval_shape(lambda: jax.tree.map(lambda rows: jnp.asarray(rows[0]), schedule))
     step_args = (*models, prepared, state, row, step_keys)
     return [

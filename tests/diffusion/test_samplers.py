@@ -86,16 +86,14 @@ def run_diffusers_few_step():
         return run_scheduler(scheduler)
 
 
-def few_step(
-    velocity=toy_velocity, noise=None, keys=KEYS, progress=None, on_prediction=None, **config
-):
+def few_step(velocity=toy_velocity, noise=None, keys=KEYS, progress=None, on_state=None, **config):
     noise = start_noise() if noise is None else noise
     schedule = samplers.few_step_schedule(FewStepConfig(**config))
 
     def advance(state, row):
-        return samplers.few_step(velocity, state, row, keys)
+        return (samplers.few_step(velocity, state[0], row, keys),)
 
-    return samplers.sample(advance, noise, schedule, progress, on_prediction)
+    return samplers.sample(advance, noise, schedule, progress, on_state)
 
 
 def multi_step(
@@ -105,13 +103,13 @@ def multi_step(
     solver="unipc",
     grid="wan",
     progress=None,
-    on_prediction=None,
+    on_state=None,
 ):
     def advance(state, row):
         return samplers.multi_step(velocity, state, row)
 
     schedule = samplers.multi_step_schedule(num_steps, shift, solver, grid)
-    return samplers.sample(advance, start_noise(), schedule, progress, on_prediction)
+    return samplers.sample(advance, start_noise(), schedule, progress, on_state)
 
 
 def stored(name):
@@ -314,13 +312,26 @@ def test_bfloat16_model_keeps_float32_latents():
     assert multi_step(velocity, 3).dtype == jnp.float32
 
 
-def test_the_last_prediction_is_the_result():
-    """The step to noise level 0 returns it."""
-    few, many = {}, {}
-    np.testing.assert_array_equal(few_step(on_prediction=few.__setitem__), few[4])
-    result = multi_step(num_steps=6, solver="euler", on_prediction=many.__setitem__)
-    np.testing.assert_allclose(result, many[6], atol=1e-6)
-    assert list(few) == [1, 2, 3, 4] and list(many) == [1, 2, 3, 4, 5, 6]
+@pytest.mark.parametrize("solver", [None, *samplers.SOLVERS])
+def test_predictions_of_x0_are_those_of_the_model(solver):
+    seen, states = [], {}
+
+    def velocity(latents, timestep):
+        # As a model does, from the noise level that its timestep says.
+        seen.append(latents - timestep / 1000 * toy_velocity(latents, timestep))
+        return toy_velocity(latents, timestep)
+
+    if solver is None:
+        few_step(velocity, on_state=states.__setitem__)
+        schedule = samplers.few_step_schedule(FewStepConfig())
+    else:
+        multi_step(velocity, 6, solver=solver, on_state=states.__setitem__)
+        schedule = samplers.multi_step_schedule(6, 5.0, solver)
+    assert list(states) == list(range(1, len(schedule.sigma) + 1))
+    for step, state in states.items():
+        row = jax.tree.map(lambda rows, i=step - 1: rows[i], schedule)
+        found = samplers.predicted_x0(state, row, KEYS)
+        np.testing.assert_allclose(found, seen[step - 1], atol=2e-2 if solver else 1e-5)
 
 
 def test_progress_counts_steps_and_can_cancel():

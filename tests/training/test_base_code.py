@@ -59,7 +59,7 @@ def sample(config):
 
     @jax.jit
     def advance(state, row):
-        return samplers.few_step(velocity, state, row, KEYS)
+        return (samplers.few_step(velocity, state[0], row, KEYS),)
 
     latents = samplers.sample(advance, noise, samplers.few_step_schedule(config))
     return inject_image(latents, image)
