@@ -3,8 +3,8 @@
     flashmotion train --config configs/sprites/tiny_decoder.py
 
 Hardware: two CPU cores, 1 s of one core per step.
-Expect: held-out clips are decoded with a PSNR of 27 dB and a box IoU of 0.85, where the VAE has 31 and
-0.90 (`tools/measure_tiny_vae.py`); latent_error falls from 0.15 to 0.09.
+Expect: held-out clips are decoded with a PSNR of 27 dB and a box IoU of 0.85, where the VAE has 31
+and 0.90 (`tools/measure_tiny_vae.py`); latent_error falls from 0.15 to 0.09.
 """
 
 from flashmotion_jax.config import TinyAutoencoderConfig, TinyVAEConfig, TrainConfig
