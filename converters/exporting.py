@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.checkpoints.arrays import read_array, require_complete
+from flashmotion_jax.checkpoints.arrays import Readers, read_array, require_complete
+from flashmotion_jax.checkpoints.eight_bits import DTYPES, readers_as
 from flashmotion_jax.config import DiTConfig, to_dict
 from flashmotion_jax.runtime import checksums
 from flashmotion_jax.runtime.atomic import replacing
@@ -54,12 +56,14 @@ class Tensors:
     """The tensors of a component under their exported names, read on demand.
 
     Attributes:
-      folder: Folder of the arrays.
+      kind: Kind of the component.
+      readers: Name of a parameter -> function that reads it, as floats.
       entries: One per parameter.
-      dtype: Of all tensors; None keeps the stored dtypes.
+      dtype: Of all tensors; None keeps the stored dtypes, and makes bfloat16 of 8 bits.
     """
 
-    folder: Path
+    kind: str
+    readers: Readers
     entries: Sequence[Entry]
     dtype: str | None
 
@@ -72,8 +76,8 @@ class Tensors:
 
     def arrays(self) -> Iterator[np.ndarray]:
         """Yields the tensors in the same order, one parameter in memory at a time."""
-        for entry in tqdm(self.entries, f"writing {self.folder.parent.name}", disable=None):
-            for _, array in entry.scatter(read_array(self.folder, entry.target)):
+        for entry in tqdm(self.entries, f"writing {self.kind}", disable=None):
+            for _, array in entry.scatter(self.readers[entry.target]()):
                 yield array
 
 
@@ -88,7 +92,7 @@ def export_folder(
       layout: "original" or "diffusers".
       kinds: Some of "dit", "vae" and "text_encoder", which includes the tokenizer.
       dtype: Of all tensors; None keeps the stored dtypes, also where the original name of a file
-        says bfloat16.
+        says bfloat16, and makes bfloat16 of 8 bits.
 
     Returns:
       A line about each part of a configuration that the layout does not hold, and one that says
@@ -169,14 +173,18 @@ def open_tensors(
     Raises:
       UserError: Files are missing or truncated.
     """
+    policy = component.policy(component.dtype if component.dtype in DTYPES else "bfloat16")
     module = components.abstract_module(
-        component.kind, component.config, component.dtype, component.dit_config
+        component.kind, component.config, policy.without_eight_bits, component.dit_config
     )
-    entries = make_entries(components.flat_parameters(module), rows)
+    parameters = components.flat_parameters(module)
+    entries = make_entries(parameters, rows)
     folder = source / component.kind / "params"
     require_complete(folder, component.num_bytes)
     require_undamaged(folder.parent)
-    return Tensors(folder, entries, dtype)
+    stored = {name: functools.partial(read_array, folder, name) for name in component.names()}
+    floats = {name: variable.get_value() for name, variable in parameters.items()}
+    return Tensors(component.kind, readers_as(floats, stored), entries, dtype)
 
 
 def _write_file(file: Path, tensors: Tensors) -> None:

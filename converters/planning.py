@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.eight_bits import policy_of
 from flashmotion_jax.config import DiTConfig
 from flashmotion_jax.config.serialise import with_overrides
 from flashmotion_jax.runtime.errors import UserError
@@ -23,6 +24,7 @@ from . import adapters, dit, spiece, text_encoder, tiny_vae, vae
 from .folders import Folder
 from .mapping import Entry, Row, find_bad_values, find_problems, make_entries, override
 from .names import Names
+from .quantized import stored_readers
 from .recognition import Contents, Part
 from .tensors import StateDict, Tensor
 from .wrappers import is_training
@@ -89,11 +91,24 @@ class Plan:
                 folder,
                 self.kind,
                 self.config,
-                {entry.target: functools.partial(read, entry) for entry in self.entries},
+                self._readers(read),
                 self.dtype,
                 dit_config=self.dit_config,
                 overwrite=overwrite,
             )
+
+    def _readers(self, read: Callable[[Entry], np.ndarray]) -> components.Readers:
+        """A reader of each parameter, or of a weight and its scale as they are in the file."""
+        readers: dict[str, Callable[[], np.ndarray]] = {}
+        for entry in self.entries:
+            own = {entry.target: functools.partial(read, entry)}
+            readers |= stored_readers(entry, self.source, self.stored_dtype) or own
+        return readers
+
+    @property
+    def stored_dtype(self) -> str:
+        """That of the component: `dtype`, or floats where it has nothing in 8 bits."""
+        return str(policy_of(self.kind, self.dtype).params)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -204,7 +219,9 @@ def _plan(
     source: StateDict,
     left_out: Sequence[str] = (),
 ) -> Plan:
-    module = components.abstract_module(kind, config, known.dtype, dit_config)
+    # Weights in 8 bits are rounded from floats, in `save_component`.
+    policy = policy_of(kind, known.dtype).without_eight_bits
+    module = components.abstract_module(kind, config, policy, dit_config)
     parameters = components.flat_parameters(module)
     rows = override(parameters, rows, known.names.keys)
     # The projections of an adapter may be linear layers or convolutions of size one.

@@ -11,7 +11,7 @@ LightX2V `tools/convert`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,13 @@ import numpy as np
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.json_files import parse_json
 
+from .mapping import Entry
 from .tensors import StateDict, Tensor, WeightFile
 
 EIGHT_BITS = ("float8_e4m3fn", "float8_e5m2", "int8")
+
+#: Our names -> NumPy's, of formats that components are stored in too.
+NUMPY_NAMES = {"int8": "int8", "fp8": "float8_e4m3fn"}
 
 #: Formats of ComfyUI whose values are a product of weight and scale.
 FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
@@ -60,6 +64,16 @@ class Quantized:
     weight: Tensor
     scale: Tensor | None
 
+    @property
+    def has_scale_per_row(self) -> bool:
+        """Whether there is one scale, which rows can share, or one per row."""
+        return len(self.weight.shape) == 2 and (self.scale is None or len(self.scale.shape) < 3)
+
+    def scale_per_row(self) -> np.ndarray:
+        """Reads the scales, float32 `[out]`."""
+        scale = np.ones(1) if self.scale is None else self.scale.read()
+        return np.broadcast_to(scale.astype(np.float32).reshape(-1), self.weight.shape[:1])
+
     def read(self) -> np.ndarray:
         """Reads the value, in float32."""
         value = self.weight.read().astype(np.float32)
@@ -76,6 +90,13 @@ class Quantized:
         return value
 
 
+@dataclass(frozen=True)
+class QuantizedTensor(Tensor):
+    """A tensor that reads as float32 and is stored in 8 bits."""
+
+    stored: Quantized
+
+
 def dequantize(file: WeightFile) -> StateDict:
     """Returns the tensors of a file with 8-bit weights as float32, and without their scales.
 
@@ -84,9 +105,42 @@ def dequantize(file: WeightFile) -> StateDict:
     """
     layers = find_quantized(file)
     return {
-        key: Tensor(tensor.shape, "float32", layers[key].read) if key in layers else tensor
+        key: QuantizedTensor(tensor.shape, "float32", layers[key].read, layers[key])
+        if key in layers
+        else tensor
         for key, tensor in file.tensors.items()
         if not _is_extra(key, layers)
+    }
+
+
+def stored_readers(
+    entry: Entry, source: StateDict, dtype: str
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Readers of a layer's weight and scale in 8 bits, as they are in a file.
+
+    Args:
+      entry: A parameter, as floats.
+      source: Tensors of the component.
+      dtype: That the component is stored in.
+
+    Returns:
+      Name -> function; empty unless all tensors of the parameter are in this format, and have one
+      scale or one per row.
+    """
+    layer, _, leaf = entry.target.rpartition(".")
+    tensors = [source[key] for key in entry.keys]
+    stored = [one.stored for one in tensors if isinstance(one, QuantizedTensor)]
+    wanted = NUMPY_NAMES.get(dtype)
+    fits = all(one.weight.dtype == wanted and one.has_scale_per_row for one in stored)
+    if len(stored) < len(tensors) or not fits or leaf not in ("kernel", "embedding"):
+        return {}
+
+    def stack(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.stack(arrays) if entry.is_stacked else arrays[0]
+
+    return {
+        f"{layer}.weight": lambda: stack([one.weight.read() for one in stored]),
+        f"{layer}.weight_scale": lambda: stack([one.scale_per_row() for one in stored]),
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flashmotion_jax.checkpoints.components import Models, load_models
+    from flashmotion_jax.checkpoints.models import Models, load_models
     from flashmotion_jax.config import SamplingConfig
     from flashmotion_jax.evaluation.evaluate import EvaluateConfig, evaluate
     from flashmotion_jax.inference.pipeline import Pipeline
@@ -44,14 +44,14 @@ __all__ = [
 _MODULES = {
     "EvaluateConfig": "evaluation.evaluate",
     "Keyframe": "trajectory",
-    "Models": "checkpoints.components",
+    "Models": "checkpoints.models",
     "Pipeline": "inference.pipeline",
     "SamplingConfig": "config",
     "TrackedObject": "trajectory",
     "Trajectory": "trajectory",
     "evaluate": "evaluation.evaluate",
     "load_maps": "trajectory",
-    "load_models": "checkpoints.components",
+    "load_models": "checkpoints.models",
     "read_video": "media.videos",
     "write_video": "media.videos",
 }

@@ -147,13 +147,22 @@ def read_arrays(
             except Exception as error:
                 raise _damaged(folder, error) from error
             gc.collect()
+    require_finite_arrays(folder, arrays)
+    return arrays
+
+
+def require_finite_arrays(folder: Path, arrays: Mapping[str, jax.Array]) -> None:
+    """Checks the arrays that were read from a folder.
+
+    Raises:
+      UserError: They hold NaN or infinity.
+    """
     if invalid := find_not_finite(arrays):
         more = f" and {len(invalid) - 1} more" if invalid[1:] else ""
         raise UserError(
             f"{folder.parent} holds NaN or infinity in {invalid[0]}{more}; convert or "
             "train it again"
         )
-    return arrays
 
 
 def digest_arrays(folder: Path, names: Iterable[str]) -> str:

@@ -21,7 +21,13 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from flashmotion_jax.checkpoints.arrays import Readers, read_arrays, write_arrays
+from flashmotion_jax.checkpoints.arrays import (
+    Readers,
+    read_arrays,
+    require_complete,
+    write_arrays,
+)
+from flashmotion_jax.checkpoints.eight_bits import DTYPES, policy_of, read_rounded, readers_as
 from flashmotion_jax.config import (
     ADAPTERS,
     LORAS,
@@ -36,6 +42,7 @@ from flashmotion_jax.config import (
 )
 from flashmotion_jax.config.sampling import as_current_sampling
 from flashmotion_jax.models.dit import DiT
+from flashmotion_jax.models.eight_bits import FORMATS
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.text_encoder import TextEncoder
 from flashmotion_jax.models.tiny_vae import TinyVAE
@@ -52,7 +59,6 @@ from flashmotion_jax.runtime.sharding import sharding_of
 from flashmotion_jax.text.tokenizer import Tokenizer
 
 FORMAT = "flashmotion_jax"
-DTYPES = ("float32", "bfloat16")
 VERSION = 1
 
 #: Component -> its configuration class and module class. Adapters, whose modules also depend on a
@@ -84,31 +90,13 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Models:
-    """The models of a checkpoint, in memory.
-
-    Attributes:
-      config: Configuration of the models, and how they are sampled.
-      dit, vae, text_encoder: The modules.
-      tokenizer: Tokenizer of the text encoder.
-      tiny_vae: The tiny autoencoder, where the checkpoint has one.
-    """
-
-    config: ModelsConfig
-    dit: DiT
-    vae: VAE
-    text_encoder: TextEncoder
-    tokenizer: Tokenizer
-    tiny_vae: TinyVAE | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Component:
     """The `config.json` of a component.
 
     Attributes:
       kind: one of `kinds()`.
-      dtype: Of the stored matmul and convolution weights; all others are float32.
+      dtype: Of the stored matmul and convolution weights; all others are float32. "int8" and "fp8"
+        are of linear layers, see `eight_bits`.
       config: Configuration of the module, of the class that belongs to the kind.
       dit_config: For an adapter, the DiT that it was made for.
       num_bytes: Size of the weights on disk.
@@ -122,29 +110,18 @@ class Component:
     num_bytes: int
     key: str
 
+    def policy(self, dtype: str | Policy, weights: str | None = None) -> Policy:
+        """How it is loaded; see `load_component`."""
+        if isinstance(dtype, str):
+            stored = self.dtype if self.dtype in FORMATS else dtype
+            dtype = Policy(compute=dtype, params=weights or stored)
+        return policy_of(self.kind, dtype)
 
-def load_models(path: str | Path, dtype: str = "bfloat16") -> Models:
-    """Reads DiT, VAE, text encoder and tokenizer of a checkpoint.
-
-    Args:
-      path: Folder written by `flashmotion convert import` or by training.
-      dtype: Of matmuls, convolutions and their weights: "bfloat16" or "float32".
-
-    Returns:
-      The models, on the current mesh, or without one on the first device.
-
-    Raises:
-      UserError: The folder is not a checkpoint, lacks a component, or is damaged.
-    """
-    checkpoint = open_checkpoint(path)
-    return Models(
-        config=checkpoint.config,
-        tokenizer=checkpoint.tokenizer,
-        dit=load_component(path, "dit", dtype),
-        vae=load_component(path, "vae", dtype),
-        text_encoder=load_component(path, "text_encoder", dtype),
-        tiny_vae=load_component(path, "tiny_vae", dtype) if checkpoint.config.tiny_vae else None,
-    )
+    def names(self) -> list[str]:
+        """Names of the stored arrays."""
+        return [
+            *flat_parameters(abstract_module(self.kind, self.config, self.dtype, self.dit_config))
+        ]
 
 
 def open_checkpoint(path: str | Path, adapter: str | None = None) -> Checkpoint:
@@ -178,14 +155,21 @@ def open_checkpoint(path: str | Path, adapter: str | None = None) -> Checkpoint:
     )
 
 
-def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16") -> Any:
+def load_component(
+    path: str | Path,
+    kind: str,
+    dtype: str | Policy = "bfloat16",
+    weights: str | None = None,
+) -> Any:
     """Reads one component.
 
     Args:
       path: Folder of the checkpoint.
       kind: One of `kinds()`.
-      dtype: Of matmuls, convolutions and their weights, or a whole policy. Norms and other
-        sensitive parameters are float32.
+      dtype: Of matmuls and convolutions, or a whole policy. Norms and other sensitive parameters
+        are float32.
+      weights: Dtype of their weights, without a policy. None is 8 bits if they are stored so, else
+        `dtype`.
 
     Returns:
       The module, on the current mesh, or without one on the first device.
@@ -196,16 +180,19 @@ def load_component(path: str | Path, kind: str, dtype: str | Policy = "bfloat16"
     path = Path(path)
     read_sampling(path)  # so that an error is about the folder before it is about a component
     component = read_component(path, kind)
-    module = abstract_module(kind, component.config, dtype, component.dit_config)
+    policy = component.policy(dtype, weights)
+    module = abstract_module(kind, component.config, policy, component.dit_config)
     variables = flat_parameters(module)
+    wanted = {name: variable.get_value() for name, variable in variables.items()}
+    places = {name: sharding_of(variable) for name, variable in variables.items()}
     # Before orbax reads, as it meets some damage with an abort and some with tracebacks of threads.
     require_undamaged(path / kind)
-    arrays = read_arrays(
-        path / kind / "params",
-        component.num_bytes,
-        {name: variable.get_value() for name, variable in variables.items()},
-        {name: sharding_of(variable) for name, variable in variables.items()},
-    )
+    folder = path / kind / "params"
+    if component.dtype == policy.params or not {component.dtype, policy.params} & FORMATS.keys():
+        arrays = read_arrays(folder, component.num_bytes, wanted, places)
+    else:
+        require_complete(folder, component.num_bytes)
+        arrays = read_rounded(folder, component.names(), wanted, places)
     for name, variable in variables.items():
         variable.set_value(arrays[name])
     return module
@@ -229,7 +216,8 @@ def save_component(
       kind: One of `kinds()`.
       config: Configuration of the component.
       params: Parameter name -> function that returns the array, as from `parameter_readers`.
-      dtype: To store matmul and convolution weights in: "bfloat16" or "float32".
+      dtype: To store matmul and convolution weights in: "bfloat16" or "float32"; or "int8" or
+        "fp8", to which linear layers are rounded unless `params` has them so; others are bfloat16.
       dit_config: For an adapter, the DiT that it belongs to.
       overwrite: Replace an existing component.
       compress: Write smaller files, more slowly; see `write_arrays`.
@@ -241,9 +229,11 @@ def save_component(
     folder = Path(path) / kind
     if folder.exists() and not overwrite:
         raise UserError(f"{folder} exists; choose another folder or ask to overwrite it")
+    dtype = str(policy_of(kind, dtype).params)
     abstract = flat_parameters(abstract_module(kind, config, dtype, dit_config))
     expected = {name: variable.get_value() for name, variable in abstract.items()}
     with replacing_folder(folder) as scratch:
+        params = readers_as(expected, params)
         written = write_arrays(scratch / "params", params, expected, compress)
         component = Component(
             kind=kind,
@@ -289,12 +279,9 @@ def abstract_module(
       dit_config: For an adapter, the DiT that it belongs to.
 
     Raises:
-      UserError: The dtype is neither float32 nor bfloat16.
+      UserError: A dtype is unknown.
     """
-    policy = dtype if isinstance(dtype, Policy) else Policy(compute=dtype, params=dtype)
-    for name in (policy.compute, policy.params):
-        if name not in DTYPES:
-            raise UserError(f"dtype={name!r:.80}; expected one of {', '.join(DTYPES)}")
+    policy = policy_of(kind, dtype)
     _, build = component_classes(kind)
     configs = (config, dit_config) if dit_config else (config,)
     return nnx.eval_shape(lambda: build(*configs, policy=policy, rngs=nnx.Rngs(0)))
@@ -378,7 +365,7 @@ def read_component(path: str | Path, kind: str) -> Component:
     if values["dit_config"]:
         values["dit_config"] = from_dict(DiTConfig, values["dit_config"], str(file))
         _require_same_dit(path, kind, values["dit_config"])
-    if values["dtype"] not in DTYPES:
+    if values["dtype"] not in (*DTYPES, *FORMATS):
         raise UserError(f"{file}: dtype={values['dtype']!r:.80}; convert again")
     return from_dict(Component, values, str(file))
 

@@ -44,7 +44,7 @@ def _problem(path: Path, kind: str) -> str | None:
         component = read_component(path, kind)
         params = path / kind / "params"
         require_complete(params, component.num_bytes)
-        module = abstract_module(kind, component.config, "float32", component.dit_config)
+        module = abstract_module(kind, component.config, component.dtype, component.dit_config)
         if digest_arrays(params, flat_parameters(module)) != component.key:
             return f"{params} does not hold the weights that were written"
     except UserError as error:

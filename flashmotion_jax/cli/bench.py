@@ -43,6 +43,7 @@ def add_parser(commands: Any) -> None:
         metavar="NAME|F.py",
         help="also time the updates of this training configuration; repeatable",
     )
+    options.add_weights(parser, "for sampling, bfloat16; float32 on a CPU")
     options.add_overrides(parser, "batch_size=1")
     add(
         "--layers",
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         num_frames=args.num_frames,
         repeat=args.repeat,
         with_peer=bool(args.peer),
+        weights=args.weights,
         status=options.print_status,
     )
     for line in to_lines(bench):
@@ -120,7 +122,8 @@ def _words(args: argparse.Namespace) -> list[str]:
     for name in ("adapter", "decoder", "train", "set"):
         for value in getattr(args, name) or []:
             words += [f"--{name}", value]
-    for name in ("layers", "height", "width", "num_frames", "repeat", "peer"):
+    names = ("layers", "height", "width", "num_frames", "repeat", "peer", "weights")
+    for name in names:
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     return words

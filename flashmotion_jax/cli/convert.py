@@ -6,10 +6,11 @@ import argparse
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from flashmotion_jax.cli import options
 from flashmotion_jax.config.adapters import ADAPTERS
+from flashmotion_jax.config.models import Weights
 from flashmotion_jax.config.sampling import CONVENTIONS
 from flashmotion_jax.runtime.errors import UserError, exit_status
 
@@ -83,9 +84,11 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
     )
     add(
         "--dtype",
-        choices=options.DTYPES,
+        choices=get_args(Weights),
         default="bfloat16",
-        help="dtype of matmul and convolution weights (default: bfloat16; float32 for training)",
+        help="dtype of matmul and convolution weights; int8 or fp8: large linear layers of DiT, "
+        "ControlNet and text encoder in 8 bits, all others in bfloat16 (default: bfloat16; float32 "
+        "for training)",
     )
     add("--overwrite", action="store_true", help="replace existing components")
     _add_only(parser, ONLY)
@@ -139,7 +142,11 @@ def _add_export(commands: Any) -> None:
         "one .safetensors file",
     )
     _add_only(parser, WAN22)
-    add("--dtype", choices=options.DTYPES, help="dtype of all tensors (default: as stored)")
+    add(
+        "--dtype",
+        choices=options.DTYPES,
+        help="dtype of all tensors (default: as stored; of 8 bits bfloat16)",
+    )
     parser.set_defaults(run=_export)
 
 

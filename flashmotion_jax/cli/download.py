@@ -6,10 +6,11 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.cli import options
 from flashmotion_jax.config.adapters import ADAPTERS
+from flashmotion_jax.config.models import Weights
 from flashmotion_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ def add_parser(commands: Any) -> None:
     )
     add(
         "--dtype",
-        choices=options.DTYPES,
+        choices=get_args(Weights),
         default="bfloat16",
-        help="dtype of matmul and convolution weights (default: bfloat16; float32 for training)",
+        help="dtype of matmul and convolution weights; int8 or fp8: large linear layers in 8 bits "
+        "(default: bfloat16; float32 for training)",
     )
     add(
         "--repo",

@@ -34,6 +34,7 @@ def add_parser(commands: Any) -> None:
         "link (default: 127.0.0.1)",
     )
     options.add_model(parser)
+    options.add_weights(parser, "bfloat16, on a CPU float32; 8 bits if they are stored so")
     add(
         "--history",
         metavar="DIR",
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     image = Path(args.image) if args.image else None
     if image is not None:
         read_image(image)
-    generator = Generator(Path(args.model) if args.model else None)
+    generator = Generator(Path(args.model) if args.model else None, args.weights)
     if args.model:
         generator.facts()
     token = None if args.host in _LOOPBACK else secrets.token_urlsafe(24)

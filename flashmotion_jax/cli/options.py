@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
-from flashmotion_jax.config import ADAPTERS
+from flashmotion_jax.config import ADAPTERS, Decoder, Weights
 from flashmotion_jax.runtime.errors import UserError
 
 DTYPES = ("bfloat16", "float32")
@@ -92,6 +92,27 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=DTYPES,
         help="dtype of matmuls and convolutions (default: bfloat16; float32 on a CPU)",
+    )
+
+
+def add_decoder(parser: argparse.ArgumentParser) -> None:
+    """Adds `--decoder`."""
+    parser.add_argument(
+        "--decoder",
+        choices=get_args(Decoder),
+        default="full",
+        help="the VAE, or the tiny VAE of the model, which is many times faster and softer "
+        "(default: full)",
+    )
+
+
+def add_weights(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds `--weights`, with help for its default."""
+    parser.add_argument(
+        "--weights",
+        choices=get_args(Weights),
+        help="dtype of stored weights; int8 or fp8: large linear layers of DiT, ControlNet and "
+        f"text encoder, and their matmuls, in 8 bits; see docs/low_memory.md (default: {default})",
     )
 
 

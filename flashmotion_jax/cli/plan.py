@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from flashmotion_jax.cli import options
-from flashmotion_jax.config import DEFAULT_ADAPTER, Decoder
+from flashmotion_jax.config import DEFAULT_ADAPTER
 
 if TYPE_CHECKING:
     from flashmotion_jax.config import TrainConfig
@@ -48,12 +48,8 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="number of devices that share a video, for --sample (default: 1)",
     )
-    add(
-        "--decoder",
-        choices=get_args(Decoder),
-        default="full",
-        help="the VAE or the tiny VAE decodes, for --sample (default: full)",
-    )
+    options.add_weights(parser, "for --sample, bfloat16, or as stored")
+    options.add_decoder(parser)
     options.add_overrides(parser, "mesh.fsdp=64")
     add(
         "--topology",
@@ -105,7 +101,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         kind = args.adapter or DEFAULT_ADAPTER
         adapter = None if kind == "none" else kind
-        plan = plan_sampling(args.sample, adapter, topology, size, _say, args.devices, args.decoder)
+        plan = plan_sampling(
+            args.sample,
+            adapter,
+            topology,
+            size,
+            _say,
+            args.devices,
+            weights=args.weights,
+            decoder=args.decoder,
+        )
     for line in to_lines(plan):
         print(line)
     if args.json:
@@ -157,7 +162,7 @@ def _words(args: argparse.Namespace) -> list[str]:
     words += ["--topology", args.topology]
     for assignment in args.set:
         words += ["--set", assignment]
-    for name in ("adapter", "height", "width", "num_frames"):
+    for name in ("adapter", "weights", "height", "width", "num_frames"):
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     words += ["--decoder", args.decoder] * (args.decoder != "full")

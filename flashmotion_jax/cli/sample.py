@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.cli import options
-from flashmotion_jax.config import DEFAULT_ADAPTER, Decoder, MapKind
+from flashmotion_jax.config import DEFAULT_ADAPTER, MapKind
 from flashmotion_jax.config.sampling import (
     Resize,
     Sampler,
@@ -140,14 +140,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="weight of the trajectory; 0 ignores it (default: 1)",
     )
-    add(
-        "--decoder",
-        choices=get_args(Decoder),
-        default="full",
-        help="the VAE, or the tiny VAE of the model, which is many times faster and softer "
-        "(default: full)",
-    )
+    options.add_decoder(parser)
     options.add_dtype(parser)
+    options.add_weights(parser, "as --dtype; 8 bits if they are stored so")
     add(
         "--devices",
         type=options.positive,
@@ -216,6 +211,7 @@ def run(args: argparse.Namespace) -> int:
         args.model,
         args.adapter or (DEFAULT_ADAPTER if args.trajectory else "none"),
         dtype=args.dtype,
+        weights=args.weights,
         keep_loaded=False,
         devices=args.devices,
         prompt_cache=args.prompt_cache,

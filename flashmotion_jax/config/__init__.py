@@ -24,6 +24,7 @@ from flashmotion_jax.config.models import (
     TextEncoderConfig,
     TinyVAEConfig,
     VAEConfig,
+    Weights,
 )
 from flashmotion_jax.config.optimizer import OptimizerConfig
 from flashmotion_jax.config.runs import (
@@ -99,6 +100,7 @@ __all__ = [
     "TinyVAEConfig",
     "TrainConfig",
     "VAEConfig",
+    "Weights",
     "adapter_kind",
     "adapter_name",
     "differences",

@@ -146,6 +146,9 @@ class VAEConfig:
         )
 
 
+Weights = Literal["int8", "fp8", "bfloat16", "float32"]
+"""Dtypes of stored weights: of the two in 8 bits, those of large linear layers alone."""
+
 Decoder = Literal["full", "tiny"]
 """Which autoencoder decodes the latents of a video: the VAE, or the tiny one."""
 

@@ -50,10 +50,11 @@ class Generator:
 
     Args:
       path: Folder of the checkpoint; None: the small model of the package.
+      weights: Dtype of its weights; see `Pipeline.from_pretrained`.
     """
 
-    def __init__(self, path: Path | None = None):
-        self._path = path
+    def __init__(self, path: Path | None = None, weights: str | None = None):
+        self._path, self._weights = path, weights
         self._pipelines: dict[str, Pipeline] = {}
         self._facts: Facts | None = None
 
@@ -160,7 +161,7 @@ class Generator:
         if pipeline is None:
             from flashmotion_jax.inference.pipeline import Pipeline
 
-            pipeline = Pipeline.from_pretrained(self._path, adapter)
+            pipeline = Pipeline.from_pretrained(self._path, adapter, weights=self._weights)
             self._pipelines[adapter] = pipeline
         return pipeline
 

@@ -17,6 +17,7 @@ from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.converters.lora_changes import Change
 from flashmotion_jax.converters.mapping import Entry
+from flashmotion_jax.models.eight_bits import format_of, quantize
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.jit import program
 
@@ -32,7 +33,8 @@ class Weighted:
 def load_merged(load: Callable[[], nnx.Module], loras: Sequence[Weighted]) -> nnx.Module:
     """Loads a model and merges LoRAs into it, in their order.
 
-    The sums are computed in float32 and rounded once, to the dtype of the weights. In addition to
+    The sums are computed in float32 and rounded once, to the dtype of the weights; of weights in 8
+    bits, only the layers that change are rounded again. In addition to
     the model, one of its parameters is in memory.
 
     Args:
@@ -54,8 +56,16 @@ def load_merged(load: Callable[[], nnx.Module], loras: Sequence[Weighted]) -> nn
             of_layer = changes.setdefault(target, {}).setdefault(layer, [])
             of_layer += [(change, one.weight) for change in group]
     for target, layers in changes.items():
-        variable = parameters[target]
-        variable.set_value(_merge(variable.get_value(), layers, entries[target]))
+        if target in parameters:
+            variable = parameters[target]
+            variable.set_value(_merge(variable.get_value(), layers, entries[target]))
+        else:
+            layer = target.removesuffix(".kernel")
+            pair = parameters[f"{layer}.weight"], parameters[f"{layer}.weight_scale"]
+            weight, scale = (one.get_value() for one in pair)
+            arrays = _merge_eight_bits(weight, scale, layers, entries[target])
+            for variable, array in zip(pair, arrays, strict=True):
+                variable.set_value(array)
     return model
 
 
@@ -70,6 +80,24 @@ def _merge(
         index = sharding.replicate(np.int32(layer))
         array = _set_layer(array, _changed(array[layer], changes, entry), index)
     return array
+
+
+def _merge_eight_bits(
+    weight: jax.Array,
+    scale: jax.Array,
+    layers: Mapping[int, list[tuple[Change, float]]],
+    entry: Entry,
+) -> tuple[jax.Array, jax.Array]:
+    """Changes layers of a stacked weight in 8 bits, which are rounded again."""
+    weight, scale = jnp.copy(weight), jnp.copy(scale)
+    for layer, changes in layers.items():
+        kernel = (weight[layer].astype(jnp.float32) * scale[layer][:, None]).T
+        changed = _changed(kernel, changes, entry).T
+        values, new_scale = quantize(changed, format_of(weight.dtype))
+        index = sharding.replicate(np.int32(layer))
+        weight = _set_layer(weight, values, index)
+        scale = _set_layer(scale, new_scale[:, 0], index)
+    return weight, scale
 
 
 def _changed(array: jax.Array, changes: list[tuple[Change, float]], entry: Entry) -> jax.Array:

@@ -18,6 +18,7 @@ from flashmotion_jax.config import ADAPTERS, AdapterConfig, DiTConfig
 from flashmotion_jax.converters.lora import LoRA, component_of, open_lora, plan_lora
 from flashmotion_jax.inference.lora import Weighted, load_merged
 from flashmotion_jax.models.adapters import adapter_class
+from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
 
@@ -29,22 +30,28 @@ class Stored:
     Attributes:
       path: Folder of the checkpoint.
       kind: One of `checkpoints.components.kinds`.
-      dtype: Of matmuls, convolutions and their weights.
+      dtype: Of matmuls and convolutions.
+      weights: Dtype of their weights; see `components.load_component`.
     """
 
     path: Path
     kind: str
     dtype: str
+    weights: str | None = None
 
     def __call__(self) -> Any:
         """Loads the module with its weights, onto the current mesh."""
-        return components.load_component(self.path, self.kind, self.dtype)
+        return components.load_component(self.path, self.kind, self.dtype, self.weights)
+
+    def policy(self) -> Policy:
+        """The dtypes that it is loaded with."""
+        return components.read_component(self.path, self.kind).policy(self.dtype, self.weights)
 
     def abstract(self) -> nnx.Module:
-        """Builds the module with shapes and dtypes in place of arrays."""
+        """Builds the module as floats, with shapes and dtypes in place of arrays."""
         component = components.read_component(self.path, self.kind)
-        config, dit_config = component.config, component.dit_config
-        return components.abstract_module(self.kind, config, self.dtype, dit_config)
+        policy = component.policy(self.dtype, self.weights).without_eight_bits
+        return components.abstract_module(self.kind, component.config, policy, component.dit_config)
 
 
 class ModelStore:

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.eight_bits import require_matmuls
 from flashmotion_jax.config import (
     DECODERS,
     DEFAULT_ADAPTER,
@@ -132,6 +133,7 @@ class Pipeline:
         adapter: str | Adapter | None = DEFAULT_ADAPTER,
         *,
         dtype: str | None = None,
+        weights: str | None = None,
         keep_loaded: bool = True,
         devices: int = 1,
         prompt_cache: str | Path | None = None,
@@ -144,6 +146,9 @@ class Pipeline:
           adapter: A name in `config.ADAPTERS`, or an adapter module. None or "none" generates
             videos without trajectories.
           dtype: Dtype of matmuls and convolutions; None is bfloat16, or float32 on a CPU.
+          weights: Dtype of their weights: "int8" or "fp8" for the linear layers of DiT, ControlNet
+            and text encoder, whose matmuls then are in 8 bits, "bfloat16" or "float32". None is 8
+            bits if they are stored so, else `dtype`.
           keep_loaded: See the class.
           devices: See the class.
           prompt_cache: See the class.
@@ -152,21 +157,22 @@ class Pipeline:
           The pipeline, with default settings from the checkpoint.
 
         Raises:
-          UserError: The folder is not a complete checkpoint, or there are fewer devices.
+          UserError: The folder is not a complete checkpoint, there are fewer devices, or they have
+            no matmul for the weights.
         """
         path = shipped_model() if path is None else path
         adapter = None if adapter == "none" else adapter
         kind = adapter if isinstance(adapter, str) else None
         folder = components.open_checkpoint(path, kind)
         dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-        loaders: dict[str, Callable[[], Any]] = {
-            name: Stored(folder.path, name, dtype) for name in ("dit", "vae", "text_encoder")
-        }
-        if folder.config.tiny_vae:
-            loaders["tiny_vae"] = Stored(folder.path, "tiny_vae", dtype)
-        if adapter is not None:
-            stored = Stored(folder.path, f"adapters/{kind}", dtype)
-            loaders["adapter"] = stored if kind else lambda: adapter
+        names = ["dit", "vae", "text_encoder", *["tiny_vae"] * (folder.config.tiny_vae is not None)]
+        kinds = {name: name for name in names} | ({"adapter": f"adapters/{kind}"} if kind else {})
+        stored = {name: Stored(folder.path, one, dtype, weights) for name, one in kinds.items()}
+        for one in stored.values():
+            require_matmuls(str(one.policy().params))
+        loaders: dict[str, Callable[[], Any]] = dict(stored)
+        if adapter is not None and not kind:
+            loaders["adapter"] = lambda: adapter
         return cls(
             loaders,
             tokenizer=folder.tokenizer,
@@ -176,7 +182,7 @@ class Pipeline:
             keep_loaded=keep_loaded,
             devices=devices,
             prompt_cache=Path(prompt_cache) if prompt_cache else None,
-            cache_key=f"{folder.text_encoder_key}-{dtype}",
+            cache_key=f"{folder.text_encoder_key}-{dtype}-{stored['text_encoder'].policy().params}",
         )
 
     def load_lora(

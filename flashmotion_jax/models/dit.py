@@ -173,18 +173,18 @@ class Trunk(nnx.Module):
     """
 
     def __init__(self, config: DiTConfig, *, policy: Policy = FLOAT32, rngs: nnx.Rngs):
-        self.config = config
-        dim = config.dim
+        self.config, dim = config, config.dim
+        floats = policy.without_eight_bits
         # The published convolution has stride = kernel size, which is a matmul per patch.
         self.patch_embedding = layers.linear(
             math.prod(config.patch_size) * config.in_channels,
             dim,
             (None, "embed"),
-            policy=policy,
+            policy=floats,
             rngs=rngs,
         )
         self.text_embedding = layers.FeedForward(
-            (config.text_dim, dim, dim), layers.gelu_tanh, policy=policy, rngs=rngs
+            (config.text_dim, dim, dim), layers.gelu_tanh, policy=floats, rngs=rngs
         )
         # In float32: a rounding error of the modulation would shift all tokens of a frame alike.
         self.time_embedding = layers.FeedForward(

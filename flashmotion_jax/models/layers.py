@@ -11,6 +11,7 @@ L layers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -23,6 +24,12 @@ from jax.lax import broadcast_to_rank
 from jax.typing import DTypeLike
 
 from flashmotion_jax.models.convolution import convolve
+from flashmotion_jax.models.eight_bits import (
+    FORMATS,
+    EightBitEmbed,
+    EightBitLinear,
+    a_few_frames_at_a_time,
+)
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import split_batch_like
 
@@ -44,7 +51,8 @@ class Policy:
 
     Attributes:
       compute: Dtype that operands are cast to.
-      params: Dtype that weights are stored in; trained weights are float32.
+      params: Dtype that weights are stored in; trained weights are float32. With "int8" or "fp8",
+        linear layers of blocks and tables are in 8 bits, see `eight_bits`.
       remat: What the backward pass recomputes: "none"; "full", everything in a block; or "dots",
         everything but the results of matmuls with weights.
 
@@ -61,6 +69,12 @@ class Policy:
             raise UserError(
                 f"remat={self.remat!r} is unknown; use one of {['none', *REMAT_POLICIES]}"
             )
+
+    @property
+    def without_eight_bits(self) -> Policy:
+        """The policy of layers that 8 bits would harm or not speed up: floats instead."""
+        is_float = str(self.params) not in FORMATS
+        return self if is_float else dataclasses.replace(self, params=self.compute)
 
 
 FLOAT32 = Policy()
@@ -80,12 +94,12 @@ def linear(
 
     With `zero`, kernel and bias start at zero, so that a residual layer is the identity at first.
     """
-    return nnx.Linear(
+    return _eight_bits(nnx.Linear, EightBitLinear, policy)(
         in_dim,
         out_dim,
         use_bias=use_bias,
         dtype=policy.compute,
-        param_dtype=policy.params,
+        param_dtype=policy.without_eight_bits.params,
         kernel_init=nnx.initializers.zeros if zero else nnx.initializers.lecun_normal(),
         kernel_metadata={"axes": axes},
         bias_metadata={"axes": axes[1:]},
@@ -101,15 +115,21 @@ def embedding(
     policy: Policy,
     rngs: nnx.Rngs,
 ) -> nnx.Embed:
-    """An embedding table `[num_embeddings, dim]`; lookups return its stored dtype."""
-    return nnx.Embed(
+    """An embedding table `[num_embeddings, dim]`, for `eight_bits.table_rows`."""
+    return _eight_bits(nnx.Embed, EightBitEmbed, policy)(
         num_embeddings,
         dim,
         # A compute dtype would cast the whole table before every lookup.
-        param_dtype=policy.params,
+        param_dtype=policy.without_eight_bits.params,
         embedding_metadata={"axes": axes},
         rngs=rngs,
     )
+
+
+def _eight_bits(floats: Any, eight_bits: Any, policy: Policy) -> Callable[..., Any]:
+    """The class of a layer by the policy's `params`."""
+    to = FORMATS.get(str(policy.params))
+    return functools.partial(eight_bits, to=to) if to else floats
 
 
 def conv2d(
@@ -266,6 +286,11 @@ class FeedForward(nnx.Module):
     @jax.named_scope("ffn")
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps the last dimension from `dims[0]` to `dims[2]`."""
+        if isinstance(self.up, EightBitLinear) and x.ndim == 4:
+            return a_few_frames_at_a_time(self._apply, x)
+        return self._apply(x)
+
+    def _apply(self, x: jax.Array) -> jax.Array:
         return self.down(self.activation(self.up(x)))
 
 

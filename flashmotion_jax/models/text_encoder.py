@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import TextEncoderConfig
 from flashmotion_jax.models import layers
+from flashmotion_jax.models.eight_bits import table_rows
 from flashmotion_jax.models.layers import FLOAT32, Policy
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import gather
@@ -123,7 +123,9 @@ class Block(nnx.Module):
         Returns:
           float32 `[B, S, D]`.
         """
-        bias_1ASS = rearrange(self.pos_embedding(jnp.asarray(buckets_SS)), "q k a -> 1 a q k")
+        bias_1ASS = rearrange(
+            table_rows(self.pos_embedding, jnp.asarray(buckets_SS)), "q k a -> 1 a q k"
+        )
         x_BSD = x_BSD + self.attn(self.norm1(x_BSD), bias_1ASS, mask_B11S)
         return x_BSD + self.ffn(self.norm2(x_BSD))
 
@@ -150,12 +152,7 @@ class TextEncoder(nnx.Module):
 
     def embed_tokens(self, ids_BS: jax.Array) -> jax.Array:
         """Token ids to float32 `[B, S, D]`, NaN for ids outside the vocabulary."""
-        # Explicit sharding does not infer the output sharding of a gather.
-        ids = jax.typeof(ids_BS).sharding
-        x_BSD = self.token_embedding.embedding.at[ids_BS].get(
-            mode="fill", out_sharding=NamedSharding(ids.mesh, PartitionSpec(*ids.spec, None))
-        )
-        return x_BSD.astype(jnp.float32)
+        return table_rows(self.token_embedding, ids_BS)
 
     @jax.named_scope("text_encoder")
     def __call__(

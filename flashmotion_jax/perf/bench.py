@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 
+from flashmotion_jax.checkpoints.eight_bits import require_matmuls
 from flashmotion_jax.config import (
     Decoder,
     DiTConfig,
@@ -78,6 +79,7 @@ def run_bench(
     repeat: int,
     with_peer: bool,
     status: Status,
+    weights: str | None = None,
 ) -> Bench:
     """Measures one group of programs after the other.
 
@@ -93,11 +95,13 @@ def run_bench(
       repeat: Runs of each program.
       with_peer: Whether to measure diffusers too.
       status: Called with what is being measured.
+      weights: Dtype of weights for sampling; None is that of matmuls.
 
     Raises:
-      UserError: An argument is wrong.
+      UserError: An argument is wrong, or the device has no matmul for the weights.
       ImportError: The peer is not installed.
     """
+    require_matmuls(str(weights))
     if with_peer:
         require_peer()
     on_cpu = jax.default_backend() == "cpu"
@@ -125,7 +129,7 @@ def run_bench(
     with published_checkpoint(configs) as folder:
         for name, decoder in itertools.product(adapters, decoders):
             adapter = None if name == "none" else name
-            spec = SampleSpec(folder, adapter, size, dtype, decoder)
+            spec = SampleSpec(folder, adapter, size, dtype, weights, decoder)
             group = f"sample, {name}" + ", tiny decoder" * (decoder == "tiny")
             with jax.set_mesh(sharding.make_mesh()):
                 _, programs = sampling_programs(spec)

@@ -25,6 +25,9 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 
+#: Dtypes that are multiplied at twice the speed of bfloat16, in the words of XLA.
+EIGHT_BITS = ("s8", "f8e4m3fn")
+
 #: Opcodes whose computations hold matmuls; the computation of a reduction is not worth counting.
 _CALLERS = ("fusion", "call", "async-start")
 
@@ -50,11 +53,16 @@ class Counts:
       flops: FLOPs of dots and convolutions, a multiply-add as two. Zeros that pad a convolution do
         not count, nor does the arithmetic inside `kernels`.
       collectives: By kind.
+      matmuls: Runs of matmuls, those of cuBLAS among them, by dtype of the second operand in the
+        words of XLA: "bf16", "s8", "f8e4m3fn".
+      eight_bit_flops: FLOPs of those in 8 bits, of cuBLAS too.
       kernels: Runs of each custom call; the text does not show what is inside.
       unknown_loops: Loops without a readable trip count, counted as running once.
     """
 
     flops: int = 0
+    matmuls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    eight_bit_flops: int = 0
     collectives: dict[str, Collective] = field(default_factory=lambda: defaultdict(Collective))
     kernels: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     unknown_loops: int = 0
@@ -76,14 +84,28 @@ def count(program: HloProgram) -> Counts:
                 counts.collectives[kind].runs += execution.times
                 counts.collectives[kind].payload_bytes += execution.times * _payload(execution)
         elif opcode == "dot":
-            counts.flops += execution.times * _dot_flops(execution)
-        elif opcode == "convolution":
-            counts.flops += execution.times * _convolution_flops(execution)
+            _add_matmul(counts, execution, flops := _dot_flops(execution))
+            counts.flops += execution.times * flops
+        elif opcode == "convolution":  # a matmul in the words of TPUs, where nothing is spatial
+            flops = _convolution_flops(execution)
+            if "_io->" in instruction.rest:
+                _add_matmul(counts, execution, flops)
+            counts.flops += execution.times * flops
         elif opcode == "while":
             counts.unknown_loops += program.trip_count(instruction) is None
         elif opcode == "custom-call":
-            counts.kernels[str(instruction.attribute(r'_target="([^"]+)"'))] += execution.times
+            target = str(instruction.attribute(r'_target="([^"]+)"'))
+            counts.kernels[target] += execution.times
+            if target.startswith("__cublas$"):
+                _add_matmul(counts, execution, _cublas_flops(execution))
     return counts
+
+
+def _add_matmul(counts: Counts, execution: Execution, flops: int) -> None:
+    dtype = execution.operands[1].shape.partition("[")[0]
+    counts.matmuls[dtype] += execution.times
+    if dtype in EIGHT_BITS:
+        counts.eight_bit_flops += execution.times * flops
 
 
 def _payload(execution: Execution) -> int:
@@ -102,6 +124,14 @@ def _dot_flops(execution: Execution) -> int:
     axes = dot.attribute(r"lhs_contracting_dims=\{([\d,]*)\}") or ""
     contracted = [left[int(axis)] for axis in axes.split(",") if axis]
     return matmul_flops(dimensions(dot.shape), contracted)
+
+
+def _cublas_flops(execution: Execution) -> int:
+    left = dimensions(execution.operands[0].shape)
+    pattern = r'"lhs_contracting_dimensions":\[([^\]]*)\]'
+    axes = (execution.instruction.attribute(pattern) or "").replace('"', "")
+    contracted = [left[int(axis)] for axis in axes.split(",") if axis]
+    return matmul_flops(dimensions(execution.instruction.shape), contracted)
 
 
 def _convolution_flops(execution: Execution) -> int:

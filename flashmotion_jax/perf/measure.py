@@ -138,6 +138,8 @@ def fill(tree: Any, seed: int = 0) -> Any:
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             keys = jax.random.split(jax.random.key(seed), max(1, array.size))
             return jax.device_put(keys.reshape(array.shape), place)
+        if array.dtype.itemsize == 1 and array.dtype != bool:  # weights in 8 bits, of any size
+            return _repeater(array.shape, array.dtype, place)(1600 * numbers)
         if jnp.issubdtype(array.dtype, jnp.floating) and array.ndim > 0:
             return _repeater(array.shape, array.dtype, place)(numbers)
         value = 0.5 if jnp.issubdtype(array.dtype, jnp.floating) else 1

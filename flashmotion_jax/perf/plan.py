@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from flashmotion_jax.config import Decoder, TrainConfig, to_dict, with_overrides
+from flashmotion_jax.config import TrainConfig, to_dict, with_overrides
 from flashmotion_jax.perf.compiled import Compiled, compile_program
 from flashmotion_jax.perf.programs import OutOfMemory, PlannedProgram, training_programs
 from flashmotion_jax.perf.sampling import open_spec, sampling_programs
@@ -100,7 +100,7 @@ def plan_sampling(
     size: VideoSize | None,
     status: Status,
     devices: int = 1,
-    decoder: Decoder = "full",
+    **options: Any,
 ) -> Plan:
     """Compiles the programs that generate a video.
 
@@ -111,7 +111,7 @@ def plan_sampling(
       size: Size of the video; by default that of the checkpoint.
       status: Called with what is being compiled.
       devices: How many devices share a video.
-      decoder: Which autoencoder decodes.
+      **options: `weights` and `decoder` of a `sampling.SampleSpec`.
 
     Raises:
       UserError: The checkpoint lacks a part or does not take videos of that size, or the number of
@@ -124,15 +124,10 @@ def plan_sampling(
             f"{topology.name}"
         )
     mesh = sharding.make_mesh(context=devices, devices=topology.devices)
-    with open_spec(folder, adapter, size, decoder) as spec, _compiling(topology, mesh):
+    with open_spec(folder, adapter, size, **options) as spec, _compiling(topology, mesh):
         sampling, programs = sampling_programs(spec)
         results = _compile(programs, topology, status)
-    settings = {
-        "sample": folder,
-        "adapter": adapter,
-        "decoder": decoder,
-        "sampling": to_dict(sampling),
-    }
+    settings = {"sample": folder, "adapter": adapter, "sampling": to_dict(sampling), **options}
     published = [] if folder else ["the checkpoint"]
     return Plan(settings, topology, dict(mesh.shape), count // devices, published, results)
 

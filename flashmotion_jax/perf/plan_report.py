@@ -73,12 +73,14 @@ def _program(one: Compiled | OutOfMemory, plan: Plan) -> dict[str, Any]:
             "model": one.program.model_flops / size,
             "traced": one.program.flops / size,
             "compiled": one.counts.flops,
+            "eight_bit": one.counts.eight_bit_flops,
         },
         "traffic": one.traffic,
         "collectives": {
             name: {"runs": each.runs, "bytes": each.payload_bytes}
             for name, each in sorted(one.counts.collectives.items())
         },
+        "matmuls": dict(sorted(one.counts.matmuls.items())),
         "kernels": dict(sorted(one.counts.kernels.items())),
         "unknown_loops": one.counts.unknown_loops,
         "seconds": dataclasses.asdict(one.seconds),
@@ -121,6 +123,9 @@ def _program_lines(one: Compiled, flops: float) -> Iterator[str]:
         f"outside of {sum(one.counts.kernels.values())} kernels; {one.traffic / TERA:.2f} TB of "
         "memory traffic"
     )
+    if one.counts.eight_bit_flops:
+        matmuls = ", ".join(f"{runs} of {dtype}" for dtype, runs in one.counts.matmuls.items())
+        yield f"  in 8 bits: {one.counts.eight_bit_flops / TERA:,.1f} TFLOP; matmuls: {matmuls}"
     for name, each in sorted(one.counts.collectives.items()):
         yield f"  {name}: {each.runs} runs, {each.payload_bytes / GB:.2f} GB"
     yield (

@@ -21,7 +21,6 @@ from flashmotion_jax.diffusion.generate import (
 )
 from flashmotion_jax.diffusion.samplers import FewStep
 from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
-from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.perf.programs import PlannedProgram
 from flashmotion_jax.perf.sizes import VideoSize, published_checkpoint
 from flashmotion_jax.runtime.flops import count_flops
@@ -41,7 +40,8 @@ class SampleSpec:
       folder: Checkpoint folder; its weights are not read.
       adapter: Kind of adapter, a name of `config.ADAPTERS`, or None for no trajectory.
       size: Size of the video; by default that of the checkpoint.
-      dtype: Precision of matmuls and convolutions, and of their weights.
+      dtype: Precision of matmuls and convolutions.
+      weights: Dtype of their weights; see `components.load_component`.
       decoder: Which autoencoder decodes; the VAE encodes.
     """
 
@@ -49,25 +49,33 @@ class SampleSpec:
     adapter: str | None
     size: VideoSize | None
     dtype: str = "bfloat16"
+    weights: str | None = None
     decoder: Decoder = "full"
 
 
 @contextmanager
 def open_spec(
-    folder: str, adapter: str | None, size: VideoSize | None, decoder: Decoder = "full"
+    folder: str, adapter: str | None, size: VideoSize | None, **options: Any
 ) -> Generator[SampleSpec]:
-    """The sizes of a checkpoint, or the published ones if `folder` is empty."""
+    """The sizes of a checkpoint, or the published ones if `folder` is empty.
+
+    Args:
+      folder: Checkpoint folder, or empty.
+      adapter: See `SampleSpec`.
+      size: See `SampleSpec`.
+      **options: Other fields of `SampleSpec`.
+    """
     if folder:
-        yield SampleSpec(Path(folder), adapter, size, decoder=decoder)
+        yield SampleSpec(Path(folder), adapter, size, **options)
         return
     with published_checkpoint() as made:
-        yield SampleSpec(made, adapter, size, decoder=decoder)
+        yield SampleSpec(made, adapter, size, **options)
 
 
 def abstract_component(spec: SampleSpec, kind: str) -> Any:
     """A component with shapes, dtypes and shardings on the current mesh in place of arrays."""
     component = components.read_component(spec.folder, kind)
-    policy = Policy(compute=spec.dtype, params=spec.dtype)
+    policy = component.policy(spec.dtype, spec.weights)
     return with_shardings(
         components.abstract_module(kind, component.config, policy, component.dit_config)
     )

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from flashmotion_jax.checkpoints import arrays, components
+from flashmotion_jax.checkpoints.models import load_models
 from flashmotion_jax.config import ModelsConfig, SamplingConfig
 from flashmotion_jax.config.adapters import ResNetAdapterConfig
 from flashmotion_jax.config.sampling import RENAMED_KEYS
@@ -95,7 +96,7 @@ def is_sensitive(name):
 
 
 def test_load_models_gives_models_that_run(saved):
-    models = components.load_models(saved, "float32")
+    models = load_models(saved, "float32")
     assert models.config == ModelsConfig(
         dit=tiny.DIT,
         vae=tiny.VAE_CONFIG,
@@ -222,7 +223,7 @@ components.save_component(sys.argv[1], "dit", tiny.DIT, readers, "float32")
 
 def test_missing_folder(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere does not exist.*flashmotion convert"):
-        components.load_models(tmp_path / "nowhere")
+        load_models(tmp_path / "nowhere")
 
 
 def test_folder_that_is_no_checkpoint(tmp_path):

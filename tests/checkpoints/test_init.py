@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from flashmotion_jax.checkpoints.components import flat_parameters, load_models
+from flashmotion_jax.checkpoints.components import flat_parameters
 from flashmotion_jax.checkpoints.init import NewModelConfig, init_checkpoint, init_component
+from flashmotion_jax.checkpoints.models import load_models
 from flashmotion_jax.config import (
     SamplingConfig,
     TextEncoderConfig,

@@ -11,6 +11,7 @@ import pytest
 
 from examples import ship_sprites
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.models import load_models
 from flashmotion_jax.config import SamplingConfig
 from helpers import tiny
 
@@ -30,8 +31,8 @@ def test_two_checkpoints_in_bfloat16_with_both_adapters(runs):
     for kind in ("dit", "vae", "text_encoder", "adapters/resnet", "adapters/controlnet"):
         for folder in ("shipped", "stored"):
             assert components.read_component(folder, kind).dtype == "bfloat16"
-    source = components.load_models(ship_sprites.RUNS / "stage3_resnet" / "model", "bfloat16")
-    shipped = components.load_models("shipped", "bfloat16")
+    source = load_models(ship_sprites.RUNS / "stage3_resnet" / "model", "bfloat16")
+    shipped = load_models("shipped", "bfloat16")
     for name, found in components.flat_parameters(shipped.dit).items():
         expected = components.flat_parameters(source.dit)[name]
         np.testing.assert_array_equal(found.get_value(), expected.get_value())

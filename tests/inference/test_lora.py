@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 
 from flashmotion_jax import Pipeline, SamplingConfig
-from flashmotion_jax.checkpoints.components import flat_parameters
+from flashmotion_jax.checkpoints.components import (
+    flat_parameters,
+    parameter_readers,
+    save_component,
+    write_sampling,
+)
 from flashmotion_jax.converters import dit
 from flashmotion_jax.converters.lora import open_lora, plan_lora
 from flashmotion_jax.converters.mapping import make_entries
 from flashmotion_jax.inference.lora import Weighted, load_merged
+from flashmotion_jax.inference.model_store import Stored
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
 from helpers import lora_files, tiny
@@ -266,3 +272,26 @@ def test_bad_requests(folder, files):
     with pytest.raises(UserError, match="is not loaded; loaded are none"):
         pipe.unload_lora(files[0])
     assert not pipe._models.loaded and not any(pipe._models.loras.values())
+
+
+@pytest.mark.parametrize("name", ["int8", "fp8"])
+def test_layers_in_8_bits_are_merged_and_rounded_again(ours, tmp_path, name):
+    path = lora_files.write(tmp_path / "a.safetensors", lora_files.named("comfyui", PAIRS))
+    write_sampling(tmp_path, SamplingConfig())
+    save_component(tmp_path, "dit", CONFIG, parameter_readers(ours), "float32")
+    store = {weights: Stored(tmp_path, "dit", "float32", weights) for weights in (name, "float32")}
+    file, path = open_lora(path)
+    loras = [Weighted(plan_lora(file, path, None, flat_parameters(ours), CONFIG), 1.0)]
+    before, found = store[name](), load_merged(store[name], loras)
+    expected = flat_parameters(load_merged(store["float32"], loras))
+    changed = 0
+    for layer, variable in flat_parameters(found).items():
+        if not layer.endswith(".weight"):
+            continue
+        scale = flat_parameters(found)[f"{layer}_scale"].get_value()[..., None]
+        kernel = expected[layer.removesuffix("weight") + "kernel"].get_value().swapaxes(1, 2)
+        error = np.abs(variable.get_value().astype(np.float32) * scale - kernel)
+        assert (error <= np.abs(kernel).max(-1, keepdims=True) / 12).all()
+        same = variable.get_value() == flat_parameters(before)[layer].get_value()
+        changed += not same.all()
+    assert changed

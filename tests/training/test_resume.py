@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.models import load_models
 from flashmotion_jax.config import MeshConfig
 from flashmotion_jax.training.stages import build_stage
 from flashmotion_jax.training.train_state import TrainState, to_arrays
@@ -352,7 +353,7 @@ def test_the_result_is_a_checkpoint(uninterrupted, prepared, tmp_path):
         for name, variable in trained.items():
             expected = arrays[f"states.{model_name}.ema.{name}.value"]
             np.testing.assert_array_equal(variable.get_value(), expected, err_msg=name)
-    models = components.load_models(home / "fast_generator" / "model", "float32")
+    models = load_models(home / "fast_generator" / "model", "float32")
     sampling = models.config.sampling
     assert (sampling.sampler, sampling.num_frames) == ("few_step", 9)
     assert sampling.denoising_steps == (1000, 750, 500, 250)

@@ -184,7 +184,12 @@ def _projections(dit_config: DiTConfig, *, policy: Policy, rngs: nnx.Rngs) -> nn
     # Zero, so that training starts from the generator without an adapter.
     return layers.stack(
         lambda rngs: layers.linear(
-            dim, dim, ("heads", "embed"), policy=policy, rngs=rngs, zero=True
+            dim,
+            dim,
+            ("heads", "embed"),
+            policy=policy.without_eight_bits,
+            rngs=rngs,
+            zero=True,
         ),
         dit_config.num_layers,
         rngs,
