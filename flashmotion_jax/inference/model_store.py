@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.eight_bits import require_matmuls
 from flashmotion_jax.config import ADAPTERS, AdapterConfig, DiTConfig
 from flashmotion_jax.converters.lora import LoRA, component_of, open_lora, plan_lora
 from flashmotion_jax.inference.lora import Weighted, load_merged
@@ -52,6 +53,28 @@ class Stored:
         component = components.read_component(self.path, self.kind)
         policy = component.policy(self.dtype, self.weights).without_eight_bits
         return components.abstract_module(self.kind, component.config, policy, component.dit_config)
+
+
+def stored_models(
+    checkpoint: components.Checkpoint, adapter: str | None, dtype: str, weights: str | None
+) -> dict[str, Stored]:
+    """The models of a checkpoint by their names in a pipeline.
+
+    Args:
+      checkpoint: The checkpoint.
+      adapter: Kind of adapter, or None.
+      dtype: See `Stored`.
+      weights: See `Stored`.
+
+    Raises:
+      UserError: The device has no matmul for the weights.
+    """
+    names = ["dit", "vae", "text_encoder"] + ["tiny_vae"] * (checkpoint.config.tiny_vae is not None)
+    kinds = {name: name for name in names} | ({"adapter": f"adapters/{adapter}"} if adapter else {})
+    stored = {name: Stored(checkpoint.path, kind, dtype, weights) for name, kind in kinds.items()}
+    for one in stored.values():
+        require_matmuls(str(one.policy().params))
+    return stored
 
 
 class ModelStore:

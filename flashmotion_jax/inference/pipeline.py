@@ -26,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.checkpoints.eight_bits import require_matmuls
 from flashmotion_jax.config import (
     DECODERS,
     DEFAULT_ADAPTER,
@@ -39,7 +38,7 @@ from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
 from flashmotion_jax.inference.chunks import decode_videos, encode_chunk, run_chunks
-from flashmotion_jax.inference.model_store import ModelStore, Stored
+from flashmotion_jax.inference.model_store import ModelStore, stored_models
 from flashmotion_jax.inference.previews import OnPreview, has_preview
 from flashmotion_jax.inference.request import Request, make_request, require_tiny_vae
 from flashmotion_jax.models.adapters import Adapter
@@ -165,11 +164,7 @@ class Pipeline:
         kind = adapter if isinstance(adapter, str) else None
         folder = components.open_checkpoint(path, kind)
         dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-        names = ["dit", "vae", "text_encoder", *["tiny_vae"] * (folder.config.tiny_vae is not None)]
-        kinds = {name: name for name in names} | ({"adapter": f"adapters/{kind}"} if kind else {})
-        stored = {name: Stored(folder.path, one, dtype, weights) for name, one in kinds.items()}
-        for one in stored.values():
-            require_matmuls(str(one.policy().params))
+        stored = stored_models(folder, kind, dtype, weights)
         loaders: dict[str, Callable[[], Any]] = dict(stored)
         if adapter is not None and not kind:
             loaders["adapter"] = lambda: adapter
