@@ -114,8 +114,9 @@ def to_restructured_text(app, what, name, obj, options, lines) -> None:
     parts[0::2] = [as_inline(part) for part in parts[0::2]]
     lines[:] = "".join(parts).splitlines()
     if what in ("attribute", "data", "property"):
-        # Napoleon takes what precedes a colon in the first line as a type.
-        lines.insert(0, "")
+        # Napoleon takes what precedes a colon in the first line as a type, so the first line is an
+        # escaped line break, which is not shown.
+        lines.insert(0, "\\")
 
 
 def as_block(text: str) -> str:
