@@ -21,7 +21,6 @@ from flashmotion_jax.evaluation.segmenters import Segmenter
 from flashmotion_jax.media.frames import find_video, iterate_frames
 from flashmotion_jax.media.geometry import Fit, fit_frames
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.read_ahead import read_ahead
 from flashmotion_jax.trajectory.formats import read_wan_move
 
 
@@ -120,19 +119,15 @@ class Scorer:
         requested_KF4 = None if segmenter is None else requested_boxes(item)
         if requested_KF4 is not None and fit is not None:
             requested_KF4 = clipped(_as_fractions_of(fit.visible, requested_KF4))
-        truth = repeat(None) if item.video is None else read_ahead(self._truth(item, path, wanted))
+        truth = repeat(None) if item.video is None else self._truth(item, path, wanted)
         tracks_FN2, true_tracks_FN2 = self._tracks(item, path, wanted)
         generated = _segmented(item, path, len(wanted), segmenter)
-        masks_of = read_ahead(
-            object_masks(item.masks[index], item.labels)
-            for index in wanted
-            if index < len(item.masks) and fit is not None
-        )
         count = 0
         for index, (pixels, masks), true_pixels in zip(wanted, generated, truth, strict=False):
             true_masks = None
             if index < len(item.masks) and fit is not None:
-                true_masks, masks = fit.compared(next(masks_of), masks)
+                true_masks = object_masks(item.masks[index], item.labels)
+                true_masks, masks = fit.compared(true_masks, masks)
             yield Frame(
                 pixels,
                 true_pixels,
@@ -237,7 +232,7 @@ def _segmented(
     item: Item, path: Path, count: int, segmenter: Segmenter | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """The generated frames, each with the masks found in it."""
-    frames = read_ahead(_generated(path, count))
+    frames = _generated(path, count)
     if segmenter is None:
         yield from zip(frames, repeat(None), strict=False)
         return

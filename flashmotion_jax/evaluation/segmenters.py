@@ -15,7 +15,6 @@ from flashmotion_jax.evaluation.benchmarks.base import Item, object_masks
 from flashmotion_jax.evaluation.benchmarks.sprites import segment
 from flashmotion_jax.media.frames import image_files
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.read_ahead import read_ahead
 from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.schema import Trajectory
 
@@ -36,11 +35,10 @@ def precomputed(folder: str | Path) -> Segmenter:
 
     def masks(item: Item, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         files = image_files(Path(folder) / item.id)
-        found = read_ahead(object_masks(file, item.labels) for file in files)
-        for _ in frames:
-            if (masks_KHW := next(found, None)) is None:
+        for i, _ in enumerate(frames):
+            if i >= len(files):
                 raise UserError(f"{len(files)} masks of the generated video; more are required")
-            yield masks_KHW
+            yield object_masks(files[i], item.labels)
 
     return masks
 
