@@ -23,8 +23,8 @@ class _Axis:
       low_slack_F: How far the object may reach beyond `low_F`: 0 where its edge is seen, infinity
         at the edge of the image.
       high_slack_F: How far it may reach beyond `high_F`.
-      stroke_F: Position of the only stroke that is seen of an outline, of which it is not known
-        whether it is the first or the second edge; else NaN.
+      stroke_F: Position of the only stroke that is seen of an outline, which may be its first or
+        its second edge; else NaN.
     """
 
     low_F: np.ndarray
@@ -91,9 +91,11 @@ def _seen_interval(
         if all(0 < beyond < np.inf for beyond in slack):
             slack = [0.0, 0.0]
         return x0, x1, slack[0], slack[1], np.nan
-    spans_y = y0 == 0 and y1 == own_HW.shape[0]
-    if spans_y and x1 - x0 <= 2 * radius + 1:
-        return x0 + radius, x1 - 1 - radius, np.inf, np.inf, (x0 + x1 - 1) / 2
+    if x1 - x0 <= 2 * radius + 1:
+        before, after = _hidden_reach(over_HW, box)
+        if before or after:
+            center = (x0 + x1 - 1) / 2
+            return center, center, before, after, center
     hidden = [0, 0]
     for k, (own, over, seen) in enumerate(sides):
         columns = _hidden_columns(own, over, seen, radius) if slack[k] > 0 else None
@@ -101,6 +103,24 @@ def _seen_interval(
             slack[k], hidden[k] = 0.0, columns
     low, high = x0 + radius - hidden[0], x1 - 1 - radius + hidden[1]
     return min(low, high), max(low, high), slack[0], slack[1], np.nan
+
+
+def _hidden_reach(over_HW: np.ndarray, box: tuple[int, int, int, int]) -> tuple[float, float]:
+    """How far an outline of which only a stroke along y is seen may go on before and after it.
+
+    The strokes that begin at its ends are then outside the image, or under other objects.
+    """
+    x0, y0, x1, y1 = box
+    height, width = over_HW.shape
+    ends = [over_HW[y - 1 : y + 1].any(axis=0) for y in (y0, y1) if 0 < y < height]
+    if not ends:
+        return np.inf, np.inf
+    seen = np.flatnonzero(~np.logical_and.reduce(ends))
+    seen_before, seen_after = seen[seen < x0], seen[seen >= x1]
+    return (
+        float(x0 - 1 - seen_before[-1] if len(seen_before) else width),
+        float(seen_after[0] - x1 if len(seen_after) else width),
+    )
 
 
 def _hidden_columns(
@@ -162,9 +182,14 @@ def _complete(axis: _Axis, times_F: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     # The edge that is seen decides; where none is, the center on the frames around.
     low_F = np.where(knows_low, low_F, np.where(knows_high, high_F, center_F + size_F / 2) - size_F)
     high_F = np.where(knows_high, high_F, low_F + size_F)
-    is_stroke = ~np.isnan(axis.stroke_F)
+    # A stroke is the edge behind which the rest has room, else the one that is nearer.
+    has_room = np.stack([axis.high_slack_F, axis.low_slack_F]) >= size_F - 1
+    is_stroke = ~np.isnan(axis.stroke_F) & has_room.any(axis=0)
     shift_low, shift_high = axis.stroke_F - low_F, axis.stroke_F - high_F
-    shift = np.where(np.abs(shift_low) < np.abs(shift_high), shift_low, shift_high)[is_stroke]
+    is_low = np.where(
+        has_room[0] == has_room[1], np.abs(shift_low) < np.abs(shift_high), has_room[0]
+    )
+    shift = np.where(is_low, shift_low, shift_high)[is_stroke]
     low_F[is_stroke] += shift
     high_F[is_stroke] += shift
     others = ~is_stroke

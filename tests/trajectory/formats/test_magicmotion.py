@@ -122,6 +122,24 @@ def test_an_outline_that_is_hidden_on_frame_0_is_not_taken_for_one_near_it(
         np.testing.assert_allclose(pixels(imported, 0), pixels(original, 0), atol=1)
 
 
+@pytest.mark.parametrize("edge", [1, 3])
+def test_an_outline_of_which_one_edge_is_seen_keeps_its_size(tmp_path: Path, edge: int):
+    """Another outline is drawn over the other edges, one pixel beside this one."""
+    first = np.array([30, 70, 131, 108])
+    box = np.array([56, 12, 157, 50])
+    other = box.copy()
+    other[edge] += 1 if edge > 1 else -1
+    away = Keyframe(0, (0.1, 0.8, 0.2, 0.9), "hold")
+    objects = (
+        TrackedObject(1, (Keyframe(0, tuple(first / 186), "hold"), Keyframe(1, tuple(box / 186)))),
+        TrackedObject(2, (away, Keyframe(1, tuple(other / 186), "hold"), Keyframe(2, away.box))),
+    )
+    original = Trajectory(Canvas(186, 186), 4, 8.0, objects)
+    write_magicmotion(original, tmp_path / "maps")
+    imported = read_magicmotion(tmp_path / "maps")
+    np.testing.assert_allclose(pixels(imported, 0), pixels(original, 0), atol=1)
+
+
 def test_an_object_of_which_little_is_seen_on_frame_0_keeps_its_color(tmp_path: Path):
     """Two columns are too narrow to be flat, and the other color is near."""
     sliver = Keyframe(0, (0.1, 0.1, 0.5, 0.5)), Keyframe(3, (0.4, 0.5, 0.8, 0.9))
