@@ -1,6 +1,8 @@
 """MagicData as latents: 23 K videos of 121 frames at 704 x 1280, about 1.4 TB in float16.
 
-    flashmotion cache --config configs/cache_magicdata.py
+    flashmotion cache --config configs/cache_magicdata.py            # masks and boxes
+    flashmotion cache --config configs/cache_magicdata.py:points     # points, 0.9 TB
+    flashmotion cache --config configs/cache_magicdata.py:frames     # for SparseCtrl, 2.3 TB
     flashmotion cache --config configs/cache_magicdata.py --part 2/8   # on machine 2 of 8
 
 Needs `checkpoints/wan22` (`flashmotion convert import ...`) and MagicData's folders in
@@ -9,7 +11,9 @@ Needs `checkpoints/wan22` (`flashmotion convert import ...`) and MagicData's fol
 
 from flashmotion_jax.config import CacheConfig
 
+from .common import with_maps
 
-def get_config() -> CacheConfig:
+
+def get_config(maps: str = "") -> CacheConfig:
     """The paper's data at the paper's size, which are the defaults."""
-    return CacheConfig()
+    return with_maps(CacheConfig(), maps)

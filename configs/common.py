@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, cast
 
 from flashmotion_jax.config import (
+    CacheConfig,
     CachedMapKind,
     FastAdapterConfig,
     MeshConfig,
@@ -19,12 +20,51 @@ from flashmotion_jax.config import (
     TrainConfig,
     adapter_kind,
 )
+from flashmotion_jax.runtime.errors import UserError
 
 #: The student's steps, and the timesteps that it is told, as in the code that the paper builds on.
 STUDENT = SamplingConfig().with_conventions("flashmotion").few_step
 
+CACHE = CacheConfig().output
 SLOW_GENERATOR = "checkpoints/wan22"
 FAST_GENERATOR = "runs/stage2/model"
+
+
+#: Name -> kinds of maps of a cache, and whether the map of each latent frame is encoded alone.
+MAPS: dict[str, tuple[tuple[CachedMapKind, ...], bool]] = {
+    "": (("mask", "box"), False),
+    "points": (("points",), False),
+    "frames": (("mask", "box"), True),
+}
+
+
+def with_maps(config: CacheConfig, maps: str) -> CacheConfig:
+    """A cache of some of the maps, a name in `MAPS`, in a folder of its own.
+
+    Raises:
+      UserError: There is no such name.
+    """
+    if maps not in MAPS:
+        raise UserError(f"maps {maps!r}; expected {' or '.join(filter(None, MAPS))}, or no colon")
+    map_kinds, single_frames = MAPS[maps]
+    return dataclasses.replace(
+        config,
+        map_kinds=map_kinds,
+        single_frames=single_frames,
+        output=cache_of(config.output, maps),
+    )
+
+
+def maps_of(adapter: str, map_kind: CachedMapKind) -> str:
+    """Which maps a run needs, a name in `MAPS`."""
+    if adapter_kind(adapter).config().known_frames is not None:
+        return "frames"
+    return "points" if map_kind == "points" else ""
+
+
+def cache_of(folder: str, maps: str) -> str:
+    """The folder of a cache of some of the maps."""
+    return f"{folder}-{maps}" if maps else folder
 
 
 def adapter_optimizer(adapter: str) -> OptimizerConfig:
@@ -49,6 +89,7 @@ def stage1(
         ),
         workdir=f"runs/stage1_{map_kind}_{adapter}",
         map_kind=map_kind,
+        cache=cache_of(CACHE, maps_of(adapter, map_kind)),
         num_train_steps=num_train_steps,
         batch_size=16,
         mesh=MeshConfig(fsdp=16),
@@ -75,6 +116,7 @@ def stage3(adapter: str) -> TrainConfig:
             student=STUDENT,
         ),
         workdir=f"runs/stage3_{adapter}",
+        cache=cache_of(CACHE, maps_of(adapter, "box")),
         num_train_steps=1000,
         batch_size=4,
         mesh=MeshConfig(fsdp=4),

@@ -18,7 +18,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashmotion_jax.config.adapters import AdapterConfig, ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.config.adapters import (
+    AdapterConfig,
+    ControlNetConfig,
+    ResNetAdapterConfig,
+    SparseCtrlConfig,
+)
 from flashmotion_jax.config.models import DiTConfig
 
 from . import dit
@@ -86,6 +91,13 @@ class AdapterNames:
         [Mapping[str, str], StateDict, DiTConfig], tuple[AdapterConfig, list[str]]
     ]
     left_out: Sequence[str] = ()
+
+
+def _sparsectrl_config(
+    names: Mapping[str, str], source: StateDict, dit_config: DiTConfig
+) -> tuple[SparseCtrlConfig, list[str]]:
+    del names, source, dit_config  # how it was trained is not in the file, and is not needed
+    return SparseCtrlConfig(), []
 
 
 def _controlnet_config(
@@ -157,6 +169,16 @@ def _resnet_config(
     return ResNetAdapterConfig(**fields), notices
 
 
+#: The DiT's own names in either layout, and the projections.
+_COPIED = (
+    *((ours, names) for ours, *names in dit.NAMES if not ours.startswith("head.")),
+    ("projections", PROJECTIONS),
+)
+#: An adapter has no head, but copies of the whole DiT keep it.
+_HEAD = (r"head\..*", r"proj_out\.(weight|bias)", "scale_shift_table")
+#: What embeds condition and mask, with the bias of the noisy input, which is zero.
+_CONDITION_EMBEDDINGS = ("condition_embedding", "controlnet_cond_embedding", "cond_embedding")
+
 #: By the kinds of `flashmotion_jax.config.adapters.ADAPTERS`.
 NAMES: dict[str, AdapterNames] = {
     "resnet": AdapterNames(
@@ -171,16 +193,18 @@ NAMES: dict[str, AdapterNames] = {
         signature="blocks.conv1",
         read_config=_resnet_config,
     ),
-    # The DiT's own names in either layout, and the projections. An adapter has no head, but copies
-    # of the whole DiT keep it.
+    # Before the ControlNet, whose signature it has, too.
+    "sparsectrl": AdapterNames(
+        modules=(("patch_embedding", _CONDITION_EMBEDDINGS), *_COPIED[1:]),
+        signature="patch_embedding",
+        read_config=_sparsectrl_config,
+        left_out=_HEAD,
+    ),
     "controlnet": AdapterNames(
-        modules=(
-            *((ours, names) for ours, *names in dit.NAMES if not ours.startswith("head.")),
-            ("projections", PROJECTIONS),
-        ),
+        modules=_COPIED,
         signature="blocks.self_attn.q",
         read_config=_controlnet_config,
-        left_out=(r"head\..*", r"proj_out\.(weight|bias)", "scale_shift_table"),
+        left_out=_HEAD,
     ),
 }
 

@@ -16,13 +16,22 @@ from flashmotion_jax.config import (
     adapter_kind,
 )
 
+from ..common import cache_of, maps_of
+
 #: Learning rate and steps of stage 1 by kind of maps: for an adapter from scratch, and for one that
 #: starts as a copy of the generator.
-SCHEDULES = {"mask": ((2e-3, 4000), (7e-4, 4000)), "box": ((1e-3, 10_000), (4e-4, 10_000))}
+SCHEDULES = {
+    "mask": ((2e-3, 4000), (7e-4, 4000)),
+    "box": ((1e-3, 10_000), (4e-4, 10_000)),
+    "points": ((1e-3, 10_000), (4e-4, 10_000)),
+}
+#: 4 pixels of 64: half a token of the VAE's latents, which narrower points would fall between.
+POINT_SIGMA = 1 / 16
 #: Wan2.2's shift of 5 is for videos of 27,280 tokens; one of 320 tokens needs less noise.
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)
 
+CACHE = "data/sprites-cache"
 AUTOENCODER = "runs/sprites/decoder/model"
 SLOW_GENERATOR = "runs/sprites/slow_generator/model"
 FAST_GENERATOR = "runs/sprites/stage2/model"
@@ -75,7 +84,9 @@ def stage1(map_kind: CachedMapKind, adapter: str, start_from: str = "") -> Train
         optimizer=optimizer(learning_rate, steps),
         timesteps=TIMESTEPS,
     )
-    return run(f"stage1_{map_kind}_{adapter}", stage, steps, map_kind=map_kind)
+    cache = cache_of(CACHE, maps_of(adapter, map_kind))
+    name = f"stage1_{map_kind}_{adapter}"
+    return run(name, stage, steps, map_kind=map_kind, cache=cache)
 
 
 def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfig:
@@ -85,11 +96,11 @@ def run(name: str, stage: StageConfig, steps: int, **changes: Any) -> TrainConfi
         "sample_every": 500,
         "num_samples": 4,
         "log_every": 20,
+        "cache": CACHE,
     } | changes
     return TrainConfig(
         stage=stage,
         workdir=f"runs/sprites/{name}",
-        cache="data/sprites-cache",
         num_train_steps=steps,
         dtype="float32",
         remat="none",

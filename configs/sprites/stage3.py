@@ -21,7 +21,9 @@ from flashmotion_jax.config import (
 )
 from flashmotion_jax.runtime.errors import UserError
 
+from ..common import cache_of, maps_of
 from .common import (
+    CACHE,
     FAST_GENERATOR,
     SLOW_GENERATOR,
     STUDENT,
@@ -72,4 +74,5 @@ def get_config(variant: str = DEFAULT_ADAPTER) -> TrainConfig:
         student=STUDENT,
     )
     stage = dataclasses.replace(stage, **VARIANTS[name])
-    return run(f"stage3_{variant}", stage, STEPS, sample_every=STEPS)
+    cache = cache_of(CACHE, maps_of(adapter, "box"))
+    return run(f"stage3_{variant}", stage, STEPS, sample_every=STEPS, cache=cache)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from flashmotion_jax.config import ADAPTERS, Decoder, Weights
 from flashmotion_jax.runtime.errors import UserError
@@ -163,6 +163,22 @@ def path_text(text: str) -> str:
 def path(text: str) -> Path:
     """Parses a path, as `path_text` does."""
     return Path(path_text(text))
+
+
+def frames(text: str) -> tuple[int, ...] | Literal["all"]:
+    """Parses frame numbers with commas, or "all".
+
+    Raises:
+      argparse.ArgumentTypeError: it is neither.
+    """
+    if text.strip() == "all":
+        return "all"
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected frame numbers with commas, such as 0,40,120, or all"
+        ) from None
 
 
 def lora(text: str) -> tuple[str, float]:

@@ -92,6 +92,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         help="how to draw a trajectory (default: as in training of the model)",
     )
     add(
+        "--known-frames",
+        type=options.frames,
+        metavar="N,N,...|all",
+        help="frames on which --adapter sparsectrl knows the trajectory (default: its keyframes)",
+    )
+    add(
         "--out",
         default="video.mp4",
         metavar="F.mp4|F.npy|DIR",
@@ -273,6 +279,7 @@ def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
         guidance_scale=args.guidance_scale,
         adapter_scale=args.adapter_scale,
         map_kind=args.map_kind,
+        known_frames=args.known_frames,
         decoder=args.decoder,
     )
 

@@ -8,14 +8,33 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from flashmotion_jax.config.checks import require, require_sizes
+
+
+class KnownFrames(NamedTuple):
+    """How the latent frames on which a trajectory is known are drawn for a video.
+
+    Their number is uniform in 1..T, and their positions are drawn without replacement.
+
+    Attributes:
+      first: Probability that the first one is among them.
+      none: Probability that there are none.
+    """
+
+    first: float
+    none: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
     """Configuration of a trajectory adapter; each kind has a subclass."""
+
+    @property
+    def known_frames(self) -> KnownFrames | None:
+        """How training draws the frames on which it is given the trajectory; None for all frames."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +83,30 @@ class ControlNetConfig(AdapterConfig):
     # The paper does not say. MagicMotion, by the same authors, concatenates both along channels, in
     # this order.
     input: Literal["latents+trajectory", "trajectory+latents", "trajectory"] = "latents+trajectory"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseCtrlConfig(AdapterConfig):
+    """Configuration of the sparse adapter: a copy of the DiT that knows some frames of maps.
+
+    The paper does not say how the frames are drawn in training.
+
+    Raises:
+      UserError: A value is no probability.
+    """
+
+    first_known: float = 0.5  # probability that the first frame is known, the others being any
+    none_known: float = 0.1  # probability that no frame is
+
+    def __post_init__(self) -> None:
+        for name in ("first_known", "none_known"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name}={value}; expected a probability, from 0 to 1")
+
+    @property
+    def known_frames(self) -> KnownFrames:
+        """See `AdapterConfig`."""
+        return KnownFrames(self.first_known, self.none_known)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +185,13 @@ ADAPTERS: dict[str, AdapterKind] = {
         title="ControlNet",
         config=ControlNetConfig,
         module="flashmotion_jax.models.adapters.controlnet:ControlNet",
+        copies_dit=True,
+        groups={"": 1.0, "blocks": 1.0, "projections": 1.0},
+    ),
+    "sparsectrl": AdapterKind(
+        title="SparseCtrl",
+        config=SparseCtrlConfig,
+        module="flashmotion_jax.models.adapters.sparsectrl:SparseCtrl",
         copies_dit=True,
         groups={"": 1.0, "blocks": 1.0, "projections": 1.0},
     ),

@@ -14,8 +14,8 @@ from typing import Literal
 from flashmotion_jax.config import wan22
 from flashmotion_jax.config.checks import require, require_sizes
 
-CachedMapKind = Literal["mask", "box"]
-"""The kinds of maps that a latent cache holds."""
+CachedMapKind = Literal["mask", "box", "points"]
+"""The kinds of maps that a latent cache may hold. "box" are outlines or filled, as its data has."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,10 @@ class CacheConfig:
     resize: Resize = "stretch"  # as in the paper's data loader
     videos_per_shard: int = 32
     dtype: Literal["float16", "float32"] = "float16"  # of the stored latents and embeddings
+    map_kinds: tuple[CachedMapKind, ...] = ("mask", "box")  # trajectory maps, each like a video
+    #: Also encodes the maps of frames 0, 4, 8, ... alone, for adapters that know some frames only.
+    single_frames: bool = False
+    point_sigma: float = 0.02  # of "points", as a fraction of the shorter side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ Resize = Literal["crop", "stretch"]
 MapColors = Literal["palette", "image"]
 """Colors of the objects in trajectory maps: MagicData's, by id, or those of the first frame."""
 
-MapKind = Literal["box", "filled_box", "mask"]
+MapKind = Literal["box", "filled_box", "mask", "points"]
 """What trajectory maps show after frame 0: see `trajectory.render`."""
 
 #: Keys in files written before December 2026 -> their names since.
@@ -134,6 +134,7 @@ class SamplingConfig:
       fps: Frames per second of the written video.
       map_kind: Kind of trajectory map that the adapters were trained on.
       map_colors: Colors of the maps that the adapters were trained on.
+      point_sigma: Standard deviation of the points of maps, as a fraction of the shorter side.
 
     Raises:
       UserError: A named choice is unknown, or a value is out of range.
@@ -156,9 +157,15 @@ class SamplingConfig:
     fps: int = 24
     map_kind: MapKind = "box"
     map_colors: MapColors = "palette"
+    point_sigma: float = 0.02
 
     def __post_init__(self) -> None:
         _require_known(self)
+        require(
+            0 < self.point_sigma <= 1,
+            f"point_sigma={self.point_sigma}; expected a fraction of the shorter side, for "
+            "instance 0.02",
+        )
         require(
             1 <= self.guidance_scale < math.inf,
             f"guidance_scale={self.guidance_scale}; expected a number of at least 1, where 1 is no "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 import grain
 import jax
@@ -17,9 +17,10 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh, NamedSharding
 
-from flashmotion_jax.config import CachedMapKind
+from flashmotion_jax.config import CachedMapKind, KnownFrames
 from flashmotion_jax.data.latent_cache import LatentCache, pad_text
-from flashmotion_jax.data.records import Record
+from flashmotion_jax.data.records import Record, map_name
+from flashmotion_jax.models.adapters.sparsectrl import sparse_condition
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
 
@@ -32,7 +33,8 @@ class Batch(NamedTuple, Generic[Array]):
 
     Attributes:
       latents: Latents of the videos, float32 `[B, T, h, w, C]`; frame 0 encodes the first image.
-      trajectory: Latents of the mask or box maps, of the same shape; frame 0 encodes masks.
+      trajectory: Latents of the trajectory maps, of the same shape; frame 0 encodes masks. For an
+        adapter that knows some frames only, the result of `sparse_condition`, with a channel more.
       text: Embeddings of the captions, float32 `[B, S, D]`, zero after the tokens of each caption.
     """
 
@@ -46,7 +48,8 @@ class Batches(Generic[Item]):
 
     Args:
       source: Random-access source of records.
-      example: Converts a record to arrays: a batch without the first dimension.
+      example: Converts a record, and a random generator that depends on the seed and the position
+        only, to arrays: a batch without the first dimension.
       fingerprint: Identifies the content of the source.
       batch_size: Global batch size B, over all processes.
       seed: Seed of the shuffling.
@@ -64,7 +67,7 @@ class Batches(Generic[Item]):
     def __init__(
         self,
         source: Any,
-        example: Callable[[Any], Any],
+        example: Callable[[Any, np.random.Generator], Any],
         *,
         fingerprint: str,
         batch_size: int,
@@ -87,7 +90,7 @@ class Batches(Generic[Item]):
             grain.MapDataset.source(source)
             .shuffle(seed=shuffle_seed)
             .repeat()
-            .map(example)
+            .random_map(example, seed=shuffle_seed)
             .batch(batch_size // process_count, drop_remainder=True)
         )[process_index::process_count]
         self._threads = grain.ReadOptions(num_threads, prefetch_buffer_size=num_threads)
@@ -145,54 +148,91 @@ class Batches(Generic[Item]):
 
 
 def latent_batches(
-    cache: LatentCache, *, map_kind: CachedMapKind, text_len: int, batch_size: int, **options: Any
+    cache: LatentCache,
+    *,
+    map_kind: CachedMapKind,
+    text_len: int,
+    batch_size: int,
+    known_frames: KnownFrames | None = None,
+    **options: Any,
 ) -> Batches[Batch[jax.Array]]:
     """Iterates over batches of a latent cache.
 
     Args:
       cache: The latent cache.
-      map_kind: Which trajectory maps to read, "mask" or "box".
+      map_kind: Which trajectory maps to read.
       text_len: Length S that captions are padded to.
       batch_size: Global batch size B, over all processes.
+      known_frames: Of an adapter that knows some frames only; None for others.
       **options: See `Batches`.
 
     Raises:
-      UserError: The batch is larger than the cache or cannot be split over the mesh, or `text_len`
-        is shorter than captions in the cache may be.
+      UserError: The batch is larger than the cache or cannot be split over the mesh, the cache
+        lacks the maps, or `text_len` is shorter than captions in the cache may be.
     """
-    _check_cache(cache, map_kind, batch_size, text_len, "batch_size")
-    example = functools.partial(_example, map_kind=map_kind, text_len=text_len)
+    _check_cache(cache, map_kind, known_frames, batch_size, text_len, "batch_size")
+    example = functools.partial(
+        _example, map_kind=map_kind, text_len=text_len, known_frames=known_frames
+    )
     options |= {"fingerprint": cache.fingerprint, "batch_size": batch_size}
     return Batches(cache, example, **options)
 
 
 def first_records(
-    cache: LatentCache, count: int, map_kind: CachedMapKind, text_len: int
+    cache: LatentCache,
+    count: int,
+    map_kind: CachedMapKind,
+    text_len: int,
+    known_frames: KnownFrames | None = None,
 ) -> Batch[np.ndarray]:
     """Reads the first videos of a cache to the host, for sample videos during training.
 
     Args:
       cache: The latent cache.
       count: Number of videos B.
-      map_kind: Which trajectory maps to read, "mask" or "box".
+      map_kind: Which trajectory maps to read.
       text_len: Length S that captions are padded to.
+      known_frames: See `latent_batches`.
 
     Raises:
-      UserError: The cache has fewer videos, or `text_len` is shorter than captions may be.
+      UserError: The cache has fewer videos or lacks the maps, or `text_len` is shorter than
+        captions may be.
     """
-    _check_cache(cache, map_kind, count, text_len, "count")
-    examples = [_example(cache[index], map_kind, text_len) for index in range(count)]
+    _check_cache(cache, map_kind, known_frames, count, text_len, "count")
+    examples = [
+        _example(cache[i], np.random.default_rng(i), map_kind, text_len, known_frames)
+        for i in range(count)
+    ]
     return Batch(*(np.stack(arrays) for arrays in zip(*examples, strict=True)))
 
 
-def _example(record: Record, map_kind: CachedMapKind, text_len: int) -> Batch[np.ndarray]:
+def _example(
+    record: Record,
+    rng: np.random.Generator,
+    map_kind: CachedMapKind,
+    text_len: int,
+    known_frames: KnownFrames | None,
+) -> Batch[np.ndarray]:
     """Converts a record to a batch without the first dimension."""
-    trajectory = record.masks if map_kind == "mask" else record.boxes
-    return Batch(
-        record.latents.astype(np.float32),
-        trajectory.astype(np.float32),
-        pad_text(record.text, text_len),
-    )
+    trajectory = record.maps[map_name(map_kind, known_frames is not None)].astype(np.float32)
+    if known_frames is not None:
+        known_T = draw_known_frames(rng, len(trajectory), known_frames)
+        trajectory = sparse_condition(trajectory, known_T)
+    return Batch(record.latents.astype(np.float32), trajectory, pad_text(record.text, text_len))
+
+
+def draw_known_frames(
+    rng: np.random.Generator, num_frames: int, known_frames: KnownFrames
+) -> np.ndarray:
+    """Draws the latent frames on which a trajectory is known, bool `[T]`."""
+    known_T = np.zeros(num_frames, bool)
+    if rng.random() < known_frames.none:
+        return known_T
+    count = rng.integers(1, num_frames + 1)
+    known_T[0] = num_frames == 1 or rng.random() < known_frames.first
+    later = min(count - known_T[0], num_frames - 1)
+    known_T[1 + rng.choice(num_frames - 1, later, replace=False)] = True
+    return known_T
 
 
 def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
@@ -216,9 +256,24 @@ def _own_piece(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
     return pieces.index(own), len(pieces)
 
 
-def _check_cache(cache: LatentCache, map_kind: str, size: int, text_len: int, name: str) -> None:
-    if map_kind not in ("mask", "box"):
-        raise UserError(f"map_kind={map_kind!r}; expected 'mask' or 'box'")
+def _check_cache(
+    cache: LatentCache,
+    map_kind: str,
+    known_frames: KnownFrames | None,
+    size: int,
+    text_len: int,
+    name: str,
+) -> None:
+    kinds = get_args(CachedMapKind)
+    if map_kind not in kinds:
+        raise UserError(f"map_kind={map_kind!r}; expected one of {', '.join(kinds)}")
+    wanted, there = map_name(map_kind, known_frames is not None), cache.settings.maps
+    if wanted not in there:
+        fix = "single_frames=true" if known_frames else f"map_kinds={(*there, map_kind)}"
+        raise UserError(
+            f"map_kind={map_kind!r}: {cache.path} has {', '.join(there)}, and not {wanted}; write "
+            f'a cache with `flashmotion cache --set "{fix}"`'
+        )
     if not 1 <= size <= len(cache):
         raise UserError(
             f"{name}={size}; expected 1 to {len(cache)}, the number of videos in {cache.path}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count, islice
 from pathlib import Path
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import Grid
+from flashmotion_jax.config import CachedMapKind, Grid
 from flashmotion_jax.data.cache_writer import (
     finish_cache,
     has_shard,
@@ -35,7 +35,7 @@ from flashmotion_jax.data.cache_writer import (
 from flashmotion_jax.data.examples import DataKind, DrawnSprites, open_examples
 from flashmotion_jax.data.latent_cache import CacheSettings, LatentCache, open_cache
 from flashmotion_jax.data.magicdata import Example, MagicData, Resize
-from flashmotion_jax.data.records import DTYPES, Record
+from flashmotion_jax.data.records import DTYPES, Record, map_name
 from flashmotion_jax.media.images import to_float
 from flashmotion_jax.models.vae import VAE
 from flashmotion_jax.runtime import sharding
@@ -65,6 +65,9 @@ def cache_dataset(
     resize: Resize = "stretch",
     videos_per_shard: int = 32,
     dtype: str = "float16",
+    map_kinds: Sequence[CachedMapKind] = ("mask", "box"),
+    single_frames: bool = False,
+    point_sigma: float = 0.02,
     process_index: int = 0,
     process_count: int = 1,
     progress: Progress | None = None,
@@ -84,6 +87,9 @@ def cache_dataset(
       resize: "stretch" or "crop".
       videos_per_shard: Number of CSV rows per shard.
       dtype: Dtype of the stored arrays, "float16" or "float32".
+      map_kinds: Trajectory maps to encode.
+      single_frames: Whether the map of each latent frame's last frame is also encoded alone.
+      point_sigma: Standard deviation of "points", as a fraction of the shorter side.
       process_index: This process writes shards `process_index`, `process_index + process_count`,
         ...
       process_count: Number of processes that share the work, on one machine or several.
@@ -101,6 +107,7 @@ def cache_dataset(
     folder = Path(output)
     models = components.open_checkpoint(model)
     Grid.of(models.config.dit, models.config.vae).check(num_frames, height, width)
+    sigma = point_sigma if "points" in map_kinds else None
     source = open_examples(
         data,
         data_root=str(data_root),
@@ -111,7 +118,10 @@ def cache_dataset(
         width=width,
         resize=resize,
         map_colors=models.config.sampling.map_colors,
+        point_sigma=sigma,
     )
+    kinds = [map_name(kind) for kind in map_kinds]
+    kinds += [map_name(kind, True) for kind in map_kinds if single_frames]
     settings = CacheSettings(
         csv_sha256=source.fingerprint,
         num_rows=len(source) + len(source.rejected),
@@ -128,6 +138,8 @@ def cache_dataset(
         text_encoder_key=models.text_encoder_key,
         text_dtype="float32" if jax.default_backend() == "cpu" else "bfloat16",
         negative_prompt=models.config.sampling.negative_prompt,
+        maps=tuple(kinds),
+        point_sigma=sigma,
     )
     require_same_settings(folder, settings)
     if (folder / "cache.json").is_file():
@@ -172,7 +184,7 @@ def _write_shards(
 
         def encode(row: Example | RowError) -> Record | RowError:
             report("cache", next(done), len(todo))
-            return _encode_row(vae, embed, row)
+            return _encode_row(vae, embed, row, settings.maps)
 
         with contextlib.closing(examples):
             for number, items in shards.items():
@@ -207,20 +219,40 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _encode_row(vae: VAE, embed: Embed, row: Example | RowError) -> Record | RowError:
+def _encode_row(
+    vae: VAE, embed: Embed, row: Example | RowError, kinds: Iterable[str]
+) -> Record | RowError:
     if isinstance(row, RowError):
         return row
-    latents, masks, boxes = (
-        np.asarray(_encode(vae, jnp.asarray(frames)))
-        for frames in (row.video, row.masks, row.boxes)
-    )
-    return Record(row.id, row.caption, latents, masks, boxes, embed(row.caption))
+    drawn = {"mask": row.masks, "box": row.boxes, "points": row.points}
+    encodings = {
+        map_name(kind, alone): (encode, maps)
+        for kind, maps in drawn.items()
+        for alone, encode in ((False, _encode), (True, _encode_frames))
+    }
+    maps = {}
+    for kind in kinds:
+        encode, frames = encodings[kind]
+        maps[kind] = np.asarray(encode(vae, jnp.asarray(frames)))
+    latents = np.asarray(_encode(vae, jnp.asarray(row.video)))
+    return Record(row.id, row.caption, latents, maps, embed(row.caption))
 
 
 @program
 def _encode(vae: VAE, frames: jax.Array) -> jax.Array:
     # Pixels are transferred as bytes and scaled on the device: in float32 a video has 1.3 GB.
     return vae.encode(to_float(frames[None]))[0]
+
+
+@program
+def _encode_frames(vae: VAE, frames: jax.Array) -> jax.Array:
+    """Encodes the last frame of each latent frame alone, uint8 `[F, H, W, 3]`."""
+
+    def encode(frame: jax.Array) -> jax.Array:
+        return vae.encode(to_float(frame[None, None]))[0, 0]
+
+    # One after another: a video's frames are encoded in chunks, too.
+    return jax.lax.map(encode, frames[:: vae.config.temporal_factor])
 
 
 def _embed(prompts: PromptEncoder, tokenizer: Tokenize, text_len: int, caption: str) -> np.ndarray:

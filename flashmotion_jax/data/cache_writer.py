@@ -175,6 +175,7 @@ def _read_entry(file: Path, settings: CacheSettings) -> dict[str, Any]:
 
 def _require_same(folder: Path, there: dict[str, Any], settings: CacheSettings) -> None:
     wanted = json.loads(json.dumps(to_dict(settings)))  # tuples as lists
+    there = {"maps": ["mask", "box"], "point_sigma": None} | there  # not in older caches
     differing = [
         f"{name}={there.get(name)!r} (this run: {wanted.get(name)!r})"
         for name in sorted(there.keys() | wanted.keys())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Literal
+from typing import Any, Literal
 
 from flashmotion_jax.config import MapColors, Resize
 from flashmotion_jax.data.magicdata import Example, MagicData
@@ -24,6 +24,7 @@ class DrawnSprites:
       height: Height of the clips, in pixels.
       width: Width of the clips, in pixels.
       map_colors: Colors of the objects in maps, as in `SamplingConfig`.
+      point_sigma: Draws maps of points, as in `SamplingConfig`; None for none.
 
     Attributes:
       fingerprint: Identifies the clips.
@@ -44,10 +45,12 @@ class DrawnSprites:
         height: int,
         width: int,
         map_colors: MapColors = "palette",
+        point_sigma: float | None = None,
     ):
         size = SpritesConfig(num_frames=num_frames, height=height, width=width)
         self._clips = Sprites(num_clips, seed=seed, config=size)
         self._map_colors: MapColors = map_colors
+        self._point_sigma = point_sigma
         self.fingerprint = f"{self._clips!r}, version {VERSION}"
         if map_colors != "palette":
             self.fingerprint += f", map_colors={map_colors!r}"
@@ -63,7 +66,11 @@ class DrawnSprites:
         clip = self._clips[operator.index(index)]
         masks, boxes = draw_maps(clip, self._map_colors)
         boxes[0] = masks[0]  # as in `MagicData`
-        return Example(clip.id, clip.caption, clip.video, masks, boxes)
+        points = None
+        if self._point_sigma is not None:
+            _, points = draw_maps(clip, self._map_colors, self._point_sigma)
+            points[0] = masks[0]
+        return Example(clip.id, clip.caption, clip.video, masks, boxes, points)
 
     @property
     def row_numbers(self) -> range:
@@ -82,6 +89,7 @@ def open_examples(
     width: int,
     resize: Resize,
     map_colors: MapColors = "palette",
+    point_sigma: float | None = None,
 ) -> MagicData | DrawnSprites:
     """Opens the examples of a configuration, whose fields have the names of the arguments.
 
@@ -89,7 +97,8 @@ def open_examples(
       UserError: The folder cannot be used, or clips cannot have this size, or the maps of a folder
         are asked for in colors of the image.
     """
-    size = {"num_frames": num_frames, "height": height, "width": width}
+    size: dict[str, Any] = {"num_frames": num_frames, "height": height, "width": width}
+    size |= {"point_sigma": point_sigma}
     if data == "sprites":
         return DrawnSprites(num_clips, **size, map_colors=map_colors)
     if map_colors != "palette":

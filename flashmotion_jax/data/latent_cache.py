@@ -59,6 +59,9 @@ class CacheSettings:
       text_encoder_key: Identifies the weights of the text encoder.
       text_dtype: Compute dtype of the text encoder.
       negative_prompt: The prompt whose embedding is stored.
+      maps: Kinds of trajectory maps, as `records.map_name` has them.
+      point_sigma: Standard deviation of points, as a fraction of the shorter side; None without
+        points.
     """
 
     csv_sha256: str
@@ -76,6 +79,8 @@ class CacheSettings:
     text_encoder_key: str
     text_dtype: str
     negative_prompt: str
+    maps: tuple[str, ...] = ("mask", "box")
+    point_sigma: float | None = None
 
     @property
     def num_shards(self) -> int:

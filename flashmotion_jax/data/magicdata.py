@@ -37,7 +37,9 @@ from flashmotion_jax.media.labels import is_lossy
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.hashing import file_sha256
 from flashmotion_jax.trajectory.formats.magicdata_csv import Row, RowError, find_csv, read_rows
+from flashmotion_jax.trajectory.formats.magicmotion import trajectory_of_maps
 from flashmotion_jax.trajectory.quantize import exact_maps
+from flashmotion_jax.trajectory.render import render
 
 #: Rows that are looked up in parallel: network storage has high latency but answers many requests.
 _LOOKUPS = 16
@@ -55,6 +57,7 @@ class Example:
       video: Frames, uint8 [F, H, W, 3].
       masks: Maps of the objects' masks in their colors on black, uint8 [F, H, W, 3].
       boxes: Maps of the objects' boxes, uint8 [F, H, W, 3]; frame 0 is that of `masks`.
+      points: Maps of the centers of the boxes, likewise; None where they were not asked for.
     """
 
     id: str
@@ -62,6 +65,7 @@ class Example:
     video: np.ndarray
     masks: np.ndarray
     boxes: np.ndarray
+    points: np.ndarray | None = None
 
 
 class MagicData:
@@ -80,6 +84,8 @@ class MagicData:
       width: Width to resize to, in pixels.
       resize: "stretch" as in the original loader, or "crop" to fill the size and crop the center.
         Videos are resampled with a Lanczos filter, maps with nearest neighbor.
+      point_sigma: Draws maps of points, with this standard deviation as a fraction of the shorter
+        side; None for none.
 
     Attributes:
       rows: The usable rows.
@@ -102,13 +108,14 @@ class MagicData:
         height: int = 704,
         width: int = 1280,
         resize: Resize = "stretch",
+        point_sigma: float | None = None,
     ):
         if resize not in get_args(Resize):
             raise UserError(f"resize={resize!r}; expected {' or '.join(get_args(Resize))}")
         self._root = Path(data_root)
         self._boxes = self._root / ("boxs" if (self._root / "boxs").is_dir() else "boxes")
         self._num_frames, self._height, self._width = num_frames, height, width
-        self._resize = resize
+        self._resize, self._point_sigma = resize, point_sigma
         self.csv = find_csv(self._root, Path(csv))
         found = read_rows(self.csv)
         with ThreadPoolExecutor(_LOOKUPS) as pool:
@@ -147,9 +154,19 @@ class MagicData:
             masks, mask_size = self._stack(_read_maps(mask_files), nearest=True)
             boxes, _ = self._stack(_read_maps(box_files), nearest=True)
             _check_aspect(size, mask_size)
+            points = None if self._point_sigma is None else self._draw_points(boxes)
         except UserError as error:
             raise row.error(str(error)) from error
-        return Example(row.id, row.caption, video, masks, boxes)
+        return Example(row.id, row.caption, video, masks, boxes, points)
+
+    def _draw_points(self, boxes: np.ndarray) -> np.ndarray:
+        """Draws the centers of the boxes of maps; frame 0 stays as it is."""
+        trajectory = trajectory_of_maps(boxes)
+        points = render(
+            trajectory, self._height, self._width, "points", point_sigma=self._point_sigma or 0.0
+        )
+        points[0] = boxes[0]
+        return points
 
     def _look_up(self, row: Row | RowError) -> Row | RowError:
         """Returns the row if its files exist, else the error."""

@@ -35,6 +35,7 @@ def pixel_batches(source: MagicData | DrawnSprites, **options: Any) -> Batches[P
     return Batches(source, pixel_example, fingerprint=source.fingerprint, **options)
 
 
-def pixel_example(example: Example) -> PixelBatch[np.ndarray]:
+def pixel_example(example: Example, rng: np.random.Generator) -> PixelBatch[np.ndarray]:
     """Converts an example to a batch without the first dimension."""
+    del rng  # nothing is drawn
     return PixelBatch(example.video, example.masks, example.boxes)

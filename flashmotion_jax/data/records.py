@@ -14,6 +14,7 @@ import dataclasses
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -32,25 +33,36 @@ class Record:
       id: Id of the video.
       caption: Caption of the video.
       latents: Latents of the video, `[T, h, w, C]`.
-      masks: Latents of its mask maps, of the same shape.
-      boxes: Latents of its box maps, of the same shape.
+      maps: Kind of its trajectory maps -> their latents, of the same shape; see `map_name`.
       text: Embedding of the caption, `[S, D]`, without padding.
     """
 
     id: str
     caption: str
     latents: np.ndarray
-    masks: np.ndarray
-    boxes: np.ndarray
+    maps: Mapping[str, np.ndarray]
     text: np.ndarray
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name."""
-        return {name: getattr(self, name) for name in _ARRAYS}
+        """The arrays by the name that they are stored under."""
+        maps = {_STORED.get(kind, kind): array for kind, array in self.maps.items()}
+        return {"latents": self.latents, **maps, "text": self.text}
 
 
-_ARRAYS = ("latents", "masks", "boxes", "text")
+#: Kinds of maps that are stored under another name.
+_STORED = {"mask": "masks", "box": "boxes"}
+_KINDS = {name: kind for kind, name in _STORED.items()}
+
+
+def map_name(map_kind: str, single_frames: bool = False) -> str:
+    """Returns the key in `Record.maps` of a kind of maps.
+
+    Args:
+      map_kind: One of `config.CachedMapKind`.
+      single_frames: Whether each latent frame is of one map, which is encoded alone.
+    """
+    return f"{map_kind}_frames" if single_frames else map_kind
 
 
 def record_to_bytes(record: Record, dtype: str) -> bytes:
@@ -63,7 +75,7 @@ def record_to_bytes(record: Record, dtype: str) -> bytes:
     Raises:
       UserError: An array has values that are not finite, or not in the range of `dtype`.
     """
-    arrays = {name: _narrow(record, name, dtype) for name in _ARRAYS}
+    arrays = {name: _narrow(record, name, dtype) for name in record.arrays}
     header = {
         "id": record.id,
         "caption": record.caption,
@@ -91,9 +103,11 @@ def record_from_bytes(data: bytes) -> Record:
             dtype = np.dtype(DTYPES[header["dtype"]])
             arrays = {
                 name: np.frombuffer(file.read(name), dtype).reshape(header["shapes"][name])
-                for name in _ARRAYS
+                for name in header["shapes"]
             }
-            return Record(id=header["id"], caption=header["caption"], **arrays)
+            latents, text = arrays.pop("latents"), arrays.pop("text")
+            maps = {_KINDS.get(name, name): array for name, array in arrays.items()}
+            return Record(header["id"], header["caption"], latents, maps, text)
     except (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(f"damaged record ({error})") from error
 
@@ -101,7 +115,7 @@ def record_from_bytes(data: bytes) -> Record:
 def _narrow(record: Record, name: str, dtype: str) -> np.ndarray:
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
-    array: np.ndarray = getattr(record, name)
+    array = record.arrays[name]
     with np.errstate(over="ignore"):
         narrow = array.astype(DTYPES[dtype])
     if not np.isfinite(narrow).all():

@@ -40,8 +40,8 @@ def requested_boxes(item: Item) -> np.ndarray | None:
     """The boxes that objects are to follow, if the benchmark has more than masks of its video.
 
     Returns:
-      float64 `[K, F, 4]` as fractions of the frame, cut at its edges, in the order of the item's
-      labels; NaN for a box outside. None without a trajectory.json and without tracks of objects.
+      float64 `[K, F, 4]` as fractions of the frame, in the order of the item's labels; NaN where an
+      object is hidden. None without a trajectory.json and without tracks of objects.
 
     Raises:
       UserError: The trajectory cannot be read, or lacks an object.
@@ -55,8 +55,9 @@ def requested_boxes(item: Item) -> np.ndarray | None:
         raise UserError(
             f"{item.trajectory}: no object has the color or id of the masks' label {missing[0]:#x}"
         )
-    boxes_KF4 = trajectory.boxes(item.num_frames)[[by_label[label] for label in item.labels]]
-    return clipped(boxes_KF4)
+    order = [by_label[label] for label in item.labels]
+    shown_KF = trajectory.shown(item.num_frames)[order]
+    return np.where(shown_KF[..., None], trajectory.boxes(item.num_frames)[order], np.nan)
 
 
 def clipped(boxes_KF4: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flashmotion_jax.config import DEFAULT_ADAPTER, Resize
 from flashmotion_jax.evaluation.benchmarks import layout_of, read_benchmark
@@ -59,6 +59,8 @@ class EvaluateConfig:
         number (121 for MagicBench and DAVIS) if the model makes as many, or as many as it makes.
       model: Checkpoint that generates them; None for the one in the package.
       adapter: Its trajectory adapter; None for none.
+      known_frames: Frames on which a sparse adapter knows the trajectory, or "all"; None for its
+        keyframes.
       seed: Video i has the noise of `seed + i`.
       part: Number, from 1, and number of parts that processes share.
     """
@@ -84,6 +86,7 @@ class EvaluateConfig:
     num_frames: int | None = None
     model: str | Path | None = None
     adapter: str | None = DEFAULT_ADAPTER
+    known_frames: tuple[int, ...] | Literal["all"] | None = None
     seed: int = 0
     part: Part = (1, 1)
 
@@ -292,6 +295,7 @@ def _generate(config: EvaluateConfig, items: Sequence[Item], progress: Progress 
         method_frames=config.method_frames,
         num_frames=num_frames,
         has_adapter=config.adapter is not None,
+        known_frames=config.known_frames,
         progress=progress,
     )
 

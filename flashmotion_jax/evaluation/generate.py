@@ -26,6 +26,7 @@ from flashmotion_jax.trajectory.render import render_masks
 from flashmotion_jax.trajectory.schema import Trajectory
 
 if TYPE_CHECKING:
+    from flashmotion_jax.inference.known_frames import FrameChoice
     from flashmotion_jax.inference.pipeline import Pipeline
 
 #: File in the folder of the videos that says how first frames reached their size.
@@ -51,6 +52,7 @@ def generate(
     method_frames: int | None = None,
     num_frames: int | None = None,
     has_adapter: bool = True,
+    known_frames: FrameChoice = None,
     progress: Progress | None = None,
 ) -> int:
     """Generates the videos that are missing.
@@ -65,6 +67,7 @@ def generate(
       num_frames: Frames of a video, of which the first are compared. None for as many as are
         compared.
       has_adapter: Whether the pipeline follows trajectories.
+      known_frames: Frames on which an adapter knows the trajectory; see `make_request`.
       progress: Called with "generate", the number of finished videos and of all.
 
     Returns:
@@ -91,8 +94,9 @@ def generate(
                 )
             frames = method_frames or num_frames or item.num_frames
             maps = _motion(item, sampling.map_kind, frames) if has_adapter else None
+            known = {} if known_frames is None else {"known_frames": known_frames}
             video = pipeline(
-                first_frame(item), item.caption, maps, seed=seed + place, num_frames=frames
+                first_frame(item), item.caption, maps, seed=seed + place, num_frames=frames, **known
             )
             write_video(out / f"{item.id}.mp4", video, sampling.fps, lossless=_is_small(video))
             made += 1

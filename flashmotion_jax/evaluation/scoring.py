@@ -117,8 +117,12 @@ class Scorer:
         segmenter = self.segmenter if item.labels else None
         fit = self._fit_of_masks(item, path)
         requested_KF4 = None if segmenter is None else requested_boxes(item)
-        if requested_KF4 is not None and fit is not None:
-            requested_KF4 = clipped(_as_fractions_of(fit.visible, requested_KF4))
+        points_KF2 = None
+        if requested_KF4 is not None:
+            if fit is not None:
+                requested_KF4 = _as_fractions_of(fit.visible, requested_KF4)
+            points_KF2 = (requested_KF4[..., :2] + requested_KF4[..., 2:]) / 2
+            requested_KF4 = clipped(requested_KF4)
         truth = repeat(None) if item.video is None else self._truth(item, path, wanted)
         tracks_FN2, true_tracks_FN2 = self._tracks(item, path, wanted)
         generated = _segmented(item, path, len(wanted), segmenter)
@@ -134,6 +138,7 @@ class Scorer:
                 masks,
                 true_masks,
                 requested_boxes=None if requested_KF4 is None else requested_KF4[:, index],
+                requested_points=None if points_KF2 is None else points_KF2[:, index],
                 points=None if tracks_FN2 is None else tracks_FN2[count],
                 true_points=None if true_tracks_FN2 is None else true_tracks_FN2[count],
             )

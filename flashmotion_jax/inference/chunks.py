@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.media.images import to_float, to_uint8
+from flashmotion_jax.models.adapters.sparsectrl import sparse_condition
 from flashmotion_jax.models.streaming import Past
 from flashmotion_jax.models.tiny_vae import TinyVAE
 from flashmotion_jax.models.vae import VAE
@@ -24,6 +25,35 @@ def encode_chunk(
 ) -> tuple[jax.Array, Past]:
     """Encodes frames uint8 `[1, F, H, W, 3]`; also returns the state for the next chunk."""
     return vae.encode_chunk(to_float(video), past, dtype)
+
+
+def encode_known(
+    vae: VAE,
+    maps: np.ndarray,
+    known: np.ndarray,
+    shape: tuple[int, ...],
+    dtype: str,
+    advance: Callable[[], None],
+) -> jax.Array:
+    """Encodes the known maps of a video, each alone.
+
+    Args:
+      vae: The autoencoder.
+      maps: The map of each latent frame, uint8 `[T, H, W, 3]`.
+      known: bool `[T]`.
+      shape: `(T, h, w, C)` of the video's latents.
+      dtype: Of the result.
+      advance: Called after each map.
+
+    Returns:
+      `[T, h, w, C + 1]`; see `sparse_condition`.
+    """
+    latents = jnp.zeros(shape, dtype)
+    for frame in np.flatnonzero(known):
+        encoded, _ = encode_chunk(vae, jnp.asarray(maps[frame])[None, None], None, dtype)
+        latents = latents.at[frame].set(jax.block_until_ready(encoded)[0, 0])
+        advance()
+    return sparse_condition(latents, jnp.asarray(known))
 
 
 @functools.partial(program, donate_argnames=("past",))

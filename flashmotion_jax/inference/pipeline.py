@@ -37,11 +37,16 @@ from flashmotion_jax.config import (
 from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
-from flashmotion_jax.inference.chunks import decode_videos, encode_chunk, run_chunks
+from flashmotion_jax.inference.chunks import (
+    decode_videos,
+    encode_chunk,
+    encode_known,
+    run_chunks,
+)
 from flashmotion_jax.inference.model_store import ModelStore, stored_models
 from flashmotion_jax.inference.previews import OnPreview, has_preview
 from flashmotion_jax.inference.request import Request, make_request, require_tiny_vae
-from flashmotion_jax.models.adapters import Adapter
+from flashmotion_jax.models.adapters import Adapter, adapter_class, takes_known_frames
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.finite import require_finite
@@ -91,6 +96,7 @@ class Pipeline:
         VAE. Each device holds all weights.
       prompt_cache: Folder for prompt embeddings.
       cache_key: Identifies the text encoder's weights in `prompt_cache`.
+      takes_known_frames: Of the adapter, see `models.adapters.takes_known_frames`.
 
     Attributes:
       sampling: Default sampling settings; assign a `dataclasses.replace` of it to change them.
@@ -109,10 +115,12 @@ class Pipeline:
         devices: int = 1,
         prompt_cache: Path | None = None,
         cache_key: str = "",
+        takes_known_frames: bool = False,
     ):
         self.sampling = sampling
         self.stage_times: list[StageTime] = []
         self._vae_config = vae_config
+        self._takes_known_frames = takes_known_frames
         self._grid = Grid.of(dit_config, vae_config)
         self._mesh = sharding.make_mesh(context=devices)
         self._models = ModelStore(components, self._mesh, keep_loaded, dit_config)
@@ -178,6 +186,7 @@ class Pipeline:
             devices=devices,
             prompt_cache=Path(prompt_cache) if prompt_cache else None,
             cache_key=f"{folder.text_encoder_key}-{dtype}-{stored['text_encoder'].policy().params}",
+            takes_known_frames=takes_known_frames(adapter_class(kind) if kind else adapter),
         )
 
     def load_lora(
@@ -238,7 +247,8 @@ class Pipeline:
             they are predicted then, uint8 `[B, F, H, W, 3]`, decoded by the tiny VAE; at most ten
             times. An exception that it raises cancels the call.
           **options: See `request.make_request`: `num_inference_steps`, `height`, `width`,
-            `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `decoder`, `sampling`.
+            `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `known_frames`, `decoder`,
+            `sampling`.
 
         Returns:
           uint8 `[F, H, W, 3]`, or `[B, F, H, W, 3]` for a batch.
@@ -278,6 +288,7 @@ class Pipeline:
             grid=self._grid,
             has_adapter="adapter" in self._models and trajectory is not None,
             has_tiny_vae="tiny_vae" in self._models,
+            takes_known_frames=self._takes_known_frames,
             **options,
         )
 
@@ -351,7 +362,16 @@ class Pipeline:
                 return jnp.concatenate([jnp.concatenate(list(one), axis=1) for one in chunks])
 
             # The image's latents enter every step unchanged; those of maps only guide.
-            return encode(request.images, "float32"), encode(request.maps, vae.compute_dtype.name)
+            image, dtype = encode(request.images, "float32"), vae.compute_dtype.name
+            if request.known is None or request.maps is None:
+                return image, encode(request.maps, dtype)
+            factor = self._vae_config.temporal_factor
+            shape = self._vae_config.latent_shape(*request.maps.shape[1:4])
+            conditions = [
+                encode_known(vae, maps[::factor], known, shape, dtype, self._steps.advance)
+                for maps, known in zip(request.maps, request.known, strict=True)
+            ]
+            return image, jnp.stack(conditions)
 
     def _denoise(
         self, request: Request, conditions: Conditions, on_preview: OnPreview | None
@@ -385,7 +405,8 @@ class Pipeline:
         num_videos = len(request.prompts)
         factor = self._vae_config.temporal_factor
         of_maps = 0 if request.maps is None else (request.num_frames - 1) // factor + 1
-        return num_videos * (of_maps + (request.images is not None))
+        count = num_videos * of_maps if request.known is None else int(request.known.sum())
+        return count + num_videos * (request.images is not None)
 
     @contextmanager
     def _stage(self, name: str, total: int) -> Generator[None, None, None]:

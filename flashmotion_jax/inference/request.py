@@ -11,11 +11,14 @@ from typing import Any, get_args
 import numpy as np
 
 from flashmotion_jax.config import ADAPTERS, Decoder, Grid, MapKind, Resize, SamplingConfig
+from flashmotion_jax.inference.known_frames import FrameChoice, drawn_throughout, know_some_frames
 from flashmotion_jax.media.geometry import fit_frames, video_size
 from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_video_size
 from flashmotion_jax.trajectory import Canvas, load_maps
+from flashmotion_jax.trajectory.formats import ImportOptions
+from flashmotion_jax.trajectory.maps import read_motion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Request:
     Attributes:
       prompts: B texts.
       images: uint8 `[B, 1, H, W, 3]`, or None for text-to-video.
-      maps: uint8 `[B, F, H, W, 3]` trajectory maps, or None without an adapter.
+      maps: uint8 `[B, F, H, W, 3]` trajectory maps, or None without an adapter. With `known`, only
+        the first map and the last of each latent frame can be known; others are black.
       seeds: one a video; a video does not depend on what else is in its batch.
       num_frames: F, of the model's grid, as are H and W.
       height: H in pixels.
@@ -33,6 +37,8 @@ class Request:
       adapter_scale: weight of the adapter's residuals.
       sampling: sampler, steps and guidance.
       decoder: which autoencoder decodes the latents.
+      known: bool `[B, T]`, the latent frames on which an adapter knows the trajectory; None for one
+        that knows all of it.
     """
 
     prompts: tuple[str, ...]
@@ -45,6 +51,7 @@ class Request:
     adapter_scale: float
     sampling: SamplingConfig
     decoder: Decoder = "full"
+    known: np.ndarray | None = None
 
 
 def make_request(
@@ -63,6 +70,8 @@ def make_request(
     guidance_scale: float | None = None,
     adapter_scale: float = 1.0,
     map_kind: MapKind | None = None,
+    known_frames: FrameChoice = None,
+    takes_known_frames: bool = False,
     decoder: Decoder = "full",
     has_tiny_vae: bool = False,
 ) -> Request:
@@ -84,6 +93,10 @@ def make_request(
       adapter_scale: Weight of the adapter; 0 ignores the trajectory.
       map_kind: what to render of a trajectory, see `trajectory.render`; by default what the model
         was trained on.
+      known_frames: Frames on which the trajectory is known, or "all"; None for its keyframes, or
+        for maps that are not black.
+      takes_known_frames: Whether the adapter is given the trajectory on some frames only; for
+        others, `known_frames` is not allowed.
       decoder: "full" for the VAE, or "tiny" for the tiny one, which is faster and softer.
       has_tiny_vae: Whether "tiny" is allowed.
 
@@ -94,6 +107,11 @@ def make_request(
     _check_decoder(decoder, has_tiny_vae)
     if map_kind is not None and trajectory is None:
         raise UserError(f"map_kind={map_kind!r} without a trajectory to draw; give one, or omit it")
+    if known_frames is not None and not (has_adapter and takes_known_frames):
+        raise UserError(
+            f"known_frames={known_frames!r:.60} without a trajectory, or with an adapter that is "
+            "given all of it; use adapter='sparsectrl' and a trajectory, or omit it"
+        )
     sampling = _override(sampling, num_inference_steps, guidance_scale)
     images = [_read(item) for item in _one_each("image", image, len(prompts))]
     height, width = _size(height, width, images[0], sampling, grid)
@@ -105,14 +123,29 @@ def make_request(
     shape = {"num_frames": num_frames, "height": height, "width": width}
     # Point tracks are in pixels of the image, before it is resized.
     canvas = None if images[0] is None else Canvas(images[0].shape[1], images[0].shape[0])
-    options = {"map_kind": map_kind or sampling.map_kind, "canvas": canvas}
-    load = functools.partial(load_maps, **shape, **options, resize=sampling.resize)
+    drawn = map_kind or sampling.map_kind
+    options = ImportOptions(canvas or Canvas(width, height), num_frames, map_kind=drawn)
+    motions = _motions(trajectory, len(prompts), has_adapter, options)
+    load = functools.partial(
+        load_maps,
+        **shape,
+        map_kind=drawn,
+        canvas=canvas,
+        resize=sampling.resize,
+        point_sigma=sampling.point_sigma,
+    )
     fitted = _fit(images, height, width, sampling.resize)
     colored_by = None if fitted is None or sampling.map_colors == "palette" else fitted[:, 0]
+    maps = known = None
+    if motions is not None and takes_known_frames:
+        maps = _maps(list(map(drawn_throughout, motions)), load, colored_by)
+        maps, known = know_some_frames(motions, maps, known_frames, grid.frames)
+    elif motions is not None:
+        maps = _maps(motions, load, colored_by)
     return Request(
         prompts=prompts,
         images=fitted,
-        maps=_maps(trajectory, len(prompts), has_adapter, load, colored_by),
+        maps=maps,
         seeds=_seeds(seed, len(prompts)),
         num_frames=num_frames,
         height=height,
@@ -120,6 +153,7 @@ def make_request(
         adapter_scale=adapter_scale,
         sampling=sampling,
         decoder=decoder,
+        known=known,
     )
 
 
@@ -221,22 +255,25 @@ def _fit(
     return np.stack([fit_frames(image[None], height, width, resize) for image in given])
 
 
-def _maps(
-    trajectory: Any,
-    count: int,
-    has_adapter: bool,
-    load: Callable[..., np.ndarray],
-    images: np.ndarray | None,
-) -> np.ndarray | None:
+def _motions(
+    trajectory: Any, count: int, has_adapter: bool, options: ImportOptions
+) -> list[Any] | None:
+    """The trajectory of each video, read from its file if it is one; None without an adapter."""
     if not has_adapter:
         if trajectory is not None:
             kinds = " or ".join(ADAPTERS)
             raise UserError(f"a trajectory without an adapter; use {kinds}, or omit the trajectory")
         return None
-    trajectories = _one_each("trajectory", trajectory, count)
-    if any(item is None for item in trajectories):
+    given = _one_each("trajectory", trajectory, count)
+    if any(item is None for item in given):
         raise UserError("every video of a batch needs a trajectory, or none; give one for each")
-    colored_by = [None] * count if images is None else list(images)
+    return [read_motion(one, options) if isinstance(one, str | Path) else one for one in given]
+
+
+def _maps(
+    motions: list[Any], load: Callable[..., np.ndarray], images: np.ndarray | None
+) -> np.ndarray:
+    colored_by = [None] * len(motions) if images is None else list(images)
     return np.stack(
-        [load(item, image=image) for item, image in zip(trajectories, colored_by, strict=True)]
+        [load(motion, image=image) for motion, image in zip(motions, colored_by, strict=True)]
     )

@@ -86,6 +86,7 @@ def _pipeline(spec: SampleSpec) -> Pipeline:
         dit_config=components.read_component(spec.folder, "dit").config,
         vae_config=components.read_component(spec.folder, "vae").config,
         sampling=components.read_sampling(spec.folder),
+        takes_known_frames=spec.takes_known_frames,
     )
 
 

@@ -21,6 +21,7 @@ from flashmotion_jax.diffusion.generate import (
 )
 from flashmotion_jax.diffusion.samplers import FewStep
 from flashmotion_jax.inference.chunks import decode_chunk, encode_chunk
+from flashmotion_jax.models.adapters import adapter_class, takes_known_frames
 from flashmotion_jax.perf.programs import PlannedProgram
 from flashmotion_jax.perf.sizes import VideoSize, published_checkpoint
 from flashmotion_jax.runtime.flops import count_flops
@@ -51,6 +52,11 @@ class SampleSpec:
     dtype: str = "bfloat16"
     weights: str | None = None
     decoder: Decoder = "full"
+
+    @property
+    def takes_known_frames(self) -> bool:
+        """Whether the adapter is given maps on some frames; those of all are planned."""
+        return self.adapter is not None and takes_known_frames(adapter_class(self.adapter))
 
 
 @contextmanager
@@ -108,7 +114,11 @@ def sampling_programs(spec: SampleSpec) -> tuple[SamplingConfig, list[PlannedPro
     factor, chunks = vae_config.temporal_factor, shape[0] - 1
     vae, image = models["vae"], jax.ShapeDtypeStruct((1, 1, size.height, size.width, 3), jnp.uint8)
     programs.append(_program("encode image", 1, encode_chunk, vae, image, None, dtype="float32"))
-    if adapter is not None:
+    if spec.takes_known_frames:
+        programs.append(
+            _program("encode map", 1 + chunks, encode_chunk, vae, image, None, dtype=spec.dtype)
+        )
+    elif adapter is not None:
         names = "encode first map", "encode next maps"
         programs += _stream(names, encode_chunk, vae, image, factor, chunks, dtype=spec.dtype)
     programs += _denoising(models["dit"], adapter, sampling, shape, guided)
@@ -148,11 +158,12 @@ def _denoising(
     def array(*sizes: int) -> Any:
         return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
+    channels = shape[-1] + takes_known_frames(adapter)
     conditions = Conditions(
         text=array(1, dit.config.text_len, dit.config.text_dim),
         negative_text=array(*guided) if guided else None,
         image_latents=array(1, 1, *shape[1:]),
-        trajectory_latents=array(1, *shape) if adapter is not None else None,
+        trajectory_latents=array(1, *shape[:-1], channels) if adapter is not None else None,
         adapter_scale=array(),
         guidance_scale=array(),
     )

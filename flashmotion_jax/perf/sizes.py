@@ -183,4 +183,5 @@ def planned_inputs(run: TrainConfig, stage: Stage, size: VideoSize | None) -> Pl
         size = size or VideoSize()
         Grid.of(dit, vae).check(*size.shape)
         shape = vae.latent_shape(*size.shape)
-    return PlannedInputs(abstract_latents(run, dit, shape), texts)
+    has_mask = stage.known_frames is not None
+    return PlannedInputs(abstract_latents(run, dit, shape, has_mask), texts)

@@ -14,7 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from flashmotion_jax.config import DiTConfig, PixelStageConfig, SamplingConfig, TrainConfig
+from flashmotion_jax.config import (
+    DiTConfig,
+    KnownFrames,
+    PixelStageConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from flashmotion_jax.data.batches import Batch, Batches, latent_batches
 from flashmotion_jax.data.examples import DrawnSprites, open_examples
 from flashmotion_jax.data.latent_cache import open_cache
@@ -66,7 +72,7 @@ def open_inputs(run: TrainConfig, stage: Stage) -> Inputs:
     """
     if stage.data == "pixels":
         return PixelInputs(run)
-    return LatentInputs(run, dit_config(stage))
+    return LatentInputs(run, dit_config(stage), stage.known_frames)
 
 
 def dit_config(stage: Stage) -> DiTConfig:
@@ -76,10 +82,16 @@ def dit_config(stage: Stage) -> DiTConfig:
 
 
 class LatentInputs:
-    """A latent cache, and the embeddings of the empty and the negative prompt."""
+    """A latent cache, and the embeddings of the empty and the negative prompt.
 
-    def __init__(self, run: TrainConfig, dit: DiTConfig):
-        self._run, self._dit = run, dit
+    Args:
+      run: Which cache and maps.
+      dit: Configuration of the generators.
+      known_frames: Of an adapter that knows the trajectory on some frames only.
+    """
+
+    def __init__(self, run: TrainConfig, dit: DiTConfig, known_frames: KnownFrames | None = None):
+        self._run, self._dit, self._known_frames = run, dit, known_frames
         self._cache = open_cache(run.cache)
 
     def batches(self, mesh: Mesh) -> Batches[Batch[jax.Array]]:
@@ -90,6 +102,7 @@ class LatentInputs:
             map_kind=run.map_kind,
             text_len=self._dit.text_len,
             batch_size=run.batch_size,
+            known_frames=self._known_frames,
             seed=run.seed,
             mesh=mesh,
             num_threads=run.num_threads,
@@ -98,7 +111,8 @@ class LatentInputs:
 
     def abstract_batch(self) -> Batch[Any]:
         """See `Inputs`."""
-        return abstract_latents(self._run, self._dit, self._cache.latent_shape)
+        shape = self._cache.latent_shape
+        return abstract_latents(self._run, self._dit, shape, self._known_frames is not None)
 
     def constants(self) -> dict[str, jax.Array]:
         """See `Inputs`."""
@@ -106,8 +120,15 @@ class LatentInputs:
         return {name: jnp.asarray(getattr(self._cache, name)) for name in names}
 
     def sampling(self, sampling: SamplingConfig) -> SamplingConfig:
-        """See `Inputs`. Images are to reach the model as the videos of the cache did."""
+        """See `Inputs`. Images are to reach the model as the videos of the cache did.
+
+        Points are a kind of maps of their own; other adapters keep the one of their generator.
+        """
         settings = self._cache.settings
+        if self._run.map_kind == "points" and settings.point_sigma is not None:
+            sampling = dataclasses.replace(
+                sampling, map_kind="points", point_sigma=settings.point_sigma
+            )
         if settings.resize == "crop":
             return dataclasses.replace(sampling, resize="crop")
         # Stretched videos have one size, whatever their aspect ratio was.
@@ -116,7 +137,8 @@ class LatentInputs:
 
     def sampler(self, export: ExportSpec) -> Sampler:
         """See `Inputs`."""
-        return LatentSampler(self._run, export, self._cache, self._dit.text_len)
+        known = self._known_frames
+        return LatentSampler(self._run, export, self._cache, self._dit.text_len, known)
 
 
 class PixelInputs:
@@ -182,11 +204,21 @@ def open_videos(stage: PixelStageConfig) -> MagicData | DrawnSprites:
     )
 
 
-def abstract_latents(run: TrainConfig, dit: DiTConfig, shape: tuple[int, ...]) -> Batch[Any]:
-    """Abstract batch of latents `(T, h, w, C)` on the current mesh."""
+def abstract_latents(
+    run: TrainConfig, dit: DiTConfig, shape: tuple[int, ...], has_mask: bool = False
+) -> Batch[Any]:
+    """Abstract batch of latents `(T, h, w, C)` on the current mesh.
+
+    Args:
+      run: Of the batch's size.
+      dit: Of the text's size.
+      shape: Of the latents of a video.
+      has_mask: Whether the trajectory has a channel more, for the mask of known frames.
+    """
     latents = _abstract(run.batch_size, shape, jnp.float32)
+    trajectory = _abstract(run.batch_size, (*shape[:-1], shape[-1] + has_mask), jnp.float32)
     text = _abstract(run.batch_size, (dit.text_len, dit.text_dim), jnp.float32)
-    return Batch(latents, latents, text)
+    return Batch(latents, trajectory, text)
 
 
 def abstract_pixels(run: TrainConfig) -> PixelBatch[Any]:

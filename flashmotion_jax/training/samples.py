@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.checkpoints import components
-from flashmotion_jax.config import TrainConfig
+from flashmotion_jax.config import KnownFrames, TrainConfig
 from flashmotion_jax.data.batches import Batch, first_records
 from flashmotion_jax.data.latent_cache import LatentCache
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
@@ -30,16 +30,24 @@ class LatentSampler:
       export: Sampling settings, and the models that make the videos.
       cache: Source of the records.
       text_len: Tokens per text.
+      known_frames: Of an adapter that knows the trajectory on some frames only.
 
     Raises:
       UserError: The cache holds fewer records, or the checkpoint has no VAE.
     """
 
-    def __init__(self, run: TrainConfig, export: ExportSpec, cache: LatentCache, text_len: int):
+    def __init__(
+        self,
+        run: TrainConfig,
+        export: ExportSpec,
+        cache: LatentCache,
+        text_len: int,
+        known_frames: KnownFrames | None = None,
+    ):
         self._export = export
         self._dtype = run.dtype
         self._negative_text = cache.negative_text
-        self._records = first_records(cache, run.num_samples, run.map_kind, text_len)
+        self._records = first_records(cache, run.num_samples, run.map_kind, text_len, known_frames)
         components.read_component(export.base, "vae")
 
     def __call__(self, models: Models) -> Iterator[np.ndarray]:
@@ -67,7 +75,9 @@ class LatentSampler:
         for video, trajectory in zip(latents, records.trajectory, strict=True):
             frames = _decode(vae, video)
             if export.adapter:
-                frames = np.concatenate([_decode(vae, jnp.asarray(trajectory)), frames], axis=2)
+                # Without the mask of known frames, if there is one.
+                maps = jnp.asarray(trajectory[..., : video.shape[-1]])
+                frames = np.concatenate([_decode(vae, maps), frames], axis=2)
             yield frames
 
     def _conditions(self) -> Conditions:

@@ -16,8 +16,10 @@ from flax import nnx
 
 from flashmotion_jax.checkpoints import components
 from flashmotion_jax.config import (
+    AdapterConfig,
     DiTConfig,
     FewStepConfig,
+    KnownFrames,
     OptimizerConfig,
     SamplingConfig,
     TrainConfig,
@@ -147,6 +149,12 @@ class Stage:
     bounds: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     data: Literal["latents", "pixels"] = "latents"
     bind: Callable[[Models], Models] = dict
+
+    @property
+    def known_frames(self) -> KnownFrames | None:
+        """Of its adapter, how the frames are drawn on which it knows the trajectory."""
+        config = self.export.config
+        return config.known_frames if isinstance(config, AdapterConfig) else None
 
 
 def frozen_policy(run: TrainConfig) -> Policy:

@@ -8,7 +8,12 @@ from flashmotion_jax.trajectory.masks import Mask
 from flashmotion_jax.trajectory.palette import PALETTE, palette_color
 from flashmotion_jax.trajectory.render import render, render_masks
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
-from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks, tracks_from_boxes
+from flashmotion_jax.trajectory.tracks import (
+    Tracks,
+    boxes_from_tracks,
+    points_from_tracks,
+    tracks_from_boxes,
+)
 
 __all__ = [
     "EASINGS",
@@ -26,6 +31,7 @@ __all__ = [
     "objects_from_label_png",
     "palette_color",
     "pan",
+    "points_from_tracks",
     "render",
     "render_masks",
     "scale",

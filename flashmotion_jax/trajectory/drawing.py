@@ -1,4 +1,6 @@
-"""Box outlines identical to OpenCV's, because the models were trained on maps drawn by OpenCV.
+"""What maps are drawn with: box outlines, painted masks, and points.
+
+Box outlines are identical to OpenCV's, because the models were trained on maps drawn by OpenCV.
 
 OpenCV moves a disc of integer radius along the rectangle, so a stroke is an odd number of pixels
 wide and the outer corners are round.
@@ -6,6 +8,7 @@ wide and the outer corners are round.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -73,6 +76,40 @@ def _draw_rows(
     inner_x = (x > x0 + radius) & (x < x1 - radius)
     stroke = (beyond_y**2 + beyond_x**2 <= radius**2) & ~(inner_y & inner_x)
     frame_HW3[top:bottom, left:right][stroke] = color
+
+
+def draw_point(
+    frame_HW3: np.ndarray, point: tuple[float, float], color: tuple[int, int, int], sigma: float
+) -> None:
+    """Draws a Gaussian into a frame, with the color of an object at its center.
+
+    Where Gaussians overlap, each channel has the larger value, so their order does not matter.
+
+    Args:
+      frame_HW3: uint8, changed in place.
+      point: (x, y) in pixels; the center of a pixel is at one half. A point outside the frame is
+        not drawn.
+      color: RGB, 0..255.
+      sigma: Standard deviation in pixels.
+
+    Source: the Gaussian maps of DragNUWA (arXiv:2308.08089) and DragAnything (arXiv:2403.07420),
+      which combine objects by overwriting.
+    """
+    height, width = frame_HW3.shape[:2]
+    x, y = point
+    if not (0 <= x < width and 0 <= y < height):
+        return
+    reach = 4 * sigma  # beyond it, 255 rounds to 0
+    left, right = max(math.floor(x - reach), 0), min(math.ceil(x + reach) + 1, width)
+    top, bottom = max(math.floor(y - reach), 0), min(math.ceil(y + reach) + 1, height)
+    squared_x, squared_y = (
+        (np.arange(low, high) + 0.5 - center) ** 2
+        for low, high, center in ((left, right, x), (top, bottom, y))
+    )
+    weight_HW = np.exp(-(squared_x[None, :] + squared_y[:, None]) / (2 * sigma**2))
+    drawn_HW3 = np.rint(weight_HW[..., None] * np.array(color)).astype(np.uint8)
+    area = frame_HW3[top:bottom, left:right]
+    np.maximum(area, drawn_HW3, out=area)
 
 
 def paint_masks(

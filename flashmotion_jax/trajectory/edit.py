@@ -1,7 +1,7 @@
 """Functions that derive a trajectory from another: move, scale, pan, zoom, hold.
 
 A change builds up from frame `start` to frame `end`, lasts until the last frame, and adds to the
-existing motion. Changed objects get linear keyframes.
+existing motion. Changed objects get linear keyframes, or other points if they follow points.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.trajectory.keyframes import EASINGS, interpolate, keyframes_from_boxes
+from flashmotion_jax.trajectory.keyframes import EASINGS, keyframes_from_boxes
 from flashmotion_jax.trajectory.schema import Trajectory
 
 _TOLERANCE = 0.1  # largest error of keyframes, in pixels of the canvas
@@ -121,7 +121,7 @@ def hold(trajectory: Trajectory, object_id: int, start: int, end: int) -> Trajec
     if end < last:
         frames, times = [*frames, last], [*times, last]
     warped_F = np.interp(np.arange(last + 1), frames, times)
-    boxes_F4 = interpolate(trajectory.objects[index].keyframes, warped_F)
+    boxes_F4 = trajectory.objects[index].boxes(warped_F)
     return _with_boxes(trajectory, {index: boxes_F4})
 
 
@@ -151,6 +151,11 @@ def _with_boxes(trajectory: Trajectory, boxes: dict[int, np.ndarray]) -> Traject
     frames_F = np.arange(trajectory.num_frames)
     objects = list(trajectory.objects)
     for k, boxes_F4 in boxes.items():
+        if objects[k].points is not None:
+            shown = zip(objects[k].shown(frames_F), boxes_F4[:, :2].tolist(), strict=True)
+            points = tuple((x, y) if is_shown else None for is_shown, (x, y) in shown)
+            objects[k] = replace(objects[k], points=points)
+            continue
         keyframes = keyframes_from_boxes(frames_F, boxes_F4, tolerance)
         objects[k] = replace(objects[k], keyframes=keyframes)
     return replace(trajectory, objects=tuple(objects))

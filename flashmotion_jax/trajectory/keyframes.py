@@ -19,6 +19,9 @@ EASINGS: dict[str, Callable[[float], float]] = {
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) as fractions of the canvas; values outside 0..1 lie outside the canvas."""
 
+Point = tuple[float, float]
+"""(x, y) as fractions of the canvas."""
+
 
 @dataclass(frozen=True)
 class Keyframe:

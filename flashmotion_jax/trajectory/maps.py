@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashmotion_jax.config import MapKind, Resize
+from flashmotion_jax.config import MapKind, Resize, SamplingConfig
 from flashmotion_jax.media.geometry import Fit, fit_frames
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_video_size
@@ -26,6 +26,7 @@ def load_maps(
     canvas: Canvas | None = None,
     image: np.ndarray | None = None,
     resize: Resize = "crop",
+    point_sigma: float = SamplingConfig.point_sigma,
 ) -> np.ndarray:
     """Loads or renders trajectory maps.
 
@@ -41,24 +42,34 @@ def load_maps(
       image: The first frame, uint8 `[height, width, 3]`, for objects of a trajectory to get their
         colors from; None: the colors of the trajectory.
       resize: How the image reached the size, which the maps follow: see `media.geometry`.
+      point_sigma: Standard deviation of points, as a fraction of the shorter side.
 
     Returns:
       uint8 `[num_frames, height, width, 3]`.
 
     Warns:
-      UserWarning: The trajectory has no objects, or some are never inside the maps.
+      UserWarning: The trajectory has no objects, some are never inside the maps, or they are points
+        and the maps are to show boxes or masks.
 
     Raises:
       UserError: The source is missing, unreadable, of another type, or holds no maps.
     """
     if isinstance(source, str | Path):
         canvas = canvas or Canvas(width, height)
-        source = _read(Path(source), ImportOptions(canvas, num_frames, map_kind=map_kind))
+        source = read_motion(source, ImportOptions(canvas, num_frames, map_kind=map_kind))
     if isinstance(source, Trajectory):
         fit = Fit.of((source.canvas.height, source.canvas.width), (height, width), resize)
         _warn_of_nothing_to_follow(source, fit)
+        _warn_of_points(source, map_kind)
         return render(
-            source, height, width, map_kind, num_frames=num_frames, image=image, resize=resize
+            source,
+            height,
+            width,
+            map_kind,
+            num_frames=num_frames,
+            image=image,
+            resize=resize,
+            point_sigma=point_sigma,
         )
     if not isinstance(source, np.ndarray):
         raise UserError(
@@ -96,8 +107,25 @@ def _warn_of_nothing_to_follow(trajectory: Trajectory, fit: Fit) -> None:
         )
 
 
-def _read(path: Path, options: ImportOptions) -> Trajectory | np.ndarray:
-    """Reads a file: maps where the format holds maps, else a trajectory."""
+def _warn_of_points(trajectory: Trajectory, map_kind: MapKind) -> None:
+    """Warns where maps would show points as dots, which their model has not seen."""
+    points = [item.id for item in trajectory.objects if item.points is not None]
+    if points and map_kind != "points":
+        warnings.warn(
+            f"objects {', '.join(map(str, points[:5]))} follow points, which have no size: in maps "
+            f"of map_kind={map_kind!r} they are hardly visible; give them boxes, or use a model of "
+            "points",
+            stacklevel=3,
+        )
+
+
+def read_motion(path: str | Path, options: ImportOptions) -> Trajectory | np.ndarray:
+    """Reads a file: maps, uint8 `[F, H, W, 3]`, where the format holds maps, else a trajectory.
+
+    Raises:
+      UserError: The file is missing or unreadable, or of no known format.
+    """
+    path = Path(path)
     read_maps = find_format(path).read_maps
     if read_maps:
         return read_maps(path)

@@ -1,20 +1,25 @@
 """Rendering of trajectories to maps, the video of colored masks and boxes that the adapter gets.
 
-Frame 0 shows the masks of the objects; later frames show their boxes, outlined or filled, or the
-masks moved and scaled with the boxes. Maps reach the size of the video as its image does.
+Frame 0 shows the masks of the objects; later frames show their boxes, outlined or filled, the masks
+moved and scaled with the boxes, or Gaussians at the centers of the boxes. Maps reach the size of
+the video as its image does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Literal, get_args
 
 import numpy as np
 
-from flashmotion_jax.config import MapKind, Resize
+from flashmotion_jax.config import MapKind, Resize, SamplingConfig
 from flashmotion_jax.media.geometry import Fit, pick_pixels
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_video_size
-from flashmotion_jax.trajectory.drawing import draw_box, paint_masks, stroke_radius
+from flashmotion_jax.trajectory.drawing import draw_box, draw_point, paint_masks, stroke_radius
+from flashmotion_jax.trajectory.masks import Mask
 from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.schema import Trajectory
 
@@ -29,6 +34,7 @@ def render(
     compat: Literal["magicmotion"] | None = None,
     image: np.ndarray | None = None,
     resize: Resize = "crop",
+    point_sigma: float = SamplingConfig.point_sigma,
 ) -> np.ndarray:
     """Renders trajectory maps, deterministically.
 
@@ -46,11 +52,14 @@ def render(
       height: Height of the maps, in pixels.
       width: Width of the maps, in pixels.
       map_kind: What frames after the first show: "box" for outlines, as in MagicMotion,
-        "filled_box", or "mask" for masks moved and scaled with the boxes.
+        "filled_box", "mask" for masks moved and scaled with the boxes, or "points" for Gaussians at
+        the centers of the boxes, which vanish where a center is hidden or outside the map. An
+        object without extent is a Gaussian on frame 0, too.
       num_frames: Number of maps, to which the motion is stretched; None: that of the trajectory.
       compat: "magicmotion" ignores the objects' own colors and uses MagicData's palette.
       image: First frame, uint8 [height, width, 3], to take the colors of the objects from.
       resize: How the canvas reaches the size: see `media.geometry`.
+      point_sigma: Standard deviation of points, as a fraction of the shorter side.
 
     Returns:
       uint8 [F, height, width, 3].
@@ -68,27 +77,28 @@ def render(
     fit = Fit.of((canvas.height, canvas.width), (height, width), resize)
     boxes_KF4 = fit.boxes(trajectory.boxes(num_frames)[order])
     drawn_F = trajectory.drawn(num_frames)
+    shown_KF = trajectory.shown(num_frames)[order]
     if image is not None:
         of_image = image_colors(trajectory, image, resize)
         colors = [of_image[k] for k in order]
     else:
         colors = [palette_color(item.id) if compat else item.rgb for item in objects]
-    radius = stroke_radius(height, width)
+    first, later = _PAINTERS[map_kind]
     maps = np.zeros((len(drawn_F), height, width, 3), np.uint8)
     for frame in np.flatnonzero(drawn_F):
-        if frame == 0 or map_kind != "box":
-            has_masks = frame == 0 or map_kind == "mask"
-            moved = (
-                _object_mask(item.mask.to_array(), boxes_F4[0], boxes_F4[frame], fit)
-                if item.mask is not None and has_masks
-                else _inside(boxes_F4[frame], (height, width))
-                for item, boxes_F4 in zip(objects, boxes_KF4, strict=True)
-            )
-            maps[frame] = paint_masks(moved, colors, (height, width))
-            continue
-        for box, color in zip(boxes_KF4[:, frame], colors, strict=True):
-            x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
-            draw_box(maps[frame], (x0, y0, x1, y1), color, radius)
+        shown = np.flatnonzero(shown_KF[:, frame])
+        paint = later if frame else first
+        paint(
+            maps[frame],
+            _Shown(
+                fit,
+                [objects[k].mask for k in shown],
+                boxes_KF4[shown, 0],
+                boxes_KF4[shown, frame],
+                [colors[k] for k in shown],
+                point_sigma * min(height, width),
+            ),
+        )
     return maps
 
 
@@ -111,6 +121,9 @@ def image_colors(
     canvas = trajectory.canvas
     fit = Fit.of((canvas.height, canvas.width), (image.shape[0], image.shape[1]), resize)
     boxes_K4 = fit.boxes(trajectory.boxes()[:, 0])
+    # A point has the color around it.
+    reach = SamplingConfig.point_sigma * min(image.shape[:2])
+    boxes_K4 = boxes_K4 + np.outer(~_has_extent(boxes_K4), [-reach, -reach, reach, reach])
     pixels_HWC = image.astype(np.float64)
     weight_HW = np.ptp(pixels_HWC, axis=-1) ** 2 + 1e-3
     colors = []
@@ -147,6 +160,76 @@ def render_masks(masks_KFHW: np.ndarray, colors: list[tuple[int, int, int]]) -> 
     size = masks_KFHW.shape[2:]
     frames = [paint_masks(masks_KFHW[:, f], colors, size) for f in range(masks_KFHW.shape[1])]
     return np.stack(frames)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """The objects of a frame, in the order of their ids.
+
+    Attributes:
+      fit: How the canvas reaches the size of the maps.
+      masks: On frame 0; None: the filled box.
+      first_K4: Boxes on frame 0, in pixels of the maps.
+      boxes_K4: Boxes on this frame.
+      colors: RGB, 0..255.
+      sigma: Standard deviation of points, in pixels.
+    """
+
+    fit: Fit
+    masks: list[Mask | None]
+    first_K4: np.ndarray
+    boxes_K4: np.ndarray
+    colors: list[tuple[int, int, int]]
+    sigma: float
+
+
+def _draw_outlines(frame_HW3: np.ndarray, shown: _Shown) -> None:
+    radius = stroke_radius(*frame_HW3.shape[:2])
+    for box, color in zip(shown.boxes_K4, shown.colors, strict=True):
+        x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
+        draw_box(frame_HW3, (x0, y0, x1, y1), color, radius)
+
+
+def _fill_boxes(frame_HW3: np.ndarray, shown: _Shown) -> None:
+    areas = (_inside(box, shown.fit.target) for box in shown.boxes_K4)
+    frame_HW3[:] = paint_masks(areas, shown.colors, shown.fit.target)
+
+
+def _fill_masks(frame_HW3: np.ndarray, shown: _Shown) -> None:
+    areas = (
+        _inside(box, shown.fit.target)
+        if mask is None
+        else _object_mask(mask.to_array(), first, box, shown.fit)
+        for mask, first, box in zip(shown.masks, shown.first_K4, shown.boxes_K4, strict=True)
+    )
+    frame_HW3[:] = paint_masks(areas, shown.colors, shown.fit.target)
+
+
+def _draw_points(frame_HW3: np.ndarray, shown: _Shown) -> None:
+    for (x0, y0, x1, y1), color in zip(shown.boxes_K4.tolist(), shown.colors, strict=True):
+        draw_point(frame_HW3, ((x0 + x1) / 2, (y0 + y1) / 2), color, shown.sigma)
+
+
+def _fill_masks_or_draw_points(frame_HW3: np.ndarray, shown: _Shown) -> None:
+    """Masks where objects have an extent, points where they have none."""
+    _fill_masks(frame_HW3, shown)
+    flat = ~_has_extent(shown.boxes_K4)
+    colors = list(compress(shown.colors, flat))
+    _draw_points(frame_HW3, replace(shown, boxes_K4=shown.boxes_K4[flat], colors=colors))
+
+
+#: Map kind -> what draws frame 0, and what draws later frames.
+_PAINTERS: dict[MapKind, tuple[Callable[[np.ndarray, _Shown], None], ...]] = {
+    "box": (_fill_masks, _draw_outlines),
+    "filled_box": (_fill_masks, _fill_boxes),
+    "mask": (_fill_masks, _fill_masks),
+    "points": (_fill_masks_or_draw_points, _draw_points),
+}
+
+
+def _has_extent(boxes_K4: np.ndarray) -> np.ndarray:
+    """Whether boxes cover an area, bool [K]; those of points do not."""
+    return np.all(boxes_K4[:, 2:] > boxes_K4[:, :2], axis=1)
 
 
 def _check_options(map_kind: str, compat: str | None, num_frames: int | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from flashmotion_jax.runtime.atomic import replacing
 from flashmotion_jax.runtime.errors import UserError, require_file
 from flashmotion_jax.runtime.json_files import read_json_value
 from flashmotion_jax.runtime.limits import check_num_boxes
-from flashmotion_jax.trajectory.keyframes import Keyframe, interpolate
+from flashmotion_jax.trajectory.keyframes import Keyframe, Point, interpolate
 from flashmotion_jax.trajectory.masks import Mask, read_mask_png
 from flashmotion_jax.trajectory.palette import palette_color
 from flashmotion_jax.trajectory.validation import (
@@ -39,21 +40,24 @@ class Canvas:
 
 @dataclass(frozen=True)
 class TrackedObject:
-    """An object that follows a box.
+    """An object that follows a box, or a point.
 
     Attributes:
       id: Number from 1, which decides what is painted over what: see `render`.
-      keyframes: At least one, in order of time.
+      keyframes: At least one, in order of time; none with `points`.
       name: Name for people.
       color: "#rrggbb", or None for the color of the id in MagicData.
       mask: Mask on frame 0, of the size of the canvas; None: the filled box.
+      points: Instead of keyframes, (x, y) as fractions of the canvas on every frame, None where
+        the point is hidden.
     """
 
     id: int
-    keyframes: tuple[Keyframe, ...]
+    keyframes: tuple[Keyframe, ...] = ()
     name: str = ""
     color: str | None = None
     mask: Mask | None = None
+    points: tuple[Point | None, ...] | None = None
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -62,6 +66,30 @@ class TrackedObject:
             return palette_color(self.id)
         red, green, blue = bytes.fromhex(self.color[1:])
         return red, green, blue
+
+    def boxes(self, times_F: np.ndarray) -> np.ndarray:
+        """Interpolates its box, which has no extent for a point.
+
+        While a point is hidden, it moves in a straight line.
+
+        Args:
+          times_F: Times in frames, not necessarily integers.
+
+        Returns:
+          float64 [F, 4], (x0, y0, x1, y1) as fractions of the canvas.
+        """
+        if self.points is None:
+            return interpolate(self.keyframes, times_F)
+        seen = [frame for frame, point in enumerate(self.points) if point is not None]
+        points_N2 = np.array([self.points[frame] for frame in seen])
+        return np.tile(np.stack([np.interp(times_F, seen, axis) for axis in points_N2.T], 1), 2)
+
+    def shown(self, times_F: np.ndarray) -> np.ndarray:
+        """Whether it is not hidden, bool [F]; between two frames, on both."""
+        if self.points is None:
+            return np.ones(len(times_F), bool)
+        seen = np.array([point is not None for point in self.points])
+        return seen[np.floor(times_F).astype(int)] & seen[np.ceil(times_F).astype(int)]
 
 
 @dataclass(frozen=True)
@@ -101,22 +129,47 @@ class Trajectory:
           UserError: There are more boxes than the active limits allow.
         """
         check_num_boxes(len(self.objects), num_frames or self.num_frames, "boxes")
-        times_F = np.linspace(0, self.num_frames - 1, num_frames or self.num_frames)
-        boxes = [interpolate(item.keyframes, times_F) for item in self.objects]
+        times_F = self._times(num_frames)
+        boxes = [item.boxes(times_F) for item in self.objects]
         return np.array(boxes).reshape(-1, len(times_F), 4)
+
+    def shown(self, num_frames: int | None = None) -> np.ndarray:
+        """Whether every object is not hidden on every frame, after stretching, bool [K, F]."""
+        times_F = self._times(num_frames)
+        shown = [item.shown(times_F) for item in self.objects]
+        return np.array(shown, bool).reshape(-1, len(times_F))
 
     def drawn(self, num_frames: int | None = None) -> np.ndarray:
         """Whether each frame shows boxes, after stretching, bool [F]; frame 0 always does."""
-        length = num_frames or self.num_frames
         if self.sparse_frames is None:
-            return np.ones(length, bool)
-        frames = np.array(self.sparse_frames, np.float64)
-        stretched = np.rint(frames * (length - 1) / max(self.num_frames - 1, 1))
+            return np.ones(num_frames or self.num_frames, bool)
+        return self._marked((0, *self.sparse_frames), num_frames)
+
+    def known(self, num_frames: int | None = None) -> np.ndarray:
+        """Whether each frame says where objects are to be, after stretching, bool [F].
+
+        If boxes are drawn on some frames only, it is these, otherwise the keyframes of all objects.
+        Points say it on every frame.
+        """
+        if self.sparse_frames is not None or any(item.points for item in self.objects):
+            return self.drawn(num_frames)
+        keyframes = {key.frame for item in self.objects for key in item.keyframes}
+        return self._marked(sorted(keyframes), num_frames)
+
+    def _times(self, num_frames: int | None) -> np.ndarray:
+        """Times of the frames of the motion, stretched to a number of frames."""
+        return np.linspace(0, self.num_frames - 1, num_frames or self.num_frames)
+
+    def _marked(self, frames: Iterable[int], num_frames: int | None) -> np.ndarray:
+        """Marks frames of the motion, stretched to a number of frames, bool [F]."""
+        last = (num_frames or self.num_frames) - 1
+        frames_N = np.array(list(frames), np.float64)
+        stretched_N = np.rint(frames_N * last / max(self.num_frames - 1, 1))
         # Frame 0 shows masks, so a box of a later frame must not be rounded to it.
-        stretched = np.minimum(np.maximum(stretched, frames > 0), length - 1)
-        drawn = np.zeros(length, bool)
-        drawn[[0, *stretched.astype(int)]] = True
-        return drawn
+        stretched_N = np.minimum(np.maximum(stretched_N, frames_N > 0), last)
+        marked_F = np.zeros(last + 1, bool)
+        marked_F[stretched_N.astype(int)] = True
+        return marked_F
 
     @classmethod
     def from_dict(cls, data: Any, folder: str | Path | None = None) -> Trajectory:
@@ -179,14 +232,16 @@ class Trajectory:
 def _object_from_dict(data: dict[str, Any], folder: Path | None) -> TrackedObject:
     keyframes = [
         Keyframe(key["frame"], tuple(key["box"]), key.get("ease", "linear"))
-        for key in data["keyframes"]
+        for key in data.get("keyframes", ())
     ]
+    points = data.get("points")
     return TrackedObject(
         id=data["id"],
         keyframes=tuple(keyframes),
         name=data.get("name", ""),
         color=data.get("color"),
         mask=_mask_from_dict(data.get("mask"), folder),
+        points=points and tuple(point and (point[0], point[1]) for point in points),
     )
 
 
@@ -200,14 +255,21 @@ def _mask_from_dict(data: dict[str, Any] | str | None, folder: Path | None) -> M
 
 def _object_to_dict(item: TrackedObject) -> dict[str, Any]:
     mask = item.mask
+    if item.points is None or item.keyframes:
+        keyframes = [
+            {"frame": key.frame, "box": list(key.box), "ease": key.ease} for key in item.keyframes
+        ]
+        motion: dict[str, Any] = {"keyframes": keyframes}
+    else:
+        motion = {}
+    if item.points is not None:
+        motion["points"] = [point and list(point) for point in item.points]
     return {
         "id": item.id,
         "name": item.name,
         "color": item.color,
         "mask": mask and {"size": list(mask.size), "counts": list(mask.counts)},
-        "keyframes": [
-            {"frame": key.frame, "box": list(key.box), "ease": key.ease} for key in item.keyframes
-        ],
+        **motion,
     }
 
 

@@ -60,6 +60,11 @@ def _is_box(value: Any) -> bool:
     return inside and value[0] <= value[2] and value[1] <= value[3]
 
 
+def _is_point(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2
+    return is_pair and all(_is_number(part, -10, 11) for part in value)
+
+
 def _is_color(value: Any) -> bool:
     is_hex = isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value)
     return value is None or (bool(is_hex) and value != "#000000")
@@ -102,7 +107,15 @@ OBJECT = {
         'a PNG in the folder of the file, {"size", "counts"}, or null for the filled box',
         False,
     ),
-    "keyframes": Field(lambda v: isinstance(v, list) and v != [], "a list of at least one"),
+    "keyframes": Field(
+        lambda v: isinstance(v, list) and v != [], "a list of at least one, or `points`", False
+    ),
+    "points": Field(
+        lambda v: isinstance(v, list) and all(one is None or _is_point(one) for one in v),
+        "[x, y] for each frame, as fractions of the canvas from -10 to 11, or null where it is "
+        "hidden",
+        False,
+    ),
 }
 TRAJECTORY = {
     "version": Field(lambda v: _is_whole(v, VERSION, VERSION), f"{VERSION}"),
@@ -192,6 +205,10 @@ def _trajectory_problems(data: Any, folder: Path | None) -> Iterator[str]:
         yield from _mask_problems(f"{place}.mask", _valid(item, OBJECT, "mask"), size, folder)
         keyframes = _valid(item, OBJECT, "keyframes") or []
         yield from _keyframe_problems(f"{place}.keyframes", keyframes, last)
+        if isinstance(item, dict):
+            if ("keyframes" in item) == ("points" in item):
+                yield f"{place}: expected keyframes, which have boxes, or points, and not both"
+            yield from _point_problems(f"{place}.points", _valid(item, OBJECT, "points"), last)
     yield from _repeated_problems(objects)
 
 
@@ -210,6 +227,15 @@ def _keyframe_problems(place: str, keyframes: list[Any], last: int) -> Iterator[
                 "sort keyframes by frame, at most one per frame"
             )
         previous = frame
+
+
+def _point_problems(place: str, points: list[Any] | None, last: int) -> Iterator[str]:
+    if points is None:
+        return
+    if len(points) != last + 1:
+        yield f"{place}: {len(points)}, expected {last + 1}, one a frame; null where it is hidden"
+    elif not any(point and all(0 <= part <= 1 for part in point) for point in points):
+        yield f"{place}: outside the canvas on every frame; divide pixels by its width and height"
 
 
 def _mask_problems(place: str, mask: Any, size: list[Any], folder: Path | None) -> Iterator[str]:

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from flashmotion_jax.config import KnownFrames
 from flashmotion_jax.data import batches as batches_module
-from flashmotion_jax.data.batches import first_records, latent_batches
+from flashmotion_jax.data.batches import draw_known_frames, first_records, latent_batches
 from flashmotion_jax.runtime.sharding import BATCH, make_mesh
 from helpers import small_cache
 
@@ -54,9 +55,7 @@ def test_batch_has_the_records_in_float32_with_padded_text(cache, map_kind):
     assert {array.dtype for array in batch} == {np.dtype(np.float32)}
     for i, row in enumerate(rows(batch)):
         record = small_cache.record(row)
-        np.testing.assert_array_equal(
-            batch.trajectory[i], record.masks if map_kind == "mask" else record.boxes
-        )
+        np.testing.assert_array_equal(batch.trajectory[i], record.maps[map_kind])
         np.testing.assert_array_equal(batch.text[i, : len(record.text)], record.text)
         assert not batch.text[i, len(record.text) :].any()
 
@@ -235,7 +234,12 @@ def test_state_of_other_data_raises(cache, tmp_path):
             "over 3 processes; .* instance 6",
         ),
         ({"batch_size": 6, "mesh": (2, 2)}, "over 4 batch devices; .* for instance 8"),
-        ({"map_kind": "boxes"}, "map_kind='boxes'; expected 'mask' or 'box'"),
+        ({"map_kind": "boxes"}, "map_kind='boxes'; expected one of mask, box, points"),
+        ({"map_kind": "points"}, r"has mask, box, and not points; .*map_kinds=.*'points'"),
+        (
+            {"known_frames": KnownFrames(0.5, 0.1)},
+            "has mask, box, and not box_frames; .*single_frames=true",
+        ),
         ({"text_len": 8}, "text_len=8, but captions in .* have up to 16 tokens"),
     ],
 )
@@ -250,7 +254,7 @@ def test_damaged_record_raises_with_the_name_of_its_shard(tmp_path):
     cache = small_cache.make_cache(tmp_path, 4)
     file = tmp_path / "shard_00000.array_record"
     data = bytearray(file.read_bytes())
-    data[data.find(small_cache.record(2).boxes.astype(np.float16).tobytes()[:64])] ^= 1
+    data[data.find(small_cache.record(2).maps["box"].astype(np.float16).tobytes()[:64])] ^= 1
     file.write_bytes(data)
     batches = make(cache)
     with pytest.raises(ValueError, match=r"shard_00000\.array_record, cannot be read"):
@@ -293,6 +297,39 @@ def test_first_records_are_those_of_the_csv(cache):
     batch = first_records(cache, 3, "mask", 16)
     assert all(isinstance(array, np.ndarray) for array in batch)
     assert rows(batch) == [0, 1, 2]
-    np.testing.assert_array_equal(batch.trajectory[1], small_cache.record(1).masks)
+    np.testing.assert_array_equal(batch.trajectory[1], small_cache.record(1).maps["mask"])
     with pytest.raises(ValueError, match="count=11; expected 1 to 10"):
         first_records(cache, 11, "mask", 16)
+
+
+def test_known_frames_are_drawn_by_their_law():
+    rng = np.random.default_rng(0)
+    drawn = np.array([draw_known_frames(rng, 5, KnownFrames(0.7, 0.2)) for _ in range(4000)])
+    counts = np.bincount(drawn.sum(axis=1), minlength=6) / 4000
+    np.testing.assert_allclose(counts, [0.2, 0.16, 0.16, 0.16, 0.208, 0.112], atol=0.03)
+    some = drawn[drawn.any(axis=1)]
+    assert some[:, 0].mean() == pytest.approx(0.7, abs=0.03)
+    np.testing.assert_allclose(some[:, 1:].mean(axis=0), some[:, 1:].mean(), atol=0.03)
+    assert draw_known_frames(rng, 1, KnownFrames(0.0, 0.0)).tolist() == [True]
+
+
+def test_batches_with_known_frames(tmp_path):
+    """A mask as the last channel, zeros where it is 0, drawn by the seed and the position alone."""
+    maps = ("mask", "box", "box_frames")
+    cache = small_cache.make_cache(tmp_path, 12, maps=maps)
+    known = {"known_frames": KnownFrames(0.5, 0.1)}
+    batches = read(make(cache, **known), 3)
+    for batch in batches:
+        mask = batch.trajectory[..., -1]
+        assert batch.trajectory.shape == (4, *small_cache.SHAPE[:3], 49)
+        for i, row in enumerate(rows(batch)):
+            frames = small_cache.record(row, maps).maps["box_frames"]
+            np.testing.assert_array_equal(
+                batch.trajectory[i, ..., :-1], frames * mask[i, ..., None]
+            )
+    masks = np.concatenate([batch.trajectory[..., 0, 0, -1] for batch in batches])
+    assert set(np.unique(masks)) == {0, 1} and len(np.unique(masks, axis=0)) > 3
+    halves = [read(make(cache, **known, process_index=k, process_count=2), 3) for k in (0, 1)]
+    for k, part in enumerate(halves):
+        for batch, own in zip(batches, part, strict=True):
+            np.testing.assert_array_equal(own.trajectory, batch.trajectory[2 * k : 2 * k + 2])

@@ -95,12 +95,12 @@ def test_latents_equal_the_vae(cache, data, model):
     assert record.latents.shape == cache.latent_shape == (3, 2, 4, 48)
     for frames, latents in (
         (example.video, record.latents),
-        (example.masks, record.masks),
-        (example.boxes, record.boxes),
+        (example.masks, record.maps["mask"]),
+        (example.boxes, record.maps["box"]),
     ):
         np.testing.assert_allclose(latents, encode(frames), atol=1e-5)
     assert (record.latents != cache[1].latents).any()
-    assert (record.masks[1:] != record.boxes[1:]).any()
+    assert (record.maps["mask"][1:] != record.maps["box"][1:]).any()
 
 
 @pytest.mark.filterwarnings("ignore:.*prompt")  # the tiny model knows few words
@@ -109,7 +109,7 @@ def test_drawn_clips_can_be_cached(model, tmp_path):
     cache = cache_dataset("", "", tmp_path, model, **options, dtype="float32")
     assert [record.id for record in cache] == [f"train-0-{i:06d}" for i in range(4)]
     example = open_examples(**options, data_root="", csv="", resize="stretch")[2]
-    np.testing.assert_allclose(cache[2].boxes, encoder(model)(example.boxes), atol=1e-5)
+    np.testing.assert_allclose(cache[2].maps["box"], encoder(model)(example.boxes), atol=1e-5)
     assert cache[2].caption == example.caption
 
 
@@ -118,7 +118,7 @@ def test_latent_frame_0_encodes_the_first_image_and_the_masks(cache, data, model
     example = MagicData(data, **SIZE)[0]
     image = encoder(model)(example.video[:1])
     np.testing.assert_allclose(cache[0].latents[:1], image, atol=1e-5)
-    np.testing.assert_array_equal(cache[0].masks[0], cache[0].boxes[0])
+    np.testing.assert_array_equal(cache[0].maps["mask"][0], cache[0].maps["box"][0])
 
 
 def test_text_equals_the_pipeline(cache, model):

@@ -15,12 +15,13 @@ from flashmotion_jax.config import (
     to_dict,
     with_overrides,
 )
-from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig, SparseCtrlConfig
 from flashmotion_jax.data.cache_writer import finish_cache, write_shard, write_text
 from flashmotion_jax.data.records import Record
 from helpers import small_cache
 
 DIT = DiTConfig()
+MAPS = ("mask", "box", "points", "mask_frames", "box_frames")
 
 
 def write_world(folder, latent_frames, num_rows=1):
@@ -30,6 +31,7 @@ def write_world(folder, latent_frames, num_rows=1):
         ("dit", DIT, None),
         ("adapters/resnet", ResNetAdapterConfig(), DIT),
         ("adapters/controlnet", ControlNetConfig(), DIT),
+        ("adapters/sparsectrl", SparseCtrlConfig(), DIT),
     ):
         component = components.Component(
             kind=kind, dtype="bfloat16", config=config, dit_config=dit_config, num_bytes=0, key=kind
@@ -39,12 +41,18 @@ def write_world(folder, latent_frames, num_rows=1):
     latents = np.zeros((latent_frames, 44, 80, DIT.in_channels), np.float32)
     text = np.zeros((DIT.text_len, DIT.text_dim), np.float32)
     settings = small_cache.settings(
-        num_rows, latent_shape=latents.shape, text_dim=DIT.text_dim, text_len=DIT.text_len
+        num_rows,
+        latent_shape=latents.shape,
+        text_dim=DIT.text_dim,
+        text_len=DIT.text_len,
+        maps=MAPS,
+        point_sigma=0.02,
     )
+    maps = dict.fromkeys(MAPS, latents)
     write_text(folder / "cache", text[:1], text[:1])
     for number in range(settings.num_shards):
         rows = range(number * 4, min(number * 4 + 4, num_rows))
-        records = [Record(f"v{row}", "", latents, latents, latents, text) for row in rows]
+        records = [Record(f"v{row}", "", latents, maps, text) for row in rows]
         write_shard(folder / "cache", number, settings, records)
     finish_cache(folder / "cache", settings)
     return folder

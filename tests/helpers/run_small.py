@@ -29,11 +29,11 @@ STEPS = 24
 STAGES = ("slow_generator", "slow_adapter", "fast_generator", "fast_adapter")
 
 
-def prepare(folder):
-    """A checkpoint with a small adapter, and a cache of random latents."""
+def prepare(folder, **changes):
+    """A checkpoint with a small adapter, and a cache of random latents with changed settings."""
     sampling = SamplingConfig(sampler="unipc", solver_steps=2, num_frames=9, height=64, width=96)
     tiny.save_checkpoint(folder / "base", sampling)
-    small_cache.make_cache(folder / "cache", num_rows=10)
+    small_cache.make_cache(folder / "cache", num_rows=10, **changes)
 
 
 def stage_config(base, stage):

@@ -37,7 +37,7 @@ def settings(num_rows, videos_per_shard=4, **changes):
     return CacheSettings(num_rows=num_rows, videos_per_shard=videos_per_shard, **values | changes)
 
 
-def record(row):
+def record(row, kinds=("mask", "box")):
     """The record of a row: the same whenever it is asked for, with values that float16 holds."""
     rng = np.random.default_rng(row)
 
@@ -48,8 +48,7 @@ def record(row):
         id=f"v{row}",
         caption=f"video {row} \u2603",
         latents=draw(*SHAPE),
-        masks=draw(*SHAPE),
-        boxes=draw(*SHAPE),
+        maps={kind: draw(*SHAPE) for kind in kinds},
         text=draw(1 + row % TEXT_LEN, TEXT_DIM),
     )
 
@@ -58,7 +57,9 @@ def rows_of(number, settings, rejected=()):
     """What `write_shard` is given: records, and errors for the rejected rows."""
     start = number * settings.videos_per_shard
     for row in range(start, min(start + settings.videos_per_shard, settings.num_rows)):
-        yield RowError(row, f"v{row}", "is short") if row in rejected else record(row)
+        yield (
+            RowError(row, f"v{row}", "is short") if row in rejected else record(row, settings.maps)
+        )
 
 
 def make_cache(folder, num_rows=10, rejected=(), **changes):

@@ -7,9 +7,10 @@ import pytest
 from flax import nnx
 
 from flashmotion_jax.config import DiTConfig
-from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig
+from flashmotion_jax.config.adapters import ControlNetConfig, ResNetAdapterConfig, SparseCtrlConfig
 from flashmotion_jax.models.adapters.controlnet import ControlNet
 from flashmotion_jax.models.adapters.resnet import ResNetAdapter
+from flashmotion_jax.models.adapters.sparsectrl import SparseCtrl
 from flashmotion_jax.models.dit import DiT, ResidualStream
 from helpers import tiny
 
@@ -17,7 +18,14 @@ KINDS = {
     "resnet": (ResNetAdapter, ResNetAdapterConfig(width=16)),
     "controlnet": (ControlNet, ControlNetConfig()),
     "controlnet, trajectory alone": (ControlNet, ControlNetConfig(input="trajectory")),
+    "sparsectrl": (SparseCtrl, SparseCtrlConfig()),
 }
+
+
+def make_trajectory(kind, latents):
+    """Latents of a trajectory; those of a sparse adapter have a channel more, for the mask."""
+    *shape, channels = latents.shape
+    return tiny.normal(3, *shape, channels + (kind == "sparsectrl"))
 
 
 def make_adapter(kind, seed=1):
@@ -45,14 +53,17 @@ def test_sizes_are_those_of_the_paper():
     dit = billions(lambda: DiT(config, rngs=nnx.Rngs(0)))
     resnet = billions(lambda: ResNetAdapter(ResNetAdapterConfig(), config, rngs=nnx.Rngs(0)))
     controlnet = billions(lambda: ControlNet(ControlNetConfig(), config, rngs=nnx.Rngs(0)))
+    sparsectrl = billions(lambda: SparseCtrl(SparseCtrlConfig(), config, rngs=nnx.Rngs(0)))
     assert dit + resnet == pytest.approx(5.02, abs=0.01)
     assert dit + controlnet == pytest.approx(10.28, abs=0.01)
+    # It has 49 input channels in place of 96.
+    assert controlnet - sparsectrl == pytest.approx((96 - 49) * 4 * 3072 / 1e9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fresh_adapter_leaves_the_generator_bit_identical(kind):
     dit, inputs = tiny.make_dit(), tiny.dit_inputs()
-    trajectory = tiny.normal(3, *inputs[0].shape)
+    trajectory = make_trajectory(kind, inputs[0])
     adapted = with_adapter(dit, make_adapter(kind), *inputs, trajectory, jnp.float32(1))
     np.testing.assert_array_equal(adapted, without_adapter(dit, *inputs))
 
@@ -61,7 +72,7 @@ def test_a_fresh_adapter_leaves_the_generator_bit_identical(kind):
 def test_scale_weighs_the_residuals(kind):
     dit, inputs = tiny.make_dit(), tiny.dit_inputs()
     adapter = tiny.perturbed(make_adapter(kind))
-    trajectory = tiny.normal(3, *inputs[0].shape)
+    trajectory = make_trajectory(kind, inputs[0])
     plain = without_adapter(dit, *inputs)
     off = with_adapter(dit, adapter, *inputs, trajectory, jnp.float32(0))
     on = with_adapter(dit, adapter, *inputs, trajectory, jnp.float32(1))
@@ -74,7 +85,7 @@ def test_residual_i_is_added_to_the_output_of_block_i(kind):
     """The scan against a plain loop over unstacked blocks."""
     dit, (latents, timesteps, text) = tiny.make_dit(), tiny.dit_inputs()
     adapter = tiny.perturbed(make_adapter(kind))
-    trajectory = tiny.normal(3, *latents.shape)
+    trajectory = make_trajectory(kind, latents)
     prepared = adapter.prepare(trajectory, text)
     stream = adapter(prepared, latents, timesteps, jnp.float32(0.5))
     context = dit.text_context(text)

@@ -132,12 +132,15 @@ class Sprites:
         return sample_scene(rng, self.config, self.num_objects)
 
 
-def draw_maps(clip: Clip, map_colors: MapColors = "palette") -> tuple[np.ndarray, np.ndarray]:
-    """Draws the maps of the visible masks and of the boxes of a clip.
+def draw_maps(
+    clip: Clip, map_colors: MapColors = "palette", point_sigma: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the maps of the visible masks, and of the boxes or their centers, of a clip.
 
     Args:
       clip: The clip.
       map_colors: Colors of the objects, as in `SamplingConfig`.
+      point_sigma: Of centers of boxes, as in `SamplingConfig`; None for boxes.
 
     Returns:
       uint8 [F, H, W, 3] each.
@@ -149,7 +152,10 @@ def draw_maps(clip: Clip, map_colors: MapColors = "palette") -> tuple[np.ndarray
     else:
         colors = image_colors(clip.trajectory, image)
     masks = render_masks(clip.masks_KFHW, colors)
-    return masks, render(clip.trajectory, height, width, MAP_KIND, image=image)
+    if point_sigma is None:
+        return masks, render(clip.trajectory, height, width, MAP_KIND, image=image)
+    points = render(clip.trajectory, height, width, "points", image=image, point_sigma=point_sigma)
+    return masks, points
 
 
 def test_groups(per_group: int, config: SpritesConfig | None = None) -> dict[str, Sprites]:

@@ -20,6 +20,10 @@ from flashmotion_jax.evaluation.metrics.psnr import PSNR, BackgroundPSNR
 from flashmotion_jax.evaluation.metrics.requested_box_iou import RequestedBoxIoU
 from flashmotion_jax.evaluation.metrics.requested_centroid_error import RequestedCentroidError
 from flashmotion_jax.evaluation.metrics.sharpness import Sharpness
+from flashmotion_jax.evaluation.metrics.trajectory_error import (
+    AverageTrajectoryError,
+    RelativeTrajectoryError,
+)
 from flashmotion_jax.evaluation.metrics.video_distance import VideoDistance
 
 #: Name -> metric, in the order of tables.
@@ -32,6 +36,8 @@ METRICS: dict[str, type[Metric]] = {
         Lost,
         RequestedBoxIoU,
         RequestedCentroidError,
+        AverageTrajectoryError,
+        RelativeTrajectoryError,
         EndPointError,
         Sharpness,
         Motion,

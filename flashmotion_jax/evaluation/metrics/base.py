@@ -35,6 +35,8 @@ class Frame:
       true_masks: bool, those of the benchmark, of the size of `masks`.
       requested_boxes: float64 `[K, 4]`, (x0, y0, x1, y1) as fractions of the frame, cut at its
         edges; NaN for a box outside.
+      requested_points: float64 `[K, 2]`, (x, y) of the centers of the whole boxes, as fractions of
+        the frame; NaN for an object without one, or one that is hidden.
       points: float64 `[N, 2]`, tracks of the generated video in the benchmark's pixels.
       true_points: float64 `[N, 2]`, those of the benchmark; NaN where a point is hidden.
       background: bool `[H, W]`, pixels that the generated video should reproduce exactly.
@@ -45,6 +47,7 @@ class Frame:
     masks: np.ndarray | None = None
     true_masks: np.ndarray | None = None
     requested_boxes: np.ndarray | None = None
+    requested_points: np.ndarray | None = None
     points: np.ndarray | None = None
     true_points: np.ndarray | None = None
     background: np.ndarray | None = None

@@ -41,13 +41,13 @@ def centroid_error(masks_KFHW: np.ndarray, true_KFHW: np.ndarray) -> np.ndarray:
     """
     check_masks(masks_KFHW, true_KFHW)
     area_KF, true_area_KF = areas(masks_KFHW), areas(true_KFHW)
-    shift_KF2 = _centroids(masks_KFHW, area_KF) - _centroids(true_KFHW, true_area_KF)
+    shift_KF2 = centroids(masks_KFHW, area_KF) - centroids(true_KFHW, true_area_KF)
     distance_KF = np.linalg.norm(shift_KF2, axis=-1)
     error_KF = np.where(area_KF > 0, distance_KF, np.hypot(*masks_KFHW.shape[-2:]) / 2)
     return np.where(true_area_KF > 0, error_KF, np.nan)
 
 
-def _centroids(masks_KFHW: np.ndarray, area_KF: np.ndarray) -> np.ndarray:
+def centroids(masks_KFHW: np.ndarray, area_KF: np.ndarray) -> np.ndarray:
     """Mean (y, x) of the pixels of each mask, `[K, F, 2]`; zero for an empty one."""
     centroids_KF2 = np.zeros((*masks_KFHW.shape[:2], 2))
     for one in np.argwhere(area_KF > 0):

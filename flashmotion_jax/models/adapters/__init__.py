@@ -7,6 +7,6 @@ returns a `ResidualStream`, which the DiT's scan consumes block by block.
 The kinds are the rows of `flashmotion_jax.config.adapters.ADAPTERS`, and each has a file here.
 """
 
-from flashmotion_jax.models.adapters.base import Adapter, adapter_class
+from flashmotion_jax.models.adapters.base import Adapter, adapter_class, takes_known_frames
 
-__all__ = ["Adapter", "adapter_class"]
+__all__ = ["Adapter", "adapter_class", "takes_known_frames"]

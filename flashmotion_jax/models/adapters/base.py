@@ -43,6 +43,14 @@ class Adapter(Protocol):
         ...
 
 
+def takes_known_frames(adapter: Any) -> bool:
+    """Whether an adapter, or a class of them, is given a trajectory on some frames.
+
+    `prepare` of such an adapter takes the result of `sparsectrl.sparse_condition`.
+    """
+    return getattr(adapter, "takes_known_frames", False)
+
+
 def adapter_class(name: str) -> Any:
     """Returns the module class of a kind, called as `Class(config, dit_config, policy=, rngs=)`.
 

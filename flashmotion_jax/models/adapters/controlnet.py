@@ -39,10 +39,43 @@ class ControlNet(Trunk):
         policy: Policy = FLOAT32,
         rngs: nnx.Rngs,
     ):
-        trunk_config = controlnet_trunk(config, dit_config)
+        channels = self.input_channels(config, dit_config)
+        trunk_config = dataclasses.replace(dit_config, in_channels=channels)
         super().__init__(trunk_config, policy=policy, rngs=rngs)
         self.adapter_config = config
         self.projections = _projections(dit_config, policy=policy, rngs=rngs)
+
+    @classmethod
+    def input_channels(cls, config: ControlNetConfig, dit_config: DiTConfig) -> int:
+        """Channels of what its patch embedding is given.
+
+        Raises:
+          UserError: `config.input` is unknown.
+        """
+        inputs = ("latents+trajectory", "trajectory+latents", "trajectory")
+        if config.input not in inputs:
+            raise UserError(f"input={config.input!r} is unknown; use one of {', '.join(inputs)}")
+        return len(config.input.split("+")) * dit_config.in_channels
+
+    def channels(self, trajectory: jax.Array, latents: jax.Array) -> jax.Array:
+        """Returns what its patch embedding is given, `[B, T, h, w, C]`.
+
+        Args:
+          trajectory: As in `prepare`.
+          latents: Noisy latents.
+        """
+        inputs = {"latents": latents, "trajectory": trajectory}
+        names = self.adapter_config.input.split("+")
+        return jnp.concatenate([inputs[name] for name in names], axis=-1)
+
+    def input_kernel(self, kernel: jax.Array, dit_config: DiTConfig) -> jax.Array:
+        """Returns the kernel of its patch embedding as training starts from it.
+
+        Args:
+          kernel: Of the DiT's patch embedding.
+          dit_config: Of the DiT.
+        """
+        return add_input_channels(kernel, self.adapter_config, dit_config)
 
     @jax.named_scope("adapter")
     def prepare(self, trajectory: jax.Array, text: jax.Array) -> tuple[jax.Array, TextContext]:
@@ -60,9 +93,7 @@ class ControlNet(Trunk):
         """Runs its blocks inside the DiT's scan; the carry is its own residual stream."""
         trajectory, context = prepared
         # In every step, unlike the ResNet adapter: its blocks depend on the noise level.
-        inputs = {"latents": latents, "trajectory": trajectory}
-        names = self.adapter_config.input.split("+")
-        channels = jnp.concatenate([inputs[name] for name in names], axis=-1)
+        channels = self.channels(trajectory, latents)
         # Its own timestep embedding: it starts as a copy of the DiT's and is trained.
         _, modulation_BT6D = self.embed_timesteps(timesteps)
         rope_TPE = self.rope(latents)
@@ -77,7 +108,7 @@ class ControlNet(Trunk):
         )
 
     def copy_from_dit(self, dit: DiT) -> ControlNet:
-        """Returns a copy with the weights of a DiT; weights of new input channels are zero.
+        """Returns a copy with the weights of a DiT; those of other input channels are zero.
 
         Args:
           dit: The generator that the adapter is for.
@@ -91,8 +122,8 @@ class ControlNet(Trunk):
             path: param for path, param in nnx.to_flat_state(nnx.state(dit)) if path[0] != "head"
         }
         kernel = copied["patch_embedding", "kernel"]
-        padded = add_input_channels(kernel.get_value(), self.adapter_config, dit.config)
-        copied["patch_embedding", "kernel"] = kernel.replace(padded)
+        own = self.input_kernel(kernel.get_value(), dit.config)
+        copied["patch_embedding", "kernel"] = kernel.replace(own)
         nnx.update(new, nnx.from_flat_state(copied))
         return new
 
@@ -136,7 +167,7 @@ class ControlNetLoRA(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.config, self._dit_config, self._policy = config, dit_config, policy
-        in_channels = controlnet_trunk(config, dit_config).in_channels
+        in_channels = ControlNet.input_channels(config, dit_config)
         self.patch_embedding = layers.linear(
             math.prod(dit_config.patch_size) * in_channels,
             dit_config.dim,
@@ -209,21 +240,8 @@ def add_input_channels(
     q, r = dit_config.patch_size
     # The kernel's rows are (pixel of the patch, channel): new channels go behind those of the
     # latents, or before them.
-    extra = controlnet_trunk(config, dit_config).in_channels - dit_config.in_channels
+    extra = ControlNet.input_channels(config, dit_config) - dit_config.in_channels
     padding = (0, extra) if config.input.startswith("latents") else (extra, 0)
     channels = rearrange(kernel, "(p c) d -> p c d", p=q * r)
     padded = jnp.pad(channels, ((0, 0), padding, (0, 0)))
     return rearrange(padded, "p c d -> (p c) d")
-
-
-def controlnet_trunk(config: ControlNetConfig, dit_config: DiTConfig) -> DiTConfig:
-    """The configuration of the DiT with the input channels of the ControlNet.
-
-    Raises:
-      UserError: `config.input` is unknown.
-    """
-    inputs = ("latents+trajectory", "trajectory+latents", "trajectory")
-    if config.input not in inputs:
-        raise UserError(f"input={config.input!r} is unknown; use one of {', '.join(inputs)}")
-    count = len(config.input.split("+"))
-    return dataclasses.replace(dit_config, in_channels=count * dit_config.in_channels)

@@ -223,5 +223,6 @@ def _logits(
         frame_timesteps(timesteps, noisy, has_image=True),
         batch.text,
         image_latents,
-        batch.trajectory,
+        # Without the mask of known frames, if there is one: others are zero.
+        batch.trajectory[..., : x0.shape[-1]],
     )

@@ -18,7 +18,7 @@ from flashmotion_jax.config import MapKind, Resize
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
-from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks
+from flashmotion_jax.trajectory.tracks import Tracks, boxes_from_tracks, points_from_tracks
 
 #: The published model's own size, where neither the file nor the caller names one.
 _CANVAS = Canvas(1280, 704)
@@ -34,7 +34,7 @@ class ImportOptions:
       fps: Frames per second where the file has no rate.
       box_size: (width, height) in pixels of the boxes around point tracks; None: squares of a
         fifth of the canvas's shorter side.
-      map_kind: What maps show after frame 0.
+      map_kind: What maps show after frame 0. With "points", point tracks get no boxes.
       id: Row of a MagicData folder; empty: the first.
     """
 
@@ -192,8 +192,10 @@ def as_numbers(array: np.ndarray, name: object) -> np.ndarray:
 
 
 def imported_tracks(tracks: Tracks, options: ImportOptions) -> Imported:
-    """Point tracks as boxes of `options.box_size`."""
+    """Point tracks as they are for maps of points, otherwise as boxes of `options.box_size`."""
     canvas = options.canvas
+    if options.map_kind == "points":
+        return Imported(points_from_tracks(tracks, canvas, options.fps))
     side = max(1, min(canvas.width, canvas.height) // 5)
     size = options.box_size or (side, side)
     return Imported(boxes_from_tracks(tracks, canvas, size, options.fps))

@@ -55,6 +55,27 @@ def read_magicmotion(
     """
     frames = VideoFrames(path)
     labels, colors_C3 = _read_labels(frames)
+    return _trajectory(labels, colors_C3, frames.fps, map_kind, tolerance)
+
+
+def trajectory_of_maps(
+    maps: np.ndarray, map_kind: MapKind = "box", tolerance: float = 0.45
+) -> Trajectory:
+    """Finds the objects of maps uint8 `[F, H, W, 3]`; other arguments as in `read_magicmotion`.
+
+    Raises:
+      UserError: The first frame shows no object.
+    """
+    return _trajectory(*label_maps(maps), 24.0, map_kind, tolerance)
+
+
+def _trajectory(
+    labels: list[np.ndarray],
+    colors_C3: np.ndarray,
+    fps: float,
+    map_kind: MapKind,
+    tolerance: float,
+) -> Trajectory:
     height, width = labels[0].shape
     drawn_F = np.array([labels_HW.any() for labels_HW in labels])
     shown = np.flatnonzero(drawn_F)
@@ -77,7 +98,7 @@ def read_magicmotion(
     return Trajectory(
         canvas=Canvas(width, height),
         num_frames=len(labels),
-        fps=frames.fps,
+        fps=fps,
         objects=tuple(sorted(objects, key=lambda item: item.id)),
         sparse_frames=None if drawn_F.all() else tuple(shown.tolist()),
     )
