@@ -33,7 +33,7 @@ class AdapterConfig:
 
     @property
     def known_frames(self) -> KnownFrames | None:
-        """How training draws the frames on which it is given the trajectory; None for all frames."""
+        """How training draws the frames on which it is given the trajectory; None: it is all."""
         return None
 
 

@@ -73,6 +73,7 @@ class Generator:
             "measures": is_of_sprites(facts.words),
             "previews": facts.previews,
             "map_kind": sampling.map_kind,
+            "point_sigma": sampling.point_sigma,
             "height": sampling.height,
             "width": sampling.width,
             "resize": sampling.resize,

@@ -173,7 +173,7 @@ _SUBMIT = {
     "num_frames": _INTEGER,
     "guidance_scale": _NUMBER,
     "adapter_scale": _described(_NUMBER, "weight of the trajectory, default 1"),
-    "map_kind": _described(_TEXT, "box, filled_box or mask; default: the model's"),
+    "map_kind": _described(_TEXT, "box, filled_box, mask or points; default: the model's"),
     "session": _described(_TEXT, "any name; jobs can be listed by session"),
     "name": _described(_TEXT, "name of the job"),
     "project": _described(_FILE, "any file; stored as the file `project`"),

@@ -94,9 +94,13 @@ def generate(
                 )
             frames = method_frames or num_frames or item.num_frames
             maps = _motion(item, sampling.map_kind, frames) if has_adapter else None
-            known = {} if known_frames is None else {"known_frames": known_frames}
             video = pipeline(
-                first_frame(item), item.caption, maps, seed=seed + place, num_frames=frames, **known
+                first_frame(item),
+                item.caption,
+                maps,
+                seed=seed + place,
+                num_frames=frames,
+                known_frames=known_frames,
             )
             write_video(out / f"{item.id}.mp4", video, sampling.fps, lossless=_is_small(video))
             made += 1

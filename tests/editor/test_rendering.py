@@ -19,6 +19,7 @@ from flashmotion_jax.trajectory import (
 )
 from flashmotion_jax.trajectory.keyframes import keyframes_from_boxes
 
+SIGMA = 0.05
 RENDER = """async ([trajectory, wanted]) => {
   const { Renderer } = await import("/static/js/render.js");
   const renderer = new Renderer(trajectory, wanted);
@@ -55,6 +56,13 @@ def random_trajectory(rng):
             pixels[rng.integers(canvas.height), rng.integers(canvas.width)] = True
             mask = Mask.from_array(pixels)
         color = None if rng.random() < 0.7 else f"#{number}23456"
+        if rng.random() < 0.2:
+            points = [
+                random_box(rng)[:2] if rng.random() < 0.8 else None for _ in range(num_frames)
+            ]
+            points[0] = (0.5, 0.25)
+            objects.append(TrackedObject(number, color=color, points=tuple(points)))
+            continue
         objects.append(TrackedObject(number, tuple(keys), color=color, mask=mask))
     sparse = None
     if rng.random() < 0.2:
@@ -69,6 +77,7 @@ def rendered_by_the_page(page, trajectory, height, width, frames, kind, resize):
         "frames": frames,
         "mapKind": kind,
         "resize": resize,
+        "pointSigma": SIGMA,
     }
     pixels = base64.b64decode(page.evaluate(RENDER, [trajectory.to_dict(), wanted]))
     rgba = np.frombuffer(pixels, np.uint8).reshape(frames, height, width, 4)
@@ -84,10 +93,12 @@ def test_the_page_renders_what_python_renders(open_page, address):
         trajectory = random_trajectory(rng)
         height, width = sizes[trial % 3 if trial < 52 else 3 + trial % 2]
         frames = trajectory.num_frames if trial % 2 else int(rng.integers(1, 14))
-        kind = ("box", "filled_box", "mask")[int(rng.integers(3))]
+        kind = ("box", "filled_box", "mask", "points")[trial % 4]
         resize = "stretch" if trial % 4 == 1 else "crop"
         ours = rendered_by_the_page(page, trajectory, height, width, frames, kind, resize)
-        theirs = render(trajectory, height, width, kind, num_frames=frames, resize=resize)
+        theirs = render(
+            trajectory, height, width, kind, num_frames=frames, resize=resize, point_sigma=SIGMA
+        )
         np.testing.assert_array_equal(ours, theirs, f"trial {trial}, {kind}, {resize}")
 
 

@@ -231,7 +231,7 @@ class Painter:
 
     sampling = SamplingConfig(height=32, width=64, num_frames=5, fps=8)
 
-    def __call__(self, image, prompt, maps, *, seed, num_frames):
+    def __call__(self, image, prompt, maps, *, seed, num_frames, known_frames):
         assert image.shape == (*tree.SIZE, 3) and prompt.startswith("a dog runs to v")
         assert len(maps.objects) == 1
         return np.full((num_frames, 32, 64, 3), 50 + seed, np.uint8)

@@ -35,7 +35,7 @@ class Recorder:
             height=HEIGHT, width=WIDTH, num_frames=num_frames, map_kind=map_kind
         )
 
-    def __call__(self, image, prompt, motion, *, seed, num_frames):
+    def __call__(self, image, prompt, motion, *, seed, num_frames, known_frames):
         return load_maps(
             motion,
             num_frames=num_frames,

@@ -2,7 +2,7 @@
 
 import { cropOf } from "./geometry.js";
 import { boxOf } from "./masks.js";
-import { interpolate, toTrajectory } from "./motion.js";
+import { interpolate, isPoint, toTrajectory } from "./motion.js";
 import { linspace } from "./numbers.js";
 
 const SMALL = 0.01; // share of the image area
@@ -24,9 +24,13 @@ export function findWarnings(project, model, video) {
     const boxes = times.map((time) => inCrop(interpolate(object.keyframes, time), crop));
     const say = (text, frame = 0, note = false) =>
       found.push({ text: `${object.name} ${text}`, uid: source.uid, frame: Math.round(times[frame]), note });
-    checkSize(boxes, video, say);
     checkOutside(boxes, say);
-    checkSpeed(boxes, step, say);
+    if (boxes.some(isPoint)) {
+      if (video.mapKind !== "points") say("is a point, which maps of boxes hardly show: give it a size, or use a model of points.");
+    } else {
+      checkSize(boxes, video, say);
+      checkSpeed(boxes, step, say);
+    }
     checkMask(object, project.canvas, say);
   }
   return found.concat(checkPrompt(project, model));

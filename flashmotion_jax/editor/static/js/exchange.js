@@ -6,9 +6,8 @@ import { field, select, showDialog } from "./dialogs.js";
 import { decodeImage } from "./images.js";
 import { resized } from "./masks.js";
 import { toTrajectory } from "./motion.js";
+import { KINDS } from "./preview.js";
 import { takeTrajectory } from "./project.js";
-
-const KIND_OPTIONS = [["box", "outlines"], ["filled_box", "filled boxes"], ["mask", "masks"]];
 
 export class Exchange {
   /** `formats` is the server's table of trajectory formats. */
@@ -19,7 +18,7 @@ export class Exchange {
   showImport() {
     const { canvas } = this.store.project;
     const side = Math.round(Math.min(canvas.width, canvas.height) / 5);
-    const kind = select("import-kind", KIND_OPTIONS);
+    const kind = select("import-kind", Object.entries(KINDS));
     const into = select("import-into", [["replace", "replace the objects"], ["add", "add to the objects"]]);
     const size = ["width", "height"].map((name) => h("input", { type: "number", id: `import-${name}`, min: 1, value: side, ariaLabel: `Box ${name} in pixels` }));
     const row = h("input", { type: "text", id: "import-id", placeholder: "first row" });

@@ -1,11 +1,13 @@
 // The position of the canvas on the stage, and hit tests.
 
-import { boxAt, cameraAt, centerOf, shownBox, throughCamera } from "./motion.js";
+import { boxAt, cameraAt, centerOf, isPoint, shownBox, throughCamera } from "./motion.js";
 import { fitGeometry } from "./numbers.js";
 import { keyframeAt } from "./project.js";
 
 /** Margin around the image for boxes that leave it, as a fraction of its size. */
 const MARGIN = 0.2;
+/** Radius of a point on the stage, in pixels. */
+export const POINT_RADIUS = 9;
 export const HANDLES = [
   [0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [0.5, 1], [0, 1], [0, 0.5],
 ];
@@ -46,6 +48,7 @@ const near = (a, b, reach) => Math.hypot(a[0] - b[0], a[1] - b[1]) <= reach;
 
 /** The handle of a track under a point of the stage: [0..1, 0..1] of its box, or null. */
 export function handleAt(place, box, point, reach) {
+  if (isPoint(box)) return null;
   const [x0, y0, x1, y1] = place.box(box);
   const hits = HANDLES.filter(([u, v]) => near([x0 + u * (x1 - x0), y0 + v * (y1 - y0)], point, reach));
   // Corners take precedence over sides, which are close in small boxes.
@@ -71,6 +74,7 @@ export function objectsAt(project, frame, place, point, slack) {
 /** Whether a point of the stage is in a box of the canvas, or within `slack` pixels. */
 export function isInside(place, box, [x, y], slack = 0) {
   const [x0, y0, x1, y1] = place.box(box);
+  if (isPoint(box)) slack += POINT_RADIUS;
   return x >= x0 - slack && x <= x1 + slack && y >= y0 - slack && y <= y1 + slack;
 }
 

@@ -6,7 +6,7 @@ import { attempt, say } from "./dom.js";
 import { handleAt, isInside, markAt, objectsAt, resizedBox, visibleBox } from "./geometry.js";
 import { smallPng } from "./images.js";
 import { boxOf, resized } from "./masks.js";
-import { cameraAt, outOfCamera, shifted } from "./motion.js";
+import { cameraAt, isPoint, outOfCamera, shifted } from "./motion.js";
 import { addObject, findTrack, setBox } from "./project.js";
 import { recordDrag } from "./recording.js";
 import { strokeDrag } from "./brush.js";
@@ -17,6 +17,7 @@ const SENT_SIDE = 1024; // pixels of the image that is sent to the server for a 
 /** The drag that starts at a point, or null. */
 export function beginDrag(stage, point, event) {
   const { tool } = stage.store.view;
+  if (tool === "point") return pointDrag(stage, point);
   if (tool === "box") return bandDrag(stage, point, (box) => drawBox(stage, box));
   if (tool === "paint" || tool === "erase") return strokeDrag(stage, point);
   if (tool === "wand") {
@@ -127,19 +128,28 @@ function bandDrag(stage, start, onBox, onClick = () => say("Drag to draw a box."
   };
 }
 
-/** Adds an object with a box on the current frame. */
+/** Adds a point and drags it to its place. */
+function pointDrag(stage, point) {
+  const [x, y] = stage.place().toCanvas(point);
+  drawBox(stage, [x, y, x, y]);
+  const object = findTrack(stage.store.project, stage.store.view.selected);
+  return object && boxDrag(stage, object, point, null);
+}
+
+/** Adds an object with a box, or a point, on the current frame. */
 export function drawBox(stage, box) {
   const { store } = stage;
+  const name = isPoint(box) ? "point" : "box";
   attempt(() => {
     let uid;
-    store.change("Draw a box", (draft) => {
+    store.change(`Draw a ${name}`, (draft) => {
       const scene = draft.camera ? outOfCamera(cameraAt(draft, store.view.frame), box) : box;
       const object = addObject(draft, { box: scene });
       object.keyframes[0].frame = store.view.frame;
       uid = object.uid;
     });
     store.show({ selected: uid, tool: "select" });
-    say("Go to another frame and drag the box to its new position.");
+    say(`Go to another frame and drag the ${name} to its new position, or record its path (R).`);
   });
 }
 

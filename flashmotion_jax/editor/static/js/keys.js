@@ -4,7 +4,7 @@ import { $ } from "./dom.js";
 import { drawBox } from "./gestures.js";
 import { duplicate, goToKeyframe, nudge, removeSelected, restack, selectNext, selectedTrack, toggleFlag, toggleKeyframe } from "./commands.js";
 
-const TOOLS = { v: "select", b: "box", w: "wand", p: "paint", e: "erase" };
+const TOOLS = { v: "select", b: "box", t: "point", w: "wand", p: "paint", e: "erase" };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export function listenToKeys({ store, stage, playback, files, undo, redo, chooseTool, generate, showHelp }) {
@@ -46,8 +46,9 @@ export function listenToKeys({ store, stage, playback, files, undo, redo, choose
       event.preventDefault();
       return;
     }
-    if (key === "Enter" && event.target === stage.canvas && store.view.tool === "box") {
-      drawBox(stage, [0.4, 0.4, 0.6, 0.6]);
+    const drawn = { box: [0.4, 0.4, 0.6, 0.6], point: [0.5, 0.5, 0.5, 0.5] }[store.view.tool];
+    if (key === "Enter" && event.target === stage.canvas && drawn) {
+      drawBox(stage, drawn);
       return;
     }
     if (key in ARROWS && event.target === stage.canvas) {

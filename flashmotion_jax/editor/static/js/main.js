@@ -57,7 +57,7 @@ function listen({ store, stage, playback, preview, jobs, exchange, files, genera
   const undo = () => step("undo");
   const redo = () => step("redo");
   const chooseTool = (tool) => {
-    const onFirst = tool !== "select" && tool !== "box";
+    const onFirst = !["select", "box", "point"].includes(tool);
     store.show({ tool, recording: false, playing: false, ...(onFirst ? { frame: 0 } : {}) });
   };
   const click = (id, action) => $(`#${id}`).addEventListener("click", () => attempt(action));

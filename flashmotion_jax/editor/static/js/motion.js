@@ -136,6 +136,17 @@ export function tolerance(canvas, pixels) {
   return [x, y, x, y];
 }
 
+/** The keyframes of an object of a file that follows points; null where it is hidden. */
+export function pointKeyframes(points) {
+  return points.flatMap((point, frame) =>
+    point ? [{ frame, box: [...point, ...point], ease: "linear" }] : []);
+}
+
+/** Whether a box is a point: it has a place and no extent. */
+export function isPoint([x0, y0, x1, y1]) {
+  return x1 - x0 < 1e-9 && y1 - y0 < 1e-9;
+}
+
 /** Sorts the edges of a box and clamps them to the limits of the file format. */
 export function tidied(box) {
   const [a, b, c, d] = box.map((edge) => clamp(edge, ...LIMITS));

@@ -1,7 +1,7 @@
 // Drawing of the stage: the image and its crop, boxes, ghosts, paths, masks.
 
-import { HANDLES, cropOf, ghostFrames, seenKeyframe, visibleBox, pathOf } from "./geometry.js";
-import { UNIT, cameraAt, centerOf } from "./motion.js";
+import { HANDLES, POINT_RADIUS, cropOf, ghostFrames, seenKeyframe, visibleBox, pathOf } from "./geometry.js";
+import { UNIT, cameraAt, centerOf, isPoint } from "./motion.js";
 import { pixelsOf } from "./masks.js";
 import { displayColor, rgbOf } from "./palette.js";
 import { findTrack } from "./project.js";
@@ -151,8 +151,9 @@ function paintBox(context, project, view, place, track, selected) {
   context.strokeStyle = color;
   outline(context, box, selected ? 2.5 : 1.75);
   context.setLineDash([]);
-  if (!view.playing) label(context, isCamera ? "camera" : track.name, box[0] + 2, box[1] - 6, color);
-  if (!selected || track.locked || view.playing) return;
+  const above = isPoint(visibleBox(project, track, view.frame)) ? POINT_RADIUS + 6 : 6;
+  if (!view.playing) label(context, isCamera ? "camera" : track.name, box[0] + 2, box[1] - above, color);
+  if (!selected || track.locked || view.playing || isPoint(visibleBox(project, track, view.frame))) return;
   for (const [u, v] of HANDLES) {
     if (isCamera && (u === 0.5 || v === 0.5)) continue;
     const [x, y] = [box[0] + u * (box[2] - box[0]), box[1] + v * (box[3] - box[1])];
@@ -180,9 +181,20 @@ function paintExtra(context, place, { band, brush }) {
   }
 }
 
+/** The outline of a box, or a ring with a cross around a point. */
 function outline(context, [x0, y0, x1, y1], width) {
   context.lineWidth = width;
-  context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+  if (x1 - x0 > 1e-6 || y1 - y0 > 1e-6) {
+    context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    return;
+  }
+  context.beginPath();
+  context.arc(x0, y0, POINT_RADIUS, 0, 2 * Math.PI);
+  for (const [dx, dy] of [[1, 0], [0, 1]]) {
+    context.moveTo(x0 - dx * POINT_RADIUS / 2, y0 - dy * POINT_RADIUS / 2);
+    context.lineTo(x0 + dx * POINT_RADIUS / 2, y0 + dy * POINT_RADIUS / 2);
+  }
+  context.stroke();
 }
 
 /** Text with an outline, readable on any background. */

@@ -5,7 +5,7 @@ import { cropOf } from "./geometry.js";
 import { toTrajectory } from "./motion.js";
 import { Renderer } from "./render.js";
 
-export const KINDS = { box: "outlines", filled_box: "filled boxes", mask: "masks" };
+export const KINDS = { box: "outlines", filled_box: "filled boxes", mask: "masks", points: "points" };
 
 export class Preview {
   constructor(store, model, video) {

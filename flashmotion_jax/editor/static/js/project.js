@@ -1,7 +1,7 @@
 // The project: everything that is saved and undone. Masks and the image are shared between versions
 // and must never be changed in place.
 
-import { EASINGS, UNIT, boxAt, tidied } from "./motion.js";
+import { EASINGS, UNIT, boxAt, pointKeyframes, tidied } from "./motion.js";
 import { paletteColor, rgbOf, toHex } from "./palette.js";
 
 export const FORMAT = "flashmotion-project";
@@ -154,7 +154,7 @@ export function takeTrajectory(project, trajectory, replace) {
     const object = addObject(project, { box: UNIT, mask: item.mask ?? null, name: item.name });
     if (replace) Object.assign(object, { id: item.id, color: item.color ?? null });
     const keys = new Map();
-    for (const { frame, box, ease } of item.keyframes) {
+    for (const { frame, box, ease } of item.keyframes ?? pointKeyframes(item.points)) {
       const at = Math.round(frame * scale);
       keys.set(at, { frame: at, box: [...box], ease: ease ?? "linear" });
     }

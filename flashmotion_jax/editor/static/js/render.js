@@ -1,6 +1,6 @@
 // Rendering of trajectory maps, pixel-identical to trajectory/render.py and trajectory/drawing.py.
 
-import { interpolate } from "./motion.js";
+import { interpolate, pointKeyframes } from "./motion.js";
 import { pixelsOf } from "./masks.js";
 import { fitGeometry, linspace, roundHalfEven } from "./numbers.js";
 import { rgbOf } from "./palette.js";
@@ -11,10 +11,10 @@ const BLACK = new Uint32Array(Uint8Array.of(0, 0, 0, 255).buffer)[0];
 export class Renderer {
   /**
    * @param {object} trajectory - format v1, masks as run lengths.
-   * @param {{height, width, resize, frames, mapKind}} wanted - sizes in pixels; mapKind: box, filled_box or mask.
+   * @param {{height, width, resize, frames, mapKind}} wanted - sizes in pixels; mapKind: a kind of `trajectory/render.py`.
    */
-  constructor(trajectory, { height, width, resize, frames, mapKind }) {
-    Object.assign(this, { height, width, mapKind });
+  constructor(trajectory, { height, width, resize, frames, mapKind, pointSigma }) {
+    Object.assign(this, { height, width, mapKind, sigma: pointSigma * Math.min(height, width) });
     const { canvas, objects } = trajectory;
     this.frames = frames ?? trajectory.num_frames;
     this.fit = fitGeometry(canvas, { height, width, resize });
@@ -25,7 +25,8 @@ export class Renderer {
     this.objects = [...objects].sort((a, b) => a.id - b.id).map((object) => ({
       rgb: rgbOf(object),
       mask: object.mask,
-      boxes: times.map((time) => this.#toPixels(interpolate(object.keyframes, time))),
+      boxes: times.map((time) => this.#toPixels(boxOf(object, time))),
+      shown: times.map((time) => isShown(object, time)),
     }));
   }
 
@@ -33,19 +34,42 @@ export class Renderer {
   render(frame, rgba = new Uint8ClampedArray(4 * this.height * this.width)) {
     new Uint32Array(rgba.buffer, rgba.byteOffset, rgba.length / 4).fill(BLACK);
     if (!this.drawn[frame]) return rgba;
-    if (frame > 0 && this.mapKind === "box") {
-      for (const { boxes, rgb } of this.objects) {
-        this.#outline(rgba, boxes[frame].map(roundHalfEven), rgb);
-      }
-      return rgba;
+    const shown = this.objects.filter((object) => object.shown[frame]);
+    const later = frame > 0;
+    if (!later || this.mapKind === "mask" || this.mapKind === "filled_box") {
+      this.#fill(rgba, frame, shown, !later || this.mapKind === "mask");
     }
-    const carriesMasks = frame === 0 || this.mapKind === "mask";
-    const areas = this.objects.map((object) =>
+    for (const { boxes, rgb } of shown) {
+      const box = boxes[frame];
+      if (later && this.mapKind === "box") this.#outline(rgba, box.map(roundHalfEven), rgb);
+      if (this.mapKind === "points" && (later || !hasExtent(box))) this.#point(rgba, box, rgb);
+    }
+    return rgba;
+  }
+
+  /** Fills masks, moved with the boxes, or boxes, the largest first. */
+  #fill(rgba, frame, shown, carriesMasks) {
+    const areas = shown.map((object) =>
       object.mask && carriesMasks ? this.#carried(object, frame) : this.#filled(object.boxes[frame]),
     );
     const order = areas.map((_, k) => k).sort((a, b) => areas[a].count - areas[b].count || a - b);
-    for (const k of order.reverse()) this.#paint(rgba, areas[k], this.objects[k].rgb);
-    return rgba;
+    for (const k of order.reverse()) this.#paint(rgba, areas[k], shown[k].rgb);
+  }
+
+  /** A Gaussian at the center of a box, which vanishes outside the picture. */
+  #point(rgba, [x0, y0, x1, y1], rgb) {
+    const { height, width, sigma } = this;
+    const [x, y] = [(x0 + x1) / 2, (y0 + y1) / 2];
+    if (!(x >= 0 && x < width && y >= 0 && y < height)) return;
+    const [left, right] = [Math.max(Math.floor(x - 4 * sigma), 0), Math.min(Math.ceil(x + 4 * sigma) + 1, width)];
+    const [top, bottom] = [Math.max(Math.floor(y - 4 * sigma), 0), Math.min(Math.ceil(y + 4 * sigma) + 1, height)];
+    for (let row = top; row < bottom; row += 1) {
+      for (let column = left; column < right; column += 1) {
+        const weight = Math.exp(-((column + 0.5 - x) ** 2 + (row + 0.5 - y) ** 2) / (2 * sigma ** 2));
+        const i = 4 * (row * width + column);
+        for (const c of [0, 1, 2]) rgba[i + c] = Math.max(rgba[i + c], roundHalfEven(weight * rgb[c]));
+      }
+    }
   }
 
   #toPixels(box) {
@@ -114,6 +138,21 @@ export class Renderer {
   #dot(rgba, i, rgb) {
     [rgba[4 * i], rgba[4 * i + 1], rgba[4 * i + 2]] = rgb;
   }
+}
+
+/** The box of an object of a file at a time; of points, one without extent. */
+function boxOf({ keyframes, points }, time) {
+  return interpolate(keyframes ?? pointKeyframes(points), time);
+}
+
+/** Whether an object of a file is not hidden: between two frames, on both. */
+function isShown({ points }, time) {
+  return !points || Boolean(points[Math.floor(time)] && points[Math.ceil(time)]);
+}
+
+/** Whether a box covers an area; that of a point does not. */
+function hasExtent([x0, y0, x1, y1]) {
+  return x1 > x0 && y1 > y0;
 }
 
 /** The radius of strokes, as in OpenCV. */

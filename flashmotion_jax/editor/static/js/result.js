@@ -21,7 +21,7 @@ class Viewer {
     Object.assign(this, { dialog, job, boxes });
     const { height, width, resize, num_frames: frames } = job.video;
     const mapKind = job.settings.map_kind ?? model.map_kind;
-    this.renderer = trajectory && new Renderer(trajectory, { height, width, resize, frames, mapKind });
+    this.renderer = trajectory && new Renderer(trajectory, { height, width, resize, frames, mapKind, pointSigma: model.point_sigma });
     this.pixels = new ImageData(width, height);
     this.scale = Math.max(1, Math.floor(512 / Math.max(width, height)));
     this.video = h("video", { src: api.jobFile(job.id, "result"), muted: true, loop: true, playsInline: true, preload: "auto" });

@@ -13,7 +13,7 @@ export class VideoFacts extends EventTarget {
     this.#fit();
   }
 
-  /** {height, width, resize, frames, fps, mapKind} */
+  /** {height, width, resize, frames, fps, mapKind, pointSigma} */
   get() {
     const { project } = this.store;
     const { settings } = project;
@@ -24,6 +24,7 @@ export class VideoFacts extends EventTarget {
       frames: settings.num_frames ?? this.model.num_frames,
       fps: this.model.fps,
       mapKind: settings.map_kind ?? this.model.map_kind,
+      pointSigma: this.model.point_sigma,
     };
   }
 
