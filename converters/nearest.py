@@ -119,7 +119,8 @@ def _layouts() -> Iterator[tuple[str, str, list[set[str]]]]:
         for layout in layouts:
             rows = table.table(_default(kind), layout)
             yield kind, layout, [{_template(row.source)} for row in rows]
-    for name, names in adapters.NAMES.items():
+    # Of equal guesses the first counts, and the table has the more special kinds first.
+    for name, names in reversed(adapters.NAMES.items()):
         modules = [{_template(name) for name in alternatives} for _, alternatives in names.modules]
         yield f"adapters/{name}", "flashmotion", modules
 

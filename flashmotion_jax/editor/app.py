@@ -184,9 +184,8 @@ class Editor:
             "resize": model["resize"],
         }
         video = None
-        if fields.get("job"):
-            job = self._job(fields["job"])
-            if job.state != "done":
+        if job_id := fields.get("job"):
+            if (job := self._job(job_id)).state != "done":
                 raise UserError(f"job {job.id} is {job.state}: only a finished job has a video")
             video = self._history.path(job, FILES["result"])
             shape = job.video
@@ -194,6 +193,7 @@ class Editor:
             trajectory=trajectory,
             name=fields.get("name", ""),
             map_kind=settings["map_kind"] or model["map_kind"],
+            point_sigma=model["point_sigma"],
             prompt=settings["prompt"],
             image=form.file("image"),
             video=video,

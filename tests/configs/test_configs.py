@@ -23,10 +23,19 @@ FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted(file for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "common"))
 RUNS = [file.name for file in FILES if file.stem != "cache_magicdata"]
 #: Those of stages 1 and 3 take the kind of adapter.
-ADAPTED = ["stage1_mask.py", "stage1_box.py", "stage3.py"]
+ADAPTED = ["stage1_mask.py", "stage1_box.py", "stage1_points.py", "stage3.py"]
 #: One of each kind of update; the others differ in values alone.
-TRACED = ["stage1_box.py:controlnet", "stage2.py", "stage3.py:resnet", "stage3_dmd.py:controlnet"]
+TRACED = [
+    "stage1_box.py:controlnet",
+    "stage1_sparsectrl.py:box",
+    "stage2.py",
+    "stage3.py:resnet",
+    "stage3.py:sparsectrl",
+    "stage3_dmd.py:controlnet",
+]
 MILLION = 10**6
+#: Parameters of the adapters that are not the default.
+ADAPTERS = {"controlnet": 5_282_988_992, "sparsectrl": 5_282_411_456}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +57,22 @@ def test_a_file_says_its_command_hardware_and_result_in_under_80_lines(file):
     if file.stem != "cache_magicdata":
         assert "Hardware:" in docstring
         assert "Expect" in docstring
+
+
+def test_runs_read_the_cache_that_has_their_maps():
+    for name, maps in (
+        ("stage1_mask.py", ""),
+        ("stage1_points.py:controlnet", "points"),
+        ("stage1_mask.py:sparsectrl", "frames"),
+        ("stage1_sparsectrl.py:box", "frames"),
+        ("stage3.py:sparsectrl", "frames"),
+    ):
+        run = load_config(f"{FOLDER}/{name}", TrainConfig)
+        cache = load_config(f"{FOLDER}/cache_magicdata.py" + f":{maps}" * bool(maps), CacheConfig)
+        assert run.cache == cache.output
+        assert run.map_kind in cache.map_kinds and cache.single_frames == (maps == "frames")
+    with pytest.raises(ValueError, match="maps 'boxes'; expected points or frames, or no colon"):
+        load_config(f"{FOLDER}/cache_magicdata.py:boxes", CacheConfig)
 
 
 def test_the_cache_of_the_paper():
@@ -125,7 +150,7 @@ def test_trained_models_have_the_sizes_of_the_paper(world, name):
     }
     expected = {
         "generator": 4_999_787_712,
-        "adapter": 5_282_988_992 if "controlnet" in name else 20_779_520,
+        "adapter": next((size for kind, size in ADAPTERS.items() if kind in name), 20_779_520),
     }
     for model in sizes.keys() & expected.keys():
         assert sizes[model] == pytest.approx(expected[model], rel=1e-3)

@@ -116,7 +116,7 @@ def test_dynamic_and_fixed_scale_have_one_mean():
 
 @pytest.mark.parametrize("variant", ["vae", "resnet-nothing"])
 def test_an_unknown_variant_is_refused_with_the_known_ones(variant):
-    with pytest.raises(ValueError, match=r"expected resnet or controlnet, .*tc_vc"):
+    with pytest.raises(ValueError, match=r"expected resnet or controlnet or sparsectrl, .*tc_vc"):
         train_config(f"stage3.py:{variant}")
 
 
@@ -126,3 +126,15 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(variant):
 def test_windows_that_do_not_fit_are_refused(change):
     with pytest.raises(ValueError, match=change.split("=")[0].removeprefix("stage.")):
         with_overrides(train_config("autoencoder.py"), [change])
+
+
+def test_points_and_sparsectrl_continue_from_what_says_more():
+    points = train_config("stage1_points.py:controlnet")
+    assert points.stage.start_from == f"{train_config('stage1_box.py:controlnet').workdir}/model"
+    masks, boxes = (train_config(f"stage1_sparsectrl.py:{kind}") for kind in ("mask", "box"))
+    assert boxes.stage.start_from == f"{masks.workdir}/model"
+    assert train_config("stage3.py:sparsectrl").stage.slow_adapter == f"{boxes.workdir}/model"
+    for maps, run in (("points", points), ("frames", boxes)):
+        cache = load_config(f"{FOLDER}/cache.py:{maps}", CacheConfig)
+        assert run.cache == cache.output and run.map_kind in cache.map_kinds
+        assert cache.point_sigma * 64 == 4

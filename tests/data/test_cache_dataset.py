@@ -113,6 +113,23 @@ def test_drawn_clips_can_be_cached(model, tmp_path):
     assert cache[2].caption == example.caption
 
 
+@pytest.mark.filterwarnings("ignore:.*prompt")  # the tiny model knows few words
+def test_points_and_single_frames_can_be_cached(model, tmp_path):
+    options = {"data": "sprites", "num_clips": 1, **SIZE, "num_frames": 9}
+    maps = {"map_kinds": ("box", "points"), "single_frames": True, "point_sigma": 0.1}
+    cache = cache_dataset("", "", tmp_path, model, **options, **maps, dtype="float32")
+    assert list(cache[0].maps) == ["box", "points", "box_frames", "points_frames"]
+    assert cache.settings.point_sigma == 0.1
+    example = open_examples(**options, data_root="", csv="", resize="stretch", point_sigma=0.1)[0]
+    encode = encoder(model)
+    np.testing.assert_allclose(cache[0].maps["points"], encode(example.points), atol=1e-5)
+    for t in range(3):
+        alone = encode(example.boxes[4 * t : 4 * t + 1])[0]
+        np.testing.assert_allclose(cache[0].maps["box_frames"][t], alone, atol=1e-5)
+    with pytest.raises(ValueError, match=r"maps=\['box', .*this run: \['mask', 'box'\]"):
+        cache_dataset("", "", tmp_path, model, **options, dtype="float32")
+
+
 def test_latent_frame_0_encodes_the_first_image_and_the_masks(cache, data, model):
     """Why the image's latent is not stored, and why frame 0 of both maps is one."""
     example = MagicData(data, **SIZE)[0]

@@ -43,6 +43,17 @@ def test_example_has_the_first_frames_and_their_maps(root):
         assert {tuple(color) for color in maps.reshape(-1, 3)} == {(0, 0, 0), (128, 33, 32)}
 
 
+def test_points_are_the_centers_of_the_boxes(root):
+    example = MagicData(root, **SMALL, point_sigma=0.1)[0]
+    np.testing.assert_array_equal(example.points[0], example.masks[0])
+    for box, point in zip(example.boxes[1:], example.points[1:], strict=True):
+        y, x = np.nonzero(box.any(axis=-1))
+        peak = np.unravel_index(point.max(axis=-1).argmax(), point.shape[:2])
+        center = (y.min() + y.max() + 1) / 2, (x.min() + x.max() + 1) / 2
+        assert np.abs(np.array(peak) + 0.5 - center).max() <= 1
+    assert MagicData(root, **SMALL)[0].points is None
+
+
 def test_frame_0_of_both_maps_shows_masks(root):
     example = MagicData(root, **SMALL)[0]
     np.testing.assert_array_equal(example.boxes[0], example.masks[0])

@@ -14,7 +14,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from flashmotion_jax.config import MapKind, Resize
+from flashmotion_jax.config import MapKind, Resize, SamplingConfig
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory.render import render
 from flashmotion_jax.trajectory.schema import Canvas, Trajectory
@@ -79,6 +79,7 @@ class ExportRequest:
       image: File of the first frame, for MagicData.
       video: File of a generated video of this size and length, for MagicData.
       resize: How image and maps reach the size.
+      point_sigma: Of points in maps, as a fraction of the shorter side.
     """
 
     trajectory: Trajectory
@@ -92,6 +93,7 @@ class ExportRequest:
     image: Path | None = None
     video: Path | None = None
     resize: Resize = "crop"
+    point_sigma: float = SamplingConfig.point_sigma
 
     @property
     def stem(self) -> str:
@@ -111,6 +113,7 @@ class ExportRequest:
             map_kind,
             num_frames=self.num_frames,
             resize=self.resize,
+            point_sigma=self.point_sigma,
         )
 
 
