@@ -11,7 +11,9 @@ from flashmotion_jax import SamplingConfig
 from flashmotion_jax.trajectory import render
 from helpers.editor_browser import EditorPage
 
-IMPORT = """(text) => editor.exchange.importFiles([new File([text], "splines.json")], { map_kind: "points" })"""
+IMPORT = """(text) => editor.exchange.importFiles(
+  [new File([text], "splines.json")], { map_kind: "points" },
+)"""
 SIGMA = SamplingConfig().point_sigma
 
 
