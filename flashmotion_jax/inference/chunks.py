@@ -27,35 +27,6 @@ def encode_chunk(
     return vae.encode_chunk(to_float(video), past, dtype)
 
 
-def encode_known(
-    vae: VAE,
-    maps: np.ndarray,
-    known: np.ndarray,
-    shape: tuple[int, ...],
-    dtype: str,
-    advance: Callable[[], None],
-) -> jax.Array:
-    """Encodes the known maps of a video, each alone.
-
-    Args:
-      vae: The autoencoder.
-      maps: The map of each latent frame, uint8 `[T, H, W, 3]`.
-      known: bool `[T]`.
-      shape: `(T, h, w, C)` of the video's latents.
-      dtype: Of the result.
-      advance: Called after each map.
-
-    Returns:
-      `[T, h, w, C + 1]`; see `sparse_condition`.
-    """
-    latents = jnp.zeros(shape, dtype)
-    for frame in np.flatnonzero(known):
-        encoded, _ = encode_chunk(vae, jnp.asarray(maps[frame])[None, None], None, dtype)
-        latents = latents.at[frame].set(jax.block_until_ready(encoded)[0, 0])
-        advance()
-    return sparse_condition(latents, jnp.asarray(known))
-
-
 @functools.partial(program, donate_argnames=("past",))
 def decode_chunk(
     vae: VAE | TinyVAE, latents: jax.Array, past: Past | None
@@ -106,6 +77,52 @@ def run_chunks(
         if len(running) > 1:
             yield finished(running.pop(0))
     yield finished(running.pop())
+
+
+def encode_videos(
+    vae: VAE, videos: np.ndarray, dtype: str, advance: Callable[[], None]
+) -> jax.Array:
+    """Encodes videos one after the other.
+
+    Args:
+      vae: The autoencoder.
+      videos: uint8 `[B, F, H, W, 3]`.
+      dtype: Of the result.
+      advance: Called after each latent frame.
+
+    Returns:
+      `[B, T, h, w, C]`.
+    """
+    code, factor = functools.partial(encode_chunk, dtype=dtype), vae.config.temporal_factor
+    chunks = (run_chunks(code, vae, video, factor, advance) for video in videos)
+    return jnp.concatenate([jnp.concatenate(list(one), axis=1) for one in chunks])
+
+
+def encode_maps(
+    vae: VAE, maps: np.ndarray, known: np.ndarray | None, dtype: str, advance: Callable[[], None]
+) -> jax.Array:
+    """Encodes the maps of videos, for an adapter that knows some frames each map alone.
+
+    Args:
+      vae: The autoencoder.
+      maps: uint8 `[B, F, H, W, 3]`.
+      known: The latent frames of which the last map is encoded, bool `[B, T]`; None for all maps.
+      dtype: Of the result.
+      advance: Called after each latent frame.
+
+    Returns:
+      `[B, T, h, w, C]`; with `known` `[B, T, h, w, C + 1]`, see `sparse_condition`.
+    """
+    if known is None:
+        return encode_videos(vae, maps, dtype, advance)
+    shape = vae.config.latent_shape(*maps.shape[1:4])
+    latents = jnp.zeros((len(maps), *shape), dtype)
+    for video, frame in np.argwhere(known):
+        one = jnp.asarray(maps[video, frame * vae.config.temporal_factor])
+        encoded, _ = encode_chunk(vae, one[None, None], None, dtype)
+        latents = latents.at[video, frame].set(jax.block_until_ready(encoded)[0, 0])
+        advance()
+    return sparse_condition(latents, jnp.asarray(known))
 
 
 def decode_videos(

@@ -13,7 +13,6 @@ Source: FlashMotion section 3; Wan2.2 `wan/textimage2video.py` for the image in 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.resources
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -37,12 +36,7 @@ from flashmotion_jax.config import (
 from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
-from flashmotion_jax.inference.chunks import (
-    decode_videos,
-    encode_chunk,
-    encode_known,
-    run_chunks,
-)
+from flashmotion_jax.inference.chunks import decode_videos, encode_maps, encode_videos
 from flashmotion_jax.inference.model_store import ModelStore, stored_models
 from flashmotion_jax.inference.previews import OnPreview, has_preview
 from flashmotion_jax.inference.request import Request, make_request, require_tiny_vae
@@ -351,27 +345,13 @@ class Pipeline:
         if request.images is None and request.maps is None:
             return None, None
         with self._models.use("vae") as vae:
-
-            def encode(videos: np.ndarray | None, dtype: str) -> jax.Array | None:
-                if videos is None:
-                    return None
-                code = functools.partial(encode_chunk, dtype=dtype)
-                factor = self._vae_config.temporal_factor
-                advance = self._steps.advance
-                chunks = (run_chunks(code, vae, video, factor, advance) for video in videos)
-                return jnp.concatenate([jnp.concatenate(list(one), axis=1) for one in chunks])
-
+            images, maps, advance = request.images, request.maps, self._steps.advance
             # The image's latents enter every step unchanged; those of maps only guide.
-            image, dtype = encode(request.images, "float32"), vae.compute_dtype.name
-            if request.known is None or request.maps is None:
-                return image, encode(request.maps, dtype)
-            factor = self._vae_config.temporal_factor
-            shape = self._vae_config.latent_shape(*request.maps.shape[1:4])
-            conditions = [
-                encode_known(vae, maps[::factor], known, shape, dtype, self._steps.advance)
-                for maps, known in zip(request.maps, request.known, strict=True)
-            ]
-            return image, jnp.stack(conditions)
+            dtype = vae.compute_dtype.name
+            return (
+                None if images is None else encode_videos(vae, images, "float32", advance),
+                None if maps is None else encode_maps(vae, maps, request.known, dtype, advance),
+            )
 
     def _denoise(
         self, request: Request, conditions: Conditions, on_preview: OnPreview | None
