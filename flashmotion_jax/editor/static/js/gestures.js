@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { refuseCamera } from "./commands.js";
 import { attempt, say } from "./dom.js";
-import { handleAt, isInside, markAt, objectsAt, resizedBox, visibleBox } from "./geometry.js";
+import { POINT_RADIUS, handleAt, isInside, markAt, objectsAt, resizedBox, visibleBox } from "./geometry.js";
 import { smallPng } from "./images.js";
 import { boxOf, resized } from "./masks.js";
 import { cameraAt, isPoint, outOfCamera, shifted } from "./motion.js";
@@ -128,12 +128,23 @@ function bandDrag(stage, start, onBox, onClick = () => say("Drag to draw a box."
   };
 }
 
-/** Adds a point and drags it to its place. */
-function pointDrag(stage, point) {
-  const [x, y] = stage.place().toCanvas(point);
-  drawBox(stage, [x, y, x, y]);
-  const object = findTrack(stage.store.project, stage.store.view.selected);
-  return object && boxDrag(stage, object, point, null);
+/** Adds a point where the pointer is released; until then, a ring follows it. */
+function pointDrag(stage, start) {
+  let last = start;
+  const ring = (point) => stage.setExtra({ brush: point && { point, radius: POINT_RADIUS } });
+  ring(start);
+  return {
+    move(point) {
+      last = point;
+      ring(point);
+    },
+    end() {
+      ring(null);
+      const [x, y] = stage.place().toCanvas(last);
+      drawBox(stage, [x, y, x, y]);
+    },
+    cancel: () => ring(null),
+  };
 }
 
 /** Adds an object with a box, or a point, on the current frame. */
