@@ -2,7 +2,7 @@
 
     flashmotion cache --config configs/cache_magicdata.py            # masks and boxes
     flashmotion cache --config configs/cache_magicdata.py:points     # points, 0.9 TB
-    flashmotion cache --config configs/cache_magicdata.py:frames     # for SparseCtrl, 2.3 TB
+    flashmotion cache --config configs/cache_magicdata.py:frames     # for sparse adapters, 2.3 TB
     flashmotion cache --config configs/cache_magicdata.py --part 2/8   # on machine 2 of 8
 
 Needs `checkpoints/wan22` (`flashmotion convert import ...`) and MagicData's folders in

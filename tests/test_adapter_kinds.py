@@ -169,6 +169,6 @@ def test_few_files_name_the_kinds():
         for file in (ROOT / folder).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     ]
-    pattern = re.compile(rb"resnet|controlnet|ResNet|ControlNet")
+    pattern = re.compile(rb"resnet|controlnet|sparsectrl|ResNet|ControlNet|SparseCtrl")
     naming = [str(file.relative_to(ROOT)) for file in files if pattern.search(file.read_bytes())]
     assert len(naming) <= 12, naming

@@ -2,7 +2,7 @@
 
     flashmotion cache --config configs/sprites/cache.py              # masks and boxes
     flashmotion cache --config configs/sprites/cache.py:points       # points
-    flashmotion cache --config configs/sprites/cache.py:frames       # for SparseCtrl
+    flashmotion cache --config configs/sprites/cache.py:frames       # for sparse adapters
 
 Hardware: two CPU cores.
 Expect: 40,000 videos, none rejected.

@@ -143,12 +143,7 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         DEFAULT_ADAPTER,
         f"trajectory adapter of the checkpoint (default: {DEFAULT_ADAPTER})",
     )
-    add(
-        "--known-frames",
-        type=options.frames,
-        metavar="N,N,...|all",
-        help="frames on which --adapter sparsectrl knows the trajectory (default: its keyframes)",
-    )
+    options.add_known_frames(parser)
     add("--seed", type=int, default=0, metavar="N", help="video i has seed N + i (default: 0)")
     add(
         "--num-frames",

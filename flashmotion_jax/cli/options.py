@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-from flashmotion_jax.config import ADAPTERS, Decoder, Weights
+from flashmotion_jax.config import ADAPTERS, Decoder, Weights, sparse_adapters
 from flashmotion_jax.runtime.errors import UserError
 
 DTYPES = ("bfloat16", "float32")
@@ -77,6 +77,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_adapter(parser: argparse.ArgumentParser, default: str | None, text: str) -> None:
     """Adds `--adapter`."""
     parser.add_argument("--adapter", choices=(*ADAPTERS, "none"), default=default, help=text)
+
+
+def add_known_frames(parser: argparse.ArgumentParser) -> None:
+    """Adds `--known-frames`."""
+    parser.add_argument(
+        "--known-frames",
+        type=frames,
+        metavar="N,N,...|all",
+        help=f"frames on which --adapter {' or '.join(sparse_adapters())} knows the trajectory "
+        "(default: its keyframes)",
+    )
 
 
 def add_size(parser: argparse.ArgumentParser, sides: str, frames: str) -> None:

@@ -91,12 +91,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         choices=get_args(MapKind),
         help="how to draw a trajectory (default: as in training of the model)",
     )
-    add(
-        "--known-frames",
-        type=options.frames,
-        metavar="N,N,...|all",
-        help="frames on which --adapter sparsectrl knows the trajectory (default: its keyframes)",
-    )
+    options.add_known_frames(parser)
     add(
         "--out",
         default="video.mp4",

@@ -10,6 +10,7 @@ from flashmotion_jax.config.adapters import (
     LoRAConfig,
     adapter_kind,
     adapter_name,
+    sparse_adapters,
 )
 from flashmotion_jax.config.differences import differences
 from flashmotion_jax.config.files import load_config
@@ -108,6 +109,7 @@ __all__ = [
     "differences",
     "from_dict",
     "load_config",
+    "sparse_adapters",
     "to_dict",
     "with_overrides",
 ]

@@ -223,6 +223,11 @@ def adapter_kind(name: str) -> AdapterKind:
     return ADAPTERS[name]
 
 
+def sparse_adapters() -> tuple[str, ...]:
+    """Returns the names of the kinds that are given the trajectory on some frames."""
+    return tuple(name for name, kind in ADAPTERS.items() if kind.config().known_frames)
+
+
 def require_lora(lora: LoRAConfig, name: str) -> None:
     """Checks that adapters of a kind can be trained as LoRAs, if that is asked for.
 

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from flashmotion_jax.config import CachedMapKind, KnownFrames
 from flashmotion_jax.data.latent_cache import LatentCache, pad_text
 from flashmotion_jax.data.records import Record, map_name
-from flashmotion_jax.models.adapters.sparsectrl import sparse_condition
+from flashmotion_jax.models.adapters.condition import sparse_condition
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.sharding import BATCH
 

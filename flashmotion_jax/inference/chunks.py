@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashmotion_jax.media.images import to_float, to_uint8
-from flashmotion_jax.models.adapters.sparsectrl import sparse_condition
+from flashmotion_jax.models.adapters.condition import sparse_condition
 from flashmotion_jax.models.streaming import Past
 from flashmotion_jax.models.tiny_vae import TinyVAE
 from flashmotion_jax.models.vae import VAE

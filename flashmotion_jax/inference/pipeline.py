@@ -113,8 +113,7 @@ class Pipeline:
     ):
         self.sampling = sampling
         self.stage_times: list[StageTime] = []
-        self._vae_config = vae_config
-        self._takes_known_frames = takes_known_frames
+        self._vae_config, self._takes_known_frames = vae_config, takes_known_frames
         self._grid = Grid.of(dit_config, vae_config)
         self._mesh = sharding.make_mesh(context=devices)
         self._models = ModelStore(components, self._mesh, keep_loaded, dit_config)

@@ -10,7 +10,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-from flashmotion_jax.config import ADAPTERS, Decoder, Grid, MapKind, Resize, SamplingConfig
+from flashmotion_jax.config import (
+    ADAPTERS,
+    Decoder,
+    Grid,
+    MapKind,
+    Resize,
+    SamplingConfig,
+    sparse_adapters,
+)
 from flashmotion_jax.inference.known_frames import FrameChoice, drawn_throughout, know_some_frames
 from flashmotion_jax.media.geometry import fit_frames, video_size
 from flashmotion_jax.media.images import read_image
@@ -110,7 +118,7 @@ def make_request(
     if known_frames is not None and not (has_adapter and takes_known_frames):
         raise UserError(
             f"known_frames={known_frames!r:.60} without a trajectory, or with an adapter that is "
-            "given all of it; use adapter='sparsectrl' and a trajectory, or omit it"
+            f"given all of it; use {' or '.join(sparse_adapters())} and a trajectory, or omit it"
         )
     sampling = _override(sampling, num_inference_steps, guidance_scale)
     images = [_read(item) for item in _one_each("image", image, len(prompts))]

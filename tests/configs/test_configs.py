@@ -27,7 +27,7 @@ ADAPTED = ["stage1_mask.py", "stage1_box.py", "stage1_points.py", "stage3.py"]
 #: One of each kind of update; the others differ in values alone.
 TRACED = [
     "stage1_box.py:controlnet",
-    "stage1_sparsectrl.py:box",
+    "stage1_box.py:sparsectrl",
     "stage2.py",
     "stage3.py:resnet",
     "stage3.py:sparsectrl",
@@ -64,7 +64,7 @@ def test_runs_read_the_cache_that_has_their_maps():
         ("stage1_mask.py", ""),
         ("stage1_points.py:controlnet", "points"),
         ("stage1_mask.py:sparsectrl", "frames"),
-        ("stage1_sparsectrl.py:box", "frames"),
+        ("stage1_box.py:sparsectrl", "frames"),
         ("stage3.py:sparsectrl", "frames"),
     ):
         run = load_config(f"{FOLDER}/{name}", TrainConfig)
@@ -141,7 +141,9 @@ def test_an_ablation_changes_one_thing(name, changes, adapter):
     assert ablation == with_overrides(base, [*assignments, workdir])
 
 
-@pytest.mark.parametrize("name", [*RUNS, *(f"{name}:controlnet" for name in ADAPTED)])
+@pytest.mark.parametrize(
+    "name", [*RUNS, *(f"{name}:{kind}" for name in ADAPTED for kind in ADAPTERS)]
+)
 def test_trained_models_have_the_sizes_of_the_paper(world, name):
     stage = build_stage(load(name, world))
     sizes = {

@@ -131,7 +131,7 @@ def test_windows_that_do_not_fit_are_refused(change):
 def test_points_and_sparsectrl_continue_from_what_says_more():
     points = train_config("stage1_points.py:controlnet")
     assert points.stage.start_from == f"{train_config('stage1_box.py:controlnet').workdir}/model"
-    masks, boxes = (train_config(f"stage1_sparsectrl.py:{kind}") for kind in ("mask", "box"))
+    masks, boxes = (train_config(f"stage1_{kind}.py:sparsectrl") for kind in ("mask", "box"))
     assert boxes.stage.start_from == f"{masks.workdir}/model"
     assert train_config("stage3.py:sparsectrl").stage.slow_adapter == f"{boxes.workdir}/model"
     for maps, run in (("points", points), ("frames", boxes)):

@@ -11,7 +11,8 @@ from flax import nnx
 from flashmotion_jax.config.adapters import SparseCtrlConfig
 from flashmotion_jax.converters import dit as names
 from flashmotion_jax.converters.mapping import Row
-from flashmotion_jax.models.adapters.sparsectrl import SparseCtrl, sparse_condition
+from flashmotion_jax.models.adapters.condition import sparse_condition
+from flashmotion_jax.models.adapters.sparsectrl import SparseCtrl
 from helpers import tiny
 from helpers.parity import channels_first, channels_last, state_dict
 

@@ -46,7 +46,7 @@ class Adapter(Protocol):
 def takes_known_frames(adapter: Any) -> bool:
     """Whether an adapter, or a class of them, is given a trajectory on some frames.
 
-    `prepare` of such an adapter takes the result of `sparsectrl.sparse_condition`.
+    `prepare` of such an adapter takes the result of `condition.sparse_condition`.
     """
     return getattr(adapter, "takes_known_frames", False)
 

@@ -12,22 +12,17 @@ Source: Guo et al., SparseCtrl, arXiv:2311.16933, section 3.2; `set_noisy_sample
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from flashmotion_jax.config.models import DiTConfig
 from flashmotion_jax.models.adapters.controlnet import ControlNet
-
-Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
 class SparseCtrl(ControlNet):
     """A ControlNet on a condition and the mask of the frames on which it is known.
 
-    `prepare` takes the result of `sparse_condition` in place of a trajectory's latents.
+    `prepare` takes the result of `condition.sparse_condition` in place of a trajectory's latents.
     """
 
     takes_known_frames = True
@@ -47,21 +42,3 @@ class SparseCtrl(ControlNet):
         """Returns zeros: training starts from a condition that is not seen."""
         del dit_config
         return jnp.zeros_like(self.patch_embedding.kernel[...], kernel.dtype)
-
-
-def sparse_condition(latents: Array, known: Array) -> Array:
-    """Hides what is not known, and appends the mask of what is.
-
-    Args:
-      latents: `[..., T, h, w, C]`, with the latents of a trajectory map on each known frame, which
-        is encoded alone: latents of a video would tell of the frames before it.
-      known: bool `[..., T]`.
-
-    Returns:
-      `[..., T, h, w, C + 1]`. Zeros are latents of some picture, too: only the mask, in the last
-      channel, tells them from unknown frames.
-    """
-    xp = latents.__array_namespace__()
-    known = known[..., None, None, None]
-    mask = xp.broadcast_to(known, (*latents.shape[:-1], 1)).astype(latents.dtype)
-    return xp.concatenate([xp.where(known, latents, xp.zeros_like(latents)), mask], axis=-1)
