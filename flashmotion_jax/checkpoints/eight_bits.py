@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from flashmotion_jax.checkpoints.arrays import read_array, require_finite_arrays
+from flashmotion_jax.config import ADAPTERS
 from flashmotion_jax.models.eight_bits import FORMATS, Format, format_of, quantize
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.runtime.errors import UserError
@@ -24,7 +25,11 @@ from flashmotion_jax.runtime.errors import UserError
 DTYPES = ("float32", "bfloat16")
 
 #: Components whose time and memory are those of large linear layers. Convolutions stay floats.
-KINDS = ("dit", "text_encoder", "adapters/controlnet")
+KINDS = (
+    "dit",
+    "text_encoder",
+    *(f"adapters/{name}" for name, kind in ADAPTERS.items() if kind.copies_dit),
+)
 
 #: Names of the floats that a layer has otherwise.
 _FLOATS = ("kernel", "embedding")

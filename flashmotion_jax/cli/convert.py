@@ -87,7 +87,7 @@ def _add_import(commands: Any, aliases: Sequence[str]) -> None:
         choices=get_args(Weights),
         default="bfloat16",
         help="dtype of matmul and convolution weights; int8 or fp8: large linear layers of DiT, "
-        "ControlNet and text encoder in 8 bits, all others in bfloat16 (default: bfloat16; float32 "
+        "its copies and text encoder in 8 bits, all others in bfloat16 (default: bfloat16; float32 "
         "for training)",
     )
     add("--overwrite", action="store_true", help="replace existing components")

@@ -122,7 +122,7 @@ def add_weights(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--weights",
         choices=get_args(Weights),
-        help="dtype of stored weights; int8 or fp8: large linear layers of DiT, ControlNet and "
+        help="dtype of stored weights; int8 or fp8: large linear layers of DiT, its copies and "
         f"text encoder, and their matmuls, in 8 bits; see docs/low_memory.md (default: {default})",
     )
 

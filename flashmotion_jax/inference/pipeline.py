@@ -146,7 +146,7 @@ class Pipeline:
           adapter: A name in `config.ADAPTERS`, or an adapter module. None or "none" generates
             videos without trajectories.
           dtype: Dtype of matmuls and convolutions; None is bfloat16, or float32 on a CPU.
-          weights: Dtype of their weights: "int8" or "fp8" for the linear layers of DiT, ControlNet
+          weights: Dtype of their weights: "int8" or "fp8" for the linear layers of DiT, its copies
             and text encoder, whose matmuls then are in 8 bits, "bfloat16" or "float32". None is 8
             bits if they are stored so, else `dtype`.
           keep_loaded: See the class.
