@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from flashmotion_jax.models import layers
+from flashmotion_jax.models.dit import DiT
 from flashmotion_jax.models.eight_bits import FORMATS, matmul, quantize, table_rows
+from flashmotion_jax.runtime import sharding
+from helpers import tiny
 
 TOKENS, IN, OUT = 7, 48, 32
 
@@ -133,3 +139,24 @@ def test_rows_of_a_table(name):
     assert table.weight.dtype.itemsize == 1
     np.testing.assert_array_equal(found[0, :2], expected[[0, 4]])
     assert np.isnan(found[0, 2]).all()
+
+
+def test_a_dit_in_8_bits_is_the_same_on_several_devices():
+    """Weights sharded over "fsdp", tokens over "context"; the output and its gradient."""
+    policy = layers.Policy(params="int8")
+    dit = jax.jit(lambda: DiT(tiny.DIT, policy=policy, rngs=nnx.Rngs(0)))()
+    inputs = tiny.dit_inputs(batch=4, frames=5, tokens=4)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=1)
+    def run(dit, latents, timesteps, text):
+        return jnp.mean(dit(latents, timesteps, text) ** 2)
+
+    expected = run(dit, *inputs)
+    mesh = sharding.make_mesh(fsdp=2, context=2)
+    with jax.set_mesh(mesh):
+        places = NamedSharding(mesh, sharding.BATCH)
+        found = run(sharding.place(dit, mesh), *jax.device_put(inputs, places))
+    for one, other in zip(found, expected, strict=True):
+        # Another order of sums moves a few values to the neighboring integer.
+        assert np.linalg.norm(one - other) <= 1e-2 * np.linalg.norm(other)
