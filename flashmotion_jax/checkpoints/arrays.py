@@ -199,9 +199,12 @@ def read_array(folder: Path, name: str) -> np.ndarray:
     )
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(folder.absolute(), args=args)[name]
+            array = checkpointer.restore(folder.absolute(), args=args)[name]
     except Exception as error:
         raise _damaged(folder, error) from error
+    if not isinstance(array, np.ndarray):  # Orbax returns the placeholder for a name it lacks
+        raise UserError(f"{folder} holds no array {name}; copy or convert it again")
+    return array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,9 +301,15 @@ def _require_same(found: Any, expected: Any, what: str) -> None:
     missing, unknown = sorted(expected - found), sorted(found - expected)
     if missing or unknown:
         raise UserError(
-            f"{what} do not fit the configuration: missing {', '.join(missing) or 'none'}; "
-            f"unknown {', '.join(unknown) or 'none'}"
+            f"{what} do not fit the configuration: missing {_first(missing)}; "
+            f"unknown {_first(unknown)}"
         )
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    """Returns the first of several names, and how many follow."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return (", ".join(names[:count]) or "none") + more
 
 
 def _require_shape(found: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:

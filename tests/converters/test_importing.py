@@ -9,6 +9,7 @@ import pytest
 
 from examples import small_checkpoint
 from flashmotion_jax.checkpoints import components
+from flashmotion_jax.checkpoints.models import load_models
 from flashmotion_jax.cli.convert import main
 from flashmotion_jax.config import ModelsConfig, SamplingConfig
 from flashmotion_jax.converters.importing import convert_file
@@ -49,7 +50,7 @@ def edit_tensors(file, write_safetensors, change):
 
 def test_original_folder(original, converted, capsys):
     assert names_in(converted) == ALL
-    models = components.load_models(converted, "float32")
+    models = load_models(converted, "float32")
     assert models.config == ModelsConfig(
         dit=small_checkpoint.DIT,
         vae=small_checkpoint.VAE,

@@ -83,7 +83,7 @@ def test_verify(tmp_path, capsys):
         [],
         ["wan22", "a"],
         ["wan22", "a", "b", "--only", "dit,unet"],
-        ["wan22", "a", "b", "--dtype", "int8"],
+        ["wan22", "a", "b", "--dtype", "int4"],
         ["export", "a", "b"],
         ["export", "a", "b", "--layout", "original", "--adapter", "resnet"],
         ["flashmotion", "a", "b", "--weights", "critic"],

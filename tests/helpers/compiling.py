@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from importlib import metadata
 
-#: XLA's flags: LLVM optimizes nothing, and fusions are written without MLIR, which takes 60 % of
-#: the time of the first. XLA refuses flags that it does not know; this one is known in 0.10.
+#: XLA's flags: LLVM does not optimize, and a program's code is in one piece, since other tests
+#: keep the other cores busy. XLA refuses flags that it does not know; the last is of 0.10.
 FLAGS = "--xla_backend_optimization_level=0"
 if metadata.version("jaxlib").startswith("0.10."):
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+    FLAGS += ""
 
 
 def keep_programs(folder):

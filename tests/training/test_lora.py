@@ -151,7 +151,7 @@ def _velocity(dit, controlnet):
 
 def test_the_export_is_the_lora_and_the_adapter_that_it_makes(prepared, trained):
     assert dict(verify_components(trained.model)) == dict.fromkeys(
-        ["dit", "vae", "text_encoder", KIND, LORA_KIND, "tokenizer"]
+        ["dit", "vae", "tiny_vae", "text_encoder", KIND, LORA_KIND, "tokenizer"]
     )
     base, lora, merged = (arrays_of(trained.model, kind) for kind in ("dit", LORA_KIND, KIND))
     config = components.read_component(trained.model, LORA_KIND).config

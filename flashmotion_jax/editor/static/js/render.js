@@ -189,7 +189,8 @@ function carriedBack(length, first0, first1, now0, now1, offset, resized, source
   const scale = (first1 - first0) / extent;
   const shift = first0 - now0 * scale;
   return Int32Array.from({ length }, (_, i) => {
-    const index = Math.floor((((i + 0.5) * scale + shift + offset) / resized) * sourceLength);
+    // A position between two pixels belongs to the second, also if it was rounded down.
+    const index = Math.floor((((i + 0.5) * scale + shift + offset) / resized) * sourceLength + 1e-6);
     return index >= 0 && index < sourceLength ? index : -1;
   });
 }
