@@ -21,8 +21,8 @@ from helpers import small_cache
 
 
 def equal(a, b):
-    return all(
-        np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True)
+    return (a.id, a.caption, a.arrays.keys()) == (b.id, b.caption, b.arrays.keys()) and all(
+        np.array_equal(array, b.arrays[name]) for name, array in a.arrays.items()
     )
 
 
