@@ -80,7 +80,7 @@ export class Exchange {
     const written = this.formats.filter((one) => one.writes);
     const format = select("export-format", written.map((one) => [one.name, one.title]));
     format.value = "trajectory";
-    const kind = select("export-kind", [["", "as previewed"], ...KIND_OPTIONS]);
+    const kind = select("export-kind", [["", "as previewed"], ...Object.entries(KINDS)]);
     const done = this.jobs.jobs.filter((job) => job.state === "done");
     const job = select("export-job", [["", "none"], ...done.map((one) => [one.id, `${one.name || one.id}, seed ${one.settings.seed}`])]);
     const [kindField, jobField] = [field("Maps show", kind), field("Video to include", job)];
