@@ -136,7 +136,9 @@ def open_array(path: Path) -> np.ndarray:
     ) as error:  # a damaged header is parsed as Python
         if is_transient(error):
             raise
-        raise UserError(f"{path} is not a readable array ({error}): give a whole file") from error
+        # NumPy quotes a damaged header as a whole.
+        reason = f"{str(error)[:100]} ..." if len(str(error)) > 100 else error
+        raise UserError(f"{path} is not a readable array ({reason}): give a whole file") from error
 
 
 def write_video(

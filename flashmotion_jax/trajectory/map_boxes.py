@@ -18,6 +18,9 @@ class _Axis:
     """What is seen of an object along x or y: an interval for each frame, in pixels.
 
     Attributes:
+      length: Of the image.
+      hidden: For each frame that shows only one stroke of an outline, where its opposite edge may
+        be: see `_hidden_lines`.
       low_F: First edge of what is seen; NaN where nothing is.
       high_F: Second edge.
       low_slack_F: How far the object may reach beyond `low_F`: 0 where its edge is seen, infinity
@@ -27,6 +30,8 @@ class _Axis:
         its second edge; else NaN.
     """
 
+    length: int
+    hidden: dict[int, np.ndarray]
     low_F: np.ndarray
     high_F: np.ndarray
     low_slack_F: np.ndarray
@@ -61,14 +66,15 @@ def boxes_of_label(
     """
     height, width = labels[0].shape
     seen = np.full((2, len(labels), 5), np.nan)
+    hidden: tuple[dict[int, np.ndarray], ...] = ({}, {})
     for f, labels_HW in enumerate(labels):
         box = bounding_box(labels_HW == label)
         if box is not None:
             over = labels_HW > 0 if radius_F[f] < 0 else np.isin(labels_HW, covering)
             own, turned = labels_HW == label, (box[1], box[0], box[3], box[2])
-            seen[0, f] = _seen_interval(own, over, box, int(radius_F[f]))
-            seen[1, f] = _seen_interval(own.T, over.T, turned, int(radius_F[f]))
-    axes = [_Axis(*seen[k].T) for k in range(2)]
+            for k, view in enumerate([(own, over, box), (own.T, over.T, turned)]):
+                seen[k, f], hidden[k][f] = _seen_interval(*view, int(radius_F[f]))
+    axes = [_Axis((width, height)[k], hidden[k], *seen[k].T) for k in range(2)]
     intervals = [_complete(axis, times_F) for axis in axes]
     boxes_F4 = np.stack([intervals[0][0], intervals[1][0], intervals[0][1], intervals[1][1]], 1)
     is_cut_F = np.isinf([[a.low_slack_F, a.high_slack_F] for a in axes]).reshape(4, -1).max(axis=0)
@@ -79,8 +85,9 @@ def boxes_of_label(
 
 def _seen_interval(
     own_HW: np.ndarray, over_HW: np.ndarray, box: tuple[int, int, int, int], radius: int
-) -> tuple[float, float, float, float, float]:
+) -> tuple[tuple[float, float, float, float, float], np.ndarray]:
     """The fields of an `_Axis`, along x, for one frame."""
+    lines = np.zeros(0, int)
     x0, y0, x1, y1 = box
     width = own_HW.shape[1]
     mirrored = own_HW[:, ::-1], over_HW[:, ::-1], (width - x1, y0, width - x0, y1)
@@ -90,37 +97,42 @@ def _seen_interval(
         # Nothing hides both sides of an object: it is in front.
         if all(0 < beyond < np.inf for beyond in slack):
             slack = [0.0, 0.0]
-        return x0, x1, slack[0], slack[1], np.nan
+        return (x0, x1, slack[0], slack[1], np.nan), lines
     if x1 - x0 <= 2 * radius + 1:
-        before, after = _hidden_reach(over_HW, box)
-        if before or after:
+        lines = _hidden_lines(over_HW, box)
+        if len(lines):
             center = (x0 + x1 - 1) / 2
-            return center, center, before, after, center
+            far = np.inf if y0 == 0 and y1 == own_HW.shape[0] else float(width)
+            before = max(center - lines[0], 0.0) if lines[0] >= 0 else far
+            after = max(lines[-1] - center, 0.0) if lines[-1] < width else far
+            return (center, center, before, after, center), lines
     hidden = [0, 0]
     for k, (own, over, seen) in enumerate(sides):
         columns = _hidden_columns(own, over, seen, radius) if slack[k] > 0 else None
         if columns is not None:
             slack[k], hidden[k] = 0.0, columns
     low, high = x0 + radius - hidden[0], x1 - 1 - radius + hidden[1]
-    return min(low, high), max(low, high), slack[0], slack[1], np.nan
+    return (min(low, high), max(low, high), slack[0], slack[1], np.nan), lines
 
 
-def _hidden_reach(over_HW: np.ndarray, box: tuple[int, int, int, int]) -> tuple[float, float]:
-    """How far an outline of which only a stroke along y is seen may go on before and after it.
+def _hidden_lines(over_HW: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Where an outline of which only a stroke along y is seen may have its opposite edge.
 
-    The strokes that begin at its ends are then outside the image, or under other objects.
+    That edge, and those that join it with the ends of the stroke, are then outside the image, or
+    under other objects.
+
+    Returns:
+      Columns in increasing order; -1 and the width for all outside the image.
     """
     x0, y0, x1, y1 = box
     height, width = over_HW.shape
     ends = [over_HW[y - 1 : y + 1].any(axis=0) for y in (y0, y1) if 0 < y < height]
-    if not ends:
-        return np.inf, np.inf
-    seen = np.flatnonzero(~np.logical_and.reduce(ends))
-    seen_before, seen_after = seen[seen < x0], seen[seen >= x1]
-    return (
-        float(x0 - 1 - seen_before[-1] if len(seen_before) else width),
-        float(seen_after[0] - x1 if len(seen_after) else width),
-    )
+    is_seen = ~np.logical_and.reduce(ends) if ends else np.zeros(width, bool)
+    seen = np.flatnonzero(is_seen)
+    start, stop = np.append(-2, seen[seen < x0])[-1] + 1, np.append(seen[seen >= x1], width + 1)[0]
+    is_hidden = np.pad(over_HW[y0:y1].mean(axis=0) > 0.9, 1, constant_values=True)
+    lines = np.flatnonzero(is_hidden) - 1
+    return lines[(lines >= start) & (lines < stop) & ((lines < x0) | (lines >= x1))]
 
 
 def _hidden_columns(
@@ -182,16 +194,16 @@ def _complete(axis: _Axis, times_F: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     # The edge that is seen decides; where none is, the center on the frames around.
     low_F = np.where(knows_low, low_F, np.where(knows_high, high_F, center_F + size_F / 2) - size_F)
     high_F = np.where(knows_high, high_F, low_F + size_F)
-    # A stroke is the edge behind which the rest has room, else the one that is nearer.
-    has_room = np.stack([axis.high_slack_F, axis.low_slack_F]) >= size_F - 1
-    is_stroke = ~np.isnan(axis.stroke_F) & has_room.any(axis=0)
-    shift_low, shift_high = axis.stroke_F - low_F, axis.stroke_F - high_F
-    is_low = np.where(
-        has_room[0] == has_room[1], np.abs(shift_low) < np.abs(shift_high), has_room[0]
-    )
-    shift = np.where(is_low, shift_low, shift_high)[is_stroke]
-    low_F[is_stroke] += shift
-    high_F[is_stroke] += shift
+    is_stroke = ~np.isnan(axis.stroke_F)
+    for f in np.flatnonzero(is_stroke).tolist():
+        stroke, size = axis.stroke_F[f], size_F[f]
+        # It is the edge whose opposite one may be hidden, else the one that is nearer.
+        opposite = np.clip([stroke + size, stroke - size], -1, axis.length)
+        apart = np.abs(axis.hidden[f][:, None] - opposite).min(axis=0)
+        is_low, is_high = apart <= 2 + size / 8
+        if is_low == is_high:
+            is_low = abs(stroke - low_F[f]) < abs(stroke - high_F[f])
+        low_F[f], high_F[f] = (stroke, stroke + size) if is_low else (stroke - size, stroke)
     others = ~is_stroke
     slack = (axis.low_slack_F, axis.high_slack_F)
     low_F[others] = np.clip(low_F, axis.low_F - slack[0], axis.low_F)[others]

@@ -152,6 +152,15 @@ def test_folder_of_two_sizes_is_refused(tmp_path):
         videos.read_video(tmp_path)
 
 
+def test_a_damaged_header_of_an_npy_is_not_quoted_as_a_whole(tmp_path):
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2, 2, 3)" + b"\xff" * 5000
+    size = len(header).to_bytes(2, "little")
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + size + header + bytes(12))
+    with pytest.raises(ValueError, match="not a readable array") as raised:
+        videos.read_video(tmp_path / "a.npy")
+    assert len(str(raised.value)) < 200 + len(str(tmp_path))
+
+
 def test_npy_of_python_objects_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="not a readable array"):

@@ -140,6 +140,22 @@ def test_an_outline_of_which_one_edge_is_seen_keeps_its_size(tmp_path: Path, edg
     np.testing.assert_allclose(pixels(imported, 0), pixels(original, 0), atol=1)
 
 
+@pytest.mark.parametrize("below", [30, 63])
+def test_an_outline_that_left_but_for_one_edge_is_not_turned_around(tmp_path: Path, below: int):
+    """Another outline hides its sides above the edge and below it, but no edge at its size."""
+    size = np.array([164, 152, 164, 152])
+    first, last = np.array([20, 60, 90, 72]) / size, np.array([20, -6, 90, 6]) / size
+    other = Keyframe(2, tuple(np.array([20, -below, 90, below]) / size), "hold")
+    objects = (
+        TrackedObject(1, (Keyframe(0, tuple(first), "hold"), Keyframe(2, tuple(last)))),
+        TrackedObject(2, (Keyframe(0, (0.1, 0.8, 0.2, 0.9), "hold"), other)),
+    )
+    original = Trajectory(Canvas(164, 152), 4, 8.0, objects)
+    write_magicmotion(original, tmp_path / "maps")
+    imported = read_magicmotion(tmp_path / "maps")
+    np.testing.assert_allclose(pixels(imported, 0), pixels(original, 0), atol=1)
+
+
 def test_an_object_of_which_little_is_seen_on_frame_0_keeps_its_color(tmp_path: Path):
     """Two columns are too narrow to be flat, and the other color is near."""
     sliver = Keyframe(0, (0.1, 0.1, 0.5, 0.5)), Keyframe(3, (0.4, 0.5, 0.8, 0.9))
