@@ -21,7 +21,12 @@ from jax.lax import broadcast_to_rank
 
 from flashmotion_jax.models import layers
 from flashmotion_jax.models.attention import attention
-from flashmotion_jax.models.convolution import convolve, double_and_convolve
+from flashmotion_jax.models.convolution import (
+    convolve,
+    double_and_convolve,
+    has_few_pixels,
+    multiply_windows,
+)
 from flashmotion_jax.models.layers import Policy
 from flashmotion_jax.models.space_to_depth import average_down, duplicate_up
 from flashmotion_jax.models.streaming import Stream
@@ -33,8 +38,9 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
     """Convolution with a kernel `[kt, kh, kw, C_in, C_out]`, "VALID" in time, "SAME" in space.
 
     Except on TPUs, it is a 2-D convolution of each frame and its past, concatenated along channels.
-    On CPUs XLA runs that faster than a 3-D convolution, or one per time step of the kernel; on GPUs
-    it uses the channels-last layout of the tensor cores for 2-D convolutions only.
+    On CPUs XLA runs that faster than a 3-D convolution, or one per time step of the kernel, if it
+    is not of a few pixels; on GPUs it uses the channels-last layout of the tensor cores for 2-D
+    convolutions only.
     """
     if backend() == "tpu":
         return jax.lax.conv_general_dilated(
@@ -44,15 +50,17 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
             ((0, 0), *((size // 2, size // 2) for size in kernel.shape[1:3])),
             dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
         )
+    # The CPU would accumulate in bfloat16; cuDNN accumulates in float32 but cannot return it.
+    sum_dtype = jnp.float32 if backend() == "cpu" else None
+    if time_stride == 1 and has_few_pixels(x_BTHWC[:, kernel.shape[0] - 1 :]):
+        sides = tuple((size // 2, size // 2) for size in kernel.shape[1:3])
+        return multiply_windows(x_BTHWC, kernel, sides, sum_dtype).astype(x_BTHWC.dtype)
     time_size = kernel.shape[0]
     num_frames = (x_BTHWC.shape[1] - time_size) // time_stride + 1
     span = (num_frames - 1) * time_stride + 1
     taps = [x_BTHWC[:, i : i + span : time_stride] for i in range(time_size)]
     # Channels of the concatenated frames are in the order (time, channel), as in the kernel.
     flat_kernel = rearrange(kernel, "t h w i o -> h w (t i) o")
-
-    # The CPU would accumulate in bfloat16; cuDNN accumulates in float32 but cannot return it.
-    sum_dtype = jnp.float32 if backend() == "cpu" else None
 
     def convolve_frames(x_NHWC: jax.Array) -> jax.Array:
         return convolve(x_NHWC, flat_kernel, (1, 1), "SAME", preferred_element_type=sum_dtype)

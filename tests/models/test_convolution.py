@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashmotion_jax.models.convolution import convolve, double_and_convolve
+from flashmotion_jax.models import convolution as module
+from flashmotion_jax.models.convolution import convolve, double_and_convolve, multiply_windows
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -25,6 +26,14 @@ def values_and_gradients(convolution, kernel_shape, strides, padding):
     return [np.asarray(array) for array in (out, *gradients)]
 
 
+@pytest.fixture(params=["few pixels", "many pixels"])
+def _pixels(request, monkeypatch):
+    """Small images as they are, and as if they were large."""
+    if request.param == "many pixels":
+        monkeypatch.setattr(module, "FEW_PIXELS", 0)
+
+
+@pytest.mark.usefixtures("_pixels")
 @pytest.mark.parametrize(
     ("kernel_shape", "strides", "padding"),
     [
@@ -46,6 +55,20 @@ def test_values_and_gradients_are_those_of_xla(kernel_shape, strides, padding):
         np.testing.assert_allclose(own, other, atol=2e-5, rtol=1e-5)
 
 
+def test_windows_of_videos_are_a_convolution_in_three_dimensions():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 4, 5, 6, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 2, 3, 4)), jnp.float32)
+    sides = ((1, 1), (0, 1))
+    numbers = ("NDHWC", "DHWIO", "NDHWC")
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1, 1), ((0, 0), *sides), dimension_numbers=numbers
+    )
+    out = multiply_windows(x, kernel, sides)
+    np.testing.assert_allclose(out, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("_pixels")
 def test_gradients_stay_in_the_dtype_of_what_they_are_of():
     x = jnp.ones((1, 4, 4, 2), jnp.bfloat16)
     kernel = jnp.ones((3, 3, 2, 2), jnp.bfloat16)
