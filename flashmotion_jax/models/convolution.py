@@ -12,7 +12,6 @@ There a convolution is one matmul of the windows of the images (im2col) and the 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from typing import Any
 
@@ -29,6 +28,8 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 #: Pixels of all images up to which windows are multiplied on a CPU: 1.5 to 5 times as fast with 512
 #: to 1,024 channels, and 1.3 times slower from 1,024 pixels on (`tools/measure_convolution.py`).
 FEW_PIXELS = 256
+#: Weights from which a kernel takes long to reorder. With fewer, windows only compile more slowly.
+LARGE_KERNEL = 2**20
 
 
 def convolve(
@@ -63,7 +64,7 @@ def convolve(
         sizes = x_NHWC.shape[1:3], kernel.shape[:2], tuple(window_strides)
         padding = jax.lax.padtype_to_pads(*sizes, padding)
     (top, bottom), (left, right) = padding
-    if tuple(window_strides) == (1, 1) and has_few_pixels(x_NHWC):
+    if tuple(window_strides) == (1, 1) and has_few_pixels(x_NHWC, kernel):
         sum_dtype = options.get("preferred_element_type")
         return multiply_windows(x_NHWC[:, None], kernel[None], padding, sum_dtype)[:, 0]
     return _convolve(
@@ -75,9 +76,10 @@ def convolve(
     )
 
 
-def has_few_pixels(x: jax.Array) -> bool:
+def has_few_pixels(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether images or videos `[..., H, W, C]` are best convolved by `multiply_windows`."""
-    return backend() == "cpu" and math.prod(x.shape[:-1]) <= FEW_PIXELS
+    is_small = math.prod(x.shape[:-1]) <= FEW_PIXELS and kernel.size >= LARGE_KERNEL
+    return backend() == "cpu" and is_small
 
 
 def multiply_windows(
@@ -95,17 +97,15 @@ def multiply_windows(
       `[B, T - kt + 1, H', W', C_out]`.
     """
     padded = jnp.pad(x_BTHWC, ((0, 0), (0, 0), *padding, (0, 0)))
-    sizes = kernel.shape[:3]
-    frames, height, width = (
-        length - size + 1 for length, size in zip(padded.shape[1:4], sizes, strict=True)
-    )
-    windows = [
-        padded[:, t : t + frames, i : i + height, j : j + width]
-        for t, i, j in itertools.product(*map(range, sizes))
-    ]
+    windows = padded
+    for axis in (3, 2, 1):  # one after another: 9 slices to compile instead of 27
+        size = kernel.shape[axis - 1]
+        count = windows.shape[axis] - size + 1
+        slices = [jax.lax.slice_in_dim(windows, i, i + count, axis=axis) for i in range(size)]
+        windows = jnp.concatenate(slices, axis=-1)
     return jnp.einsum(
         "bthwi,io->bthwo",
-        jnp.concatenate(windows, axis=-1),
+        windows,
         rearrange(kernel, "t h w i o -> (t h w i) o"),
         preferred_element_type=dtype,
     )

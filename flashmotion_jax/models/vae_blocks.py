@@ -52,8 +52,9 @@ def conv3d(x_BTHWC: jax.Array, kernel: jax.Array, time_stride: int = 1) -> jax.A
         )
     # The CPU would accumulate in bfloat16; cuDNN accumulates in float32 but cannot return it.
     sum_dtype = jnp.float32 if backend() == "cpu" else None
-    if time_stride == 1 and has_few_pixels(x_BTHWC[:, kernel.shape[0] - 1 :]):
-        sides = tuple((size // 2, size // 2) for size in kernel.shape[1:3])
+    if time_stride == 1 and has_few_pixels(x_BTHWC[:, kernel.shape[0] - 1 :], kernel):
+        rows, columns = kernel.shape[1] // 2, kernel.shape[2] // 2
+        sides = ((rows, rows), (columns, columns))
         return multiply_windows(x_BTHWC, kernel, sides, sum_dtype).astype(x_BTHWC.dtype)
     time_size = kernel.shape[0]
     num_frames = (x_BTHWC.shape[1] - time_size) // time_stride + 1

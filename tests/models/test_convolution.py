@@ -26,14 +26,14 @@ def values_and_gradients(convolution, kernel_shape, strides, padding):
     return [np.asarray(array) for array in (out, *gradients)]
 
 
-@pytest.fixture(params=["few pixels", "many pixels"])
-def _pixels(request, monkeypatch):
-    """Small images as they are, and as if they were large."""
-    if request.param == "many pixels":
-        monkeypatch.setattr(module, "FEW_PIXELS", 0)
+@pytest.fixture(params=["windows", "gradients"])
+def _spelling(request, monkeypatch):
+    """Small images and kernels as those that windows are made of, and as they are."""
+    if request.param == "windows":
+        monkeypatch.setattr(module, "LARGE_KERNEL", 0)
 
 
-@pytest.mark.usefixtures("_pixels")
+@pytest.mark.usefixtures("_spelling")
 @pytest.mark.parametrize(
     ("kernel_shape", "strides", "padding"),
     [
@@ -68,7 +68,7 @@ def test_windows_of_videos_are_a_convolution_in_three_dimensions():
     np.testing.assert_allclose(out, expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("_pixels")
+@pytest.mark.usefixtures("_spelling")
 def test_gradients_stay_in_the_dtype_of_what_they_are_of():
     x = jnp.ones((1, 4, 4, 2), jnp.bfloat16)
     kernel = jnp.ones((3, 3, 2, 2), jnp.bfloat16)
