@@ -69,7 +69,11 @@ def decode():
     latents = jnp.asarray(rng.standard_normal((1, 2, 4, 4, config.latent_channels), np.float32))
 
     def ours(few_pixels):
-        run = program(decode_chunk.function, donate_argnames=("past",))
+        # A function of its own: JAX shares traces between programs of one function.
+        def chunk(vae, latents, past):
+            return decode_chunk.function(vae, latents, past)
+
+        run = program(chunk, donate_argnames=("past",))
 
         def decode():
             convolution.FEW_PIXELS, past = few_pixels, None

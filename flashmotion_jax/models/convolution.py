@@ -26,7 +26,7 @@ from flashmotion_jax.runtime.sharding import is_mesh_hidden
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 #: Pixels of all images up to which windows are multiplied on a CPU: 1.5 to 5 times as fast with 512
-#: to 1,024 channels, and 1.3 times slower from 1,024 pixels on (`tools/measure_convolution.py`).
+#: to 1,024 channels, and 1.2 times slower at 1,024 pixels (docs/results.md).
 FEW_PIXELS = 256
 #: Weights from which a kernel takes long to reorder. With fewer, windows only compile more slowly.
 LARGE_KERNEL = 2**20
