@@ -33,6 +33,9 @@ CHUNK_BYTES = 64 * 2**20
 READ_BYTES = 2**30
 WRITE_BYTES = 2**26
 
+#: Bytes of arrays whose copies, in Orbax's garbage, are worth the time of a collection.
+GARBAGE_BYTES = 2**26
+
 Readers = Mapping[str, Callable[[], np.ndarray]]
 """Name -> function that returns the array, called just before it is written."""
 
@@ -146,7 +149,8 @@ def read_arrays(
                 arrays |= jax.block_until_ready(checkpointer.restore(folder.absolute(), args=args))
             except Exception as error:
                 raise _damaged(folder, error) from error
-            gc.collect()
+            if sum(sizes[name] for name in names) >= GARBAGE_BYTES:
+                gc.collect()
     require_finite_arrays(folder, arrays)
     return arrays
 

@@ -57,6 +57,7 @@ def test_the_same_seed_gives_the_same_bits_another_does_not(pipe, image):
 
 
 @pytest.mark.parametrize("adapter", ["resnet", "controlnet"])
+@pytest.mark.usefixtures("fused_as_for_users")
 def test_the_trajectory_matters_and_scale_0_ignores_it(folder, image, adapter):
     pipe = Pipeline.from_pretrained(folder, adapter)
     left, right = (pipe(image, "a dog runs", trajectory(end)) for end in (0.1, 0.6))

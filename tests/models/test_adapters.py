@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,9 @@ from flashmotion_jax.models.adapters.controlnet import ControlNet
 from flashmotion_jax.models.adapters.resnet import ResNetAdapter
 from flashmotion_jax.models.adapters.sparsectrl import SparseCtrl
 from flashmotion_jax.models.dit import DiT, ResidualStream
-from helpers import tiny
+from helpers import compiling, tiny
+
+jit = functools.partial(jax.jit, compiler_options=compiling.FUSED_AS_FOR_USERS)
 
 KINDS = {
     "resnet": (ResNetAdapter, ResNetAdapterConfig(width=16)),
@@ -33,13 +37,13 @@ def make_adapter(kind, seed=1):
     return cls(config, tiny.DIT, rngs=nnx.Rngs(seed))
 
 
-@jax.jit
+@jit
 def with_adapter(dit, adapter, latents, timesteps, text, trajectory, scale):
     residuals = adapter(adapter.prepare(trajectory, text), latents, timesteps, scale)
     return dit(latents, timesteps, text, residuals)
 
 
-@jax.jit
+@jit
 def without_adapter(dit, latents, timesteps, text):
     return dit(latents, timesteps, text)
 
@@ -86,20 +90,24 @@ def test_residual_i_is_added_to_the_output_of_block_i(kind):
     dit, (latents, timesteps, text) = tiny.make_dit(), tiny.dit_inputs()
     adapter = tiny.perturbed(make_adapter(kind))
     trajectory = make_trajectory(kind, latents)
-    prepared = adapter.prepare(trajectory, text)
-    stream = adapter(prepared, latents, timesteps, jnp.float32(0.5))
-    context = dit.text_context(text)
-    embedding, modulation = dit.embed_timesteps(timesteps)
-    x, carry, rope = dit.embed_patches(latents), stream.carry, dit.rope(latents)
-    for i in range(tiny.DIT.num_layers):
-        block, keys_values, layer = jax.tree.map(
-            lambda leaf, i=i: leaf[i], (dit.blocks, tuple(context), stream.layers)
-        )
-        x = block(x, modulation, keys_values, rope)
-        carry, residual = stream.step(carry, layer)
-        x = x + residual
-    looped = dit.head(x, embedding)
-    scanned = with_adapter(dit, adapter, latents, timesteps, text, trajectory, jnp.float32(0.5))
+
+    @jax.jit
+    def loop(dit, adapter, latents, timesteps, text, trajectory, scale):
+        stream = adapter(adapter.prepare(trajectory, text), latents, timesteps, scale)
+        context = dit.text_context(text)
+        embedding, modulation = dit.embed_timesteps(timesteps)
+        x, carry, rope = dit.embed_patches(latents), stream.carry, dit.rope(latents)
+        for i in range(tiny.DIT.num_layers):
+            block, keys_values, layer = jax.tree.map(
+                lambda leaf, i=i: leaf[i], (dit.blocks, tuple(context), stream.layers)
+            )
+            x = block(x, modulation, keys_values, rope)
+            carry, residual = stream.step(carry, layer)
+            x = x + residual
+        return dit.head(x, embedding)
+
+    arguments = dit, adapter, latents, timesteps, text, trajectory, jnp.float32(0.5)
+    looped, scanned = loop(*arguments), with_adapter(*arguments)
     patches = jnp.reshape(looped, (2, 3, 2, 3, 2, 2, 48)).transpose(0, 1, 2, 4, 3, 5, 6)
     np.testing.assert_allclose(scanned, patches.reshape(scanned.shape), atol=2e-5)
 

@@ -31,7 +31,7 @@ def test_equals_dense_attention_in_any_chunks(monkeypatch, max_scores, chunk):
     assert choose_chunk(num_heads=3, num_queries=50, max_scores=max_scores // (2 * 33)) == chunk
     monkeypatch.setattr(module, "MAX_SCORES_CPU", max_scores)
     q, k, v = inputs()
-    np.testing.assert_allclose(attention(q, k, v), dense(q, k, v), atol=2e-6)
+    np.testing.assert_allclose(jax.jit(attention)(q, k, v), dense(q, k, v), atol=2e-6)
 
 
 @pytest.mark.parametrize("max_scores", [2**20, 2 * 33 * 50, 2 * 33 * 16])
@@ -41,7 +41,8 @@ def test_gradients_equal_those_of_jax(monkeypatch, max_scores, dtype, atol):
     arrays = [x.astype(dtype) for x in inputs()]
 
     def gradients(attend, arrays):
-        return jax.grad(lambda *x: jnp.sum(jnp.sin(attend(*x))), argnums=(0, 1, 2))(*arrays)
+        gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(attend(*x))), argnums=(0, 1, 2))
+        return jax.jit(gradient)(*arrays)
 
     exact = gradients(jax.nn.dot_product_attention, [x.astype("float32") for x in arrays])
     for found, expected in zip(gradients(attention, arrays), exact, strict=True):
@@ -54,7 +55,7 @@ def test_gradients_of_gradients_equal_those_of_jax():
         def penalty(q, k, v):
             return jnp.sum(jax.grad(lambda q: jnp.sum(jnp.sin(attend(q, k, v))))(q) ** 2)
 
-        return jax.grad(penalty, argnums=(0, 1, 2))(*inputs())
+        return jax.jit(jax.grad(penalty, argnums=(0, 1, 2)))(*inputs())
 
     for found, expected in zip(
         second(attention), second(jax.nn.dot_product_attention), strict=True
@@ -90,12 +91,13 @@ def test_the_kernel_for_tpus_equals_dense_attention_and_its_gradients(queries, k
     arrays = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
 
     def gradients(run):
-        return jax.grad(lambda *x: jnp.sum(jnp.sin(run(*x))), argnums=(0, 1, 2))(*arrays)
+        gradient = jax.grad(lambda *x: jnp.sum(jnp.sin(run(*x))), argnums=(0, 1, 2))
+        return jax.jit(gradient)(*arrays)
 
     def kernel(q, k, v):
         return splash_attention(q, k, v, interpret=True)
 
-    np.testing.assert_allclose(kernel(*arrays), dense(*arrays), atol=2e-6)
+    np.testing.assert_allclose(jax.jit(kernel)(*arrays), dense(*arrays), atol=2e-6)
     for found, expected in zip(gradients(kernel), gradients(attention), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-5)
 

@@ -34,23 +34,8 @@ forward = jax.jit(lambda dit, *inputs: dit(*inputs))
 
 def make_reference(dit):
     """diffusers' transformer with the same weights."""
-    diffusers = pytest.importorskip("diffusers")
-    config = dit.config
-    reference = diffusers.WanTransformer3DModel(
-        patch_size=(1, *config.patch_size),
-        num_attention_heads=config.num_heads,
-        attention_head_dim=config.head_dim,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        text_dim=config.text_dim,
-        freq_dim=config.freq_dim,
-        ffn_dim=config.ffn_dim,
-        num_layers=config.num_layers,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        eps=config.eps,
-    )
-    reference.load_state_dict(state_dict(dit, names.table(config, "diffusers")), strict=True)
+    reference = tiny.diffusers_dit(dit.config)
+    reference.load_state_dict(state_dict(dit, names.table(dit.config, "diffusers")), strict=True)
     return reference.eval()
 
 

@@ -43,22 +43,8 @@ def test_equals_sparse_control_of_diffusers(adapter):
     `conv_in(sample) + controlnet_cond_embedding(cat([condition, mask], dim=1))`.
     """
     torch = pytest.importorskip("torch")
-    diffusers = pytest.importorskip("diffusers")
     config = tiny.DIT
-    reference = diffusers.WanTransformer3DModel(
-        patch_size=(1, *config.patch_size),
-        num_attention_heads=config.num_heads,
-        attention_head_dim=config.head_dim,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        text_dim=config.text_dim,
-        freq_dim=config.freq_dim,
-        ffn_dim=config.ffn_dim,
-        num_layers=config.num_layers,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        eps=config.eps,
-    )
+    reference = tiny.diffusers_dit(config)
     rows = [*names.table(config, "diffusers"), Row("projections", "projections.{layer}")]
     tensors = state_dict(adapter, rows)
     copied = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ from flashmotion_jax.training.stage import ComponentRef, frozen_policy, trained_
 from flashmotion_jax.training.stages import build_stage
 from flashmotion_jax.training.train_state import to_arrays
 from flashmotion_jax.training.train_step import make_train_step
-from helpers import tiny
+from helpers import compiling, tiny
 
 DIT = DiTConfig(dim=48, num_heads=2, ffn_dim=32, num_layers=2, text_dim=32, text_len=4)
 OTHER_DIT = dataclasses.replace(DIT, ffn_dim=48)
@@ -301,12 +302,14 @@ def test_a_controlnet_starts_as_the_dit_and_changes_nothing(folders):
 
     inputs = tiny.dit_inputs(frames=2, width=4, tokens=DIT.text_len, config=DIT)
 
-    @jax.jit
+    jit = functools.partial(jax.jit, compiler_options=compiling.FUSED_AS_FOR_USERS)
+
+    @jit
     def velocity(dit, controlnet, latents, timesteps, text):
         prepared = controlnet.prepare(latents[::-1], text)
         return dit(latents, timesteps, text, controlnet(prepared, latents, timesteps, 1.0))
 
-    alone = jax.jit(lambda dit, *inputs: dit(*inputs))(dit, *inputs)
+    alone = jit(lambda dit, *inputs: dit(*inputs))(dit, *inputs)
     np.testing.assert_array_equal(velocity(dit, controlnet, *inputs), alone)
 
 
