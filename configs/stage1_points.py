@@ -3,8 +3,8 @@
     flashmotion cache --config configs/cache_magicdata.py:points
     flashmotion train --config configs/stage1_points.py[:ADAPTER]
 
-Hardware: as for boxes, whose result it starts from: from what says much to what says little, masks
-to boxes to points.
+Hardware: as for boxes, whose result it starts from. Conditions become sparser: masks, boxes,
+points.
 Expect: adapter/loss/diffusion jumps up at the change of maps, then falls slowly again. Not trained
 at full size yet; the number of steps is that of boxes.
 """

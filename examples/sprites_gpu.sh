@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The first half of the small model on one data-center GPU, within about eight minutes: autoencoder,
-# crisp decoder, cache, SlowGenerator, and SlowAdapter. The configurations are those of sprites.sh,
-# with larger batches of fewer steps. Run it again after an interruption: every step resumes.
+# crisp and tiny decoder, cache, SlowGenerator, and SlowAdapter. The configurations are those of
+# sprites.sh, with larger batches of fewer steps. Run it again after an interruption: every step
+# resumes.
 #
 #     pip install -e ".[train,gpu]"
 #     examples/sprites_gpu.sh          # writes sprites_gpu.tar.gz, below 64 MB
@@ -37,9 +38,10 @@ clips=40000
 train autoencoder.py 1500 64 --set stage.autoencoder=checkpoints/sprites   # 96,000 clips, 2.5 min
 train decoder.py 300 32                                                    # 9,600 clips, 1 min
 flashmotion cache --config configs/sprites/cache.py --set "num_clips=$clips"         # 40 s
+train tiny_decoder.py 600 32                                               # 19,200 clips, 30 s
 train slow_generator.py 4000 256 --set stage.optimizer.learning_rate=2e-3  # 1 million clips, 2.5 min
 train stage1_box.py:resnet 1500 64 --set "stage.start_from="               # 96,000 clips, 1 min
 
-# The last model holds all of it: decoder, SlowGenerator and SlowAdapter.
-tar -chzf sprites_gpu.tar.gz -C runs/sprites/stage1_box_resnet model
+# The last model has crisp decoder, SlowGenerator and SlowAdapter.
+tar -chzf sprites_gpu.tar.gz -C runs/sprites stage1_box_resnet/model tiny_decoder/model/tiny_vae
 ls -l sprites_gpu.tar.gz

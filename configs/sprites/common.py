@@ -31,6 +31,15 @@ POINT_SIGMA = 1 / 16
 TIMESTEPS = TimestepsConfig(shift=3.0)
 STUDENT = FewStepConfig(shift=3.0)
 
+#: Where runs on pixels get their clips, which are drawn when they are read.
+PIXELS: dict[str, Any] = {
+    "data": "sprites",
+    "num_clips": 200_000,
+    "num_frames": 17,
+    "height": 64,
+    "width": 64,
+}
+
 CACHE = "data/sprites-cache"
 AUTOENCODER = "runs/sprites/decoder/model"
 SLOW_GENERATOR = "runs/sprites/slow_generator/model"
@@ -62,12 +71,8 @@ def autoencoder(
     settings: dict[str, Any] = {"map_fraction": 0.2} | changes
     stage = AutoencoderConfig(
         autoencoder=start,
-        data="sprites",
-        num_clips=200_000,
-        num_frames=17,
-        height=64,
-        width=64,
         optimizer=optimizer,
+        **PIXELS,
         **settings,
     )
     return run(name, stage, steps, batch_size=batch_size, num_samples=2, save_every=50)

@@ -4,8 +4,8 @@
     flashmotion train --config configs/sprites/stage1_points.py[:ADAPTER]
 
 Hardware: two CPU cores, as for boxes.
-Expect: not trained yet. A point says nothing of a size, so that ATE should rise from masks to boxes
-to points, and stay far below that of no adapter.
+Expect: not trained yet. A point does not say how large an object is, so ATE should rise from masks
+to boxes to points, and stay far below that of no adapter.
 """
 
 from flashmotion_jax.config import DEFAULT_ADAPTER, TrainConfig

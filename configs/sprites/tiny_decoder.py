@@ -9,7 +9,7 @@ and 0.90 (`tools/measure_tiny_vae.py`); latent_error falls from 0.15 to 0.09.
 
 from flashmotion_jax.config import TinyAutoencoderConfig, TinyVAEConfig, TrainConfig
 
-from .common import AUTOENCODER, muon, run
+from .common import AUTOENCODER, PIXELS, muon, run
 from .model import CHANNELS
 
 STEPS = 600
@@ -29,11 +29,7 @@ def get_config() -> TrainConfig:
             patch_size=4,
             linear_code=True,
         ),
-        data="sprites",
-        num_clips=200_000,
-        num_frames=17,
-        height=64,
-        width=64,
+        **PIXELS,
         window_frames=17,
         map_fraction=0.2,
         # Without norms, a rate of 1e-2, as for the VAE, diverged after 90 steps.
