@@ -34,8 +34,8 @@ def load_merged(load: Callable[[], nnx.Module], loras: Sequence[Weighted]) -> nn
     """Loads a model and merges LoRAs into it, in their order.
 
     The sums are computed in float32 and rounded once, to the dtype of the weights; of weights in 8
-    bits, only the layers that change are rounded again. In addition to
-    the model, one of its parameters is in memory.
+    bits, only the layers that change are rounded again. In addition to the model, one of its
+    parameters is in memory.
 
     Args:
       load: Makes the model, which stays as it is if someone else holds it.

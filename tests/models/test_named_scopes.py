@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from flashmotion_jax.config import ADAPTERS
-from flashmotion_jax.models.adapters import adapter_class
+from flashmotion_jax.models.adapters import adapter_class, takes_known_frames
+from flashmotion_jax.models.adapters.condition import sparse_condition
 from flashmotion_jax.models.text_encoder import TextEncoder
 from helpers import tiny
 
@@ -36,7 +37,10 @@ def test_the_dit_and_its_adapters(kind):
     latents, timesteps, text = tiny.dit_inputs()
 
     def forward(dit, adapter, latents, timesteps, text):
-        prepared = adapter.prepare(latents, text)
+        trajectory = latents
+        if takes_known_frames(adapter):
+            trajectory = sparse_condition(latents, jnp.ones(latents.shape[:2], bool))
+        prepared = adapter.prepare(trajectory, text)
         residuals = adapter(prepared, latents, timesteps, jnp.float32(1))
         return dit(latents, timesteps, text, residuals)
 

@@ -299,10 +299,11 @@ def test_a_non_finite_loss_stops_the_run(prepared, tmp_path, monkeypatch):
     """The latents of one video are so large that their squares overflow."""
     record, huge = small_cache.record, np.full(small_cache.SHAPE, 1e25, np.float32)
 
-    def spoilt(row):
-        return dataclasses.replace(record(row), latents=huge) if row == 4 else record(row)
+    def spoiled_record(row, kinds):
+        changes = {"latents": huge} if row == 4 else {}
+        return dataclasses.replace(record(row, kinds), **changes)
 
-    monkeypatch.setattr(small_cache, "record", spoilt)
+    monkeypatch.setattr(small_cache, "record", spoiled_record)
     small_cache.make_cache(tmp_path / "cache", num_rows=10, dtype="float32")
     message, steps = failed_run(
         prepared,

@@ -70,6 +70,6 @@ def test_a_run_too_short_for_a_profile_says_so(prepared, tmp_path, capsys):
 )
 def test_a_model_is_sampled_in_the_geometry_of_its_cache(tmp_path, resize, changes):
     small_cache.make_cache(tmp_path, resize=resize)
-    inputs = LatentInputs(SimpleNamespace(cache=str(tmp_path)), tiny.DIT)
+    inputs = LatentInputs(SimpleNamespace(cache=str(tmp_path), map_kind="box"), tiny.DIT)
     expected = dataclasses.replace(SamplingConfig(), **changes)
     assert inputs.sampling(SamplingConfig()) == expected
