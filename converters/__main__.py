@@ -1,7 +1,6 @@
 """`python -m converters`: `flashmotion convert`, for a checkout that is not installed."""
 
-import sys
-
 from flashmotion_jax.cli.convert import main
+from flashmotion_jax.runtime.interrupts import exit_process
 
-sys.exit(main())
+exit_process(main())

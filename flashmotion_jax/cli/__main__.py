@@ -1,7 +1,5 @@
 """`python -m flashmotion_jax.cli` is the `flashmotion` command."""
 
-import sys
+from flashmotion_jax.cli.main import command
 
-from flashmotion_jax.cli.main import main
-
-sys.exit(main())
+command()

@@ -7,6 +7,7 @@ Commands import jax when they run, so that `--help` answers at once. Exit status
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import flashmotion_jax
 from flashmotion_jax.cli import (
@@ -23,6 +24,7 @@ from flashmotion_jax.cli import (
 )
 from flashmotion_jax.cli.options import Parser, check_outputs, keep_compiled_programs
 from flashmotion_jax.runtime.errors import exit_status
+from flashmotion_jax.runtime.interrupts import exit_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args)
 
     return exit_status("flashmotion", run, traceback="traceback" in args)
+
+
+def command() -> NoReturn:
+    """Runs the command line as a process of its own, and ends the process."""
+    exit_process(main())
 
 
 def build_parser() -> Parser:

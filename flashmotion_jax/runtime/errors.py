@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import signal
 import sys
-import threading
 import traceback as tracebacks
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from flashmotion_jax.runtime.interrupts import INTERRUPTED, watch_interrupts
 
 
 class UserError(ValueError):
@@ -36,17 +33,19 @@ def exit_status(program: str, run: Callable[[], int], *, traceback: bool = False
       that is not finite); 130 if interrupted; 1 and a traceback for any other exception, which is a
       bug.
     """
-    try:
-        with _interrupts_raised_again():
+    with watch_interrupts() as pressed:
+        try:
             return run()
-    except KeyboardInterrupt as error:
-        status, failure = 130, error
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
+    status, message = 1, f"{program}: {failure}"
+    if isinstance(failure, KeyboardInterrupt) or pressed.is_set():
+        status = INTERRUPTED
         message = f"\n{program}: interrupted; it left no partial files, so run it again"
-    except UserError as error:
-        status, failure, message = 2, error, f"{program}: {error}"
-    except Exception as error:
-        status, failure, message = 1, error, f"{program}: {error}"
-        traceback = traceback or not _is_of_the_machine(error)
+    elif isinstance(failure, UserError):
+        status = 2
+    else:
+        traceback = traceback or not _is_of_the_machine(failure)
     if traceback:
         tracebacks.print_exception(failure)
     else:
@@ -58,27 +57,6 @@ def _is_of_the_machine(error: Exception) -> bool:
     if isinstance(error, ImportError):  # a name that this package itself lacks is a bug
         return not (error.name or "").startswith("flashmotion_jax")
     return isinstance(error, OSError | MemoryError | FloatingPointError)
-
-
-@contextlib.contextmanager
-def _interrupts_raised_again() -> Generator[None]:
-    """Repeats a Ctrl-C that arrives in a destructor or a weak reference's callback.
-
-    Python prints and drops what is raised there.
-    """
-    previous = sys.unraisablehook
-
-    def hook(lost: Any) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
-            threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
-        else:
-            previous(lost)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = previous
 
 
 #: Numbers of an OSError that are due to its path, or to an offset in a damaged file.

@@ -258,19 +258,18 @@ def test_new_with_bad_arguments_is_status_2(tmp_path, capsys, arguments, message
 def test_ctrl_c_leaves_nothing_behind(folder, inputs, tmp_path):
     out = tmp_path / "results" / "out.mp4"
     arguments = ["sample", "--model", str(folder), *inputs, "--out", str(out)]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "flashmotion_jax.cli", *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stderr is not None
-    text = ""
-    while "encode" not in text:
-        text += process.stderr.read(1)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert "interrupted; it left no partial files" in process.stderr.read()
-    process.stderr.close()
+    ) as process:
+        assert process.stderr is not None
+        text = ""
+        while "encode" not in text:
+            text += process.stderr.read(1)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "interrupted; it left no partial files" in process.stderr.read()
     assert not out.parent.exists() or not list(out.parent.iterdir())

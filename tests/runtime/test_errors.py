@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import time
 
 import numpy as np
 import pytest
 
 from flashmotion_jax.cli.options import add_traceback
 from flashmotion_jax.runtime.errors import UserError, exit_status
-
-
-class InterruptedDestructor:
-    """Ctrl-C is pressed while it is being destroyed."""
-
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
 
 
 def raising(error):
@@ -30,19 +21,6 @@ def raising(error):
 def broadcast() -> int:
     np.zeros(3) + np.zeros(4)  # a ValueError of numpy, and no message for users
     return 0
-
-
-def test_ctrl_c_in_a_destructor_ends_the_command(capsys):
-    def run() -> int:
-        destroyed = InterruptedDestructor()
-        del destroyed
-        time.sleep(30)
-        return 0
-
-    start = time.monotonic()
-    assert exit_status("program", run) == 130
-    assert time.monotonic() - start < 20
-    assert "interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("status", [0, 1, 143])

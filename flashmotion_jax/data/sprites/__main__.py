@@ -6,7 +6,6 @@ Exit status: 0 done, 1 failed (disk), 2 bad arguments or input, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from tqdm import tqdm
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from flashmotion_jax.cli.options import add_traceback
 from flashmotion_jax.data.sprites import Sprites, SpritesConfig, export, test_groups
 from flashmotion_jax.runtime.errors import exit_status
+from flashmotion_jax.runtime.interrupts import exit_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,4 +71,4 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_process(main())
