@@ -90,6 +90,21 @@ def add_known_frames(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_camera(parser: argparse.ArgumentParser) -> None:
+    """Adds `--camera`, whose texts `trajectory.Camera.parse` reads."""
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="MOVE",
+        help="move the objects of the trajectory as a camera would, by the last frame: pan:DX,DY "
+        "moves the picture by widths and heights, zoom:FACTOR, roll:DEGREES turns it clockwise, "
+        "dolly:DISTANCE[,ID=DEPTH...] moves into it (default depth: 1); anchors adds objects of "
+        "the background, static keeps them in place; repeatable, see docs/trajectories.md "
+        "(default: none)",
+    )
+
+
 def add_size(parser: argparse.ArgumentParser, sides: str, frames: str) -> None:
     """Adds `--height`, `--width` and `--num-frames`, with help for the sides and the frames."""
     parser.add_argument("--height", type=int, metavar="N", help=sides)

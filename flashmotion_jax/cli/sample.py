@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from flashmotion_jax.inference.pipeline import Pipeline
     from flashmotion_jax.inference.request import Request
+    from flashmotion_jax.trajectory import Camera
 
 #: Fields of the model's `SamplingConfig` that options of the same name replace.
 _OVERRIDES = (
@@ -92,6 +93,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         help="how to draw a trajectory (default: as in training of the model)",
     )
     options.add_known_frames(parser)
+    options.add_camera(parser)
     add(
         "--out",
         default="video.mp4",
@@ -203,7 +205,11 @@ def run(args: argparse.Namespace) -> int:
     """
     from flashmotion_jax.inference.pipeline import Pipeline
     from flashmotion_jax.media.videos import write_video
+    from flashmotion_jax.trajectory import Camera
 
+    camera = Camera.parse(args.camera) if args.camera else None
+    if camera is not None and args.trajectory is None:
+        raise UserError(f"--camera {args.camera[0]:.60} needs a --trajectory; give one, or omit it")
     if args.adapter not in (None, "none") and args.trajectory is None:
         raise UserError(f"--adapter {args.adapter} needs a --trajectory; give one, or no adapter")
     paths = (args.out, args.preview, args.live_preview)
@@ -219,7 +225,7 @@ def run(args: argparse.Namespace) -> int:
     )
     for file, weight in args.lora:
         options.print_status(f"{pipeline.load_lora(file, weight)}, weight {weight:g}")
-    request = _request(pipeline, args)
+    request = _request(pipeline, args, camera)
     fps = request.sampling.fps
     with (
         options.progress_bars() as progress,
@@ -257,7 +263,7 @@ def _live_preview(path: str | None, request: Request) -> AbstractContextManager[
     return PreviewWriter(path, request.sampling.fps, arrange=arrange)
 
 
-def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
+def _request(pipeline: Pipeline, args: argparse.Namespace, camera: Camera | None) -> Request:
     chosen = {name: getattr(args, name) for name in _OVERRIDES if getattr(args, name) is not None}
     if args.few_step_grid is not None:
         chosen["warp_denoising_steps"] = _FEW_STEP_GRIDS[args.few_step_grid]
@@ -275,6 +281,7 @@ def _request(pipeline: Pipeline, args: argparse.Namespace) -> Request:
         adapter_scale=args.adapter_scale,
         map_kind=args.map_kind,
         known_frames=args.known_frames,
+        camera=camera,
         decoder=args.decoder,
     )
 

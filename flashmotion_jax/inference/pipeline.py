@@ -240,8 +240,8 @@ class Pipeline:
             they are predicted then, uint8 `[B, F, H, W, 3]`, decoded by the tiny VAE; at most ten
             times. An exception that it raises cancels the call.
           **options: See `request.make_request`: `num_inference_steps`, `height`, `width`,
-            `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `known_frames`, `decoder`,
-            `sampling`.
+            `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `known_frames`, `camera`,
+            `decoder`, `sampling`.
 
         Returns:
           uint8 `[F, H, W, 3]`, or `[B, F, H, W, 3]` for a batch.

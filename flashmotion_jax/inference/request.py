@@ -24,7 +24,7 @@ from flashmotion_jax.media.geometry import fit_frames, video_size
 from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_video_size
-from flashmotion_jax.trajectory import Canvas, load_maps
+from flashmotion_jax.trajectory import Camera, Canvas, Trajectory, apply_camera, load_maps
 from flashmotion_jax.trajectory.formats import ImportOptions
 from flashmotion_jax.trajectory.maps import read_motion
 
@@ -79,6 +79,7 @@ def make_request(
     adapter_scale: float = 1.0,
     map_kind: MapKind | None = None,
     known_frames: FrameChoice = None,
+    camera: Camera | None = None,
     takes_known_frames: bool = False,
     decoder: Decoder = "full",
     has_tiny_vae: bool = False,
@@ -103,6 +104,7 @@ def make_request(
         was trained on.
       known_frames: Frames on which the trajectory is known, or "all"; None for its keyframes, or
         for maps that are not black.
+      camera: Motion of the camera, which is added to that of the objects of a trajectory.
       takes_known_frames: Whether the adapter is given the trajectory on some frames only; for
         others, `known_frames` is not allowed.
       decoder: "full" for the VAE, or "tiny" for the tiny one, which is faster and softer.
@@ -133,7 +135,7 @@ def make_request(
     canvas = None if images[0] is None else Canvas(images[0].shape[1], images[0].shape[0])
     drawn = map_kind or sampling.map_kind
     options = ImportOptions(canvas or Canvas(width, height), num_frames, map_kind=drawn)
-    motions = _motions(trajectory, len(prompts), has_adapter, options)
+    motions = _motions(trajectory, len(prompts), has_adapter, options, camera)
     load = functools.partial(
         load_maps,
         **shape,
@@ -264,9 +266,11 @@ def _fit(
 
 
 def _motions(
-    trajectory: Any, count: int, has_adapter: bool, options: ImportOptions
+    trajectory: Any, count: int, has_adapter: bool, options: ImportOptions, camera: Camera | None
 ) -> list[Any] | None:
     """The trajectory of each video, read from its file if it is one; None without an adapter."""
+    if camera is not None and trajectory is None:
+        raise UserError("a camera without a trajectory to move; give one, or omit the camera")
     if not has_adapter:
         if trajectory is not None:
             kinds = " or ".join(ADAPTERS)
@@ -275,7 +279,17 @@ def _motions(
     given = _one_each("trajectory", trajectory, count)
     if any(item is None for item in given):
         raise UserError("every video of a batch needs a trajectory, or none; give one for each")
-    return [read_motion(one, options) if isinstance(one, str | Path) else one for one in given]
+    read = [read_motion(one, options) if isinstance(one, str | Path) else one for one in given]
+    return read if camera is None else [_seen_by(camera, motion) for motion in read]
+
+
+def _seen_by(camera: Camera, motion: Any) -> Trajectory:
+    if isinstance(motion, Trajectory):
+        return apply_camera(motion, camera)
+    raise UserError(
+        "a camera moves boxes or points, and maps have none to move; give a trajectory.json or "
+        "tracks, or omit the camera"
+    )
 
 
 def _maps(

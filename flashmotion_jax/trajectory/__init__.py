@@ -1,5 +1,6 @@
 """Trajectories: data, file formats, rendering to maps, editing."""
 
+from flashmotion_jax.trajectory.camera import Camera, add_anchors, apply_camera
 from flashmotion_jax.trajectory.edit import hold, move, pan, scale, zoom
 from flashmotion_jax.trajectory.keyframes import EASINGS, Keyframe
 from flashmotion_jax.trajectory.labels import objects_from_label_png
@@ -18,12 +19,15 @@ from flashmotion_jax.trajectory.tracks import (
 __all__ = [
     "EASINGS",
     "PALETTE",
+    "Camera",
     "Canvas",
     "Keyframe",
     "Mask",
     "TrackedObject",
     "Tracks",
     "Trajectory",
+    "add_anchors",
+    "apply_camera",
     "boxes_from_tracks",
     "hold",
     "load_maps",

@@ -122,7 +122,7 @@ def hold(trajectory: Trajectory, object_id: int, start: int, end: int) -> Trajec
         frames, times = [*frames, last], [*times, last]
     warped_F = np.interp(np.arange(last + 1), frames, times)
     boxes_F4 = trajectory.objects[index].boxes(warped_F)
-    return _with_boxes(trajectory, {index: boxes_F4})
+    return with_boxes(trajectory, {index: boxes_F4})
 
 
 def _changed(
@@ -142,10 +142,10 @@ def _changed(
     way_F1 = np.array([[1.0 if u == 1 else EASINGS[ease](u)] for u in elapsed_F.tolist()])
     boxes_KF4 = trajectory.boxes()
     changed = {k: boxes_KF4[k] + way_F1 * (target(boxes_KF4[k]) - boxes_KF4[k]) for k in indices}
-    return _with_boxes(trajectory, changed)
+    return with_boxes(trajectory, changed)
 
 
-def _with_boxes(trajectory: Trajectory, boxes: dict[int, np.ndarray]) -> Trajectory:
+def with_boxes(trajectory: Trajectory, boxes: dict[int, np.ndarray]) -> Trajectory:
     """Replaces the motion of objects (by index) by boxes, float64 [F, 4], as linear keyframes."""
     tolerance = _TOLERANCE / np.array([trajectory.canvas.width, trajectory.canvas.height] * 2)
     frames_F = np.arange(trajectory.num_frames)

@@ -10,9 +10,7 @@ from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.limits import check_num_boxes
 from flashmotion_jax.trajectory.keyframes import Point, keyframes_from_boxes
 from flashmotion_jax.trajectory.schema import Canvas, TrackedObject, Trajectory
-
-#: Ids of objects end here.
-_MAX_TRACKS = 9_999
+from flashmotion_jax.trajectory.validation import MAX_ID
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +120,8 @@ def _visible_frames(tracks: Tracks) -> list[np.ndarray]:
     Raises:
       UserError: A track has none, or there are more tracks than ids.
     """
-    if (count := tracks.points_FN2.shape[1]) > _MAX_TRACKS:
-        raise UserError(f"{count} tracks, expected at most {_MAX_TRACKS}: leave some out")
+    if (count := tracks.points_FN2.shape[1]) > MAX_ID:
+        raise UserError(f"{count} tracks, expected at most {MAX_ID}: leave some out")
     frames = [np.flatnonzero(visible_F) for visible_F in tracks.visible_FN.T]
     if hidden := [n for n, seen in enumerate(frames) if not seen.size]:
         raise UserError(f"track {hidden[0]} is never visible: leave it out")

@@ -29,6 +29,12 @@ VERSION = 1
 MAX_PROBLEMS = 10
 """Problems that are reported of a file."""
 
+MAX_ID = 9_999
+"""The largest id of an object."""
+
+BOX_LIMITS = (-10, 11)
+"""The range of the edges of boxes and of points, as fractions of the canvas."""
+
 OLD_NAMES = {"colour": "color"}
 """Key of an object in files written until December 2026 -> its present name."""
 
@@ -56,13 +62,13 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 def _is_box(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 4:
         return False
-    inside = all(_is_number(edge, -10, 11) for edge in value)
+    inside = all(_is_number(edge, *BOX_LIMITS) for edge in value)
     return inside and value[0] <= value[2] and value[1] <= value[3]
 
 
 def _is_point(value: Any) -> bool:
     is_pair = isinstance(value, list) and len(value) == 2
-    return is_pair and all(_is_number(part, -10, 11) for part in value)
+    return is_pair and all(_is_number(part, *BOX_LIMITS) for part in value)
 
 
 def _is_color(value: Any) -> bool:
@@ -99,7 +105,7 @@ KEYFRAME = {
     ),
 }
 OBJECT = {
-    "id": Field(lambda v: _is_whole(v, 1, 9_999), "a whole number from 1"),
+    "id": Field(lambda v: _is_whole(v, 1, MAX_ID), "a whole number from 1"),
     "name": Field(lambda v: isinstance(v, str), "text", False),
     "color": Field(_is_color, "'#rrggbb' but not black, or null for MagicData's", False),
     "mask": Field(

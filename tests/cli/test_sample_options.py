@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flashmotion_jax.cli.main import build_parser
+from flashmotion_jax.cli.main import build_parser, main
 from flashmotion_jax.cli.sample import _request
 from flashmotion_jax.config import SamplingConfig
 
@@ -31,7 +31,7 @@ class Recorder:
 )
 def test_conventions(options, changes):
     args = build_parser().parse_args(["sample", *options])
-    sampling = _request(Recorder(), args)
+    sampling = _request(Recorder(), args, None)
     expected = {"warp_denoising_steps": False, "timestep_rounding": "bfloat16"}
     expected |= {"resize": "stretch", "size_from": "model"} | changes
     assert {name: getattr(sampling, name) for name in expected} == expected
@@ -46,3 +46,16 @@ def test_unknown_conventions_are_refused(capsys):
         SamplingConfig(timestep_rounding="up")
     with pytest.raises(ValueError, match="resize='pad' is unknown; use one of crop, stretch"):
         SamplingConfig(resize="pad")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--camera", "pan:0.2"], "camera 'pan:0.2'; expected pan:DX,DY, zoom:FACTOR"),
+        (["--camera", "static", "--camera", "zoom:2"], "camera static with zoom; leave static out"),
+        (["--camera", "zoom:2"], "--camera zoom:2 needs a --trajectory; give one, or omit it"),
+    ],
+)
+def test_a_bad_camera_is_one_line_before_any_work(options, message, capsys):
+    assert main(["sample", "--model", "missing", *options]) == 2
+    assert message in capsys.readouterr().err

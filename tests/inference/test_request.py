@@ -10,11 +10,14 @@ from flashmotion_jax.data.magicdata import MagicData
 from flashmotion_jax.inference.request import make_request
 from flashmotion_jax.media.frames import iterate_frames
 from flashmotion_jax.media.geometry import fit_frames
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import (
+    Camera,
     Canvas,
     Keyframe,
     TrackedObject,
     Trajectory,
+    apply_camera,
     load_maps,
     render,
 )
@@ -108,6 +111,22 @@ def test_maps_show_what_the_model_was_trained_on():
             None, "a", trajectory, 0, sampling=sampling, grid=grid, has_adapter=True, map_kind=kind
         )
         np.testing.assert_array_equal(request.maps[0], render(trajectory, 64, 96, expected))
+
+
+def test_a_camera_moves_the_maps_of_a_trajectory_and_of_a_file(tmp_path):
+    box = TrackedObject(1, (Keyframe(0, (0.2, 0.2, 0.6, 0.6)),))
+    trajectory = Trajectory(Canvas(96, 64), 17, 8.0, (box,))
+    trajectory.save(tmp_path / "trajectory.json")
+    camera = Camera(pan=(0.2, 0.0), roll=10, anchors=True)
+    expected = render(apply_camera(trajectory, camera), 64, 96)
+    options = {"sampling": SAMPLING, "grid": Grid.of(DIT, VAE), "camera": camera}
+    for source in (trajectory, tmp_path / "trajectory.json"):
+        request = make_request(None, "a", source, 0, has_adapter=True, **options)
+        np.testing.assert_array_equal(request.maps[0], expected)
+    with pytest.raises(UserError, match="a camera moves boxes or points, and maps have none"):
+        make_request(None, "a", expected, 0, has_adapter=True, **options)
+    with pytest.raises(UserError, match="a camera without a trajectory to move"):
+        make_request(None, "a", None, 0, has_adapter=False, **options)
 
 
 @pytest.mark.parametrize("resize", ["crop", "stretch"])
