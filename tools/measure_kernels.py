@@ -1,5 +1,6 @@
 """Time of the kernels that take most of a video's time, on an accelerator.
 
+pip install -e '.[tokamax]'
 PYTHONPATH=. python tools/measure_kernels.py
 
 Matmuls and attention of a DiT block, and the autoencoder's convolutions in three forms, at the
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from flashmotion_jax.models.attention import attention
+from flashmotion_jax.models.tokamax_attention import prepare_tokamax, tokamax_attention
 
 RUNS = 10
 TOKENS, WIDTH, HEADS, HIDDEN, TEXT = 27_280, 3072, 24, 14_336, 512
@@ -82,13 +84,20 @@ def pallas_attention(q, k, v):
     return attention_mgpu.attention(q, k, v, config)
 
 
+def gradient(attend):
+    return jax.grad(lambda *x: attend(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+
+
 ATTENTION = [
     ("attention", attention, TOKENS, TOKENS, jnp.bfloat16),
     ("attention", attention, TOKENS, TEXT, jnp.bfloat16),
 ]
 if "H200" in (kind := jax.devices()[0].device_kind) or "H100" in kind:
+    prepare_tokamax()
     ATTENTION += [
         ("attention", attention, WHOLE_BLOCKS, WHOLE_BLOCKS, jnp.bfloat16),
+        ("tokamax attention", tokamax_attention, TOKENS, TOKENS, jnp.bfloat16),
+        ("tokamax attention", tokamax_attention, TOKENS, TEXT, jnp.bfloat16),
         ("masked attention", masked_attention, WHOLE_BLOCKS, WHOLE_BLOCKS, jnp.bfloat16),
         ("jax's Pallas kernel", pallas_attention, WHOLE_BLOCKS, TOKENS // 192 * 192, jnp.float16),
     ]
@@ -104,6 +113,9 @@ def main():
         k = normal(1, keys, HEADS, WIDTH // HEADS, dtype=dtype)
         flops = 4 * TOKENS * min(keys, TOKENS) * WIDTH
         report(f"{name} of {queries} to {keys}", flops, seconds(attend, q, k, k))
+        if attend in (attention, tokamax_attention):
+            taken = seconds(gradient(attend), q, k, k)
+            report("... with its gradient (3.5 times the work)", 3.5 * flops, taken)
     for levels, dtype in ((LEVELS, jnp.bfloat16), (ENCODER_LEVELS, jnp.float32)):
         for frames, height, width, channels in levels:
             x = normal(1, frames + 2, height, width, channels, dtype=dtype)

@@ -44,6 +44,7 @@ def add_parser(commands: Any) -> None:
         help="also time the updates of this training configuration; repeatable",
     )
     options.add_weights(parser, "for sampling, bfloat16; float32 on a CPU")
+    options.add_attention(parser)
     options.add_overrides(parser, "batch_size=1")
     add(
         "--layers",
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.peer:  # leave memory of the GPU to PyTorch
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from flashmotion_jax.models.attention import attending_with
     from flashmotion_jax.perf.bench import run_bench
     from flashmotion_jax.perf.bench_report import to_json, to_lines
     from flashmotion_jax.runtime.atomic import replacing
@@ -91,20 +93,21 @@ def run(args: argparse.Namespace) -> int:
     if args.repeat < 1:
         raise UserError(f"--repeat {args.repeat}; expected 1 or more")
     adapters = args.adapter or ([] if args.train else ["none", *ADAPTERS])
-    bench = run_bench(
-        adapters=adapters,
-        decoders=args.decoder or ["full"],
-        train_configs=args.train,
-        overrides=args.set,
-        num_layers=args.layers,
-        height=args.height,
-        width=args.width,
-        num_frames=args.num_frames,
-        repeat=args.repeat,
-        with_peer=bool(args.peer),
-        weights=args.weights,
-        status=options.print_status,
-    )
+    with attending_with(args.attention):
+        bench = run_bench(
+            adapters=adapters,
+            decoders=args.decoder or ["full"],
+            train_configs=args.train,
+            overrides=args.set,
+            num_layers=args.layers,
+            height=args.height,
+            width=args.width,
+            num_frames=args.num_frames,
+            repeat=args.repeat,
+            with_peer=bool(args.peer),
+            weights=args.weights,
+            status=options.print_status,
+        )
     for line in to_lines(bench):
         print(line)
     if args.json:
@@ -122,7 +125,7 @@ def _words(args: argparse.Namespace) -> list[str]:
     for name in ("adapter", "decoder", "train", "set"):
         for value in getattr(args, name) or []:
             words += [f"--{name}", value]
-    names = ("layers", "height", "width", "num_frames", "repeat", "peer", "weights")
+    names = ("layers", "height", "width", "num_frames", "repeat", "peer", "weights", "attention")
     for name in names:
         if getattr(args, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]

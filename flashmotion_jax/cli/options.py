@@ -142,6 +142,17 @@ def add_weights(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_attention(parser: argparse.ArgumentParser) -> None:
+    """Adds `--attention`."""
+    parser.add_argument(
+        "--attention",
+        choices=("cuDNN", "tokamax"),
+        default="cuDNN",
+        help="flash attention on NVIDIA GPUs; tokamax: H100 and later, after pip install "
+        "'flashmotion_jax[tokamax]' (default: cuDNN)",
+    )
+
+
 def set_outputs(
     parser: argparse.ArgumentParser,
     *,

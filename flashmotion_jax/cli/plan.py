@@ -50,6 +50,7 @@ def add_parser(commands: Any) -> None:
     )
     options.add_weights(parser, "for --sample, bfloat16, or as stored")
     options.add_decoder(parser)
+    options.add_attention(parser)
     options.add_overrides(parser, "mesh.fsdp=64")
     add(
         "--topology",
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     prepare_environment()
     from flashmotion_jax.config import TrainConfig, load_config, with_overrides
+    from flashmotion_jax.models.attention import attending_with
     from flashmotion_jax.perf.plan import plan_sampling, plan_training
     from flashmotion_jax.perf.plan_report import to_json, to_lines
     from flashmotion_jax.runtime.atomic import replacing
@@ -96,21 +98,22 @@ def run(args: argparse.Namespace) -> int:
     if args.config:
         config = with_overrides(load_config(args.config, TrainConfig), args.set)
     topology = open_topology(args.topology)
-    if config:
-        plan = plan_training(config, topology, size, _say)
-    else:
-        kind = args.adapter or DEFAULT_ADAPTER
-        adapter = None if kind == "none" else kind
-        plan = plan_sampling(
-            args.sample,
-            adapter,
-            topology,
-            size,
-            _say,
-            args.devices,
-            weights=args.weights,
-            decoder=args.decoder,
-        )
+    with attending_with(args.attention):
+        if config:
+            plan = plan_training(config, topology, size, _say)
+        else:
+            kind = args.adapter or DEFAULT_ADAPTER
+            adapter = None if kind == "none" else kind
+            plan = plan_sampling(
+                args.sample,
+                adapter,
+                topology,
+                size,
+                _say,
+                args.devices,
+                weights=args.weights,
+                decoder=args.decoder,
+            )
     for line in to_lines(plan):
         print(line)
     if args.json:
@@ -118,7 +121,8 @@ def run(args: argparse.Namespace) -> int:
         with replacing(args.json) as scratch:
             scratch.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     if plan.problems and config and not args.no_search:
-        _suggest(config, topology, size)
+        with attending_with(args.attention):
+            _suggest(config, topology, size)
     verdict = "it does not fit" if plan.problems else "it fits"
     print(
         f"planned {args.config or 'sampling'}: {verdict}"

@@ -145,6 +145,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     options.add_decoder(parser)
     options.add_dtype(parser)
+    options.add_attention(parser)
     options.add_weights(parser, "as --dtype; 8 bits if they are stored so")
     add(
         "--devices",
@@ -205,6 +206,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from flashmotion_jax.inference.pipeline import Pipeline
     from flashmotion_jax.media.videos import write_video
+    from flashmotion_jax.models.attention import attending_with
     from flashmotion_jax.trajectory import Camera
 
     camera = Camera.parse(args.camera) if args.camera else None
@@ -228,6 +230,7 @@ def run(args: argparse.Namespace) -> int:
     request = _request(pipeline, args, camera)
     fps = request.sampling.fps
     with (
+        attending_with(args.attention),
         options.progress_bars() as progress,
         _profiler(args.profile),
         _live_preview(args.live_preview, request) as on_preview,

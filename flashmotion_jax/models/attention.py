@@ -1,7 +1,8 @@
 """Exact attention without an N x N matrix of scores, on one device or over a mesh.
 
-16-bit attention uses cuDNN's flash attention on NVIDIA GPUs and JAX's splash kernel on TPUs.
-Elsewhere, and for shapes that these do not support, chunks of heads and queries attend to all keys.
+16-bit attention uses flash attention: that of cuDNN or, on request, tokamax on NVIDIA GPUs, and
+JAX's splash kernel on TPUs. Elsewhere, and for shapes that these do not support, chunks of heads
+and queries attend to all keys.
 
 When the tokens of a video are split over "context", an all-to-all exchanges some tokens with all
 heads for all tokens with some heads, and back (Ulysses). When the heads do not divide over so many
@@ -12,8 +13,10 @@ Source: Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from typing import Literal
 
 import jax
@@ -22,6 +25,7 @@ from einops import rearrange
 from jax.sharding import PartitionSpec
 
 from flashmotion_jax.models.softmax_attention import choose_chunk, softmax_attention
+from flashmotion_jax.models.tokamax_attention import prepare_tokamax, tokamax_attention
 from flashmotion_jax.runtime.jit import backend
 from flashmotion_jax.runtime.sharding import context_size, is_mesh_hidden
 
@@ -31,8 +35,34 @@ MAX_SCORES = 2**26
 MAX_SCORES_CPU = 2**20
 
 
-Kernel = Literal["cuDNN", "splash", "chunked"]
+Kernel = Literal["cuDNN", "tokamax", "splash", "chunked"]
 """Implementations of attention; "chunked" is plain XLA, chunk by chunk of heads and queries."""
+
+GpuKernel = Literal["cuDNN", "tokamax"]
+"""Implementations for 16 bits on NVIDIA GPUs."""
+
+_GPU_KERNEL: ContextVar[GpuKernel] = ContextVar("gpu_kernel", default="cuDNN")
+
+
+@contextlib.contextmanager
+def attending_with(kernel: GpuKernel) -> Generator[None]:
+    """Traces attention on NVIDIA GPUs with this kernel; elsewhere, nothing changes.
+
+    Args:
+      kernel: "cuDNN", or "tokamax" for H100 and later GPUs.
+
+    Raises:
+      ImportError: tokamax is not installed.
+    """
+    if kernel == "tokamax":
+        prepare_tokamax()
+    jax.clear_caches()  # JAX does not know that traces depend on the kernel
+    token = _GPU_KERNEL.set(kernel)
+    try:
+        yield
+    finally:
+        _GPU_KERNEL.reset(token)
+        jax.clear_caches()
 
 
 @jax.named_scope("attention")
@@ -50,6 +80,8 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     kernel = choose_kernel(q_BNAE)
     if kernel == "cuDNN":
         return jax.nn.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="cudnn")
+    if kernel == "tokamax":
+        return tokamax_attention(q_BNAE, k_BSAE, v_BSAE)
     if kernel == "splash":
         from flashmotion_jax.models.splash_attention import splash_attention
 
@@ -64,10 +96,15 @@ def attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -> jax.Ar
     return softmax_attention(q_BNAE, k_BSAE, v_BSAE, chunk)
 
 
+def gpu_kernel() -> GpuKernel:
+    """The kernel for 16 bits on NVIDIA GPUs, see `attending_with`."""
+    return _GPU_KERNEL.get()
+
+
 def choose_kernel(q_BNAE: jax.Array | jax.ShapeDtypeStruct) -> Kernel:
     """The implementation of attention for queries of this shape and dtype on this backend."""
-    if backend() == "gpu" and _fits_cudnn(q_BNAE):
-        return "cuDNN"
+    if backend() == "gpu" and _fits_gpu(q_BNAE):
+        return gpu_kernel()
     if backend() == "tpu":
         # Imported where it is used: with Pallas for TPUs, it takes as long as a small video.
         from flashmotion_jax.models.splash_attention import fits_splash
@@ -202,8 +239,8 @@ class _Heads:
         return jax.lax.all_to_all(x, "context", split, join, axis_index_groups=groups, tiled=True)
 
 
-def _fits_cudnn(q_BNAE: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    """Whether cuDNN supports it: 16 bits, and heads of at most 128; that of the VAE is wider.
+def _fits_gpu(q_BNAE: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether GPU kernels support it: 16 bits, and heads up to 128; that of the VAE is wider.
 
     For a single query, as in the discriminator, there is no N x N matrix to avoid.
     """

@@ -14,7 +14,7 @@ from flashmotion_jax.perf.compiled import Compiled, compile_program
 from flashmotion_jax.perf.programs import OutOfMemory, PlannedProgram, training_programs
 from flashmotion_jax.perf.sampling import open_spec, sampling_programs
 from flashmotion_jax.perf.sizes import VideoSize, with_published_sizes
-from flashmotion_jax.perf.topology import Topology, target_cudnn
+from flashmotion_jax.perf.topology import Topology, target_kernels
 from flashmotion_jax.runtime import sharding
 from flashmotion_jax.runtime.devices import GIB
 from flashmotion_jax.runtime.errors import UserError
@@ -135,7 +135,7 @@ def plan_sampling(
 @contextlib.contextmanager
 def _compiling(topology: Topology, mesh: jax.sharding.Mesh) -> Generator[None]:
     """Compiles for the devices of a topology, with the mesh set."""
-    with compiling_for(topology.kind.platform), target_cudnn(topology), jax.set_mesh(mesh):
+    with compiling_for(topology.kind.platform), target_kernels(topology), jax.set_mesh(mesh):
         yield
 
 

@@ -125,8 +125,8 @@ def _describe(name: str, packages: str, **options: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def target_cudnn(topology: Topology) -> Generator[None]:
-    """Emit attention kernels for `CUDNN_VERSION` instead of the installed cuDNN, if any.
+def target_kernels(topology: Topology) -> Generator[None]:
+    """Emits attention kernels for these devices instead of those of this machine, if any.
 
     Args:
       topology: Devices to compile for; nothing changes unless they are GPUs.
@@ -134,15 +134,24 @@ def target_cudnn(topology: Topology) -> Generator[None]:
     Raises:
       ImportError: This version of JAX cannot be told for which cuDNN to compile.
     """
-    if topology.kind.platform != "gpu":
+    from flashmotion_jax.models.attention import gpu_kernel  # imports JAX
+
+    with contextlib.ExitStack() as stack:
+        if topology.kind.platform == "gpu":
+            stack.enter_context(_target_cudnn())
+            if gpu_kernel() == "tokamax":
+                stack.enter_context(_target_tokamax(topology))
         yield
-        return
+
+
+@contextlib.contextmanager
+def _target_cudnn() -> Generator[None]:
     # There is no public option for this.
     kernels: Any = private_module(
         "jax._src.cudnn.fused_attention_stablehlo",
         "check_cudnn_version",
         "plans for GPUs need it where cuDNN is not installed; with cuDNN installed, "
-        "`target_cudnn` can be removed",
+        "`_target_cudnn` can be removed",
     )
     known = kernels.check_cudnn_version
     kernels.check_cudnn_version = lambda: CUDNN_VERSION
@@ -150,3 +159,18 @@ def target_cudnn(topology: Topology) -> Generator[None]:
         yield
     finally:
         kernels.check_cudnn_version = known
+
+
+@contextlib.contextmanager
+def _target_tokamax(topology: Topology) -> Generator[None]:
+    import jax.extend.backend
+    import tokamax  # pyrefly: ignore[missing-import]
+
+    # tokamax chooses kernels by the default device, and has no other way to name one.
+    known = jax.extend.backend.get_default_device
+    jax.extend.backend.get_default_device = lambda: topology.devices[0]
+    try:
+        with tokamax.config.cross_compile(True):
+            yield
+    finally:
+        jax.extend.backend.get_default_device = known

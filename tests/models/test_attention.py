@@ -73,10 +73,10 @@ def test_no_matrix_of_all_scores_exists_at_the_full_token_count():
     assert compiled.memory_analysis().temp_size_in_bytes < scores / 20
 
 
-def test_only_narrow_16_bit_heads_go_to_cudnn():
+def test_only_narrow_16_bit_heads_go_to_gpu_kernels():
     """The VAE's single head of 1024 does not fit cuDNN's kernel; one query has no use for it."""
     fits = {
-        (dtype, queries, width): module._fits_cudnn(jnp.zeros((1, queries, 1, width), dtype))
+        (dtype, queries, width): module._fits_gpu(jnp.zeros((1, queries, 1, width), dtype))
         for dtype in (jnp.bfloat16, jnp.float32)
         for queries in (1, 2)
         for width in (128, 1024)
