@@ -209,7 +209,7 @@ def test_what_the_package_imports_first_is_a_dependency():
 
 
 def test_every_import_is_declared():
-    extras = ("convert", "eval", "bench", "train", "edit", "heic", "plan", "gguf")
+    extras = ("convert", "eval", "bench", "train", "edit", "heic", "plan", "gguf", "tokamax")
     assert set(third_party(PACKAGE)) - OWN <= declared(*extras)
     others = [*(set(SOURCES) - set(PACKAGE)), *(ROOT / "tests").rglob("*.py")]
     assert set(third_party(others)) - OWN - OPTIONAL <= declared(*extras, "test")

@@ -9,8 +9,12 @@ import importlib.util
 import logging
 
 import jax
+import jax.numpy as jnp
 
 from flashmotion_jax.runtime.errors import UserError
+
+#: The kernel, and that of its gradient, copy tokens in tiles of so many.
+TILE = 8
 
 
 def prepare_tokamax() -> None:
@@ -49,11 +53,22 @@ def tokamax_attention(q_BNAE: jax.Array, k_BSAE: jax.Array, v_BSAE: jax.Array) -
     """
     import tokamax  # pyrefly: ignore[missing-import]
 
+    num_keys, lengths = k_BSAE.shape[1], None
+    if num_keys % TILE:
+        lengths = jnp.full(k_BSAE.shape[0], num_keys, jnp.int32)
+    padded = (_pad(x) for x in (q_BNAE, k_BSAE, v_BSAE))
     try:
         # By name: the default falls back to plain XLA, with a matrix of all scores.
-        return tokamax.dot_product_attention(q_BNAE, k_BSAE, v_BSAE, implementation="mosaic")
+        out = tokamax.dot_product_attention(
+            *padded, key_value_seq_lengths=lengths, implementation="mosaic"
+        )
     except NotImplementedError as error:
         raise UserError(
             f"this device has no attention kernel of tokamax ({str(error)[:120]}); expected an "
             "NVIDIA GPU from H100 on; leave out --attention tokamax to use cuDNN"
         ) from error
+    return out[:, : q_BNAE.shape[1]]
+
+
+def _pad(x_BNAE: jax.Array) -> jax.Array:
+    return jnp.pad(x_BNAE, ((0, 0), (0, -x_BNAE.shape[1] % TILE), (0, 0), (0, 0)))

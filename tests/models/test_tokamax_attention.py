@@ -18,9 +18,12 @@ def tokamax(monkeypatch):
     """Stands in for the package; its attention is that of JAX, and records how it was called."""
     calls = []
 
-    def dot_product_attention(query, key, value, *, implementation):
+    def dot_product_attention(query, key, value, *, key_value_seq_lengths, implementation):
+        assert query.shape[1] % 8 == key.shape[1] % 8 == value.shape[1] % 8 == 0
         calls.append(implementation)
-        return jax.nn.dot_product_attention(query, key, value)
+        return jax.nn.dot_product_attention(
+            query, key, value, key_value_seq_lengths=key_value_seq_lengths
+        )
 
     package = SimpleNamespace(dot_product_attention=dot_product_attention, calls=calls)
     monkeypatch.setitem(sys.modules, "tokamax", package)
@@ -28,17 +31,18 @@ def tokamax(monkeypatch):
     return package
 
 
-def inputs(dtype=jnp.bfloat16):
-    shapes = ((1, 12, 2, 16), (1, 7, 2, 16), (1, 7, 2, 16))
+def inputs(dtype=jnp.bfloat16, num_keys=7):
+    shapes = ((1, 12, 2, 16), (1, num_keys, 2, 16), (1, num_keys, 2, 16))
     return [jax.random.normal(jax.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
 
 
-def test_it_is_called_by_the_name_of_its_kernel(tokamax):
-    """Without a name, it falls back to a matrix of all scores."""
+@pytest.mark.parametrize("num_keys", [7, 8])
+def test_it_is_called_by_the_name_of_its_kernel(tokamax, num_keys):
+    """Without a name, it falls back to a matrix of all scores. Padding is not attended to."""
     with compiling_for("gpu"), attending_with("tokamax"):
-        found = attention(*inputs())
+        found = attention(*inputs(num_keys=num_keys))
     assert tokamax.calls == ["mosaic"]
-    expected = attention(*inputs())
+    expected = attention(*inputs(num_keys=num_keys))
     np.testing.assert_allclose(found.astype(jnp.float32), expected.astype(jnp.float32), atol=0.02)
 
 
@@ -55,7 +59,7 @@ def test_it_is_chosen_on_request_for_16_bits_on_gpus(tokamax):
 
 
 def test_a_device_without_the_kernel_is_one_line(tokamax, monkeypatch):
-    def refuse(*_, implementation):
+    def refuse(*_, **options):
         raise NotImplementedError("Not supported on NVIDIA A100-SXM4-80GB.")
 
     monkeypatch.setattr(tokamax, "dot_product_attention", refuse)
