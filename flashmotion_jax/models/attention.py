@@ -174,9 +174,10 @@ def _on_each_device(
 def can_check_vma() -> bool:
     """Whether `jax.shard_map` can check along which mesh axes values vary (`check_vma`).
 
-    It cannot on TPUs: JAX's splash kernel does not declare it for its outputs (docs/decisions.md).
+    It cannot where the kernel does not declare it for its outputs (docs/decisions.md): JAX's splash
+    kernel, and tokamax's.
     """
-    return backend() != "tpu"
+    return not (backend() == "tpu" or (backend() == "gpu" and gpu_kernel() == "tokamax"))
 
 
 def vary_along(x: jax.Array, wanted: PartitionSpec, own: PartitionSpec) -> jax.Array:
