@@ -125,7 +125,8 @@ def test_an_installed_wheel_samples_converts_and_plans_runs(flashmotion, tmp_pat
     assert flashmotion("--version").strip() == f"flashmotion {flashmotion_jax.__version__}"
     model = tiny.save_checkpoint(tmp_path / "model", SamplingConfig(negative_prompt="blurry"))
     video = ("--height", "64", "--width", "64", "--num-frames", "5", "--steps", "1")
-    out = flashmotion("sample", "--prompt", "a red circle", *video, "--out", "video.npy")
+    image = ROOT / "examples" / "sprites.png"
+    out = flashmotion("sample", "--image", image, *video, "--out", "video.npy")
     assert "wrote video.npy: 5 frames, 64 x 64" in out
     out = flashmotion("convert", "export", model, "a.safetensors", "--adapter", "resnet")
     assert (tmp_path / "a.safetensors").is_file()

@@ -22,7 +22,12 @@ from flashmotion_jax.cli import (
     sample,
     train,
 )
-from flashmotion_jax.cli.options import Parser, check_outputs, keep_compiled_programs
+from flashmotion_jax.cli.options import (
+    Parser,
+    check_outputs,
+    keep_compiled_programs,
+    plain_warnings,
+)
 from flashmotion_jax.runtime.errors import exit_status
 from flashmotion_jax.runtime.interrupts import exit_process
 
@@ -43,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_outputs(args)
         return args.run(args)
 
-    return exit_status("flashmotion", run, traceback="traceback" in args)
+    with plain_warnings("flashmotion"):
+        return exit_status("flashmotion", run, traceback="traceback" in args)
 
 
 def command() -> NoReturn:

@@ -69,7 +69,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--image",
         type=options.path_text,
         metavar="F",
-        help="first frame (default: none, text-to-video)",
+        help="first frame (default: none, text-to-video, which the included model cannot do)",
     )
     add(
         "--lora",
@@ -225,6 +225,8 @@ def run(args: argparse.Namespace) -> int:
         devices=args.devices,
         prompt_cache=args.prompt_cache,
     )
+    if pipeline.domain.notice:
+        options.print_status(pipeline.domain.notice)
     for file, weight in args.lora:
         options.print_status(f"{pipeline.load_lora(file, weight)}, weight {weight:g}")
     request = _request(pipeline, args, camera)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from flashmotion_jax.config import ADAPTERS, DiTConfig, Grid, MapKind, SamplingConfig, VAEConfig
-from flashmotion_jax.data.sprites import VOCABULARY
+from flashmotion_jax.data.sprites import is_of_sprites
 from flashmotion_jax.media.geometry import video_size
 from flashmotion_jax.runtime.errors import UserError
-from flashmotion_jax.runtime.json_files import read_json_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +35,7 @@ class Facts:
       adapters: The kinds of adapters it has.
       words: The words its tokenizer knows, or None if it splits words into pieces.
       previews: Whether it can show videos while they are generated: it has a tiny VAE.
+      notice: What it knows, where it is little; see `inference.domain`.
     """
 
     sampling: SamplingConfig
@@ -43,6 +43,7 @@ class Facts:
     adapters: tuple[str, ...]
     words: tuple[str, ...] | None
     previews: bool = False
+    notice: str | None = None
 
 
 class Generator:
@@ -70,6 +71,8 @@ class Generator:
             "adapters": list(facts.adapters),
             "adapter_titles": {name: ADAPTERS[name].title for name in facts.adapters},
             "words": facts.words and list(facts.words),
+            "notice": facts.notice,
+            "needs_image": sampling.needs_image,
             "measures": is_of_sprites(facts.words),
             "previews": facts.previews,
             "map_kind": sampling.map_kind,
@@ -111,14 +114,16 @@ class Generator:
         """
         if self._facts is None:
             from flashmotion_jax.checkpoints.components import open_checkpoint
-            from flashmotion_jax.inference.pipeline import shipped_model
+            from flashmotion_jax.inference.domain import Domain, shipped_model
 
             path = self._path or shipped_model()
-            config = open_checkpoint(path).config
+            checkpoint = open_checkpoint(path)
+            config, tokenizer = checkpoint.config, checkpoint.tokenizer
             there = tuple(kind for kind in ADAPTERS if (path / "adapters" / kind).is_dir())
             grid = Grid.of(config.dit, config.vae)
             has_tiny_vae = config.tiny_vae is not None
-            self._facts = Facts(config.sampling, grid, there, _words(path), has_tiny_vae)
+            notice = Domain(tokenizer).notice
+            self._facts = Facts(config.sampling, grid, there, tokenizer.words, has_tiny_vae, notice)
         return self._facts
 
     def request(self, settings: dict[str, Any], image: Path | None, trajectory: Any) -> Request:
@@ -198,17 +203,3 @@ def read_settings(fields: dict[str, str], adapters: tuple[str, ...]) -> dict[str
     if adapter not in (*adapters, "none"):
         raise UserError(f"adapter={adapter!r:.40}; expected {', '.join([*adapters, 'none'])}")
     return settings | {"adapter": adapter}
-
-
-def is_of_sprites(words: tuple[str, ...] | None) -> bool:
-    """Whether a model was trained on Sprites, whose objects are found by their exact colors."""
-    return words is not None and set(VOCABULARY) <= set(words)
-
-
-def _words(path: Path) -> tuple[str, ...] | None:
-    """The words of a tokenizer that does not split words; None for any other tokenizer."""
-    file = path / "tokenizer" / "tokenizer.json"
-    model = read_json_object(file, "copy the tokenizer again").get("model")
-    if not isinstance(model, dict) or model.get("type") != "WordLevel":
-        return None
-    return tuple(sorted(word for word in model.get("vocab", ()) if word.isalpha()))

@@ -11,7 +11,8 @@ import time
 import numpy as np
 
 from flashmotion_jax.config import Resize
-from flashmotion_jax.editor.generator import Generator, is_of_sprites
+from flashmotion_jax.data.sprites import is_of_sprites
+from flashmotion_jax.editor.generator import Generator
 from flashmotion_jax.editor.jobs import ACTIVE, FILES, History, Job
 from flashmotion_jax.editor.measure import report
 from flashmotion_jax.inference.previews import PreviewWriter

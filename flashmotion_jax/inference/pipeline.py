@@ -13,7 +13,6 @@ Source: FlashMotion section 3; Wan2.2 `wan/textimage2video.py` for the image in 
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -37,30 +36,15 @@ from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
 from flashmotion_jax.inference.chunks import decode_videos, encode_maps, encode_videos
+from flashmotion_jax.inference.domain import Domain, shipped_model
 from flashmotion_jax.inference.model_store import ModelStore, stored_models
 from flashmotion_jax.inference.previews import OnPreview, has_preview
 from flashmotion_jax.inference.request import Request, make_request, require_tiny_vae
 from flashmotion_jax.models.adapters import Adapter, adapter_class, takes_known_frames
 from flashmotion_jax.runtime import sharding
-from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.finite import require_finite
 from flashmotion_jax.runtime.progress import Progress, StepCounter
 from flashmotion_jax.text.prompts import PromptEncoder
-
-
-def shipped_model() -> Path:
-    """Returns the folder of the small trained model that is included in the package.
-
-    Raises:
-      UserError: The installation does not contain it.
-    """
-    folder = Path(str(importlib.resources.files("flashmotion_jax"))) / "assets" / "tiny"
-    if not (folder / "model.json").is_file():
-        raise UserError(
-            f"this installation does not include the small model ({folder} is missing); pass a "
-            "checkpoint folder, on the command line with --model DIR"
-        )
-    return folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +78,7 @@ class Pipeline:
 
     Attributes:
       sampling: Default sampling settings; assign a `dataclasses.replace` of it to change them.
+      domain: What the model knows; `domain.notice` says it, where it is little.
       stage_times: Times of the stages of the last call.
     """
 
@@ -112,6 +97,7 @@ class Pipeline:
         takes_known_frames: bool = False,
     ):
         self.sampling = sampling
+        self.domain = Domain(tokenizer)
         self.stage_times: list[StageTime] = []
         self._vae_config, self._takes_known_frames = vae_config, takes_known_frames
         self._grid = Grid.of(dit_config, vae_config)
@@ -269,10 +255,13 @@ class Pipeline:
         Returns:
           The request, for `run`.
 
+        Warns:
+          UserWarning: The model does not know a word of a prompt, or pictures like the image.
+
         Raises:
           UserError: An argument is invalid.
         """
-        return make_request(
+        request = make_request(
             image,
             prompt,
             trajectory,
@@ -284,6 +273,7 @@ class Pipeline:
             takes_known_frames=self._takes_known_frames,
             **options,
         )
+        return self.domain.check(request)
 
     def run(
         self,

@@ -124,6 +124,11 @@ def make_request(
         )
     sampling = _override(sampling, num_inference_steps, guidance_scale)
     images = [_read(item) for item in _one_each("image", image, len(prompts))]
+    if sampling.needs_image and any(one is None for one in images):
+        raise UserError(
+            "no image: this model continues an image and cannot make a video from text alone; give "
+            "the first frame with --image F, or choose another checkpoint with --model DIR"
+        )
     height, width = _size(height, width, images[0], sampling, grid)
     num_frames = sampling.num_frames if num_frames is None else num_frames
     grid.check(num_frames, height, width)

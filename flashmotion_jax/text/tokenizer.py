@@ -60,6 +60,9 @@ def _explained(file: Path) -> Generator[None]:
 class Tokenizer:
     """A tokenizer loaded from a local folder, exactly as its `tokenizer.json` defines it.
 
+    Attributes:
+      words: The words that a tokenizer of whole words knows, sorted; None for any other.
+
     Raises:
       UserError: The folder is missing, or does not contain a tokenizer with a padding token.
     """
@@ -80,9 +83,10 @@ class Tokenizer:
         self._padding = _padding_token(file.parent)
         if self._tokenizer.token_to_id(self._padding) is None:
             raise UserError(f"{file} has no token {self._padding!r}, its pad_token; copy it again")
-        self._words = self._unknown = ""
+        self.words: tuple[str, ...] | None = None
+        self._unknown = ""
         if isinstance(model := self._tokenizer.model, tokenizers.models.WordLevel):
-            self._words = ", ".join(sorted(filter(str.isalnum, self._tokenizer.get_vocab())))
+            self.words = tuple(sorted(filter(str.isalnum, self._tokenizer.get_vocab())))
             self._unknown = model.unk_token
 
     def __call__(self, prompts: Sequence[str], length: int = 512) -> tuple[np.ndarray, np.ndarray]:
@@ -122,15 +126,31 @@ class Tokenizer:
                     f"the prompt {text[:40]!r}... is longer than {length} tokens and was truncated",
                     stacklevel=2,
                 )
-            if self._words and self._is_mostly_unknown(text, encoding):
+            if self.words and self._is_mostly_unknown(text, encoding):
                 # The same text every time, so that Python shows the warning only once.
                 warnings.warn(
-                    f"most words of a prompt are unknown to this model; it knows: {self._words}",
+                    "most words of a prompt are unknown to this model; it knows: "
+                    + ", ".join(self.words),
                     stacklevel=2,
                 )
         rows = [(encoding.ids, encoding.attention_mask) for encoding in encodings]
         ids, masks = zip(*rows, strict=True)
         return np.array(ids, np.int32), np.array(masks, np.int32)
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """The words of a prompt that a tokenizer of whole words does not know, each once."""
+        if not self.words:
+            return ()
+        text = clean_prompt(prompt)
+        with _explained(self._file):
+            self._tokenizer.no_truncation()
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        found = (
+            text[start:end]
+            for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)
+            if token == self._unknown
+        )
+        return tuple(dict.fromkeys(word for word in found if word.isalnum()))
 
     def _is_mostly_unknown(self, text: str, encoding: tokenizers.Encoding) -> bool:
         unknown = [

@@ -318,8 +318,11 @@ def test_the_shipped_model_follows_what_is_drawn(open_page, tmp_path):
     with serving(tmp_path / "history") as address:
         editor = EditorPage(open_page(address))
         page = editor.page
+        assert "colored shapes only" in page.inner_text("#notice")
+        assert page.locator("#generate").is_disabled()  # without an image
         editor.choose("#load-image", IMAGE)
         editor.until("editor.store.project.image?.name === 'sprites.png'")
+        editor.until("document.querySelector('#warnings').textContent.includes('no object')")
         editor.draw_box((0.05, 0.15), (0.43, 0.49))
         editor.draw_box((0.64, 0.19), (0.99, 0.54))
         editor.go_to(16)

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flashmotion_jax import SamplingConfig
+from flashmotion_jax.editor.generator import Generator, read_settings
 from flashmotion_jax.editor.openapi import document
 from flashmotion_jax.media.videos import write_video
+from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.trajectory import Trajectory, render
 from flashmotion_jax.trajectory.formats import FORMATS
+from helpers import tiny
 from helpers.editor_server import client_of, jpeg, png, serving
 
 TRAJECTORY = {
@@ -165,6 +169,15 @@ def test_without_a_model_everything_except_generating_works(client, tmp_path, mo
     assert client.get("/api/size?height=0&width=3").status_code == 400
     answer = client.post("/api/jobs", data={"prompt": "a"}, files={"image": ("a.png", png(8, 8))})
     assert answer.status_code == 400 and "does not include" in answer.json()["error"]
+
+
+def test_the_page_is_told_what_the_model_knows(tmp_path):
+    shipped = Generator().describe()
+    assert "colored shapes only" in shipped["notice"] and shipped["needs_image"]
+    with pytest.raises(UserError, match="from text alone"):
+        Generator().request(read_settings({"prompt": "a"}, ("resnet",)), None, None)
+    other = Generator(tiny.save_checkpoint(tmp_path / "model", SamplingConfig())).describe()
+    assert other["notice"] is None and other["words"] is None and not other["needs_image"]
 
 
 def test_trajectory_json_round_trip(client):

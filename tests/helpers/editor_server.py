@@ -50,7 +50,9 @@ def jpeg(width, height):
 
 def _encoded(width, height, kind):
     pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[..., 0] = np.linspace(0, 255, width)
+    pixels[:] = np.linspace(0, 255, width, dtype=np.uint8)[
+        :, None
+    ]  # as gray as backgrounds of Sprites
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()

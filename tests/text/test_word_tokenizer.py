@@ -53,6 +53,23 @@ def test_mostly_unknown_prompt_warns_once_and_lists_the_vocabulary(tokenizer):
     ]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "unknown"),
+    [
+        ("a red circle moves, up; up", ("up",)),
+        ("An astronaut, smiles", ("An", "astronaut", "smiles")),
+        ("A RED circle", ()),
+        ("a " * 600 + "dog", ("dog",)),
+        (", ; . !", ()),
+        ("", ()),
+    ],
+)
+def test_unknown_words_are_named_once(tokenizer, prompt, unknown):
+    assert tokenizer.unknown_words(prompt) == unknown
+    ids, _ = tokenizer(["a red circle"], 64)  # which pads as before
+    assert ids.shape == (1, 64)
+
+
 @pytest.mark.parametrize("prompt", ["a red dog", "a dog", ", ; . !", ""])
 def test_half_known_prompt_does_not_warn(tokenizer, prompt):
     tokenizer([prompt], 12)

@@ -5,6 +5,7 @@ import { boxOf } from "./masks.js";
 import { interpolate, isPoint, toTrajectory } from "./motion.js";
 import { linspace } from "./numbers.js";
 
+export const NO_IMAGE = "The model continues an image and cannot make a video from text alone";
 const SMALL = 0.01; // share of the image area
 const STRETCH = 1.35; // largest change of aspect ratio between latent frames
 
@@ -33,7 +34,7 @@ export function findWarnings(project, model, video) {
     }
     checkMask(object, project.canvas, say);
   }
-  return found.concat(checkPrompt(project, model));
+  return found.concat(checkMissing(project, model), checkPrompt(project, model));
 }
 
 /** A box as fractions of the crop that the model sees. */
@@ -96,6 +97,15 @@ function checkMask(object, canvas, say) {
   const reach = [canvas.width, canvas.height, canvas.width, canvas.height];
   const apart = Math.max(...first.map((edge, i) => Math.abs(edge - around[i]) * reach[i])) / Math.max(canvas.width, canvas.height);
   if (apart > 0.02) say("has a box on frame 0 that does not fit its mask (use Box to mask).", 0);
+}
+
+/** Without an image or an object there may be nothing to generate, or to follow. */
+function checkMissing(project, model) {
+  const found = [];
+  if (model.needs_image && !project.image && project.objects.length) found.push({ text: `${NO_IMAGE}: load one.` });
+  const guided = model.adapters.length && project.settings.adapter !== "none";
+  if (guided && project.image && !project.objects.length) found.push({ text: "There is no object, so nothing moves along a path: draw a box.", note: true });
+  return found;
 }
 
 function checkPrompt(project, model) {

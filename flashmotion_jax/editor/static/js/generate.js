@@ -1,6 +1,7 @@
 // The Generate panel: settings and the queue.
 
 import { api, jsonFile } from "./api.js";
+import { NO_IMAGE } from "./checks.js";
 import { $, attempt, h, icon, say } from "./dom.js";
 import { toTrajectory } from "./motion.js";
 import { toFile } from "./project.js";
@@ -23,14 +24,19 @@ export class Generate {
   async submit() {
     const { project } = this.store;
     if (!this.model.available) throw new Error(this.model.reason);
+    if (this.#lacksImage()) throw new Error(`${NO_IMAGE}: load one.`);
     this.button.disabled = true;
     try {
       const job = await api.submit(await requestOf(project, this.jobs.session));
       await this.jobs.refresh();
       say(job.ahead ? `Queued behind ${job.ahead} ${job.ahead === 1 ? "job" : "jobs"}.` : "Generating …");
     } finally {
-      this.button.disabled = false;
+      this.draw();
     }
+  }
+
+  #lacksImage() {
+    return this.model.needs_image && !this.store.project.image;
   }
 
   #set(name, value, merge = null) {
@@ -97,9 +103,9 @@ export class Generate {
       if (control !== document.activeElement) control.value = settings.size?.[side] ?? "";
     }
     const { height, width, frames, fps } = this.video.get();
-    const what = this.store.project.image ? "from the image" : "from the prompt only (no image is loaded)";
+    const what = this.store.project.image ? "from the image" : `from the prompt only (no image is loaded${this.#lacksImage() ? ", which this model needs" : ""})`;
     $("#generate-what").textContent = `${frames} frames of ${width} × ${height}, ${(frames / fps).toFixed(1)} s, ${what}, with ${this.model.name}.`;
-    this.button.disabled = !this.model.available;
+    this.button.disabled = !this.model.available || this.#lacksImage();
   }
 }
 

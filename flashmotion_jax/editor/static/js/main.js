@@ -25,6 +25,8 @@ import { WarningList } from "./warnings.js";
 async function begin() {
   const [model, formats] = await Promise.all([api.model(), api.formats()]);
   const { session, copiedFrom } = await autosave.openSession();
+  $("#notice").textContent = model.notice ?? "";
+  $("#notice").hidden = !model.notice;
   const store = new Store(newProject(model));
   const video = new VideoFacts(store, model);
   const stage = new Stage(store, () => video.get());
