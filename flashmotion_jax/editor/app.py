@@ -35,7 +35,7 @@ from flashmotion_jax.editor.worker import Worker
 from flashmotion_jax.media.images import read_image
 from flashmotion_jax.runtime.errors import UserError
 from flashmotion_jax.runtime.json_files import parse_json
-from flashmotion_jax.trajectory import Canvas, Trajectory
+from flashmotion_jax.trajectory import Camera, Canvas, Trajectory, apply_camera
 from flashmotion_jax.trajectory.formats import (
     FORMATS,
     ExportRequest,
@@ -91,6 +91,7 @@ class Editor:
             Route("/api/select", self._select, methods=["POST"]),
             Route("/api/import", self._import, methods=["POST"]),
             Route("/api/export", self._export, methods=["POST"]),
+            Route("/api/camera", self._camera, methods=["POST"]),
             Route("/api/jobs", self._list_jobs, methods=["GET"]),
             Route("/api/jobs", self._submit, methods=["POST"]),
             Route("/api/jobs/{id}", self._status, methods=["GET"]),
@@ -158,6 +159,10 @@ class Editor:
         async with received(request) as form:
             return await self._in_thread(self._exported, form)
 
+    async def _camera(self, request: Request) -> Response:
+        async with received(request) as form:
+            return await self._in_thread(_seen_by_camera, form)
+
     def _exported(self, form: Form) -> Response:
         request = self._export_request(form)
         folder = Path(tempfile.mkdtemp(prefix="flashmotion-"))
@@ -171,9 +176,7 @@ class Editor:
 
     def _export_request(self, form: Form) -> ExportRequest:
         fields = form.fields
-        trajectory = _read_trajectory(form)
-        if trajectory is None:
-            raise UserError("trajectory: missing, expected a trajectory.json")
+        trajectory = _required_trajectory(form)
         settings = read_settings({**fields, "adapter": "none"}, ())
         model = self._generator.describe()
         shape: dict[str, Any] = {
@@ -370,6 +373,17 @@ def _import_options(fields: dict[str, str]) -> ImportOptions:
         map_kind=fields.get("map_kind") or default.map_kind,  # type: ignore[arg-type]
         id=fields.get("id", ""),
     )
+
+
+def _seen_by_camera(form: Form) -> Response:
+    camera = Camera.parse(form.fields.get("camera", "").split() or [""])
+    return JSONResponse(apply_camera(_required_trajectory(form), camera).to_dict())
+
+
+def _required_trajectory(form: Form) -> Trajectory:
+    if (trajectory := _read_trajectory(form)) is None:
+        raise UserError("trajectory: missing, expected a trajectory.json")
+    return trajectory
 
 
 def _read_trajectory(form: Form) -> Trajectory | None:

@@ -107,6 +107,16 @@ def _exchange_paths() -> dict[str, Any]:
                 form=_EXPORT,
             )
         },
+        "/api/camera": {
+            "post": _operation(
+                "Moves the objects of a trajectory as a camera would",
+                {"200": _json("the trajectory", "Trajectory"), **wrong},
+                form={
+                    "trajectory": _FILE,
+                    "camera": _described(_TEXT, "as of `flashmotion sample --camera`, by spaces"),
+                },
+            )
+        },
         "/api/select": {
             "post": _operation(
                 "Selects an object by a point (x, y, tolerance) or a box (x0, y0, x1, y1)",
@@ -250,12 +260,13 @@ def _schemas() -> dict[str, Any]:
         "Size": _object({"height": _INTEGER, "width": _INTEGER}),
         "Mask": _object({"size": run_lengths, "counts": run_lengths}),
         "Model": {"type": "object", "description": "sizes, `resize`, steps, adapters, `map_kind`"},
+        "Trajectory": {"type": "object", "description": "a trajectory.json"},
         "Formats": _object({"formats": {"type": "array", "items": _object(_FORMAT)}}),
         "Imported": _object(
             {
                 "format": _TEXT,
                 "title": _TEXT,
-                "trajectory": {"type": "object", "description": "a trajectory.json"},
+                "trajectory": _reference("Trajectory"),
                 "image": {"type": ["string", "null"], "description": "PNG in base64"},
                 "prompt": _TEXT,
                 "notices": {"type": "array", "items": _TEXT},

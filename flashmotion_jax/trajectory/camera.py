@@ -151,8 +151,8 @@ def add_anchors(trajectory: Trajectory) -> Trajectory:
     """Adds small objects of the background that stay in place.
 
     They are a grid of 3 x 3 squares of 8 % of the shorter side, without those that overlap a box or
-    mask of frame 0, in colors of their own; points, if all objects follow points. Current models
-    were not trained on objects of the background, and may take anchors for things to draw.
+    mask of frame 0, in colors of their own; points, if no object has an extent. Current models were
+    not trained on objects of the background, and may take anchors for things to draw.
 
     Args:
       trajectory: Trajectory to derive from; it is not changed.
@@ -164,24 +164,21 @@ def add_anchors(trajectory: Trajectory) -> Trajectory:
     half = _ANCHOR_SIDE / 2 * min(canvas.width, canvas.height)
     half_4 = half * np.array([-1, -1, 1, 1]) / ([canvas.width, canvas.height] * 2)
     places_N4 = np.array([(x, y, x, y) for y, x in product(_ANCHOR_GRID, repeat=2)]) + half_4
-    taken = [*trajectory.boxes()[:, 0], *(i.mask.box() for i in trajectory.objects if i.mask)]
+    boxes_KF4 = trajectory.boxes()
+    taken = [*boxes_KF4[:, 0], *(i.mask.box() for i in trajectory.objects if i.mask)]
     free = [place for place in places_N4 if not any(_overlap(place, box) for box in taken)]
     if not free:
         raise UserError(
             "no place for anchors: on frame 0, objects cover the whole 3 x 3 grid of the canvas; "
             "use a camera without anchors, or leave out an object of the background"
         )
-    as_points = bool(trajectory.objects) and all(item.points for item in trajectory.objects)
-    anchors = []
+    if trajectory.objects and np.array_equal(boxes_KF4[..., :2], boxes_KF4[..., 2:]):
+        free = [np.tile((place[:2] + place[2:]) / 2, 2) for place in free]
     ids = _free_ids(trajectory, len(free))
-    for number, (place, object_id) in enumerate(zip(free, ids, strict=True), 1):
-        anchor = TrackedObject(object_id, name=f"anchor {number}")
-        x0, y0, x1, y1 = place.tolist()
-        if as_points:
-            center = ((x0 + x1) / 2, (y0 + y1) / 2)
-            anchors.append(replace(anchor, points=(center,) * trajectory.num_frames))
-        else:
-            anchors.append(replace(anchor, keyframes=(Keyframe(0, (x0, y0, x1, y1)),)))
+    anchors = [
+        TrackedObject(object_id, (Keyframe(0, tuple(place.tolist())),), f"anchor {number}")
+        for number, (place, object_id) in enumerate(zip(free, ids, strict=True), 1)
+    ]
     return replace(trajectory, objects=(*trajectory.objects, *anchors))
 
 

@@ -147,7 +147,9 @@ def test_anchors_are_points_beside_points():
     before = Trajectory(CANVAS, 2, 24.0, (path((0.5, 0.5), None),))
     after = add_anchors(before)
     assert len(after.objects) == 9  # the center is taken
-    assert all(item.points for item in after.objects)
+    boxes = after.boxes()[:, 0]
+    np.testing.assert_array_equal(boxes[:, :2], boxes[:, 2:])
+    np.testing.assert_allclose(sorted(set(boxes[1:, 0].round(9))), [1 / 6, 1 / 2, 5 / 6])
 
 
 def test_nothing_to_do_changes_nothing():

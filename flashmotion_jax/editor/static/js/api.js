@@ -48,6 +48,7 @@ export const api = {
   asPng: async (image) => (await ask("/api/image?as=png", form({ image }))).blob(),
   select: (fields) => json("/api/select", form(fields)),
   import: (fields) => json("/api/import", form(fields)),
+  camera: (fields) => json("/api/camera", form(fields)),
   export: async (fields) => {
     const response = await ask("/api/export", form(fields));
     const name = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "");

@@ -41,6 +41,9 @@ export function say(message, isError = false) {
   line.textContent = message;
   line.classList.toggle("error", isError);
   line.classList.add("shown");
+  // The last to be shown is above open dialogs, which would cover it.
+  line.hidePopover?.();
+  line.showPopover?.();
   clearTimeout(hiding);
   hiding = setTimeout(() => line.classList.remove("shown"), isError ? 12000 : 3500);
 }

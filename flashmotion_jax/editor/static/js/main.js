@@ -2,6 +2,7 @@
 
 import { api } from "./api.js";
 import * as autosave from "./autosave.js";
+import { showCameraPresets } from "./camera.js";
 import { addAnchor, addCamera } from "./commands.js";
 import { showHelp } from "./dialogs.js";
 import { $, $$, attempt, say } from "./dom.js";
@@ -74,6 +75,7 @@ function listen({ store, stage, playback, preview, jobs, exchange, files, genera
   click("export", () => exchange.showExport());
   click("help", showHelp);
   click("add-camera", () => addCamera(store));
+  click("camera-presets", () => showCameraPresets(store));
   click("add-anchor", () => addAnchor(store));
   click("zoom-in", () => stage.zoomBy(1.25));
   click("zoom-out", () => stage.zoomBy(0.8));
