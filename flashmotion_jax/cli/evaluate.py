@@ -230,7 +230,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     for problem in results.problems:
         print(f"not scored: {problem.id}: {problem.reason}")
     print(results.to_markdown())
-    print("".join(f"{name}: {value}\n" for name, value in vars(results.protocol).items()))
+    print("".join(f"{name}: {value}\n" for name, value in results.protocol.described()))
     print(
         f"wrote {args.out}/result.json, scores.npz, report.md and report.html: "
         f"{len(results.scores)} videos, {len(results.problems)} not scored"

@@ -55,6 +55,33 @@ class Protocol:
                 "known; give masks"
             )
 
+    def described(self) -> list[tuple[str, str]]:
+        """The choices in words, as names and values for people."""
+        given = "all" if self.method_frames is None else str(self.method_frames)
+        masks = {
+            "masks": "masks of another program",
+            "colors": "the colors of Sprites",
+            "sam2": f"SAM 2, {self.sam2}",
+            "none": "nothing; metrics that need masks are left out",
+        }
+        averages = {
+            "video": "over videos, each the mean over its visible objects and frames",
+            "pooled": "over all objects and frames of all videos together",
+        }
+        fits = {"crop": "cropped like the videos", "stretch": "stretched to the videos' size"}
+        overlaps = {"smallest": "the smallest object", "keep": "all of them"}
+        return [
+            ("benchmark", self.bench),
+            ("objects are found by", masks[self.segmenter]),
+            ("frames of the method", given),
+            ("frame 0, which the method is given", "counts" if self.count_frame_0 else "left out"),
+            ("averages", averages[self.average]),
+            ("pixels of overlapping masks belong to", overlaps[self.overlaps]),
+            ("features of FID", self.fid or "not measured"),
+            ("features of FVD", self.fvd or "not measured"),
+            ("pictures of the benchmark are", fits[self.resize]),
+        ]
+
     @property
     def first_frame(self) -> int:
         """The first frame that counts."""

@@ -26,7 +26,7 @@ from flashmotion_jax.evaluation.features.presets import PRESETS
 from flashmotion_jax.evaluation.frechet import frechet_of_videos
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.reports.json_tables import Rows, to_plain
-from flashmotion_jax.evaluation.reports.tables import table_of_groups
+from flashmotion_jax.evaluation.reports.tables import explanations, table_of_groups
 from flashmotion_jax.evaluation.scoring import Score, summarize, totals_of
 from flashmotion_jax.evaluation.store import Store
 from flashmotion_jax.runtime.atomic import replacing
@@ -94,8 +94,23 @@ class Results:
         }
 
     def to_markdown(self) -> str:
-        """The table of groups."""
-        return table_of_groups(self.groups).to_markdown()
+        """The table of groups, and what its metrics mean."""
+        meanings = "".join(f"- {name}: {text}\n" for name, text in explanations(self.groups))
+        return f"{table_of_groups(self.groups).to_markdown()}\n{meanings}"
+
+    def settings(self) -> list[tuple[str, str]]:
+        """All that the numbers depend on, as names and values for people."""
+        titles = {
+            "root": "folder of the benchmark",
+            "pred": "folder of the generated videos",
+            "masks": "folder of their masks",
+            "tracks": "folder of their tracks",
+        }
+        return [
+            *self.protocol.described(),
+            *((titles.get(k, k), str(v)) for k, v in self.about.get("folders", {}).items() if v),
+            *((f"weights of {k}", str(v)) for k, v in self.about.get("weights", {}).items() if v),
+        ]
 
     def _videos(self) -> Iterator[dict[str, Any]]:
         rank: dict[str, int] = {}

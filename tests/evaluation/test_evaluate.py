@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import re
 import shutil
@@ -96,7 +97,8 @@ def test_a_result_names_protocol_presets_and_weights(scored):
     assert about["protocol"]["fid"] == "pytorch-fid" and about["protocol"]["fvd"] == "videogpt"
     assert re.fullmatch(r"inception-[0-9a-f]{64}\.npz", about["weights"]["fid"])
     assert about["videos"][0]["adds_to"].keys() == {"fid", "fvd", "video_distance"}
-    assert "- count_frame_0: `False`" in (scored / "noise40" / "report.md").read_text()
+    report = (scored / "noise40" / "report.md").read_text()
+    assert "- frame 0, which the method is given: left out\n" in report
 
 
 def test_the_page_needs_no_other_file(scored):
@@ -104,6 +106,18 @@ def test_the_page_needs_no_other_file(scored):
     assert page.count("<svg") > 8 and page.count("data:video/mp4;base64,") == 2
     assert not re.search(r'(src|href)="(?!data:)', page) and "<script" not in page
     assert "N 2" in page
+
+
+def test_reports_are_in_words(scored):
+    """No value of Python, and a meaning for each metric of the table."""
+    for name in ("report.md", "report.html"):
+        text = (scored / "noise40" / name).read_text()
+        text = html.unescape(re.sub(r'"data:[^"]*|(?s:<style>.*</style>)', "", text))
+        assert not re.search(r"\b(None|True|False|nan|inf)\b|Path\(|[{}]|\('|\['", text)
+        assert "intersection over union of the found masks" in text
+        assert text.count("for comparison") == 2  # flicker and background change of the truth
+    page = (scored / "noise40" / "report.html").read_text()
+    assert page.count("<dt>") == page.count("<dd>") > 20
 
 
 def test_significant_differences_are_named(scored, tmp_path, capsys):

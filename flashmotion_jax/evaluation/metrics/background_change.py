@@ -13,7 +13,10 @@ class BackgroundChange(TemporalMetric):
 
     name = "background_change"
     heading = "background change (levels)"
-    about = "from one frame to the next where no object is; it includes the camera's motion"
+    about = (
+        "change of pixels from one frame to the next where no object is; it includes the camera's "
+        "motion"
+    )
     better = "lower"
     needs = ("pixels",)
 
@@ -51,7 +54,7 @@ class TrueBackgroundChange(BackgroundChange):
 
     name = "true_background_change"
     heading = "background change of the truth"
-    about = "the same of the benchmark's video"
+    about = "background change of the benchmark's own video, for comparison"
     better = ""
     of_truth = True
     needs = ("true_pixels",)

@@ -13,7 +13,7 @@ class BoxIoU(VideoMetric):
 
     name = "box_iou"
     heading = "box IoU (%)"
-    about = "of the boxes around these masks"
+    about = "intersection over union of the boxes around the found masks and the benchmark's"
     scale = 100
     better = "higher"
     needs = ("masks", "true_masks")

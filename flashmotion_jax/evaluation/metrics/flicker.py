@@ -45,7 +45,7 @@ class TrueFlicker(Flicker):
 
     name = "true_flicker"
     heading = "flicker of the truth"
-    about = "the same of the benchmark's video"
+    about = "flicker of the benchmark's own video, for comparison"
     better = ""
     of_truth = True
     needs = ("true_pixels",)

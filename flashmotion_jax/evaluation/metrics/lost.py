@@ -12,7 +12,7 @@ class Lost(VideoMetric):
 
     name = "lost"
     heading = "lost (%)"
-    about = "visible objects and frames in which nothing of the object was found"
+    about = "share of visible objects and frames in which nothing of the object was found"
     scale = 100
     better = "lower"
     needs = ("masks", "true_masks")

@@ -12,7 +12,7 @@ class MaskIoU(VideoMetric):
 
     name = "mask_iou"
     heading = "mask IoU (%)"
-    about = "of the found masks and the benchmark's, per object"
+    about = "intersection over union of the found masks and the benchmark's, per object"
     scale = 100
     better = "higher"
     needs = ("masks", "true_masks")

@@ -18,7 +18,7 @@ class PSNR(VideoMetric):
 
     name = "psnr"
     heading = "PSNR (dB)"
-    about = "of all pixels"
+    about = "peak signal-to-noise ratio of all pixels to the benchmark's video"
     better = "higher"
     needs = ("pixels", "reference")
     benchmarks = ("sprites",)
@@ -46,5 +46,5 @@ class BackgroundPSNR(PSNR):
 
     name = "background_psnr"
     heading = "background PSNR (dB)"
-    about = "of the pixels that no object touches, where the camera is still"
+    about = "the same ratio of the pixels that no object touches, where the camera is still"
     needs = ("pixels", "reference", "background")

@@ -13,7 +13,10 @@ class RequestedBoxIoU(VideoMetric):
 
     name = "requested_box_iou"
     heading = "requested box IoU (%)"
-    about = "of the box around the found mask and the requested box inside the frame"
+    about = (
+        "intersection over union of the box around the found mask and the requested box inside "
+        "the frame"
+    )
     scale = 100
     better = "higher"
     needs = ("masks", "requested_boxes")

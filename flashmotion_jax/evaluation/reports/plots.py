@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -10,8 +11,9 @@ import numpy as np
 from flashmotion_jax.evaluation.bootstrap import Interval
 
 _COLORS = ("#2f6fb0", "#c2571a", "#3c8a4a", "#8a4a9e", "#a08020", "#4a4a4a", "#b03050")
-_WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 28, 36
+#: Drawn at about this width on a phone and a desktop alike, so that its text stays readable.
+_WIDTH, _HEIGHT = 420, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 40, 48
 
 
 class _Frame:
@@ -40,10 +42,11 @@ class _Frame:
                 f'<text class="tick" x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{label}</text>'
             )
         for value, label in ticks:
-            parts.append(
-                f'<text class="tick" x="{self.x(value)}" y="{_HEIGHT - 18}" '
-                f'text-anchor="middle">{escape(label)}</text>'
-            )
+            for i, line in enumerate(label.split("\n")):
+                parts.append(
+                    f'<text class="tick" x="{self.x(value)}" y="{_HEIGHT - 32 + 13 * i}" '
+                    f'text-anchor="middle">{escape(line)}</text>'
+                )
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         parts.append(
             f'<text class="tick" x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">'
@@ -90,8 +93,10 @@ def curves(title: str, lines: Mapping[str, Sequence[Interval]], scale: float = 1
         parts.append(
             f'<polyline points="{points_text}" fill="none" stroke="{color}" stroke-width="2"/>'
         )
-        x = _LEFT + 150 * i
-        parts.append(f'<text x="{x}" y="{_TOP}" fill="{color}" class="tick">{escape(name)}</text>')
+        x = round(_LEFT + min(130, (_WIDTH - _LEFT) / len(shown)) * i, 1)
+        parts.append(
+            f'<text x="{x}" y="{_TOP - 8}" fill="{color}" class="tick">{escape(name)}</text>'
+        )
     return _svg(parts, title)
 
 
@@ -114,8 +119,8 @@ def bars(title: str, numbers: Mapping[str, Interval], scale: float = 1) -> str:
     if not shown:
         return ""
     top = max(np.nanmax(values[:3]) for values in shown.values())
-    frame = _Frame((-0.5, len(shown) - 0.5), (0.0, 1.05 * float(top)))
-    ticks = [(i, f"{name} (N {values[3]})") for i, (name, values) in enumerate(shown.items())]
+    frame = _Frame((-0.5, len(shown) - 0.5), (0.0, _round_up(float(top))))
+    ticks = [(i, f"{name}\nN {values[3]}") for i, (name, values) in enumerate(shown.items())]
     parts = [frame.axes(title, "objects", ticks)]
     half = min(0.3 * (frame.x(1) - frame.x(0)), 40)
     for i, (estimate, low, high, _) in enumerate(shown.values()):
@@ -129,6 +134,16 @@ def bars(title: str, numbers: Mapping[str, Interval], scale: float = 1) -> str:
             ends = f'x1="{x}" x2="{x}" y1="{frame.y(low)}" y2="{frame.y(high)}"'
             parts.append(f'<line {ends} stroke="#222" stroke-width="2"/>')
     return _svg(parts, title)
+
+
+def _round_up(top: float) -> float:
+    """The next number whose quarters are short, for the labels of an axis."""
+    if top <= 0:
+        return 1.0
+    unit = 10.0 ** math.floor(math.log10(top))
+    return next(
+        unit * part for part in (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10) if unit * part >= top
+    )
 
 
 def _svg(parts: Sequence[str], title: str) -> str:

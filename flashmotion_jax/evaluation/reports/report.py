@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,12 @@ from flashmotion_jax.evaluation.conditions import trajectory_of
 from flashmotion_jax.evaluation.metrics import METRICS
 from flashmotion_jax.evaluation.protocol import Protocol
 from flashmotion_jax.evaluation.reports.plots import bars, curves
-from flashmotion_jax.evaluation.reports.tables import Table, table_of_groups, tables_of_the_paper
+from flashmotion_jax.evaluation.reports.tables import (
+    Table,
+    explanations,
+    table_of_groups,
+    tables_of_the_paper,
+)
 from flashmotion_jax.evaluation.results import Results
 from flashmotion_jax.evaluation.scoring import Score, sampled_frames
 from flashmotion_jax.media.frames import find_video, iterate_frames
@@ -37,14 +41,21 @@ _SHOWN, _SHOWN_HEIGHT = 3, 192
 _RESAMPLES = 300
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
+body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222;
+overflow-wrap:anywhere}
 table{border-collapse:collapse;font-size:13px;margin:1em 0;display:block;overflow-x:auto}
 td,th{border:1px solid #ccc;padding:3px 7px;text-align:left;white-space:nowrap}
+td:first-child,th:first-child{position:sticky;left:0;background:#fff;white-space:normal;
+min-width:6em;max-width:11em;overflow-wrap:normal}
 tr.ours{background:#eef5ee;font-weight:600}tr.section{background:#f3f3f3;font-style:italic}
-svg{width:49%;min-width:320px;background:#fff}svg .title{font-weight:600;font-size:13px}
+dl{display:grid;grid-template-columns:minmax(7em,16em) 1fr;gap:.3em 1em;font-size:14px}
+dt{font-weight:600}dd{margin:0}small{font-size:12px;color:#555}
+@media(max-width:700px){dl{display:block}dd{margin:0 0 .5em}small{display:block}}
+svg{width:49%;background:#fff}@media(max-width:700px){svg{width:100%}}
+svg .title{font-weight:600;font-size:13px}
 svg .tick{font-size:11px}svg .grid{stroke:#e3e3e3}
-figure{display:inline-block;margin:.5em 1em .5em 0}
-video{height:192px;image-rendering:pixelated;background:#000}figcaption{font-size:13px}
+figure{display:inline-block;margin:.5em 1em .5em 0;max-width:100%}
+video{height:192px;max-width:100%;object-fit:contain;image-rendering:pixelated;background:#000}figcaption{font-size:13px}
 .note{color:#555;font-size:13px}code{background:#f3f3f3;padding:0 3px}
 """
 
@@ -74,35 +85,41 @@ def all_tables(results: Results) -> list[Table]:
     ]
     if results.problems:
         rows = tuple((problem.id, problem.reason) for problem in results.problems)
-        tables.append(Table(f"Not scored: {len(rows)} videos", ("video", "reason"), rows))
+        tables.append(Table(f"Not scored: {_videos_of(len(rows))}", ("video", "reason"), rows))
     return tables
 
 
 def to_markdown(results: Results, tables: Sequence[Table]) -> str:
     """The tables, and the protocol."""
-    title = f"# {results.protocol.bench}: {len(results.scores)} videos"
-    counts = f"{len(results.problems)} videos could not be scored and are left out."
-    protocol = "".join(f"- {name}: `{value}`\n" for name, value in _settings(results))
-    parts = [title, counts, *(table.to_markdown() for table in tables), "## Protocol", protocol]
+    meanings = explanations(results.groups)
+    parts = [
+        f"# {_title(results)}",
+        _left_out(results),
+        tables[0].to_markdown(),
+        "## What the metrics mean",
+        "".join(f"- {name}: {text}\n" for name, text in meanings),
+        *(table.to_markdown() for table in tables[1:]),
+        "## Protocol",
+        "".join(f"- {name}: {value}\n" for name, value in results.settings()),
+    ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 def to_html(results: Results, tables: Sequence[Table], predictions: Path) -> str:
     """Tables, plots, and the best and worst videos beside their maps."""
-    title = f"{results.protocol.bench}: {len(results.scores)} videos"
-    settings = "".join(
-        f"<li>{escape(name)}: <code>{escape(str(value))}</code></li>"
-        for name, value in _settings(results)
-    )
+    title = _title(results)
     body = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{len(results.problems)} videos could not be scored and are left out.</p>",
-        _html_table(tables[0]),
+        f"<p>{escape(_left_out(results))}</p>",
+        _html_table(tables[0].transposed()),
+        "<h2>What the metrics mean</h2>",
+        _html_list(explanations(results.groups)),
         "<h2>Plots</h2>",
         *_plots(results),
         *_videos(results, predictions),
         *(_html_table(table) for table in tables[1:]),
-        f"<h2>Protocol</h2><ul>{settings}</ul>",
+        "<h2>Protocol</h2>",
+        _html_list(results.settings()),
     ]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -239,11 +256,35 @@ def _html_table(table: Table) -> str:
     rows = []
     for row in table.rows:
         kind = "section" if row[0].startswith("*") else "ours" * (row[0] == "this evaluation")
-        cells = "".join(f"<td>{escape(one.strip('*'))}</td>" for one in row)
+        cells = "".join(f"<td>{_html_cell(one)}</td>" for one in row)
         rows.append(f'<tr class="{kind}">{cells}</tr>')
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return f"<h2>{escape(table.title)}</h2><table><tr>{head}</tr>{''.join(rows)}</table>{note}"
 
 
-def _settings(results: Results) -> list[tuple[str, object]]:
-    return [*asdict(results.protocol).items(), *results.about.items()]
+def _html_cell(text: str) -> str:
+    """A cell; its interval and N are in small letters, on a phone below the number."""
+    number, bracket, interval_text = text.strip("*").partition(" [")
+    if not bracket:
+        return escape(number)
+    return f"{escape(number)} <small>[{escape(interval_text)}</small>"
+
+
+def _html_list(items: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in items)
+    return f"<dl>{rows}</dl>"
+
+
+def _title(results: Results) -> str:
+    return f"{results.protocol.bench}: {_videos_of(len(results.scores))}"
+
+
+def _left_out(results: Results) -> str:
+    count = len(results.problems)
+    if not count:
+        return "All videos were scored."
+    return f"{_videos_of(count)} could not be scored and {'is' if count == 1 else 'are'} left out."
+
+
+def _videos_of(count: int) -> str:
+    return f"{count} video{'' if count == 1 else 's'}"

@@ -37,6 +37,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
+    def transposed(self) -> Table:
+        """The same with a row for each column, for a page that is narrower than the table."""
+        header, *rows = zip(self.header, *self.rows, strict=True)
+        return Table(self.title, tuple(header), tuple(map(tuple, rows)), self.note)
+
     def to_markdown(self) -> str:
         """Markdown that ends with a line break."""
         table = markdown_table(self.header, self.rows)
@@ -51,17 +56,21 @@ def table_of_groups(rows: Rows) -> Table:
         (group, *(cell(name, numbers.get(name)) for name in names))
         for group, numbers in rows.items()
     ]
-    about = "; ".join(
-        f"{metric.heading}: {metric.about}"
-        + (f" ({metric.better} is better)" if metric.better else "")
-        for metric in metrics
-    )
     return Table(
         "By number of objects",
         ("objects", *(metric.heading for metric in metrics)),
         tuple(body),
-        f"95 % intervals over N videos. {about}. Blur raises IoU: look at the videos, too.",
+        "In brackets: 95 % intervals over N videos. Blur raises IoU: look at the videos, too.",
     )
+
+
+def explanations(rows: Rows) -> list[tuple[str, str]]:
+    """Heading and meaning of each metric that a table of groups has, in its order."""
+    metrics = [METRICS[name] for name in METRICS if any(name in one for one in rows.values())]
+    return [
+        (one.heading, one.about + (f"; {one.better} is better" if one.better else ""))
+        for one in metrics
+    ]
 
 
 def tables_of_the_paper(bench: str, rows: Rows, name: str = "this evaluation") -> list[Table]:

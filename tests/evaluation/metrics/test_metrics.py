@@ -8,7 +8,7 @@ import pytest
 from flashmotion_jax.evaluation import metrics
 from flashmotion_jax.evaluation.metrics.base import Frame, VideoMetric
 from flashmotion_jax.evaluation.protocol import Protocol
-from flashmotion_jax.evaluation.reports.tables import table_of_groups
+from flashmotion_jax.evaluation.reports.tables import explanations, table_of_groups
 from flashmotion_jax.evaluation.scoring import Score, score_frames, summarize
 
 
@@ -37,9 +37,11 @@ def test_a_metric_is_a_class_and_a_row(monkeypatch):
     values = score_frames([frame(1), frame(0.2), frame(0.4)], "folder")
     found = summarize([Score("v0", "1", values)], Protocol("folder"))
     assert found["coverage"].estimate == pytest.approx(0.3)
-    table = table_of_groups({"all": {"coverage": found["coverage"]}})
+    rows = {"all": {"coverage": found["coverage"]}}
+    table = table_of_groups(rows)
     assert table.header == ("objects", "coverage (%)") and table.rows == (("all", "30.00 (N 1)"),)
-    assert "share of the frame" in table.note
+    assert [name for name, _ in explanations(rows)] == ["coverage (%)"]
+    assert "share of the frame" in explanations(rows)[0][1]
 
 
 def test_a_frame_that_lacks_what_a_metric_needs_is_nan():

@@ -20,9 +20,9 @@ def test_curves_leave_out_frames_without_a_number():
 
 
 def test_bars_show_n_and_leave_out_groups_without_a_number():
-    groups = {"1": Interval(0.5, 0.4, 0.6, 3), "2": NOTHING, "all": Interval(2, np.nan, np.nan, 1)}
+    groups = {"1": Interval(0.5, 0.4, 0.6, 3), "4": NOTHING, "all": Interval(2, np.nan, np.nan, 1)}
     picture = bars("FID", groups)
-    assert picture.count("<rect") == 2 and "1 (N 3)" in picture and "2 (N" not in picture
+    assert picture.count("<rect") == 2 and ">N 3<" in picture and ">4<" not in picture
     assert "nan" not in picture
     assert bars("FID", {"1": NOTHING}) == ""
 
