@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flashmotion_jax.media.videos import read_video, write_video
     from flashmotion_jax.trajectory import Keyframe, TrackedObject, Trajectory, load_maps
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.2.0.dev0"
 
 # In a checkout, `configs` and `converters` are folders next to the package. A wheel installs them
 # as `flashmotion_jax.configs` and `flashmotion_jax.converters`, and so they are imported here as
