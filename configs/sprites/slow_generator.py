@@ -22,6 +22,7 @@ def get_config() -> TrainConfig:
             optimizer=optimizer(1e-3, STEPS, constant_updates=STEPS * 3 // 4, ema_decay=0.9995),
             timesteps=TIMESTEPS,
             image_dropout=0.2,
+            given_frames=0.2,
         ),
         STEPS,
         batch_size=16,

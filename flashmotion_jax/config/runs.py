@@ -191,9 +191,12 @@ class SlowGeneratorConfig:
     loss_weight: LossWeight = "uniform"
     #: Fraction of the videos that are generated from text alone; 0 trains image-to-video only.
     image_dropout: float = 0.0
+    #: Fraction of the others of which more than the image is given: the latent frames that follow
+    #: it, as where a video is continued, or a later one, as with a last image or a key frame.
+    given_frames: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("text_dropout", "image_dropout"):
+        for name in ("text_dropout", "image_dropout", "given_frames"):
             require(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}; expected 0 to 1")
 
 

@@ -7,6 +7,7 @@ Source: Wan, arXiv:2503.20314, for training the generator by rectified flow.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -49,8 +50,8 @@ def generator_loss(config: SlowGeneratorConfig) -> LossFn:
         models: Models, batch: Batch, keys: Keys, step: jax.Array
     ) -> tuple[dict[str, LossTerm], Metrics]:
         del step
-        if config.image_dropout:
-            loss = image_dropout_loss(config, models, batch, keys)
+        if config.image_dropout or config.given_frames:
+            loss = given_frames_loss(config, models, batch, keys)
             return {"diffusion": LossTerm(loss)}, {}
         conditions = Conditions(text=batch.text, image_latents=batch.latents[:, :1])
         networks = (models["generator"], None)
@@ -100,18 +101,16 @@ def loss_weight(
     return bell_weight(timesteps_B, config.timesteps.shift)
 
 
-def image_dropout_loss(
+def given_frames_loss(
     config: SlowGeneratorConfig, models: Models, batch: Batch, keys: Keys
 ) -> jax.Array:
-    """Flow-matching loss of videos some of which have no image, whose frame 0 is predicted too."""
+    """Flow-matching loss of the latent frames that are not given, see `draw_given_frames`."""
     level_keys, dropout_keys = keys.split(2)
     text_keys, image_keys = dropout_keys.split(2)
     noise, timesteps = draw_noise_and_timesteps(config.timesteps, batch.latents, level_keys)
     text = drop_text(batch.text, models["empty_text"], text_keys.videos, config.text_dropout)
-    is_dropped = jax.vmap(lambda key: jax.random.bernoulli(key, config.image_dropout))
-    is_later_T = jnp.arange(batch.latents.shape[1]) > 0
-    # 1 where a latent frame is predicted, 0 where it is the image.
-    predicted_BT = 1.0 * (is_later_T[None] | is_dropped(image_keys.videos)[:, None])
+    draw = functools.partial(draw_given_frames, config, batch.latents.shape[1])
+    predicted_BT = 1.0 * ~jax.vmap(draw)(image_keys.videos)
     # Timestep 0 tells the model which frame is given, as in sampling.
     timesteps_BT = timesteps[:, None] * predicted_BT
     noisy = add_noise(batch.latents, noise, timesteps_BT / TIMESTEP_SCALE)
@@ -119,10 +118,38 @@ def image_dropout_loss(
     velocity = generator(noisy, timesteps_BT, generator.text_context(text))
     error = velocity - velocity_target(batch.latents, noise)
     error_BT = jnp.mean(error.astype(jnp.float32) ** 2, axis=(2, 3, 4))
-    # A mean per video first: videos without an image have one more frame, not more weight.
+    # A mean per video first: videos of which less is given have more frames, not more weight.
     loss_B = jnp.sum(error_BT * predicted_BT, axis=1) / jnp.sum(predicted_BT, axis=1)
     weight_B = loss_weight(config, timesteps)
     return jnp.mean(loss_B if weight_B is None else weight_B * loss_B)
+
+
+def draw_given_frames(config: SlowGeneratorConfig, num_frames: int, key: jax.Array) -> jax.Array:
+    """Draws which latent frames of a video are given clean; the model predicts the others.
+
+    Nothing is given with probability `config.image_dropout`, which is text-to-video. Otherwise it
+    is the image, and with probability `config.given_frames` more, equally often the next one or two
+    frames, the last frame, or any other.
+
+    Args:
+      config: The probabilities.
+      num_frames: T, latent frames of the video.
+      key: Random key.
+
+    Returns:
+      bool `[T]`, at least one of which is False if T > 1.
+    """
+    more_key, kind_key, frame_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+    frames_T = jnp.arange(num_frames)
+    next_frame = jnp.minimum(jax.random.randint(frame_key, (), 1, 3), num_frames - 2)
+    any_frame = jax.random.randint(frame_key, (), 1, num_frames)
+    more_T = jnp.stack([frames_T <= next_frame, frames_T == num_frames - 1, frames_T == any_frame])[
+        jax.random.randint(kind_key, (), 0, 3)
+    ]
+    # Of two latent frames, none would be left.
+    has_more = jax.random.bernoulli(more_key, config.given_frames * (num_frames > 2))
+    has_image = ~jax.random.bernoulli(key, config.image_dropout)
+    return has_image & ((frames_T == 0) | (has_more & more_T))
 
 
 def drop_text(
