@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from flashmotion_jax.config import OptimizerConfig, SlowGeneratorConfig
 from flashmotion_jax.diffusion.flow import add_noise
 from flashmotion_jax.diffusion.generate import Conditions, conditioned_velocity
 from flashmotion_jax.diffusion.losses import velocity_loss
+from flashmotion_jax.runtime import sharding
 from flashmotion_jax.training.stages.slow_generator import draw_given_frames, generator_loss
 from flashmotion_jax.training.train_step import draw_noise_and_timesteps
 from helpers import toy
@@ -97,6 +99,17 @@ def test_how_often_frames_are_given(num_frames):
         assert rows[:, 1].mean() == pytest.approx(0.2, abs=0.04)  # the video is continued
         assert rows[:, -1].mean() == pytest.approx(0.2, abs=0.04)  # the last image
         assert (rows[:, 3:-1].sum(axis=1)).mean() == pytest.approx(0.2, abs=0.04)
+
+
+def test_given_frames_do_not_depend_on_the_devices():
+    config = dataclasses.replace(CONFIG, image_dropout=0.3, given_frames=0.7)
+    draw = jax.jit(jax.vmap(lambda key: draw_given_frames(config, 5, key)))
+    keys = jax.random.split(jax.random.key(0), 8)
+    expected = draw(keys)
+    mesh = sharding.make_mesh(data=4)
+    with jax.set_mesh(mesh):
+        found = draw(jax.device_put(keys, NamedSharding(mesh, PartitionSpec(("data", "fsdp")))))
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["text_dropout", "image_dropout", "given_frames"])

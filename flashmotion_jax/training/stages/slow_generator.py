@@ -140,16 +140,17 @@ def draw_given_frames(config: SlowGeneratorConfig, num_frames: int, key: jax.Arr
       bool `[T]`, at least one of which is False if T > 1.
     """
     more_key, kind_key, frame_key = jax.random.split(jax.random.fold_in(key, 1), 3)
-    frames_T = jnp.arange(num_frames)
-    next_frame = jnp.minimum(jax.random.randint(frame_key, (), 1, 3), num_frames - 2)
+    kind = jax.random.randint(kind_key, (), 0, 3)
     any_frame = jax.random.randint(frame_key, (), 1, num_frames)
-    more_T = jnp.stack([frames_T <= next_frame, frames_T == num_frames - 1, frames_T == any_frame])[
-        jax.random.randint(kind_key, (), 0, 3)
-    ]
+    next_frame = jnp.minimum(jax.random.randint(frame_key, (), 1, 3), num_frames - 2)
+    first = jnp.where(kind == 0, 1, jnp.where(kind == 1, num_frames - 1, any_frame))
+    last = jnp.where(kind == 0, next_frame, first)
     # Of two latent frames, none would be left.
     has_more = jax.random.bernoulli(more_key, config.given_frames * (num_frames > 2))
     has_image = ~jax.random.bernoulli(key, config.image_dropout)
-    return has_image & ((frames_T == 0) | (has_more & more_T))
+    frames_T = jnp.arange(num_frames)
+    more_T = has_more & (first <= frames_T) & (frames_T <= last)
+    return has_image & ((frames_T == 0) | more_T)
 
 
 def drop_text(
