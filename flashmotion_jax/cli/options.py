@@ -219,6 +219,20 @@ def frames(text: str) -> tuple[int, ...] | Literal["all"]:
         ) from None
 
 
+def key_frame(text: str) -> tuple[int, str]:
+    """Parses FRAME=IMAGE.
+
+    Raises:
+      argparse.ArgumentTypeError: The text has another form.
+    """
+    frame, equals, file = text.partition("=")
+    if not (equals and file and frame.strip().isdecimal()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected a frame, an equals sign and an image, as in 60=middle.png"
+        )
+    return int(frame), path_text(file)
+
+
 def lora(text: str) -> tuple[str, float]:
     """Parses FILE or FILE:WEIGHT, a LoRA.
 

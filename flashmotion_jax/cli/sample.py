@@ -72,6 +72,20 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         help="first frame (default: none, text-to-video, which the included model cannot do)",
     )
     add(
+        "--last-image",
+        type=options.path_text,
+        metavar="F",
+        help="last frame, for models that were trained with one",
+    )
+    add(
+        "--keyframe",
+        type=options.key_frame,
+        action="append",
+        default=[],
+        metavar="FRAME=F",
+        help="another frame of the video, for models that were trained with some; repeatable",
+    )
+    add(
         "--lora",
         type=options.lora,
         action="append",
@@ -287,8 +301,17 @@ def _request(pipeline: Pipeline, args: argparse.Namespace, camera: Camera | None
         map_kind=args.map_kind,
         known_frames=args.known_frames,
         camera=camera,
+        last_image=args.last_image,
+        key_frames=_key_frames(args.keyframe),
         decoder=args.decoder,
     )
+
+
+def _key_frames(given: list[tuple[int, str]]) -> dict[int, str]:
+    frames = [frame for frame, _ in given]
+    if twice := next((frame for frame in frames if frames.count(frame) > 1), None):
+        raise UserError(f"--keyframe {twice} is given twice; leave one out")
+    return dict(given)
 
 
 def _beside_map(video: np.ndarray, request: Request) -> np.ndarray:

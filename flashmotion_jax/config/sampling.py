@@ -135,6 +135,7 @@ class SamplingConfig:
       map_kind: Kind of trajectory map that the adapters were trained on.
       map_colors: Colors of the maps that the adapters were trained on.
       point_sigma: Standard deviation of the points of maps, as a fraction of the shorter side.
+      knows_key_frames: Whether the generator was trained with images of later frames.
       needs_image: Whether the model makes videos only from an image, not from text alone.
 
     Raises:
@@ -159,6 +160,7 @@ class SamplingConfig:
     map_kind: MapKind = "box"
     map_colors: MapColors = "palette"
     point_sigma: float = 0.02
+    knows_key_frames: bool = False
     needs_image: bool = False
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Denoising: from conditions and noise to clean latents, with one step that is compiled once.
 
-All conditioning enters the model in this file: the image as latent frame 0, the trajectory through
-an adapter, the text, and classifier-free guidance.
+All conditioning enters the model in this file: the image as latent frame 0, key frames as others,
+the trajectory through an adapter, the text, and classifier-free guidance.
 
 Source: Wan2.2 `wan/textimage2video.py`, `i2v`; FlashMotion section 3.
 """
@@ -40,6 +40,18 @@ class Generator(Protocol):
         ...
 
 
+class KeyFrames(NamedTuple):
+    """Clean latent frames that are given beside the first.
+
+    Attributes:
+      latents: `[B, T, h, w, C]`; only the given frames matter.
+      is_given_T: Which are given, bool `[T]`.
+    """
+
+    latents: jax.Array
+    is_given_T: jax.Array
+
+
 class Conditions(NamedTuple):
     """The inputs that a batch of B videos is conditioned on.
 
@@ -51,6 +63,7 @@ class Conditions(NamedTuple):
         adapter.
       adapter_scale: Scalar weight of the adapter's residuals.
       guidance_scale: Scalar g of `v_negative + g (v_text - v_negative)`.
+      key_frames: Further clean latent frames; None without.
     """
 
     text: jax.Array
@@ -59,6 +72,7 @@ class Conditions(NamedTuple):
     trajectory_latents: jax.Array | None = None
     adapter_scale: jax.Array | float = 1.0
     guidance_scale: jax.Array | float = 1.0
+    key_frames: KeyFrames | None = None
 
 
 def make_schedule(sampling: SamplingConfig) -> FewStep[np.ndarray] | Solver[np.ndarray]:
@@ -81,15 +95,33 @@ def inject_image(latents: jax.Array, image_latents: jax.Array | None) -> jax.Arr
     return jnp.concatenate([image_latents.astype(latents.dtype), latents[:, 1:]], axis=1)
 
 
-def frame_timesteps(timestep: jax.Array, latents: jax.Array, has_image: bool) -> jax.Array:
-    """Broadcasts a timestep to latent frames `[B, T]`, with 0 for the image.
+def inject_given(latents: jax.Array, conditions: Conditions) -> jax.Array:
+    """Replaces all latent frames that are given, the image's and those of key frames."""
+    latents = inject_image(latents, conditions.image_latents)
+    if (key := conditions.key_frames) is None:
+        return latents
+    is_given = jnp.broadcast_to(key.is_given_T[:, None, None, None], latents.shape)
+    given, is_given = (split_batch_like(x, latents) for x in (key.latents, is_given))
+    return jnp.where(is_given, given.astype(latents.dtype), latents)
+
+
+def frame_timesteps(
+    timestep: jax.Array,
+    latents: jax.Array,
+    has_image: bool,
+    key_frames: KeyFrames | None = None,
+) -> jax.Array:
+    """Broadcasts a timestep to latent frames `[B, T]`, with 0 for those that are given.
 
     Args:
       timestep: In 0..1000, a scalar or per video `[B]`.
       latents: `[B, T, ...]`.
       has_image: Whether latent frame 0 is the clean image.
+      key_frames: Further frames that are clean.
     """
     is_noisy_T = jnp.arange(latents.shape[1]) >= int(has_image)
+    if key_frames is not None:
+        is_noisy_T &= ~key_frames.is_given_T
     per_video = jnp.atleast_1d(jnp.asarray(timestep, jnp.float32))[:, None] * is_noisy_T[None]
     return split_batch_like(jnp.broadcast_to(per_video, latents.shape[:2]), latents)
 
@@ -141,7 +173,7 @@ def conditioned_velocity(
       prepared: The result of `prepare`; None computes it here.
 
     Returns:
-      `(latents, timestep) -> velocity`. With an image, latent frame 0 of the input is ignored.
+      `(latents, timestep) -> velocity`. Latent frames that are given are ignored in the input.
 
     Raises:
       ValueError: There is an adapter but no `trajectory_latents`.
@@ -150,9 +182,10 @@ def conditioned_velocity(
     shared = prepare(dit, adapter, conditions) if prepared is None else prepared
 
     def predict_velocity(latents: jax.Array, timestep: jax.Array) -> jax.Array:
-        # In every step: the sampler also changes frame 0, which the model must see clean.
-        latents = inject_image(latents, conditions.image_latents)
-        timesteps = _for_guidance(conditions, frame_timesteps(timestep, latents, has_image))
+        # In every step: the sampler also changes given frames, which the model must see clean.
+        latents = inject_given(latents, conditions)
+        timesteps = frame_timesteps(timestep, latents, has_image, conditions.key_frames)
+        timesteps = _for_guidance(conditions, timesteps)
         latents = _for_guidance(conditions, latents)
         residuals = None
         if adapter is not None:
@@ -223,10 +256,10 @@ def generate_latents(
         if on_prediction is not None:
             row = replicate(jax.tree.map(lambda rows: rows[step - 1], schedule))
             x0 = _predicted_x0(state, row, step_keys)
-            on_prediction(step, inject_image(x0, conditions.image_latents))
+            on_prediction(step, inject_given(x0, conditions))
 
     latents = samplers.sample(advance, noise, schedule, progress, predicted)
-    return inject_image(latents, conditions.image_latents)
+    return inject_given(latents, conditions)
 
 
 @functools.partial(program, static_argnames=("shape",))

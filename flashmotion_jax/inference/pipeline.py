@@ -35,8 +35,9 @@ from flashmotion_jax.config import (
 from flashmotion_jax.converters.lora import LoRA
 from flashmotion_jax.diffusion.generate import Conditions, generate_latents, make_schedule
 from flashmotion_jax.diffusion.samplers import noise_keys
-from flashmotion_jax.inference.chunks import decode_videos, encode_maps, encode_videos
+from flashmotion_jax.inference.chunks import decode_videos
 from flashmotion_jax.inference.domain import Domain, shipped_model
+from flashmotion_jax.inference.encoding import Encoded, encode_request, is_encoded, num_encoded
 from flashmotion_jax.inference.model_store import ModelStore, stored_models
 from flashmotion_jax.inference.previews import OnPreview, has_preview
 from flashmotion_jax.inference.request import Request, make_request, require_tiny_vae
@@ -227,7 +228,7 @@ class Pipeline:
             times. An exception that it raises cancels the call.
           **options: See `request.make_request`: `num_inference_steps`, `height`, `width`,
             `num_frames`, `guidance_scale`, `adapter_scale`, `map_kind`, `known_frames`, `camera`,
-            `decoder`, `sampling`.
+            `last_image`, `key_frames`, `decoder`, `sampling`.
 
         Returns:
           uint8 `[F, H, W, 3]`, or `[B, F, H, W, 3]` for a batch.
@@ -303,16 +304,17 @@ class Pipeline:
         with jax.set_mesh(self._mesh):
             with self._stage("text", 1):
                 text, negative_text = self._embed(request)
-            with self._stage("encode", self._frames_to_encode(request)):
-                image_latents, trajectory_latents = self._encode(request)
-                require_finite("encode", "the VAE", image=image_latents, maps=trajectory_latents)
+            factor = self._vae_config.temporal_factor
+            with self._stage("encode", num_encoded(request, factor)):
+                encoded = self._encode(request)
             conditions = Conditions(
                 text,
                 negative_text,
-                image_latents,
-                trajectory_latents,
+                encoded.image,
+                encoded.maps,
                 jnp.float32(request.adapter_scale),
                 jnp.float32(sampling.guidance_scale),
+                encoded.key_frames,
             )
             with self._stage("denoise", sampling.num_inference_steps):
                 latents = self._denoise(request, conditions, on_preview)
@@ -330,17 +332,11 @@ class Pipeline:
         texts = self._encode_prompts([*request.prompts, request.sampling.negative_prompt])
         return texts[:-1], jnp.broadcast_to(texts[-1:], texts[:-1].shape)
 
-    def _encode(self, request: Request) -> tuple[jax.Array | None, jax.Array | None]:
-        if request.images is None and request.maps is None:
-            return None, None
+    def _encode(self, request: Request) -> Encoded:
+        if not is_encoded(request):
+            return Encoded(None, None, None)
         with self._models.use("vae") as vae:
-            images, maps, advance = request.images, request.maps, self._steps.advance
-            # The image's latents enter every step unchanged; those of maps only guide.
-            dtype = vae.compute_dtype.name
-            return (
-                None if images is None else encode_videos(vae, images, "float32", advance),
-                None if maps is None else encode_maps(vae, maps, request.known, dtype, advance),
-            )
+            return encode_request(vae, request, self._steps.advance)
 
     def _denoise(
         self, request: Request, conditions: Conditions, on_preview: OnPreview | None
@@ -368,14 +364,6 @@ class Pipeline:
                 on_prediction=preview,
             )
             return jax.block_until_ready(latents)
-
-    def _frames_to_encode(self, request: Request) -> int:
-        """Encodes all images and maps."""
-        num_videos = len(request.prompts)
-        factor = self._vae_config.temporal_factor
-        of_maps = 0 if request.maps is None else (request.num_frames - 1) // factor + 1
-        count = num_videos * of_maps if request.known is None else int(request.known.sum())
-        return count + num_videos * (request.images is not None)
 
     @contextmanager
     def _stage(self, name: str, total: int) -> Generator[None, None, None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from flashmotion_jax.config import (
     SamplingConfig,
     sparse_adapters,
 )
+from flashmotion_jax.inference.key_frames import KeyImages, key_images
 from flashmotion_jax.inference.known_frames import FrameChoice, drawn_throughout, know_some_frames
 from flashmotion_jax.media.geometry import fit_frames, video_size
 from flashmotion_jax.media.images import read_image
@@ -47,6 +49,7 @@ class Request:
       decoder: which autoencoder decodes the latents.
       known: bool `[B, T]`, the latent frames on which an adapter knows the trajectory; None for one
         that knows all of it.
+      keys: images of later frames; None without.
     """
 
     prompts: tuple[str, ...]
@@ -60,6 +63,7 @@ class Request:
     sampling: SamplingConfig
     decoder: Decoder = "full"
     known: np.ndarray | None = None
+    keys: KeyImages | None = None
 
 
 def make_request(
@@ -80,6 +84,8 @@ def make_request(
     map_kind: MapKind | None = None,
     known_frames: FrameChoice = None,
     camera: Camera | None = None,
+    last_image: Any = None,
+    key_frames: Mapping[int, Any] | None = None,
     takes_known_frames: bool = False,
     decoder: Decoder = "full",
     has_tiny_vae: bool = False,
@@ -105,6 +111,8 @@ def make_request(
       known_frames: Frames on which the trajectory is known, or "all"; None for its keyframes, or
         for maps that are not black.
       camera: Motion of the camera, which is added to that of the objects of a trajectory.
+      last_image: Image of the last frame, as `image`.
+      key_frames: Frame number -> image of that frame, as `image`.
       takes_known_frames: Whether the adapter is given the trajectory on some frames only; for
         others, `known_frames` is not allowed.
       decoder: "full" for the VAE, or "tiny" for the tiny one, which is faster and softer.
@@ -149,7 +157,8 @@ def make_request(
         resize=sampling.resize,
         point_sigma=sampling.point_sigma,
     )
-    fitted = _fit(images, height, width, sampling.resize)
+    fit = functools.partial(_fit, height=height, width=width, resize=sampling.resize)
+    fitted = fit(images)
     colored_by = None if fitted is None or sampling.map_colors == "palette" else fitted[:, 0]
     maps = known = None
     if motions is not None and takes_known_frames:
@@ -157,6 +166,21 @@ def make_request(
         maps, known = know_some_frames(motions, maps, known_frames, grid.frames)
     elif motions is not None:
         maps = _maps(motions, load, colored_by)
+    keys = key_images(
+        last_image,
+        key_frames,
+        images,
+        num_frames=num_frames,
+        factor=grid.frames,
+        read=lambda given: [_read(item) for item in _one_each("key frame", given, len(prompts))],
+        fit=fit,
+    )
+    if keys is not None and not sampling.knows_key_frames:
+        warnings.warn(
+            "the model was trained with a first image only, and may ignore or fade to a last image "
+            "and key frames",
+            stacklevel=3,
+        )
     return Request(
         prompts=prompts,
         images=fitted,
@@ -169,6 +193,7 @@ def make_request(
         sampling=sampling,
         decoder=decoder,
         known=known,
+        keys=keys,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from flashmotion_jax.config import SamplingConfig
 from flashmotion_jax.diffusion.generate import (
     Conditions,
+    KeyFrames,
     conditioned_velocity,
     frame_timesteps,
     generate_latents,
@@ -17,6 +18,7 @@ from flashmotion_jax.diffusion.generate import (
     make_schedule,
 )
 from flashmotion_jax.diffusion.solvers import Solver
+from flashmotion_jax.runtime import sharding
 from helpers import tiny
 
 SHAPE = (3, 2, 2, 48)
@@ -52,6 +54,21 @@ def test_image_is_frame_0_with_timestep_0():
     velocity = predict(jnp.zeros((2, *SHAPE)), jnp.float32(500))
     np.testing.assert_allclose(velocity[:, 0], 7.0)
     np.testing.assert_allclose(velocity[:, 1:], 0.5)
+
+
+def given(value, frame):
+    """Key frames of two videos: one frame of this value; the others do not matter."""
+    latents = jnp.full((2, *SHAPE), np.nan).at[:, frame].set(value)
+    return KeyFrames(latents, jnp.arange(SHAPE[0]) == frame)
+
+
+def test_key_frames_are_clean_with_timestep_0():
+    image = jnp.full((2, 1, 2, 2, 48), 7.0)
+    conditions = Conditions(text(0.0), text(0.0), image, key_frames=given(5.0, 2))
+    predict = conditioned_velocity(ToyGenerator(), None, conditions)
+    velocity = predict(jnp.zeros((2, *SHAPE)), jnp.float32(500))
+    for frame, value in enumerate((7.0, 0.5, 5.0)):
+        np.testing.assert_allclose(velocity[:, frame], value)
 
 
 def test_without_an_image_all_frames_have_the_same_timestep():
@@ -93,6 +110,21 @@ def test_result_contains_the_image_unchanged(sampler):
     latents = generate_latents(dit, None, conditions, schedule, keys, shape=SHAPE)
     assert latents.shape == (2, *SHAPE) and np.isfinite(latents).all()
     np.testing.assert_array_equal(latents[:, :1], image)
+
+
+@pytest.mark.parametrize("sampler", ["few_step", "unipc"])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_result_contains_key_frames_unchanged(sampler, devices):
+    image = tiny.normal(1, 2, 1, 2, 2, 48)
+    with jax.set_mesh(sharding.make_mesh(data=devices)):
+        dit = tiny.make_dit()
+        schedule = make_schedule(SamplingConfig(sampler=sampler, solver_steps=3))
+        conditions = Conditions(tiny.normal(2, 2, 16, 32), None, image, key_frames=given(0.5, 1))
+        keys = jax.random.split(jax.random.key(0), 2)
+        latents = generate_latents(dit, None, conditions, schedule, keys, shape=SHAPE)
+    assert np.isfinite(latents).all()
+    np.testing.assert_array_equal(latents[:, :1], image)
+    np.testing.assert_array_equal(latents[:, 1], np.full((2, *SHAPE[1:]), 0.5))
 
 
 def test_schedules_follow_the_configuration():

@@ -7,6 +7,7 @@ Source: Wan, arXiv:2503.20314, for training the generator by rectified flow.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -35,11 +36,14 @@ from flashmotion_jax.training.train_step import (
 def build(run: TrainConfig, config: SlowGeneratorConfig) -> Stage:
     """Builds the stage."""
     component = ComponentRef(config.slow_generator, "dit")
+    sampling = components.read_sampling(component.path)
+    if config.given_frames:
+        sampling = dataclasses.replace(sampling, knows_key_frames=True)
     return Stage(
         trained={"generator": from_component(run, component, config.optimizer)},
         frozen={},
         updates=(Update("generator", generator_loss(config)),),
-        export=export_generator(component, components.read_sampling(component.path)),
+        export=export_generator(component, sampling),
     )
 
 
