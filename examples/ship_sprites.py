@@ -12,7 +12,6 @@ in float32.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -58,11 +57,7 @@ def write(out: Path, models: dict[str, Path]) -> None:
     with replacing_folder(out) as scratch:
         source = models["resnet"]
         components.save_tokenizer(scratch, source / "tokenizer")
-        sampling = components.read_sampling(source)
-        # Stages 2 and 3 see no video without its image, so only the SlowGenerator could do without.
-        is_distilled = sampling.sampler == "few_step"
-        sampling = dataclasses.replace(sampling, needs_image=sampling.needs_image or is_distilled)
-        components.write_sampling(scratch, sampling)
+        components.write_sampling(scratch, components.read_sampling(source))
         for kind in ("dit", "vae", "text_encoder"):
             copy(source, scratch, kind)
         if tiny := tiny_decoder(source):

@@ -53,6 +53,7 @@ def add_parser(commands: Any) -> None:
         None,
         f"trajectory adapter (default: {DEFAULT_ADAPTER} with a trajectory, none without)",
     )
+    _add_images(parser)
     _add_inputs(parser)
     _add_sampling(parser)
     options.set_outputs(
@@ -63,7 +64,7 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
+def _add_images(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--image",
@@ -85,6 +86,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="FRAME=F",
         help="another frame of the video, for models that were trained with some; repeatable",
     )
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--lora",
         type=options.lora,

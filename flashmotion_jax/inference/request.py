@@ -166,21 +166,7 @@ def make_request(
         maps, known = know_some_frames(motions, maps, known_frames, grid.frames)
     elif motions is not None:
         maps = _maps(motions, load, colored_by)
-    keys = key_images(
-        last_image,
-        key_frames,
-        images,
-        num_frames=num_frames,
-        factor=grid.frames,
-        read=lambda given: [_read(item) for item in _one_each("key frame", given, len(prompts))],
-        fit=fit,
-    )
-    if keys is not None and not sampling.knows_key_frames:
-        warnings.warn(
-            "the model was trained with a first image only, and may ignore or fade to a last image "
-            "and key frames",
-            stacklevel=3,
-        )
+    keys = _keys(last_image, key_frames, images, num_frames, grid, sampling, fit)
     return Request(
         prompts=prompts,
         images=fitted,
@@ -293,6 +279,33 @@ def _fit(
     if len(given) < len(images):
         raise UserError("a batch has images for some prompts only; give one for each, or for none")
     return np.stack([fit_frames(image[None], height, width, resize) for image in given])
+
+
+def _keys(
+    last_image: Any,
+    key_frames: Mapping[int, Any] | None,
+    images: list[np.ndarray | None],
+    num_frames: int,
+    grid: Grid,
+    sampling: SamplingConfig,
+    fit: Callable[[list[np.ndarray | None]], np.ndarray | None],
+) -> KeyImages | None:
+    keys = key_images(
+        last_image,
+        key_frames,
+        images,
+        num_frames=num_frames,
+        factor=grid.frames,
+        read=lambda given: [_read(item) for item in _one_each("key frame", given, len(images))],
+        fit=fit,
+    )
+    if keys is not None and not sampling.knows_key_frames:
+        warnings.warn(
+            "the model was trained with a first image only, and may ignore or fade to a last image "
+            "and key frames",
+            stacklevel=4,
+        )
+    return keys
 
 
 def _motions(

@@ -254,10 +254,15 @@ def export_adapter(
 
 
 def few_step_sampling(generator: ComponentRef, student: FewStepConfig) -> SamplingConfig:
-    """Sampling settings of a generator's checkpoint, with the student's few steps."""
+    """Sampling settings of a generator's checkpoint, with the student's few steps.
+
+    A student sees the first image of every video, and none of a later frame.
+    """
     return dataclasses.replace(
         components.read_sampling(generator.path),
         sampler="few_step",
+        needs_image=True,
+        knows_key_frames=False,
         **dataclasses.asdict(student),
     )
 

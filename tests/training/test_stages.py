@@ -146,6 +146,7 @@ def few_step(sampling):
         denoising_steps=(1000, 500),
         warp_denoising_steps=False,
         shift=3.0,
+        needs_image=True,
     )
 
 
