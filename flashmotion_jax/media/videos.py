@@ -222,7 +222,10 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, lossless: bool) -> No
     with av.open(
         file_url(path), "w", format="mp4", options={"movflags": "+faststart"}
     ) as container:
-        stream = container.add_stream(codec, rate=rate, options={"crf": crf})
+        # Its bit allocation over time ("mbtree") reads memory that is not initialized: while other
+        # threads work, the same frames would make different files.
+        options = {"crf": crf, "x264-params": "mbtree=0"}
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         if not lossless:
             stream.codec_context.colorspace = matrix

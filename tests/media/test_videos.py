@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import av
 import cv2
 import numpy as np
@@ -165,3 +167,18 @@ def test_npy_of_python_objects_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="not a readable array"):
         videos.read_video(tmp_path / "a.npy")
+
+
+def test_the_same_frames_make_the_same_file_while_other_threads_write(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 256, (8, 8, 3)).repeat(8, axis=0).repeat(8, axis=1)
+    moving = np.stack([np.roll(scene, 3 * frame, axis=1) for frame in range(9)])
+    frames = (moving + rng.integers(-20, 20, moving.shape)).clip(0, 255).astype(np.uint8)
+
+    def write(number: int) -> bytes:
+        path = tmp_path / f"{number}.mp4"
+        write_video(path, frames, 8)
+        return path.read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(write, range(40)))) == 1
