@@ -177,7 +177,7 @@ def test_the_same_frames_make_the_same_file_while_other_threads_write(tmp_path):
 
     def write(number: int) -> bytes:
         path = tmp_path / f"{number}.mp4"
-        write_video(path, frames, 8)
+        videos.write_video(path, frames, 8)
         return path.read_bytes()
 
     with ThreadPoolExecutor(4) as pool:
