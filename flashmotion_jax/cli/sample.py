@@ -314,8 +314,8 @@ def _request(pipeline: Pipeline, args: argparse.Namespace, camera: Camera | None
 
 def _key_frames(given: list[tuple[int, str]]) -> dict[int, str]:
     frames = [frame for frame, _ in given]
-    if twice := next((frame for frame in frames if frames.count(frame) > 1), None):
-        raise UserError(f"--keyframe {twice} is given twice; leave one out")
+    if twice := [frame for frame in frames if frames.count(frame) > 1]:
+        raise UserError(f"--keyframe {twice[0]} is given twice; leave one out")
     return dict(given)
 
 

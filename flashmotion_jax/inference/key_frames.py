@@ -97,12 +97,15 @@ def key_images(
         fitted = fit(images)
         assert fitted is not None
         found[latent] = (frame, fitted)
-    held = [str(frame) for latent, (frame, _) in found.items() if frame != latent * factor]
+    held = [
+        f"{frame} over {_span(latent, factor)}"
+        for latent, (frame, _) in found.items()
+        if frame != latent * factor
+    ]
     if held:
-        shown = "; ".join(
-            f"{frame} over {_span(latent, factor)}" for latent, (frame, _) in found.items()
+        warnings.warn(
+            f"key frames are held over whole latent frames: {'; '.join(held)}", stacklevel=2
         )
-        warnings.warn(f"key frames are held over whole latent frames: {shown}", stacklevel=2)
     return KeyImages(tuple(found), np.concatenate([image for _, image in found.values()], axis=1))
 
 
