@@ -222,8 +222,8 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, lossless: bool) -> No
     with av.open(
         file_url(path), "w", format="mp4", options={"movflags": "+faststart"}
     ) as container:
-        # Its bit allocation over time ("mbtree") reads memory that is not initialized: while other
-        # threads work, the same frames would make different files.
+        # With x264's macroblock tree, the same frames make different files while other threads work
+        # (docs/results.md).
         options = {"crf": crf, "x264-params": "mbtree=0"}
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format

@@ -26,7 +26,7 @@ def watch_interrupts() -> Generator[threading.Event]:
 
     Yields:
       An event that is set if Ctrl-C was pressed. It never is outside the main thread, which alone
-      handles signals, or if something else than Python's own handler is installed.
+      handles signals, or where another handler than Python's is installed.
     """
     pressed = threading.Event()
 
@@ -72,8 +72,7 @@ def _lost_interrupts_raised_again() -> Generator[None]:
 def exit_process(status: int) -> NoReturn:
     """Ends the process; after Ctrl-C without the shutdown of the interpreter.
 
-    That would wait for threads which finish what nobody wants any more, and JAX, interrupted while
-    it compiles, may crash in it.
+    The shutdown waits for other threads, and may crash if JAX was interrupted while it compiled.
     """
     if status != INTERRUPTED:
         sys.exit(status)
