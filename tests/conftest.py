@@ -79,3 +79,12 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped although {REQUIRE_PARITY} is set"
     return report
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A local server that stands for the Hugging Face Hub."""
+    from helpers.hub_server import served_hub
+
+    with served_hub(monkeypatch, tmp_path) as server:
+        yield server

@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec
 
 from flashmotion_jax.models.softmax_attention import choose_chunk, softmax_attention
 from flashmotion_jax.models.tokamax_attention import prepare_tokamax, tokamax_attention
-from flashmotion_jax.runtime.jit import backend
+from flashmotion_jax.runtime.jit import backend, tracing_with
 from flashmotion_jax.runtime.sharding import context_size, is_mesh_hidden
 
 #: Maximum number of scores per chunk and device (256 MiB in float32).
@@ -54,18 +54,10 @@ def attending_with(kernel: GpuKernel) -> Generator[None]:
     Raises:
       ImportError: tokamax is not installed.
     """
-    if kernel == gpu_kernel():
-        yield
-        return
     if kernel == "tokamax":
         prepare_tokamax()
-    jax.clear_caches()  # JAX does not know that traces depend on the kernel
-    token = _GPU_KERNEL.set(kernel)
-    try:
+    with tracing_with(_GPU_KERNEL, kernel):
         yield
-    finally:
-        _GPU_KERNEL.reset(token)
-        jax.clear_caches()
 
 
 @jax.named_scope("attention")

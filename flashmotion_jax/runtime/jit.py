@@ -40,13 +40,22 @@ def compiling_for(platform: str) -> Generator[None]:
     Args:
       platform: What `backend` returns meanwhile.
     """
-    # JAX caches traces, but does not know that they depend on `backend`.
+    with tracing_with(_TARGET, platform):
+        yield
+
+
+@contextlib.contextmanager
+def tracing_with(variable: ContextVar[T], value: T) -> Generator[None]:
+    """Sets a variable that traces depend on, which JAX's caches of traces do not know."""
+    if variable.get() == value:
+        yield
+        return
     jax.clear_caches()
-    token = _TARGET.set(platform)
+    token = variable.set(value)
     try:
         yield
     finally:
-        _TARGET.reset(token)
+        variable.reset(token)
         jax.clear_caches()
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 
+from flashmotion_jax.cli.main import main
 from flashmotion_jax.hub import transfer
 
 #: Files of at least this size are served as those in LFS.
@@ -236,3 +237,13 @@ def served_hub(monkeypatch, folder):
         monkeypatch.setattr(transfer, "DELAY", 0.001)
         yield server
         huggingface_hub.close_session()
+
+
+def download(*arguments) -> int:
+    """Runs `flashmotion download`, and returns its exit status."""
+    return main(["download", *map(str, arguments)])
+
+
+def requested(hub) -> set[str]:
+    """The files that were read from the server."""
+    return {name for method, name, _ in hub.requests if method == "GET"}
