@@ -309,10 +309,14 @@ def keep_compiled_programs() -> None:
     The folder is `flashmotion/compiled` in the user's cache directory. JAX_COMPILATION_CACHE_DIR
     names another one; JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. Only commands call this,
     before JAX is imported: the library leaves the settings of its user's program alone.
+
+    Programs are kept however quickly they compile. JAX keeps those that take a second or more,
+    which on a fast machine none of the included model does.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(cache) / "flashmotion" / "compiled"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
+from flashmotion_jax.models.attention import gpu_kernel
 from flashmotion_jax.perf.gpu_target import target_config
 from flashmotion_jax.runtime.devices import COMPILE_TARGETS, CompileTarget
 from flashmotion_jax.runtime.errors import UserError
@@ -43,15 +46,16 @@ class Topology:
 
 
 def prepare_environment() -> None:
-    """Sets the environment for ahead-of-time compilation; call this before importing JAX."""
-    os.environ["JAX_PLATFORMS"] = "cpu"  # otherwise a plugin looks for its devices and fails
+    """Prepares for ahead-of-time compilation; call this before JAX looks for devices."""
+    # Otherwise a plugin looks for its devices and fails.
+    jax.config.update("jax_platforms", "cpu")
+    # JAX cannot read programs for absent devices back from its cache, and would warn about each.
+    jax.config.update("jax_enable_compilation_cache", False)
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")  # libtpu warns without one
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # JAX cannot read programs for absent devices back from its cache, and would warn about each.
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 
 def open_topology(name: str) -> Topology:
@@ -134,8 +138,6 @@ def target_kernels(topology: Topology) -> Generator[None]:
     Raises:
       ImportError: This version of JAX cannot be told for which cuDNN to compile.
     """
-    from flashmotion_jax.models.attention import gpu_kernel  # imports JAX
-
     with contextlib.ExitStack() as stack:
         if topology.kind.platform == "gpu":
             stack.enter_context(_target_cudnn())

@@ -18,11 +18,13 @@ def test_commands_keep_compiled_programs_unless_the_user_chose_a_folder(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
     if chosen:
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", chosen)
     options.keep_compiled_programs()
     default = str(tmp_path / "flashmotion" / "compiled")
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == (chosen or default)
+    assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
 
 
 def test_a_command_chooses_the_folder_before_it_imports_jax(tmp_path):

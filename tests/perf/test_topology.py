@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from flashmotion_jax.perf.gpu_target import target_config
-from flashmotion_jax.perf.topology import open_topology, prepare_environment
+from flashmotion_jax.perf.topology import open_topology
 from flashmotion_jax.runtime.devices import COMPILE_TARGETS
 
 GPUS = [name for name, target in COMPILE_TARGETS.items() if target.gpu]
@@ -74,9 +76,15 @@ def test_topologies_of_the_compilers(name, devices, hosts):
     assert (len(topology.devices), topology.num_hosts) == (devices, hosts)
 
 
-def test_what_is_compiled_for_devices_elsewhere_is_not_kept(monkeypatch):
-    """jax cannot read it back: a second plan warned of each program."""
-    monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cuda"})
-    prepare_environment()
-    assert os.environ["JAX_PLATFORMS"] == "cpu"
-    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+def test_what_is_compiled_for_devices_elsewhere_is_not_kept():
+    """JAX cannot read it back: a second plan warned of each program."""
+    code = (
+        "from flashmotion_jax.perf.topology import prepare_environment\n"
+        "prepare_environment()\n"
+        "import jax\n"
+        "print(jax.devices()[0].platform, jax.config.jax_enable_compilation_cache)"
+    )
+    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["cpu", "False"]
